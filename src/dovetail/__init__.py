@@ -1,0 +1,1 @@
+"""Training-free video generation by joining pretrained diffusion experts."""

@@ -1,0 +1,96 @@
+"""Stages, one after another: each adds noise to the video that the last one ended with.
+
+A chain pulls: a stage takes `window` frames at a time from the stage before, as they come, so a
+long video needs no more memory than its widest window. A stage without a window takes the whole.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from dovetail.core.denoiser import Denoiser
+from dovetail.core.ladders import Ladder
+from dovetail.core.noise import Noise
+from dovetail.core.path import mix
+from dovetail.core.sampler import Euler, Solver, State, sample
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A denoiser, the ladder it walks, and how. `window`: latent frames worked on at once."""
+
+    name: str
+    denoise: Denoiser
+    ladder: Ladder
+    solver: Solver = field(default_factory=Euler)
+    window: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A step of a run: the stage, the global frames "b f" it works on, the state it reached."""
+
+    stage: Stage
+    frames: Tensor
+    state: State
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """A finished piece of video: global frames "b f" and latent "b c f h w"."""
+
+    frames: Tensor
+    video: Tensor
+
+
+Event = Seen | Done
+
+
+def run(
+    stages: Sequence[Stage], noise: Noise, frames: Tensor, shape: tuple[int, int, int], video: Tensor | None = None
+) -> Iterator[Event]:
+    """Run the stages over global frames "b f"; `Done` pieces come in order and cover them all.
+
+    shape: channels, height and width of the latent. video: a latent "b c f h w" to start from, to
+    which the first stage adds noise; without it the first stage starts from pure noise. Tensors
+    live where `video` does, or else on the CPU in float32; adapters move what they need.
+    """
+    empty = torch.zeros(len(frames), shape[0], frames.shape[1], *shape[1:]) if video is None else video
+    events: Iterator[Event] = iter([Done(frames, empty)])
+    for i, stage in enumerate(stages):
+        events = _through(stage, noise.of(stage.name), _pieces(events, stage.window), fresh=video is None and i == 0)
+    return events
+
+
+def _through(stage: Stage, noise: Noise, source: Iterator[Event], fresh: bool) -> Iterator[Event]:
+    for event in source:
+        if isinstance(event, Seen):
+            yield event
+            continue
+        eps = noise.like(event.video, event.frames, "start")
+        ladder = stage.ladder
+        x = eps * ladder.first if fresh else mix(event.video, eps, ladder.levels[0])
+        for state in sample(stage.denoise, x, event.frames, ladder.levels, stage.solver):
+            yield Seen(stage, event.frames, state)
+        yield Done(event.frames, state.seen.x0)
+
+
+def _pieces(source: Iterator[Event], window: int | None) -> Iterator[Event]:
+    """The same video, cut into pieces of `window` frames; the last one may be shorter."""
+    rest: Done | None = None
+    for event in source:
+        if isinstance(event, Seen):
+            yield event
+            continue
+        rest = event if rest is None else _joined(rest, event)
+        while window is not None and rest.frames.shape[1] >= window:
+            yield Done(rest.frames[:, :window], rest.video[:, :, :window])
+            rest = Done(rest.frames[:, window:], rest.video[:, :, window:])
+    if rest is not None and rest.frames.shape[1]:
+        yield rest
+
+
+def _joined(one: Done, two: Done) -> Done:
+    return Done(torch.cat([one.frames, two.frames], 1), torch.cat([one.video, two.video], 2))

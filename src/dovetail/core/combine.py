@@ -1,0 +1,77 @@
+"""Denoisers made of denoisers."""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from dovetail.core.denoiser import Denoiser, Prompted
+from dovetail.core.path import Split
+from dovetail.core.windows import WEIGHTS, tile
+
+
+@dataclass(frozen=True)
+class Guided:
+    """Classifier-free guidance: away from `negative`, through `positive`, and beyond.
+
+    `joint` asks the expert once, with both branches in one batch; both must then be prompted views
+    of one expert. Ho & Salimans, 2022, arXiv:2207.12598, Eq. 6 (scale 1 is no guidance).
+    """
+
+    positive: Denoiser
+    negative: Denoiser
+    scale: float
+    joint: bool = False
+
+    def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
+        if not self.joint:
+            return self.negative(x, t, frames).lerp(self.positive(x, t, frames), self.scale)
+        positive, negative = self.positive, self.negative
+        assert isinstance(positive, Prompted) and isinstance(negative, Prompted)
+        conditions = negative.conditions(frames) + positive.conditions(frames)
+        both = positive.expert.see(torch.cat([x, x]), t, conditions, torch.cat([frames, frames]))
+        away, through = (Split(x0, eps) for x0, eps in zip(both.x0.chunk(2), both.eps.chunk(2), strict=True))
+        return away.lerp(through, self.scale)
+
+
+@dataclass(frozen=True)
+class Framewise:
+    """An image denoiser, shown every frame on its own as a video of one frame."""
+
+    image: Denoiser
+
+    def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
+        seen = self.image(rearrange(x, "b c f h w -> (b f) c 1 h w"), t, rearrange(frames, "b f -> (b f) 1"))
+        return seen.map(lambda z: rearrange(z, "(b f) c 1 h w -> b c f h w", b=len(x)))
+
+
+@dataclass(frozen=True)
+class Windowed:
+    """A short-video denoiser, averaged where its windows overlap.
+
+    The windows travel on the batch axis, so the denoiser is called once. `weights` is one of flat,
+    triangle, sine, pyramid. Sizes are in latent frames.
+    """
+
+    video: Denoiser
+    size: int
+    stride: int
+    weights: str = "flat"
+
+    def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
+        windows = tile(x.shape[2], self.size, self.stride)
+        if len(windows) == 1:
+            return self.video(x, t, frames)
+        rows = torch.cat([x[:, :, window] for window in windows])
+        seen = self.video(rows, t, torch.cat([frames[:, window] for window in windows]))
+        weight = WEIGHTS[self.weights](self.size).to(x)[:, None, None]
+
+        def scatter(parts: Tensor) -> Tensor:
+            total, mass = torch.zeros_like(x), x.new_zeros(x.shape[2], 1, 1)
+            for window, part in zip(windows, parts.split(len(x)), strict=True):
+                total[:, :, window] += weight * part
+                mass[window] += weight
+            return total / mass
+
+        return seen.map(scatter)

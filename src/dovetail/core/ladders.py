@@ -1,0 +1,82 @@
+"""Ladders: the noise shares that a run visits, and how its first latent is made.
+
+Levels are stored as t, so a ladder means the same on any schedule. The first latent is
+`first * eps`: on the path itself that is t * eps; a DDPM pipeline starts from unit noise in
+native latents, which is eps / scale(t) here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dovetail.core.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Falling levels in [0, 1], and the factor that makes the first latent from unit noise.
+
+    >>> even(4).levels
+    (1.0, 0.75, 0.5, 0.25, 0.0)
+    """
+
+    levels: tuple[float, ...]
+    first: float
+
+    def __post_init__(self) -> None:
+        falling = all(a > b for a, b in zip(self.levels, self.levels[1:], strict=False))
+        if len(self.levels) < 2 or not falling or self.levels[0] > 1 or self.levels[-1] < 0:
+            raise ValueError(f"a ladder falls strictly inside [0, 1] and has two levels or more: {self.levels}")
+
+    @property
+    def steps(self) -> int:
+        return len(self.levels) - 1
+
+
+def levels(shares: Sequence[float]) -> Ladder:
+    """These noise shares, as they are; the first latent is mixed at the first of them."""
+    return Ladder(tuple(shares), shares[0])
+
+
+def even(steps: int, start: float = 1.0) -> Ladder:
+    """Equal steps of t from `start` to 0: a flow model's plain ladder."""
+    return levels([start * (1 - i / steps) for i in range(steps + 1)])
+
+
+def shifted(steps: int, shift: float) -> Ladder:
+    """Equal steps, warped towards noise: t -> s t / (1 + (s - 1) t). Esser et al., 2024, Eq. 23."""
+    return levels([shift * t / (1 + (shift - 1) * t) for t in even(steps).levels])
+
+
+def karras(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Ladder:
+    """sigma^(1/rho) in equal steps, then 0. Karras et al., 2022, arXiv:2206.00364, Eq. 5."""
+    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+    sigmas = [(high + i / (steps - 1) * (low - high)) ** rho for i in range(steps)] if steps > 1 else [sigma_max]
+    return levels([sigma / (1 + sigma) for sigma in sigmas] + [0.0])
+
+
+def timesteps(schedule: Schedule, times: Sequence[float], unit: bool = True) -> Ladder:
+    """Native timesteps of a schedule, then 0. `unit`: the first latent is unit noise in native
+    latents, as DDIM and DPM-Solver pipelines have it; else noise is mixed in at the first level."""
+    shares = [schedule.share(time) for time in times]
+    return Ladder((*shares, 0.0), 1 / schedule.scale(shares[0]) if unit else shares[0])
+
+
+def trailing(schedule: Schedule, steps: int, ticks: int = 1000, unit: bool = True) -> Ladder:
+    """diffusers' "trailing" spacing: round(ticks - i * ticks / steps) - 1, from the last timestep."""
+    return timesteps(schedule, [round(ticks - i * ticks / steps) - 1 for i in range(steps)], unit)
+
+
+def leading(schedule: Schedule, steps: int, ticks: int = 1000, offset: int = 0, unit: bool = True) -> Ladder:
+    """diffusers' "leading" spacing: multiples of ticks // steps, plus `steps_offset`."""
+    ratio = ticks // steps
+    return timesteps(schedule, [i * ratio + offset for i in reversed(range(steps))], unit)
+
+
+def below(schedule: Schedule, timestep: int, steps: int) -> Ladder:
+    """Equal steps of the schedule's own time, from T_e = `timestep` (one-based) down to the video.
+
+    T_e * k / steps for k = steps .. 1, minus one: with T_e 100 and 5 steps 99, 79, 59, 39, 19, then 0.
+    ConFiner section 3.4; our reading in docs/methods/confiner.md.
+    """
+    times = [round(timestep * k / steps) - 1 for k in range(steps, 0, -1)]
+    return timesteps(schedule, times, unit=False)

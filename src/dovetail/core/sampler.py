@@ -1,0 +1,159 @@
+"""Walk a denoiser down a ladder of noise levels, one state at a time.
+
+`sample` is a generator: progress, preview, checkpoint and cancel are its caller's loop. A caller
+may send a changed latent back, and may resume from the last states.
+"""
+
+import math
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dovetail.core.denoiser import Denoiser
+from dovetail.core.noise import Noise
+from dovetail.core.path import Split, mix, split
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """A moment of a run: the noise share, the latent there, and what the denoiser saw in it."""
+
+    t: float
+    x: Tensor
+    seen: Split
+
+
+class Solver(Protocol):
+    """How to go from level to level. Solvers are values: their memory is the states before."""
+
+    memory: int
+    """How many states before the present one the solver looks at."""
+
+    def correct(self, before: Sequence[State], now: State, frames: Tensor) -> State:
+        """The present state, its latent improved by what was just seen there."""
+        ...
+
+    def predict(self, before: Sequence[State], now: State, to: float, frames: Tensor) -> Tensor:
+        """The latent at the next level."""
+        ...
+
+
+def sample(
+    denoise: Denoiser,
+    x: Tensor,
+    frames: Tensor,
+    levels: Sequence[float],
+    solver: Solver,
+    before: Sequence[State] = (),
+) -> Generator[State, Tensor | None, None]:
+    """Yield a state at every level but the last; the last state's `seen.x0` is the result when the
+    last level is 0.
+
+    x: path latent "b c f h w" at levels[0]; frames: "b f"; levels: falling noise shares.
+    To resume after state k, pass x = solver.predict(...) to levels[k + 1] and the last states as
+    `before`. A tensor sent to the generator replaces the latent at the next level.
+    """
+    for t, to in pairwise(levels):
+        with torch.no_grad():
+            now = solver.correct(before, State(t, x, denoise(x, t, frames)), frames)
+            x = solver.predict(before, now, to, frames)
+        sent = yield now
+        x = x if sent is None else sent
+        before = (*before, now)[-solver.memory :] if solver.memory else ()
+
+
+def last(states: Iterable[State]) -> State:
+    """The final state of a run."""
+    return deque(states, maxlen=1).pop()
+
+
+@dataclass(frozen=True)
+class Euler:
+    """Euler on a flow, DDIM (eta 0) on a DDPM: on the straight path they are one step."""
+
+    memory: int = 0
+
+    def correct(self, before: Sequence[State], now: State, frames: Tensor) -> State:
+        return now
+
+    def predict(self, before: Sequence[State], now: State, to: float, frames: Tensor) -> Tensor:
+        return now.seen.mix(to)
+
+
+@dataclass(frozen=True)
+class Ancestral(Euler):
+    """Euler with fresh noise at each step, as k-diffusion's Euler ancestral (eta 1)."""
+
+    noise: Noise = Noise(0)
+
+    def predict(self, before: Sequence[State], now: State, to: float, frames: Tensor) -> Tensor:
+        if to == 0:
+            return now.seen.x0
+        # In sigma = t / (1 - t): of the variance at `to`, up is new and down is kept.
+        ratio = 0.0 if now.t == 1 else (to / (1 - to)) / (now.t / (1 - now.t))
+        up, down = math.sqrt(1 - ratio**2), ratio
+        fresh = self.noise.like(now.x, frames, "ancestral", now.t)
+        return mix(now.seen.x0, down * now.seen.eps + up * fresh, to)
+
+
+def gain(t: float, to: float) -> float:
+    """How much log(alpha / sigma) grows from t down to `to`; both inside (0, 1)."""
+    return math.log((1 - to) / to * t / (1 - t))
+
+
+@dataclass(frozen=True)
+class DPMSolver2M(Euler):
+    """DPM-Solver++(2M): x0 extrapolated along log-SNR. Lu et al., 2022, arXiv:2211.01095, Alg. 2."""
+
+    memory: int = 1
+
+    def predict(self, before: Sequence[State], now: State, to: float, frames: Tensor) -> Tensor:
+        return split(now.x, extrapolated(before, now, to), now.t).mix(to)
+
+
+def extrapolated(before: Sequence[State], now: State, to: float) -> Tensor:
+    """x0 at the middle of the next step, on a line through the last two. The first and the last step
+    have only one estimate to go by."""
+    if not before or before[-1].t == 1 or to == 0:
+        return now.seen.x0
+    ahead = 0.5 * gain(now.t, to) / gain(before[-1].t, now.t)
+    return before[-1].seen.x0.lerp(now.seen.x0, 1 + ahead)
+
+
+@dataclass(frozen=True)
+class UniPC(DPMSolver2M):
+    """UniPC of order 2 with B(h) = e^h - 1 ("bh2"), x0 prediction. Zhao et al., 2023, arXiv:2302.04867.
+
+    Its predictor is DPM-Solver++(2M). Its corrector repeats the last step with what was seen at its
+    end: x0 there becomes m + rho_1 (m' - m) / r + rho_2 (seen - m), rho solving Eq. 10 of the paper.
+    """
+
+    memory: int = 2
+
+    def correct(self, before: Sequence[State], now: State, frames: Tensor) -> State:
+        if not before or before[-1].t == 1:
+            return now
+        start, h = before[-1], gain(before[-1].t, now.t)
+        x0, change = start.seen.x0, now.seen.x0 - start.seen.x0
+        if len(before) == 1 or before[-2].t == 1:
+            x0 = x0 + 0.5 * change
+        else:
+            r = -gain(before[-2].t, start.t) / h
+            ours, theirs = _rho(h, r)
+            x0 = x0 + theirs * (before[-2].seen.x0 - x0) / r + ours * change
+        return replace(now, x=split(start.x, x0, start.t).mix(now.t))
+
+
+def _rho(h: float, r: float) -> tuple[float, float]:
+    """(rho_2, rho_1) of UniC-2: rho_1 + rho_2 = b_1 and r rho_1 + rho_2 = b_2."""
+    phi = math.expm1(-h)
+    first = phi / -h - 1
+    second = first / -h - 0.5
+    b1, b2 = first / phi, 2 * second / phi
+    rho_1 = (b1 - b2) / (1 - r)
+    return b1 - rho_1, rho_1
