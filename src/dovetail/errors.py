@@ -1,0 +1,68 @@
+"""What can go wrong, as a tree. Every message says where, what came, and what fits.
+
+DovetailError
+├── RecipeError    (also ValueError)
+├── WeightsError   (also OSError)
+├── SpaceError     (also ValueError)
+├── NetworkError   (also ArithmeticError)
+└── OutputError    (also OSError)
+PromptWarning      (a UserWarning)
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class DovetailError(Exception):
+    """Anything that this library says on purpose; the command line shows its message alone."""
+
+
+class RecipeError(DovetailError, ValueError):
+    """What was asked for does not exist, or does not fit: an unknown name or key, a value out of range."""
+
+
+class WeightsError(DovetailError, OSError):
+    """Weights are missing or unsafe to open: which, and where to get them."""
+
+
+class SpaceError(DovetailError, ValueError):
+    """Experts that live in different latent spaces were joined."""
+
+
+class NetworkError(DovetailError, ArithmeticError):
+    """A network answered with NaN or infinity: which expert, at which native time, stage and step."""
+
+    def __init__(self, expert: str, time: float, stage: str | None = None, step: int | None = None) -> None:
+        """`stage` and `step` (counted from 1) are None where only the network is known; see `at`."""
+        super().__init__(expert, time, stage, step)
+        self.expert, self.time, self.stage, self.step = expert, time, stage, step
+
+    def __str__(self) -> str:
+        where = f" in stage '{self.stage}', step {self.step}" if self.stage is not None else ""
+        return (
+            f"expert '{self.expert}' answered with NaN or infinity at its time {self.time:g}{where}. "
+            "Often a half-precision overflow: try dtype float32 or bfloat16, or a lower guidance"
+        )
+
+    def at(self, stage: str, step: int) -> "NetworkError":
+        """The same error, with the stage and step (counted from 1) at which it happened."""
+        return NetworkError(self.expert, self.time, stage, step)
+
+
+class OutputError(DovetailError, OSError):
+    """The result cannot be written there."""
+
+
+class PromptWarning(UserWarning):
+    """Part of a prompt will not be seen by an expert."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest spelling, if any, and all that is known.
+
+    >>> nearest("wann", ["wan", "ltx"])
+    "did you mean 'wan'? Known: ltx, wan"
+    """
+    options = sorted(known)
+    close = get_close_matches(name, options, n=1)
+    return (f"did you mean '{close[0]}'? " if close else "") + f"Known: {', '.join(options)}"
