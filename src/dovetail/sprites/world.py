@@ -201,9 +201,8 @@ def forget(asked: Ask, seed: int, p: float = 0.12) -> Ask:
 
 def render(scene: Scene, frames: Sequence[int], size: int = SIZE) -> Tensor:
     """Draw frames of a scene: "f c h w" in [-1, 1]."""
-    lines = (torch.arange(size) + 0.5) * (2 / size) - 1
-    y, x = torch.meshgrid(lines, lines, indexing="ij")
-    behind = _background(scene, x, y)
+    x, y = _grid(size)
+    behind = _paint(scene, x, y)
     when = torch.tensor(list(frames), dtype=torch.float64)[:, None, None]
     dx, dy = DIRECTIONS.get(scene.motion, (0, 0))
     # The nearest copy of the object on the torus, for each pixel.
@@ -218,6 +217,11 @@ def render(scene: Scene, frames: Sequence[int], size: int = SIZE) -> Tensor:
     if scene.texture == "dotted":
         paint = paint * (1 - (1 - DOT) * dots(u, v))[:, None]
     return behind.lerp(paint.expand(len(when), 3, size, size), cover) * 2 - 1
+
+
+def backdrop(scene: Scene, size: int = SIZE) -> Tensor:
+    """The scene without its object: "c h w" in [-1, 1]."""
+    return _paint(scene, *_grid(size)) * 2 - 1
 
 
 def outline(shape: str, u: Tensor, v: Tensor, r: Tensor) -> Tensor:
@@ -238,7 +242,13 @@ def dots(u: Tensor, v: Tensor) -> Tensor:
     return ((torch.sin(u * 22) * torch.sin(v * 22) - 0.15) * 8).sigmoid()
 
 
-def _background(scene: Scene, x: Tensor, y: Tensor) -> Tensor:
+def _grid(size: int) -> tuple[Tensor, Tensor]:
+    lines = (torch.arange(size) + 0.5) * (2 / size) - 1
+    y, x = torch.meshgrid(lines, lines, indexing="ij")
+    return x, y
+
+
+def _paint(scene: Scene, x: Tensor, y: Tensor) -> Tensor:
     base = torch.tensor(BACKGROUNDS[scene.background])[:, None, None].expand(3, *x.shape)
     turn = scene.shift * 2 * math.pi
     if scene.pattern == "striped":
