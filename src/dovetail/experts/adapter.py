@@ -1,0 +1,134 @@
+"""The one way in which a pretrained network is called: rows in, rows out.
+
+What differs between families is a `Convention` (how the network wants its tensors) and a `Text`
+(how it wants its words). All else is the same for every network and stands here: looking up each
+row's text, cutting the batch into pieces, precision, placement, and the check of the answer.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dovetail.core.denoiser import Condition
+from dovetail.errors import NetworkError, RecipeError
+from dovetail.experts.space import LatentSpace
+
+Embedding = tuple[Tensor, ...]
+"""What a network is told about a text, each part with the rows of the batch in front."""
+
+
+class Text(Protocol):
+    """Texts to embeddings."""
+
+    @property
+    def limit(self) -> int:
+        """The most tokens it reads, marks at the ends included."""
+        ...
+
+    def __call__(self, text: str) -> Embedding:
+        """The embedding of one text, each part "1 ..."."""
+        ...
+
+
+Convention = Callable[[nn.Module, Tensor, Tensor, Embedding], Tensor]
+"""(network, native latent "b c f h w", native time "b", embedding) -> raw prediction "b c f h w"."""
+
+
+def per_frame(module: nn.Module, x: Tensor, time: Tensor, text: Embedding) -> Tensor:
+    """An image network, which has no time axis; rows hold one frame each."""
+    return _first(module(x.squeeze(2), time, text[0], return_dict=False)).unsqueeze(2)
+
+
+def motion(module: nn.Module, x: Tensor, time: Tensor, text: Embedding) -> Tensor:
+    """UNetMotionModel: video in, but the text repeated for every frame."""
+    words = text[0].repeat_interleave(x.shape[2], 0)
+    return _first(module(x, time, words, return_dict=False))
+
+
+def volume(module: nn.Module, x: Tensor, time: Tensor, text: Embedding) -> Tensor:
+    """UNet3DConditionModel: video in, one text per video."""
+    return _first(module(x, time, text[0], return_dict=False))
+
+
+def _first(answer: Any) -> Tensor:
+    found = answer[0]
+    assert isinstance(found, Tensor)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """A network that speaks the language of `dovetail.core.denoiser.Network`.
+
+    batch: rows per call of the module. max_frames: the longest video it was built for; None is any.
+    scheduler: the checkpoint's scheduler config, as used. space: the latents it works on.
+    """
+
+    name: str
+    family: str
+    weights: str
+    module: nn.Module = field(repr=False)
+    convention: Convention = field(repr=False)
+    text: Text = field(repr=False)
+    batch: int
+    device: torch.device
+    dtype: torch.dtype
+    scheduler: Mapping[str, Any] = field(repr=False)
+    space: LatentSpace = field(repr=False)
+    max_frames: int | None = None
+    _said: dict[str, Embedding] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the network has learned; the text model's are not among them."""
+        return sum(p.numel() for p in self.module.parameters())
+
+    @property
+    def text_limit(self) -> int:
+        """The most tokens of a prompt that the expert reads, marks at the ends included."""
+        return self.text.limit
+
+    def __call__(self, x: Tensor, time: float, conditions: Sequence[Condition], frames: Tensor) -> Tensor:
+        """The raw prediction, float32, on the device of x.
+
+        x: native latent "b c f h w"; time: native; conditions: one per row; frames: "b f".
+        Raises RecipeError for a video that does not fit the network, NetworkError for NaN or infinity.
+        """
+        self._check(x)
+        pieces = [
+            self._piece(rows, time, conditions[i * self.batch : (i + 1) * self.batch])
+            for i, rows in enumerate(torch.split(x, self.batch))
+        ]
+        out = torch.cat(pieces).to(x.device)
+        if not out.isfinite().all():
+            raise NetworkError(self.name, time)
+        return out
+
+    def _piece(self, x: Tensor, time: float, conditions: Sequence[Condition]) -> Tensor:
+        said = [self._embedding(condition.text) for condition in conditions]
+        text = tuple(torch.cat(parts) for parts in zip(*said, strict=True))
+        times = torch.full((len(x),), time, device=self.device)
+        return self.convention(self.module, x.to(self.device, self.dtype), times, text).float()
+
+    def _embedding(self, text: str) -> Embedding:
+        # Encoded alone, so that what a text means does not depend on the texts it came with.
+        if text not in self._said:
+            self._said[text] = tuple(part.to(self.device) for part in self.text(text))
+        return self._said[text]
+
+    def _check(self, x: Tensor) -> None:
+        frames, channels = x.shape[2], x.shape[1]
+        if self.max_frames is not None and frames > self.max_frames:
+            fits = "frame by frame: wrap it in framewise" if self.max_frames == 1 else "in windows: wrap it in windowed"
+            raise RecipeError(
+                f"expert '{self.name}' ({self.family}) sees at most {self.max_frames} frame(s) at once, "
+                f"not {frames}. Show it the video {fits}"
+            )
+        if channels != self.space.channels:
+            raise RecipeError(
+                f"expert '{self.name}' ({self.family}) works on latents of {self.space.channels} channels, "
+                f"not {channels}"
+            )

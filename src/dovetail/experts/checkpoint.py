@@ -1,0 +1,147 @@
+"""Where weights lie: a folder, the sprites that ship with the package, or a repository on the hub."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from dovetail.errors import WeightsError, nearest
+
+UNSAFE = (".bin", ".pt", ".pth", ".ckpt")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder in diffusers' layout, one subfolder per part. weights: the name it was asked by."""
+
+    weights: str
+    path: Path
+    variant: str | None = None
+
+    def part(self, name: str, where: str = "") -> Path:
+        """The folder of a part, "" being the checkpoint itself. Raises WeightsError if it is not there.
+
+        where: the end of that error's message, how to get the part.
+        """
+        folder = self.path / name
+        if not folder.is_dir():
+            raise WeightsError(f"'{self.weights}' has no {name}/ ({folder}). {where}".strip())
+        return folder
+
+    def config(self, name: str, file: str = "config.json") -> dict[str, Any]:
+        """A part's config. Raises WeightsError if it is not there."""
+        path = self.path / name / file
+        if not path.is_file():
+            raise WeightsError(f"'{self.weights}' has no {name}/{file} ({path})")
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
+    def safetensors(self, name: str) -> Path:
+        """A part's weights file (the first, if there are several). Raises WeightsError without one."""
+        folder = self.part(name)
+        end = f".{self.variant}.safetensors" if self.variant else ".safetensors"
+        kept = sorted(f for f in folder.glob("*.safetensors") if f.name.endswith(end) and (self.variant or _plain(f)))
+        if kept:
+            return kept[0]
+        there = sorted(f.name for f in folder.iterdir() if f.is_file())
+        if any(file.endswith(UNSAFE) for file in there):
+            raise WeightsError(
+                f"'{self.weights}' has {name}/ only as a pickle ({', '.join(f for f in there if f.endswith(UNSAFE))}), "
+                "which can run any code when opened, so dovetail does not. Take a revision with .safetensors files, "
+                "or convert it where you trust it: from_pretrained(...), then save_pretrained(..., safe_serialization=True)"
+            )
+        what = f"variant '{self.variant}'" if self.variant else "weights"
+        raise WeightsError(
+            f"'{self.weights}' has no {what} in {name}/: no *{end} among {', '.join(there) or 'no files'}"
+        )
+
+
+def _plain(file: Path) -> bool:
+    """Whether a weights file is of no variant: model.safetensors or model-00001-of-00002.safetensors."""
+    return file.name.count(".") == 1
+
+
+def find(weights: str, revision: str | None, variant: str | None, parts: Sequence[str], where: str = "") -> Checkpoint:
+    """The checkpoint of this name on this machine, downloaded if it is a hub id.
+
+    weights: "sprites/NAME" (packaged), a folder, or "OWNER/REPO". parts: the subfolders to download.
+    Raises WeightsError if it is nowhere; `where` ends the message.
+    """
+    if weights.startswith("sprites/"):
+        return Checkpoint(weights, _packaged(weights.removeprefix("sprites/")), variant)
+    folder = Path(weights).expanduser()
+    if folder.is_dir():
+        return Checkpoint(weights, folder, variant)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", weights) or weights.startswith("."):
+        raise WeightsError(f"no weights at '{weights}': no such folder, and no hub id (OWNER/REPO). {where}".strip())
+    return Checkpoint(weights, _download(weights, revision, variant, parts, where), variant)
+
+
+def _packaged(name: str) -> Path:
+    shipped = Path(str(files("dovetail"))) / "sprites" / "weights"
+    if not name or not (shipped / name).is_dir():
+        known = [folder.name for folder in shipped.iterdir() if folder.is_dir()] if shipped.is_dir() else []
+        hint = nearest(name, known) if known else "this installation ships none; training/ makes them"
+        raise WeightsError(f"no packaged weights 'sprites/{name}' in {shipped}: {hint}")
+    return shipped / name
+
+
+def _download(repo: str, revision: str | None, variant: str | None, parts: Sequence[str], where: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    names = [f"*.{variant}.safetensors" if variant else "*.safetensors", "*.json", "*.txt", "*.model"]
+    with _hub(repo, where):
+        path = snapshot_download(
+            repo,
+            revision=revision,
+            allow_patterns=[f"{part}/{name}" if part else name for part in parts for name in names],
+            # A pattern cannot say "no second dot", so the other variants are named.
+            ignore_patterns=None if variant else ["*.fp16.*", "*.bf16.*", "*.non_ema.*", "*.fp16-*", "*.bf16-*"],
+        )
+    return Path(path)
+
+
+def find_file(name: str, revision: str | None = None) -> Path:
+    """A single .safetensors file: a path, or "OWNER/REPO/FILE.safetensors" on the hub."""
+    from huggingface_hub import hf_hub_download
+
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    pieces = name.split("/", 2)
+    if len(pieces) < 3 or not all(pieces):
+        raise WeightsError(f"no weights file '{name}': no such path, and no hub name (OWNER/REPO/FILE.safetensors)")
+    with _hub(name):
+        return Path(hf_hub_download("/".join(pieces[:2]), pieces[2], revision=revision))
+
+
+@contextmanager
+def _hub(name: str, where: str = "") -> Iterator[None]:
+    """The hub's refusals (no such repository, file or revision; no network) as WeightsError."""
+    from huggingface_hub.errors import RevisionResolutionError
+
+    try:
+        yield
+    except (OSError, ValueError, RevisionResolutionError) as error:
+        raise WeightsError(
+            f"no weights '{name}': no such path here, and the hub does not give it "
+            f"({type(error).__name__}: {str(error).strip().splitlines()[0]}). {where}".strip()
+        ) from error
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """No progress bars of transformers while it loads: a run shows its own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
