@@ -15,8 +15,9 @@ from dovetail.core.windows import WEIGHTS, tile
 class Guided:
     """Classifier-free guidance: away from `negative`, through `positive`, and beyond.
 
-    `joint` asks the expert once, with both branches in one batch; both must then be prompted views
-    of one expert. Ho & Salimans, 2022, arXiv:2207.12598, Eq. 6 (scale 1 is no guidance).
+    `joint` asks the expert once, with both branches in one batch; both must then be `Prompted` views
+    of one expert, else TypeError or ValueError. Ho & Salimans, 2022, arXiv:2207.12598, Eq. 6 (scale 1
+    is no guidance).
     """
 
     positive: Denoiser
@@ -24,15 +25,33 @@ class Guided:
     scale: float
     joint: bool = False
 
+    def __post_init__(self) -> None:
+        if self.joint:
+            self._branches()
+
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
         if not self.joint:
             return self.negative(x, t, frames).lerp(self.positive(x, t, frames), self.scale)
-        positive, negative = self.positive, self.negative
-        assert isinstance(positive, Prompted) and isinstance(negative, Prompted)
+        positive, negative = self._branches()
         conditions = negative.conditions(frames) + positive.conditions(frames)
         both = positive.expert.see(torch.cat([x, x]), t, conditions, torch.cat([frames, frames]))
         away, through = (Split(x0, eps) for x0, eps in zip(both.x0.chunk(2), both.eps.chunk(2), strict=True))
         return away.lerp(through, self.scale)
+
+    def _branches(self) -> tuple[Prompted, Prompted]:
+        positive, negative = self.positive, self.negative
+        if not isinstance(positive, Prompted) or not isinstance(negative, Prompted):
+            odd = negative if isinstance(positive, Prompted) else positive
+            raise TypeError(
+                "joint guidance asks one expert for both branches in one call, so both must be expert.given(prompt); "
+                f"one is a {type(odd).__name__}. Guide the expert itself, inside other combinators, or use joint=False"
+            )
+        if positive.expert != negative.expert:
+            raise ValueError(
+                "joint guidance asks one expert for both branches in one call; these are two: "
+                f"{positive.expert.name!r} and {negative.expert.name!r}. Use joint=False"
+            )
+        return positive, negative
 
 
 @dataclass(frozen=True)
@@ -69,7 +88,7 @@ class Windowed:
 
         def scatter(parts: Tensor) -> Tensor:
             total, mass = torch.zeros_like(x), x.new_zeros(x.shape[2], 1, 1)
-            for window, part in zip(windows, parts.split(len(x)), strict=True):
+            for window, part in zip(windows, torch.split(parts, len(x)), strict=True):
                 total[:, :, window] += weight * part
                 mass[window] += weight
             return total / mass

@@ -99,13 +99,16 @@ class Expert:
 
         Two equations, two unknowns: scale * x = alpha x0 + sigma eps, out = a x0 + b eps. Raises
         ZeroDivisionError where they are one (an eps network at zero signal).
+
+        x: path latent "b c f h w"; conditions: one per row; frames: "b f".
         """
         scale = self.schedule.scale(t)
         alpha, sigma = scale * (1 - t), scale * t
         native = scale * x
         out = self.network(native, self.schedule.native(t), conditions, frames)
         a, b = self.target(alpha, sigma)
-        return split(x, (b * native - sigma * out) / (b * alpha - a * sigma), t)
+        both = b * alpha - a * sigma
+        return split(x, torch.sub(native * (b / both), out, alpha=sigma / both), t)
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,9 @@ def below(schedule: Schedule, timestep: int, steps: int) -> Ladder:
 
     T_e * k / steps for k = steps .. 1, minus one: with T_e 100 and 5 steps 99, 79, 59, 39, 19, then 0.
     ConFiner section 3.4; our reading in docs/methods/confiner.md.
+    Raises ValueError when there are more steps than timesteps.
     """
+    if not 0 < steps <= timestep:
+        raise ValueError(f"below timestep {timestep} there is room for 1..{timestep} steps, not {steps}")
     times = [round(timestep * k / steps) - 1 for k in range(steps, 0, -1)]
     return timesteps(schedule, times, unit=False)

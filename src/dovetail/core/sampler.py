@@ -7,9 +7,9 @@ may send a changed latent back, and may resume from the last states.
 import math
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -31,8 +31,10 @@ class State:
 class Solver(Protocol):
     """How to go from level to level. Solvers are values: their memory is the states before."""
 
-    memory: int
-    """How many states before the present one the solver looks at."""
+    @property
+    def memory(self) -> int:
+        """How many states before the present one the solver looks at."""
+        ...
 
     def correct(self, before: Sequence[State], now: State, frames: Tensor) -> State:
         """The present state, its latent improved by what was just seen there."""
@@ -50,9 +52,9 @@ def sample(
     levels: Sequence[float],
     solver: Solver,
     before: Sequence[State] = (),
-) -> Generator[State, Tensor | None, None]:
-    """Yield a state at every level but the last; the last state's `seen.x0` is the result when the
-    last level is 0.
+) -> Generator[State, Tensor | None, Tensor]:
+    """Yield a state at every level but the last, and return the latent at the last. When that level
+    is 0, this is the last state's `seen.x0`.
 
     x: path latent "b c f h w" at levels[0]; frames: "b f"; levels: falling noise shares.
     To resume after state k, pass x = solver.predict(...) to levels[k + 1] and the last states as
@@ -65,6 +67,7 @@ def sample(
         sent = yield now
         x = x if sent is None else sent
         before = (*before, now)[-solver.memory :] if solver.memory else ()
+    return x
 
 
 def last(states: Iterable[State]) -> State:
@@ -76,7 +79,7 @@ def last(states: Iterable[State]) -> State:
 class Euler:
     """Euler on a flow, DDIM (eta 0) on a DDPM: on the straight path they are one step."""
 
-    memory: int = 0
+    memory: ClassVar[int] = 0
 
     def correct(self, before: Sequence[State], now: State, frames: Tensor) -> State:
         return now
@@ -89,7 +92,7 @@ class Euler:
 class Ancestral(Euler):
     """Euler with fresh noise at each step, as k-diffusion's Euler ancestral (eta 1)."""
 
-    noise: Noise = Noise(0)
+    noise: Noise = field(default_factory=lambda: Noise(0))
 
     def predict(self, before: Sequence[State], now: State, to: float, frames: Tensor) -> Tensor:
         if to == 0:
@@ -102,24 +105,24 @@ class Ancestral(Euler):
 
 
 def gain(t: float, to: float) -> float:
-    """How much log(alpha / sigma) grows from t down to `to`; both inside (0, 1)."""
-    return math.log((1 - to) / to * t / (1 - t))
+    """How much log(alpha / sigma) grows from t down to `to`; inf from pure noise."""
+    return math.inf if t == 1 else math.log((1 - to) / to * t / (1 - t))
 
 
 @dataclass(frozen=True)
 class DPMSolver2M(Euler):
     """DPM-Solver++(2M): x0 extrapolated along log-SNR. Lu et al., 2022, arXiv:2211.01095, Alg. 2."""
 
-    memory: int = 1
+    memory: ClassVar[int] = 1
 
     def predict(self, before: Sequence[State], now: State, to: float, frames: Tensor) -> Tensor:
         return split(now.x, extrapolated(before, now, to), now.t).mix(to)
 
 
 def extrapolated(before: Sequence[State], now: State, to: float) -> Tensor:
-    """x0 at the middle of the next step, on a line through the last two. The first and the last step
-    have only one estimate to go by."""
-    if not before or before[-1].t == 1 or to == 0:
+    """x0 at the middle of the next step, on a line through the last two. The first step has only one
+    estimate to go by; the last, endless in log-SNR, trusts the newest."""
+    if not before or to == 0:
         return now.seen.x0
     ahead = 0.5 * gain(now.t, to) / gain(before[-1].t, now.t)
     return before[-1].seen.x0.lerp(now.seen.x0, 1 + ahead)
@@ -133,14 +136,14 @@ class UniPC(DPMSolver2M):
     end: x0 there becomes m + rho_1 (m' - m) / r + rho_2 (seen - m), rho solving Eq. 10 of the paper.
     """
 
-    memory: int = 2
+    memory: ClassVar[int] = 2
 
     def correct(self, before: Sequence[State], now: State, frames: Tensor) -> State:
-        if not before or before[-1].t == 1:
+        if not before:
             return now
         start, h = before[-1], gain(before[-1].t, now.t)
         x0, change = start.seen.x0, now.seen.x0 - start.seen.x0
-        if len(before) == 1 or before[-2].t == 1:
+        if len(before) == 1:
             x0 = x0 + 0.5 * change
         else:
             r = -gain(before[-2].t, start.t) / h

@@ -52,12 +52,16 @@ class Flow:
 class VariancePreserving:
     """DDPM: alpha^2 + sigma^2 = 1, tabulated at integer timesteps (zero-based).
 
+    Between two timesteps `whole` takes the nearer one; else time is a line in log-SNR, as k-diffusion's
+    samplers have it.
+
     >>> sd = VariancePreserving.betas("scaled_linear", 0.00085, 0.012)
     >>> round(sd.alphas_cumprod[99], 4)
     0.8955
     """
 
     alphas_cumprod: tuple[float, ...] = field(repr=False)
+    whole: bool = True
 
     @classmethod
     def betas(
@@ -93,11 +97,23 @@ class VariancePreserving:
         return 1.0 / math.hypot(1.0 - t, t)
 
     def native(self, t: float) -> float:
-        above = min(bisect_left(self.shares, t), len(self.shares) - 1)
-        return float(min((max(above - 1, 0), above), key=lambda step: abs(self.shares[step] - t)))
+        shares = self.shares
+        above = bisect_left(shares, t)
+        if above == 0 or above == len(shares):
+            return float(min(above, len(shares) - 1))
+        low, high = shares[above - 1], shares[above]
+        if self.whole:
+            return float(above - 1 if t - low <= high - t else above)
+        return float(above) if t == high else above - 1 + (_snr(low) - _snr(t)) / (_snr(low) - _snr(high))
 
     def share(self, native: float) -> float:
-        return self.shares[round(native)]
+        last = len(self.shares) - 1
+        if not 0 <= native <= last:
+            raise ValueError(f"this schedule has the timesteps 0..{last}; {native:g} is none of them")
+        if self.whole or native == int(native):
+            return self.shares[round(native)]
+        low, high = _snr(self.shares[int(native)]), _snr(self.shares[int(native) + 1])
+        return 1 / (1 + math.exp(low + (high - low) * (native - int(native))))
 
 
 @dataclass(frozen=True)
@@ -119,27 +135,42 @@ class VarianceExploding:
 def schedule_of(config: Mapping[str, Any]) -> Schedule:
     """Read a schedule from a diffusers scheduler config (the content of scheduler_config.json).
 
-    Flow configs (`FlowMatchEuler...`, or `use_flow_sigmas`) give `Flow`, all others their betas.
-    Raises ValueError when the config names neither.
+    Flow configs (`FlowMatchEuler...`, or `use_flow_sigmas`) give `Flow`, `ScoreSdeVe` gives
+    `VarianceExploding`, all others their betas. Raises ValueError when the config names none of these.
     """
     name = str(config.get("_class_name", ""))
     if "FlowMatch" in name or config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
-        return Flow(float(config.get("num_train_timesteps", 1000)), whole="UniPC" in name)
+        # The multistep schedulers hold flow timesteps as int64, which truncates them.
+        return Flow(float(config.get("num_train_timesteps", 1000)), whole="FlowMatch" not in name)
+    if "ScoreSdeVe" in name:
+        return VarianceExploding(float(config.get("sigma_max", 1348.0)))
+    if config.get("timestep_type") == "continuous":
+        raise ValueError(
+            f"this scheduler config ({name}) tells the network log(sigma) / 4 for time (timestep_type: continuous), "
+            "which no schedule here speaks; write one with `scale`, `native` and `share`"
+        )
     if "beta_schedule" not in config and config.get("trained_betas") is None:
         raise ValueError(
             f"no schedule in this scheduler config ({name or 'no _class_name'}): "
             "it has neither beta_schedule nor trained_betas, and is no flow config"
         )
     trained = config.get("trained_betas")
-    return VariancePreserving.betas(
+    schedule = VariancePreserving.betas(
         config.get("beta_schedule", "linear"),
         config.get("beta_start", 1e-4),
         config.get("beta_end", 0.02),
         config.get("num_train_timesteps", 1000),
         trained=None if trained is None else tuple(trained),
-        snr_shift_scale=config.get("snr_shift_scale", 1.0),
+        snr_shift_scale=config.get("snr_shift_scale", 3.0 if "CogVideoX" in name else 1.0),
         zero_terminal_snr=bool(config.get("rescale_betas_zero_snr", False)),
     )
+    # Schedulers that step in sigma keep it finite: they leave this much signal in pure noise.
+    sparked = schedule.alphas_cumprod[-1] == 0 and any(family in name for family in STEP_IN_SIGMA)
+    signal = (*schedule.alphas_cumprod[:-1], 2.0**-24) if sparked else schedule.alphas_cumprod
+    return VariancePreserving(signal, whole="Euler" not in name)
+
+
+STEP_IN_SIGMA = ("Euler", "DPMSolver", "UniPC")
 
 
 def _betas(shape: str, start: float, end: float, steps: int, trained: tuple[float, ...] | None) -> Tensor:
@@ -155,6 +186,11 @@ def _betas(shape: str, start: float, end: float, steps: int, trained: tuple[floa
         bar = torch.cos((time + 0.008) / 1.008 * math.pi / 2).square()
         return (1 - bar[1:] / bar[:-1]).clamp(max=0.999)
     raise ValueError(f"unknown beta_schedule {shape!r}; known: linear, scaled_linear, squaredcos_cap_v2")
+
+
+def _snr(t: float) -> float:
+    """log(alpha / sigma) at noise share t."""
+    return math.log((1 - t) / t) if t < 1 else -math.inf
 
 
 def _share(signal: float) -> float:

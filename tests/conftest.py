@@ -1,0 +1,19 @@
+"""What every test starts from: one thread, so that results do not hang on the machine's load."""
+
+import os
+
+import pytest
+import torch
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # diffusers' schedulers hand tensors to numpy.array, which numpy 2 has a word to say about.
+    config.addinivalue_line("filterwarnings", "ignore:__array__ implementation:DeprecationWarning:diffusers")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
