@@ -1,0 +1,39 @@
+"""Baseline: coordinated denoising without its second spatial look ("S-T").
+
+    a <- spatial(x, t);  b <- temporal(mix(a, eps_there, t'), t')       ConFiner, Eq. 8-10
+    leave t from b and eps_back      (Eq. 11 without its last denoising)
+             or from b and the noise in x, given b     (`derived`; beyond the paper)
+
+One call of each per step. The last look is the temporal expert's, and so is the look of the result.
+"""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from dovetail.core.denoiser import Denoiser
+from dovetail.core.noise import Noise
+from dovetail.core.path import Split, mix, split
+from dovetail.methods.confiner import Clock, SameSNR, eps_between
+
+
+@dataclass(frozen=True)
+class Relayed:
+    """Denoiser of a spatial and a temporal denoiser, one call of each. Fields as in `Coordinated`.
+
+    derived: keep the noise that x is seen to hold, instead of adding that of the way back.
+    """
+
+    spatial: Denoiser
+    temporal: Denoiser
+    noise: Noise
+    clock: Clock = field(default_factory=SameSNR)
+    fresh: bool = False
+    derived: bool = False
+
+    def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
+        there = self.clock(t)
+        a = self.spatial(x, t, frames).x0
+        eps_there = eps_between(x, t, frames, "there", self.noise, self.fresh)
+        b = self.temporal(mix(a, eps_there, there), there, frames).x0
+        return split(x, b, t) if self.derived else Split(b, eps_between(x, t, frames, "back", self.noise, self.fresh))
