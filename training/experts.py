@@ -1,0 +1,198 @@
+"""Train a sprite expert, in pieces of any length: run it again and it goes on.
+
+    python training/experts.py spatial --work DIR --minutes 30
+    python training/experts.py control --work DIR --minutes 60 --start spatial
+    python training/experts.py control --work DIR --minutes 20 --cool      the last piece: rate falls to 0
+
+DIR holds the VAE (vae/), the pools (pools/) and one folder per expert: state.pt to go on from, and
+log.jsonl with the error of v and of x0 per fifth of the timesteps.
+"""
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from networks import SPECS, Spec, network, scheduler
+from pool import load
+from text import LENGTH, text_model, tokenizer
+from torch import Tensor, nn
+
+from dovetail.sprites.world import Ask, caption, forget
+
+RATE, WARMUP, EMA = 1e-3, 200, 0.999
+DROPOUT = 0.10
+"""Share of examples trained without a caption, for guidance."""
+FOCUS = 3.0
+"""How much more the object's cells weigh than the background's: it is a small part of the frame."""
+
+
+@dataclass(eq=False)
+class Trainee:
+    """An expert in training: its network and text model, their slow averages, and the optimiser."""
+
+    net: nn.ModuleDict
+    slow: nn.ModuleDict
+    optimizer: torch.optim.AdamW
+    step: int = 0
+
+    @classmethod
+    def new(cls, name: str, start: Path | None) -> "Trainee":
+        text = text_model(len(tokenizer()))
+        unet: UNet2DConditionModel | None = None
+        if start is not None:
+            unet = network("spatial", None)
+            known = torch.load(start / "state.pt", weights_only=True)["slow"]
+            unet.load_state_dict({k[5:]: v for k, v in known.items() if k.startswith("unet.")})
+            text.load_state_dict({k[5:]: v for k, v in known.items() if k.startswith("text.")})
+        net = nn.ModuleDict({"unet": network(name, unet), "text": text}).train()
+        slow = nn.ModuleDict({"unet": network(name, None), "text": text_model(len(tokenizer()))})
+        slow.load_state_dict(net.state_dict())
+        return cls(net, slow, torch.optim.AdamW(net.parameters(), RATE, betas=(0.9, 0.99), weight_decay=0.01))
+
+    def load(self, path: Path) -> None:
+        state = torch.load(path, weights_only=True)
+        self.net.load_state_dict(state["net"])
+        self.slow.load_state_dict(state["slow"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+    def save(self, path: Path) -> None:
+        state = {"net": self.net.state_dict(), "slow": self.slow.state_dict(), "step": self.step}
+        torch.save(state | {"optimizer": self.optimizer.state_dict()}, path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").rename(path)
+
+    def learn(self, loss: Tensor, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * min(1.0, (self.step + 1) / WARMUP)
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        keep = min(EMA, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.slow.parameters()), list(self.net.parameters()), 1 - keep)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """latents "b c f h w", object places "b 1 f h w", token ids "b n"."""
+
+    latents: Tensor
+    places: Tensor
+    ids: Tensor
+
+
+def batches(spec: Spec, pools: Path, size: int, seed: int, device: str) -> Iterator[Batch]:
+    latents, places, asks = load(pools, spec.kind)
+    words, dice = tokenizer(), random.Random(seed)
+    known: dict[str, list[int]] = {}
+
+    def ids(asked: Ask) -> list[int]:
+        said = caption(forget(asked, dice.getrandbits(48)), apart=dice.random() < 0.3)
+        said = "" if dice.random() < DROPOUT else said
+        if said not in known:
+            known[said] = words(said, padding="max_length", max_length=LENGTH, truncation=True)["input_ids"]
+        return known[said]
+
+    while True:
+        picks = [(dice.randrange(len(asks)), dice.randint(0, latents.shape[1] - spec.frames)) for _ in range(size)]
+        cut = torch.stack([latents[i, f : f + spec.frames] for i, f in picks]).float().transpose(1, 2)
+        where = torch.stack([places[i, f : f + spec.frames] for i, f in picks]).float()[:, None]
+        yield Batch(*(x.to(device) for x in (cut, where, torch.tensor([ids(asks[i]) for i, _ in picks]))))
+
+
+def predict(unet: nn.Module, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+    """The network's answer for a latent "b c f h w", whatever its family's calling convention."""
+    if isinstance(unet, UNet2DConditionModel):
+        return unet(x[:, :, 0], t, text).sample[:, :, None]
+    per_frame = type(unet).__name__ == "UNetMotionModel"
+    return unet(x, t, text.repeat_interleave(x.shape[2], 0) if per_frame else text).sample
+
+
+def when(name: str, size: int, generator: torch.Generator) -> Tensor:
+    """Timesteps to train on. Half of control's are those it is used at: 8 trailing steps."""
+    t = torch.randint(0, 1000, (size,), generator=generator)
+    if name != "control":
+        return t
+    used = torch.randint(1, 9, (size,), generator=generator) * 125 - 1
+    return torch.where(torch.rand(size, generator=generator) < 0.5, used, t)
+
+
+def train(
+    name: str, work: Path, minutes: float, size: int, start: str | None, cool: bool, device: str, fast: bool
+) -> None:
+    spec, folder = SPECS[name], work / name
+    folder.mkdir(parents=True, exist_ok=True)
+    fresh = not (folder / "state.pt").exists()
+    trainee = Trainee.new(name, work / start if start and fresh else None)
+    trainee.net.to(device)
+    trainee.slow.to(device)
+    if not fresh:
+        trainee.load(folder / "state.pt")
+    unet = torch.compile(trainee.net["unet"]) if fast else trainee.net["unet"]
+    generator = torch.Generator().manual_seed(trainee.step)
+    signal = scheduler(spec).alphas_cumprod
+    begin, told, errors = time.time(), time.time(), Errors()
+    for batch in batches(spec, work / "pools", size, trainee.step, device):
+        t = when(name, size, generator)
+        alpha, sigma = (part[t].sqrt().view(-1, 1, 1, 1, 1).to(device) for part in (signal, 1 - signal))
+        eps = torch.randn(batch.latents.shape, generator=generator).to(device)
+        seen = trainee.net["text"](batch.ids).last_hidden_state
+        with torch.autocast(device, torch.bfloat16, enabled=fast or device == "cuda"):
+            v = predict(unet, alpha * batch.latents + sigma * eps, t.to(device), seen).float()
+        error = (v - (alpha * eps - sigma * batch.latents)).square()
+        weight = 1 + FOCUS * batch.places
+        spent = (time.time() - begin) / (60 * minutes)
+        trainee.learn((error * weight / weight.mean()).mean(), RATE * max(0.0, 1 - spent) if cool else RATE)
+        errors.note(t, error.detach().mean((1, 2, 3, 4)).cpu(), 1 - signal[t])
+        if time.time() - told > 60 or spent >= 1:
+            told = time.time()
+            line = {"step": trainee.step, "minutes": round((told - begin) / 60, 1), **errors.read()}
+            with (folder / "log.jsonl").open("a") as log:
+                log.write(json.dumps(line) + "\n")
+            trainee.save(folder / "state.pt")
+        if spent >= 1:
+            return
+
+
+class Errors:
+    """Running mean errors of v and x0, per fifth of the timesteps (the cleanest first)."""
+
+    def __init__(self) -> None:
+        self.v: dict[int, float] = {}
+        self.x0: dict[int, float] = {}
+
+    def note(self, t: Tensor, error: Tensor, noise: Tensor) -> None:
+        for step, v, x0 in zip(t.tolist(), error.tolist(), (noise * error).tolist(), strict=True):
+            fifth = step // 200
+            self.v[fifth] = 0.97 * self.v.get(fifth, v) + 0.03 * v
+            self.x0[fifth] = 0.97 * self.x0.get(fifth, x0) + 0.03 * x0
+
+    def read(self) -> dict[str, list[float]]:
+        return {k: [round(e[i], 4) for i in sorted(e)] for k, e in (("v", self.v), ("x0", self.x0))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=SPECS)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--size", type=int, help="examples per step (default: 64 images or 6 clips)")
+    parser.add_argument("--start", help="the expert whose weights to begin with")
+    parser.add_argument("--cool", action="store_true", help="let the learning rate fall to 0 in this piece")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--fast", action="store_true", help="compile the network, and compute in bfloat16")
+    args = parser.parse_args()
+    size = args.size or (64 if SPECS[args.name].frames == 1 else 6)
+    train(args.name, args.work, args.minutes, size, args.start, args.cool, args.device, args.fast)
+
+
+if __name__ == "__main__":
+    main()

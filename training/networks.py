@@ -1,0 +1,96 @@
+"""The sprite experts' networks: the real architectures, small. All speak v and share one latent space."""
+
+from dataclasses import dataclass
+
+from diffusers import DDIMScheduler, MotionAdapter, UNet2DConditionModel, UNet3DConditionModel, UNetMotionModel
+from text import WIDTH
+from torch import nn
+
+CHANNELS, CELLS = 8, 8
+"""Latent channels, and latent cells across a frame of 64 pixels."""
+WIDTHS = (48, 96)
+HEADS = 4
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What one expert is: its place in the division of labour."""
+
+    kind: str  # of training video: sharp | degraded
+    frames: int  # per example
+    betas: tuple[str, float, float]
+
+
+SPECS = {
+    "spatial": Spec("sharp", 1, ("scaled_linear", 0.00085, 0.012)),
+    "control": Spec("sharp", 16, ("linear", 0.00085, 0.012)),
+    "temporal": Spec("degraded", 16, ("linear", 1e-4, 2e-2)),
+}
+"""Betas of Stable Diffusion, AnimateDiff and LaVie."""
+
+
+def scheduler(spec: Spec) -> DDIMScheduler:
+    shape, start, end = spec.betas
+    return DDIMScheduler(
+        beta_schedule=shape,
+        beta_start=start,
+        beta_end=end,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
+
+
+def spatial() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=CELLS,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        block_out_channels=WIDTHS,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=WIDTH,
+        attention_head_dim=HEADS,
+        norm_num_groups=8,
+    )
+
+
+def control(start: UNet2DConditionModel | None = None) -> UNetMotionModel:
+    """An image network with motion modules, trained whole: `start` is the spatial expert."""
+    adapter = MotionAdapter(
+        block_out_channels=WIDTHS,
+        motion_layers_per_block=1,
+        motion_num_attention_heads=HEADS,
+        motion_norm_num_groups=8,
+        motion_max_seq_length=32,
+    )
+    return UNetMotionModel.from_unet2d(start or spatial(), adapter)
+
+
+def temporal(start: UNet2DConditionModel | None = None) -> UNet3DConditionModel:
+    """A video network; what it has in common with the image network is taken from `start`."""
+    made = UNet3DConditionModel(
+        sample_size=CELLS,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        block_out_channels=WIDTHS,
+        layers_per_block=1,
+        down_block_types=("DownBlock3D", "CrossAttnDownBlock3D"),
+        up_block_types=("CrossAttnUpBlock3D", "UpBlock3D"),
+        cross_attention_dim=WIDTH,
+        attention_head_dim=HEADS,
+        norm_num_groups=8,
+    )
+    if start is not None:
+        ours = made.state_dict()
+        shared = {k: v for k, v in start.state_dict().items() if k in ours and ours[k].shape == v.shape}
+        made.load_state_dict(shared, strict=False)
+    return made
+
+
+def network(name: str, start: UNet2DConditionModel | None) -> nn.Module:
+    if name == "spatial":
+        return spatial()
+    return control(start) if name == "control" else temporal(start)

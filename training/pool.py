@@ -1,0 +1,62 @@
+"""Pools of encoded clips: scenes drawn from the world, as latents with their words.
+
+    python training/pool.py sharp 0 --vae DIR --out DIR      writes DIR/sharp-0.pt
+
+A piece holds SCENES scenes of LENGTH consecutive frames; a training clip is any 16 of them. Pieces
+differ by their number alone, so a trainer can be given fresh ones at any time.
+"""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from dovetail.sprites.degrade import degrade
+from dovetail.sprites.world import Ask, backdrop, imagine, render
+
+SCENES, LENGTH = 2500, 24
+
+
+@torch.no_grad()
+def piece(kind: str, number: int, vae: AutoencoderKL, scenes: int = SCENES) -> dict[str, object]:
+    """latents "n f c h w" (scaled, float16), where the object is "n f h w" in [0, 1], and the asks."""
+    latents, places, asks = [], [], []
+    for i in range(scenes):
+        scene = imagine(Ask(), seed=number * 1_000_000 + i + 1)
+        frames = render(scene, range(LENGTH))
+        object_ = (frames - backdrop(scene)).abs().amax(1).gt(0.1).float()
+        shown = degrade(frames) if kind == "degraded" else frames
+        latents.append((vae.encode(shown).latent_dist.mean * vae.config.scaling_factor).half())
+        places.append(avg_pool2d(object_, 8).half())
+        asks.append(asdict(scene.ask))
+    return {"latents": torch.stack(latents), "places": torch.stack(places), "asks": asks}
+
+
+def load(folder: Path, kind: str) -> tuple[Tensor, Tensor, list[Ask]]:
+    """Every piece of a kind that is there, joined."""
+    pieces = [torch.load(path, weights_only=True) for path in sorted(folder.glob(f"{kind}-*.pt"))]
+    if not pieces:
+        raise FileNotFoundError(f"no {kind} pieces in {folder}: run training/pool.py {kind} 0 first")
+    asks = [Ask(**ask) for piece in pieces for ask in piece["asks"]]
+    return torch.cat([p["latents"] for p in pieces]), torch.cat([p["places"] for p in pieces]), asks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=["sharp", "degraded"])
+    parser.add_argument("number", type=int)
+    parser.add_argument("--vae", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    made = piece(args.kind, args.number, AutoencoderKL.from_pretrained(args.vae).eval())
+    args.out.mkdir(parents=True, exist_ok=True)
+    torch.save(made, args.out / f"{args.kind}-{args.number}.tmp")
+    (args.out / f"{args.kind}-{args.number}.tmp").rename(args.out / f"{args.kind}-{args.number}.pt")
+
+
+if __name__ == "__main__":
+    main()

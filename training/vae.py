@@ -1,0 +1,120 @@
+"""Train the sprites' KL-VAE (8x down, 8 channels), in pieces of any length: run it again and it goes on.
+
+    python training/vae.py --work DIR --minutes 30
+    python training/vae.py --work DIR --minutes 30 --decoder     with the encoder as it is
+
+Once experts are trained on a latent space its encoder must not change any more; the decoder may
+still learn to draw sharper. Each piece ends with a falling rate and writes DIR/vae, with the scaling
+factor that gives latents unit variance.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from networks import CHANNELS
+from torch import Tensor
+from torch.nn.functional import l1_loss, mse_loss
+
+from dovetail.sprites.degrade import degrade
+from dovetail.sprites.world import Ask, imagine, render
+
+WIDTHS = (16, 32, 64, 64)
+RATE, BATCH, SCENES = 2e-3, 16, 3000
+KL = 1e-4
+
+
+def autoencoder() -> AutoencoderKL:
+    levels = len(WIDTHS)
+    return AutoencoderKL(
+        latent_channels=CHANNELS,
+        block_out_channels=WIDTHS,
+        layers_per_block=1,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        norm_num_groups=8,
+        sample_size=64,
+        mid_block_add_attention=False,
+    )
+
+
+def pictures(seed: int) -> Tensor:
+    """Four frames each of many scenes, uint8 "n c h w"; one scene in four degraded, as the temporal
+    expert's videos are."""
+    made = []
+    for i in range(SCENES):
+        frames = render(imagine(Ask(), seed * 1_000_000 + i), (0, 30, 70, 110))
+        made.append(bytes_of(degrade(frames) if i % 4 == 0 else frames))
+    return torch.cat(made)
+
+
+def bytes_of(frames: Tensor) -> Tensor:
+    return ((frames + 1) * 127.5).round().byte()
+
+
+def floats_of(frames: Tensor) -> Tensor:
+    return frames.float() / 127.5 - 1
+
+
+def train(work: Path, minutes: float, decoder_only: bool, seed: int) -> None:
+    vae, state = autoencoder(), work / "vae.pt"
+    if state.exists():
+        vae.load_state_dict(torch.load(state, weights_only=True))
+    shown, held = pictures(seed), floats_of(pictures(999)[:256])
+    learning = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()] if decoder_only else [*vae.parameters()]
+    for parameter in set(vae.parameters()) - set(learning):
+        parameter.requires_grad_(False)
+    optimizer = torch.optim.AdamW(learning, RATE, betas=(0.9, 0.99), weight_decay=0)
+    begin, step, spent = time.time(), 0, 0.0
+    while spent < 1:
+        spent = min(1.0, (time.time() - begin) / (60 * minutes))
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * min(1.0, (step + 1) / 100, (1 - spent) / 0.5)
+        x = floats_of(shown[torch.randint(len(shown), (BATCH,))])
+        seen = vae.encode(x).latent_dist
+        y = vae.decode(seen.sample()).sample
+        loss = l1_loss(y, x) + 0.5 * mse_loss(y, x) + KL * seen.kl().mean() / seen.mean[0].numel()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(learning, 1.0)
+        optimizer.step()
+        step += 1
+        if step % 200 == 0 or spent >= 1:
+            with (work / "vae.jsonl").open("a") as log:
+                log.write(
+                    json.dumps({"step": step, "minutes": round(spent * minutes, 1), "psnr": psnr(vae, held)}) + "\n"
+                )
+            torch.save(vae.state_dict(), state)
+    save(vae, held, work / "vae")
+
+
+@torch.no_grad()
+def psnr(vae: AutoencoderKL, held: Tensor) -> float:
+    seen = vae.decode(vae.encode(held).latent_dist.mean).sample.clamp(-1, 1)
+    return round(-10 * float(torch.log10(mse_loss(seen, held) / 4)), 2)
+
+
+@torch.no_grad()
+def save(vae: AutoencoderKL, held: Tensor, folder: Path) -> None:
+    latents = vae.encode(held).latent_dist.mean
+    known = json.loads((folder / "config.json").read_text())["scaling_factor"] if folder.exists() else None
+    vae.register_to_config(scaling_factor=known or round(1 / float(latents.std()), 5))
+    vae.save_pretrained(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--decoder", action="store_true", help="leave the encoder, and so the latent space, as it is")
+    parser.add_argument("--seed", type=int, default=0, help="of the training pictures: another one shows fresh scenes")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    train(args.work, args.minutes, args.decoder, args.seed)
+
+
+if __name__ == "__main__":
+    main()
