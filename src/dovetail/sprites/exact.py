@@ -14,18 +14,20 @@ scene's cycle, so together they cover every place that its object comes by. All 
 the same scenes (of one seed), cut at phases of their own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 from warnings import warn
 
 import torch
 from einops import rearrange
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.functional import avg_pool2d
 
 from dovetail.core.denoiser import Condition, Expert, predicts_x0
 from dovetail.core.schedules import Schedule, VariancePreserving
+from dovetail.errors import PromptWarning, RecipeError, nearest
+from dovetail.experts.space import LatentSpace
 from dovetail.sprites.degrade import degrade
 from dovetail.sprites.world import DIRECTIONS, GRAMMAR, Dice, Scene, ask, imagine, render
 
@@ -45,42 +47,56 @@ LOOKS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Encoder(Protocol):
-    """What exact experts need of a codec. It must encode every frame by itself."""
+    """What exact experts need of a codec, which must encode every frame by itself."""
 
     @property
-    def space(self) -> str:
-        """The latent space's name; experts of one space can be joined."""
-        ...
+    def space(self) -> LatentSpace: ...
+
+    @property
+    def factor(self) -> int: ...
 
     def encode(self, frames: Tensor) -> Tensor:
-        """Frames "b 3 f h w" in [-1, 1] -> latent "b c f h w"."""
+        """Frames "b f c h w" in [-1, 1] -> latent "b c f h w"."""
         ...
 
 
 @dataclass(frozen=True)
 class PixelCodec:
-    """A latent space without weights: small frames, averaged from large ones.
+    """A latent space without weights: small frames, each pixel the average of factor x factor.
+
+    It can stand where a `dovetail.experts.Codec` stands.
 
     >>> codec = PixelCodec(factor=4)
-    >>> codec.decode(codec.encode(torch.zeros(1, 3, 2, 64, 64))).shape
-    torch.Size([1, 3, 2, 64, 64])
+    >>> latent = codec.encode(torch.zeros(1, 2, 3, 64, 64))
+    >>> latent.shape, codec.decode(latent).shape
+    (torch.Size([1, 3, 2, 16, 16]), torch.Size([1, 2, 3, 64, 64]))
     """
 
     factor: int = 2
-    """Pixels per latent pixel, along each side; 1 is the identity."""
+    """Pixels per latent cell, along height and along width; 1 is the identity."""
     channels: int = 3
+    weights: str = "pixels"
 
     @property
-    def space(self) -> str:
-        return f"pixels/{self.factor}"
+    def space(self) -> LatentSpace:
+        return LatentSpace(self.channels, self.weights, self.factor, scaling=1.0, shift=0.0)
 
     def encode(self, frames: Tensor) -> Tensor:
-        """Frames "b 3 f h w" in [-1, 1] -> latent "b 3 f h w", averages of factor x factor pixels."""
-        return _each_frame(frames, lambda z: avg_pool2d(z, self.factor))
+        """The latent "b c f h w" of frames "b f c h w". Height and width must be multiples of `factor`."""
+        height, width = frames.shape[-2:]
+        if height % self.factor or width % self.factor:
+            raise RecipeError(f"pixels need height and width in multiples of {self.factor}, not {height}x{width}")
+        small = avg_pool2d(rearrange(frames, "b f c h w -> (b f) c h w"), self.factor)
+        return rearrange(small, "(b f) c h w -> b c f h w", b=len(frames))
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Latent "b 3 f h w" -> frames "b 3 f h w", every latent pixel a square."""
-        return _each_frame(latent, lambda z: interpolate(z, scale_factor=float(self.factor)))
+        """Frames "b f c h w" in [-1, 1] of a latent "b c f h w", every cell a square."""
+        large = latent.repeat_interleave(self.factor, 3).repeat_interleave(self.factor, 4)
+        return rearrange(large.clamp(-1, 1), "b c f h w -> b f c h w")
+
+    def stream(self, latent: Tensor) -> Iterator[Tensor]:
+        """What `decode` gives, here in one piece."""
+        yield self.decode(latent)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,65 +132,84 @@ class Scenes:
 class Exact:
     """The network of an exact expert: native latent and time in, E[x0 | x] out.
 
-    It has no parameters: `weights` says what it is instead. Candidates are rendered and encoded
-    when a text and a length are first asked for, and kept.
+    It has learned nothing: `weights` says what it knows instead. Candidates are rendered and encoded
+    when a text and a size are first asked for, and kept. batch: rows looked at together.
     """
 
+    name: str
     kind: str
     candidates: int
     seed: int
-    codec: Encoder
-    schedule: Schedule
-    family: str = "exact"
-    parameters: int = 0
-    batch: int | None = None
-    max_frames: int | None = None
-    _known: dict[tuple[str, int], Scenes] = field(default_factory=dict, repr=False)
+    codec: Encoder = field(repr=False)
+    schedule: Schedule = field(repr=False)
+    batch: int = 64
+    family: ClassVar[str] = "exact"
+    parameters: ClassVar[int] = 0
+    _known: dict[tuple[str, int, int], Scenes] = field(default_factory=dict, init=False, repr=False)
 
     @property
-    def space(self) -> str:
+    def space(self) -> LatentSpace:
         return self.codec.space
 
     @property
     def weights(self) -> str:
-        return f"none: {self.candidates} renders of seed {self.seed}"
+        return f"none: {self.candidates} {self.kind} renders of seed {self.seed}"
+
+    @property
+    def max_frames(self) -> int | None:
+        return 1 if self.kind == "spatial" else None
 
     def __call__(self, x: Tensor, time: float, conditions: Sequence[Condition], frames: Tensor) -> Tensor:
-        """x: "b c f h w". Rows may differ in condition; global frames do not matter, as scenes have no end."""
-        if self.kind == "spatial" and x.shape[2] != 1:
-            raise ValueError(f"an image expert sees one frame at a time, not {x.shape[2]}: wrap it in Framewise")
+        """x: native latent "b c f h w"; conditions: one per row. Scenes have no end, so global frames do
+        not matter. Raises RecipeError for a video that does not fit the expert."""
+        self._check(x)
         t = self.schedule.share(time)
         x = x / self.schedule.scale(t)
         seen = torch.empty_like(x)
         for text in {condition.text for condition in conditions}:
-            rows = [i for i, condition in enumerate(conditions) if condition.text == text]
-            seen[rows] = self.scenes(text, x.shape[2]).to(x).expect(x[rows], t)
+            scenes = self.scenes(text, x.shape[2], x.shape[3]).to(x)
+            rows = torch.tensor([i for i, condition in enumerate(conditions) if condition.text == text])
+            for piece in torch.split(rows.to(x.device), self.batch):
+                seen[piece] = scenes.expect(x[piece], t)
         return seen
 
-    def scenes(self, text: str, length: int) -> Scenes:
-        """The candidates for a text (empty: anything) as clips of `length` frames."""
-        if (text, length) not in self._known:
-            self._known[text, length] = self._encoded(text, length)
-        return self._known[text, length]
+    def scenes(self, text: str, length: int, side: int) -> Scenes:
+        """The candidates for a text (empty: anything) as clips of `length` frames, `side` latent cells wide."""
+        if (text, length, side) not in self._known:
+            self._known[text, length, side] = self._encoded(text, length, side)
+        return self._known[text, length, side]
 
-    def _encoded(self, text: str, length: int) -> Scenes:
+    @torch.no_grad()
+    def _encoded(self, text: str, length: int, side: int) -> Scenes:
         asked, strange = ask(text)
         if strange:
-            warn(f"words that sprite experts do not know: {', '.join(strange)}. They know:\n{GRAMMAR}", stacklevel=2)
+            warn(f"expert '{self.name}' does not know {', '.join(strange)}. It knows:\n{GRAMMAR}", PromptWarning, 2)
         tape: list[Tensor] = []
         starts: list[int] = []
         while len(starts) < self.candidates:
             number = 100_003 * self.seed + len(tape)
             scene = imagine(asked, number)
             cuts = min(cycle(scene), self.candidates - len(starts))
-            first = int(Dice(7 * number + list(SCHEDULES).index(self.kind)).uniform(0, 1000))
-            looks = LOOKS[self.kind](render(scene, range(first, first + cuts - 1 + length)))
+            first = int(Dice(7 * number + list(LOOKS).index(self.kind)).uniform(0, 1000))
+            frames = LOOKS[self.kind](render(scene, range(first, first + cuts - 1 + length), side * self.codec.factor))
             used = sum(len(part) for part in tape)
             starts += range(used, used + cuts)
-            latent = self.codec.encode(rearrange(looks, "f c h w -> 1 c f h w"))
-            tape.append(rearrange(latent, "1 c f h w -> f (c h w)"))
+            tape.append(rearrange(self.codec.encode(frames[None]), "1 c f h w -> f (c h w)"))
         flat = torch.cat(tape).float()
         return Scenes(flat, flat.double().square().sum(1) / 2, torch.tensor(starts))
+
+    def _check(self, x: Tensor) -> None:
+        _, channels, frames, height, width = x.shape
+        if frames > 1 and self.max_frames == 1:
+            raise RecipeError(
+                f"expert '{self.name}' (exact, spatial) sees 1 frame at once, not {frames}. "
+                "Show it the video frame by frame: wrap it in framewise"
+            )
+        if channels != self.space.channels or height != width:
+            raise RecipeError(
+                f"expert '{self.name}' (exact) works on square latents of {self.space.channels} channels, "
+                f"not {channels}x{height}x{width}"
+            )
 
 
 def cycle(scene: Scene) -> int:
@@ -193,20 +228,17 @@ def load(
     codec: Encoder | None = None,
     schedule: Schedule | None = None,
 ) -> Expert:
-    """An exact expert. kind: spatial (sharp frames), control (sharp clips) or temporal (degraded clips).
+    """An exact expert, which needs no guidance. Its network is an `Exact`.
 
-    codec: the latent space it lives in, `PixelCodec()` by default. schedule: the kind's own by default.
-    Raises ValueError for an unknown kind or no candidates.
+    kind: spatial (sharp frames), control (sharp clips) or temporal (degraded clips). candidates: how
+    many of them it knows per prompt. seed: of the world, the same for experts that are joined. codec:
+    the latent space it lives in, `PixelCodec()` by default. schedule: the kind's own by default.
+    Raises RecipeError for an unknown kind or no candidates.
     """
     if kind not in SCHEDULES:
-        raise ValueError(f"unknown kind of exact expert {kind!r}; known: {', '.join(SCHEDULES)}")
+        raise RecipeError(f"unknown kind '{kind}' of exact expert '{name}'; {nearest(kind, SCHEDULES)}")
     if candidates < 1:
-        raise ValueError(f"an exact expert needs one candidate or more, not {candidates}")
+        raise RecipeError(f"exact expert '{name}' needs at least 1 candidate, not {candidates}")
     schedule = SCHEDULES[kind] if schedule is None else schedule
-    network = Exact(kind, candidates, seed, PixelCodec() if codec is None else codec, schedule)
+    network = Exact(name, kind, candidates, seed, PixelCodec() if codec is None else codec, schedule)
     return Expert(name, schedule, predicts_x0, network)
-
-
-def _each_frame(video: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    frames = change(rearrange(video, "b c f h w -> (b f) c h w"))
-    return rearrange(frames, "(b f) c h w -> b c f h w", b=len(video))
