@@ -1,0 +1,9 @@
+"""Recipes: a chain, written down. Models and text here; `build` makes stages of them.
+
+Nothing in this package but `build` imports torch, so that reading a recipe costs nothing.
+"""
+
+from dovetail.recipe.models import Recipe
+from dovetail.recipe.reading import changed, checked, dump, load, names, parse, plain
+
+__all__ = ["Recipe", "changed", "checked", "dump", "load", "names", "parse", "plain"]

@@ -1,0 +1,261 @@
+"""From a recipe to stages, given experts; and the dry run, which is the run with counting stand-ins."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dovetail.core import chain, ladders
+from dovetail.core.chain import Seen, Stage
+from dovetail.core.combine import Framewise, Guided, Windowed
+from dovetail.core.denoiser import Condition, Denoiser, Expert, predicts_x0, timeline
+from dovetail.core.ladders import Ladder
+from dovetail.core.noise import Noise
+from dovetail.core.sampler import Ancestral, DPMSolver2M, Euler, Solver, UniPC
+from dovetail.core.schedules import Flow, Schedule, VariancePreserving
+from dovetail.errors import RecipeError
+from dovetail.methods.alternating import Alternating
+from dovetail.methods.averaged import Averaged
+from dovetail.methods.confiner import Clock, Coordinated, Mask, SameIndex, SameSNR
+from dovetail.methods.fused import Fused
+from dovetail.methods.relayed import Relayed
+from dovetail.methods.skipping import Skipping
+from dovetail.methods.temporal_first import TemporalFirst
+from dovetail.recipe import models
+from dovetail.recipe.models import Recipe
+
+
+def build(recipe: Recipe, experts: Mapping[str, Expert]) -> tuple[Stage, ...]:
+    """The recipe's stages, over these experts (by the recipe's names). Raises RecipeError."""
+    return tuple(_stage(recipe, stage, experts) for stage in recipe.chain)
+
+
+def _stage(recipe: Recipe, stage: models.Stage, experts: Mapping[str, Expert]) -> Stage:
+    noise = Noise(recipe.video.seed).of(stage.stage)
+    try:
+        ladder = _ladder(stage.ladder, experts)
+    except (ValueError, IndexError) as error:
+        raise RecipeError(f"chain.{stage.stage}.ladder: {error}") from None
+    place = _Place(f"chain.{stage.stage}.denoise", recipe, experts, noise, ladder)
+    return Stage(stage.stage, place.denoiser(stage.denoise), ladder, _solver(stage.solver, noise), stage.window)
+
+
+def _solver(name: str, noise: Noise) -> Solver:
+    return {"euler": Euler(), "ancestral": Ancestral(noise=noise), "dpm++2m": DPMSolver2M(), "unipc": UniPC()}[name]
+
+
+def _ladder(asked: Any, experts: Mapping[str, Expert]) -> Ladder:
+    match asked:
+        case models.Trailing(of=of, steps=steps):
+            return ladders.trailing(experts[of].schedule, steps, ticks(experts[of].schedule))
+        case models.Leading(of=of, steps=steps, offset=offset):
+            return ladders.leading(experts[of].schedule, steps, ticks(experts[of].schedule), offset)
+        case models.Own(of=of, steps=steps):
+            return _own(experts[of], steps)
+        case models.Below(of=of, timestep=timestep, steps=steps):
+            return ladders.below(experts[of].schedule, timestep, steps)
+        case models.Times(of=of, times=times, unit=unit):
+            return ladders.timesteps(experts[of].schedule, times, unit)
+        case models.Even(steps=steps, start=start):
+            return ladders.even(steps, start)
+        case models.Shifted(steps=steps, shift=shift):
+            return ladders.shifted(steps, shift)
+        case models.Karras(steps=steps, sigma_min=low, sigma_max=high, rho=rho):
+            return ladders.karras(steps, low, high, rho)
+        case models.Levels(root=shares):
+            return ladders.levels(shares)
+    raise TypeError(f"no ladder: {asked!r}")
+
+
+def _own(expert: Expert, steps: int) -> Ladder:
+    config = getattr(expert.network, "scheduler", None)
+    if config is None:
+        raise RecipeError(f"expert '{expert.name}' has no scheduler config to space steps by; take the ladder trailing")
+    # Imports diffusers, whose schedulers know their plans; no other ladder needs it.
+    from dovetail.experts.schedulers import ladder_of
+
+    return ladder_of(config, steps)
+
+
+def ticks(schedule: Schedule) -> int:
+    """How many timesteps a schedule has."""
+    match schedule:
+        case VariancePreserving():
+            return len(schedule.alphas_cumprod)
+        case Flow():
+            return int(schedule.ticks)
+    raise RecipeError(f"{type(schedule).__name__} has no timesteps to space; take the ladder karras or levels")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where in the recipe a denoiser is built, and what it may need there."""
+
+    path: str
+    recipe: Recipe
+    experts: Mapping[str, Expert]
+    noise: Noise
+    ladder: Ladder
+
+    def denoiser(self, asked: Any) -> Denoiser:
+        match asked:
+            case models.Leaf():
+                return self._leaf(asked)
+            case models.Framewise(root=of):
+                return Framewise(self.denoiser(of))
+            case models.Windowed(of=of, size=size, stride=stride, weights=weights):
+                return Windowed(self.denoiser(of), size, stride, weights)
+            case models.Pair(spatial=spatial, temporal=temporal):
+                try:
+                    return self._pair(asked, self.denoiser(spatial), self.denoiser(temporal))
+                except ValueError as error:
+                    raise RecipeError(f"{self.path}: {error}") from None
+        raise TypeError(f"no method: {asked!r}")
+
+    def _pair(self, asked: models.Pair, spatial: Denoiser, temporal: Denoiser) -> Denoiser:
+        fresh = isinstance(asked, models.Noisy) and asked.noise == "fresh"
+        match asked:
+            case models.Coordinated(steps=steps):
+                return Coordinated(spatial, temporal, self.noise, self._clock(asked), fresh, self._steps(steps))
+            case models.Alternating():
+                return Alternating.of(spatial, temporal, self.ladder, self._schedule(asked.spatial))
+            case models.Averaged(weight=weight):
+                return Averaged(spatial, temporal, weight)
+            case models.Fused(blur=blur):
+                return Fused(spatial, temporal, blur)
+            case models.Relayed(derived=derived):
+                return Relayed(spatial, temporal, self.noise, self._clock(asked), fresh, derived)
+            case models.TemporalFirst():
+                return TemporalFirst(spatial, temporal, self.noise, fresh)
+            case models.Skipping(tau=tau):
+                return Skipping(spatial, temporal, self.noise, tau, self._clock(asked), fresh)
+        raise TypeError(f"no method: {asked!r}")
+
+    def _leaf(self, asked: models.Leaf) -> Denoiser:
+        expert = self.experts[asked.expert]
+        positive = expert.given(self.recipe.prompt)
+        if asked.guidance == 1.0:
+            return positive
+        return Guided(positive, expert.given(self.recipe.negative), asked.guidance, asked.joint)
+
+    def _clock(self, asked: models.Bridged) -> Clock:
+        if asked.clock == "snr":
+            return SameSNR()
+        spatial, temporal = self._schedule(asked.spatial), self._schedule(asked.temporal)
+        if isinstance(spatial, VariancePreserving) and isinstance(temporal, VariancePreserving):
+            return SameIndex(spatial, temporal)
+        raise ValueError("clock 'index' needs experts with numbered timesteps; use 'snr'")
+
+    def _schedule(self, asked: Any) -> Schedule:
+        """The schedule of the expert at the bottom of a denoiser; of a pair, the spatial one's."""
+        match asked:
+            case models.Leaf(expert=name):
+                return self.experts[name].schedule
+            case models.Framewise(root=of) | models.Windowed(of=of) | models.Pair(spatial=of):
+                return self._schedule(of)
+        raise TypeError(f"no method: {asked!r}")
+
+    def _steps(self, asked: Sequence[int] | None) -> Mask | None:
+        if asked is None:
+            return None
+        if max(asked) > self.ladder.steps:
+            raise ValueError(f"step {max(asked)} is none of the ladder's {self.ladder.steps} steps")
+        return Mask.of(self.ladder, [step in asked for step in range(1, self.ladder.steps + 1)])
+
+
+# --- counting ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Count:
+    """calls: how often a network was asked; frames: how many frames it saw in all, both branches of
+    guidance counted; seconds: how long that took."""
+
+    calls: int = 0
+    frames: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: "Count") -> "Count":
+        return Count(self.calls + other.calls, self.frames + other.frames, self.seconds + other.seconds)
+
+
+Ledger = defaultdict[str, Count]
+
+
+@dataclass(frozen=True, eq=False)
+class StandIn:
+    """A network that sees nothing: it counts, and refuses videos that are too long for the real one."""
+
+    name: str
+    ledger: Ledger
+    longest: int | None = None
+    scheduler: Mapping[str, Any] | None = None
+
+    def __call__(self, x: Tensor, time: float, conditions: Sequence[Condition], frames: Tensor) -> Tensor:
+        if self.longest is not None and x.shape[2] > self.longest:
+            hint = "wrap it in framewise" if self.longest == 1 else f"use --frames {self.longest} or fewer, or windowed"
+            raise RecipeError(
+                f"expert '{self.name}' sees at most {self.longest} frames at once, not {x.shape[2]}; {hint}"
+            )
+        self.ledger[self.name] += Count(1, len(x) * x.shape[2])
+        return torch.zeros_like(x)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do: its stages, what each expert is asked, and the frames seen up to each step."""
+
+    recipe: Recipe
+    stages: tuple[Stage, ...]
+    counts: Mapping[str, Count]
+    steps: tuple[tuple[str, int, int], ...] = field(repr=False)
+    """(stage, step from 1, frames that networks have seen in all when it ends), in order."""
+    notes: tuple[str, ...] = ()
+
+    def passes(self, name: str) -> float:
+        """Looks of an expert at the whole video, both branches of guidance counted."""
+        return self.counts[name].frames / self.recipe.video.frames
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of an expert before its weights are: its schedule, its scheduler's config, and the
+    most frames that it sees at once."""
+
+    schedule: Schedule
+    scheduler: Mapping[str, Any] | None = None
+    longest: int | None = None
+
+
+def plan(recipe: Recipe, cast: Mapping[str, Known], notes: Sequence[str] = ()) -> Plan:
+    """Run the recipe with stand-ins on 2x2 latents. Raises RecipeError where the run would."""
+    ledger = Ledger(Count)
+    experts = {
+        name: Expert(name, known.schedule, predicts_x0, StandIn(name, ledger, known.longest, known.scheduler))
+        for name, known in cast.items()
+    }
+    stages = build(recipe, experts)
+    frames = timeline(recipe.video.frames)
+    given = None if recipe.start is None else torch.zeros(1, 1, recipe.video.frames, 2, 2)
+    steps = []
+    for stage, step in numbered(chain.run(stages, Noise(recipe.video.seed), frames, (1, 2, 2), given)):
+        steps.append((stage.name, step, sum(count.frames for count in ledger.values())))
+    counts = {name: ledger[name] for name in recipe.experts if name in ledger}
+    return Plan(recipe, stages, counts, tuple(steps), tuple(notes))
+
+
+def numbered(events: Iterator[chain.Event]) -> Iterator[tuple[Stage, int]]:
+    """Each step of a run, with its number within the stage, from 1; windows count on."""
+    steps: defaultdict[str, int] = defaultdict(int)
+    for event in events:
+        if isinstance(event, Seen):
+            steps[event.stage.name] += 1
+            yield event.stage, steps[event.stage.name]
+
+
+def counted(expert: Expert, wrap: Callable[[Any], Any]) -> Expert:
+    """The expert with its network wrapped."""
+    return replace(expert, network=wrap(expert.network))

@@ -1,0 +1,190 @@
+"""Recipes as text: YAML in and out, overrides, and errors that name the place."""
+
+import re
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from dovetail.errors import RecipeError, nearest
+from dovetail.recipe.models import FAMILIES, LADDERS, METHODS, Recipe
+
+SHIPPED = resources.files("dovetail") / "recipes"
+
+
+def names() -> tuple[str, ...]:
+    """The recipes that ship with the package."""
+    return tuple(
+        sorted(entry.name.removesuffix(".yaml") for entry in SHIPPED.iterdir() if entry.name.endswith(".yaml"))
+    )
+
+
+def load(name: str | Path) -> Recipe:
+    """A shipped recipe by its name, or a recipe file (a path, or a name that ends in .yaml or .yml).
+
+    Raises RecipeError: no such recipe or file, no YAML, or something in it that does not fit.
+    """
+    text = str(name)
+    if isinstance(name, Path) or text.endswith((".yaml", ".yml")) or "/" in text:
+        path = Path(name)
+        if not path.is_file():
+            raise RecipeError(f"no recipe file {path}")
+        return parse(path.read_text(encoding="utf-8"), str(path))
+    if text not in names():
+        raise RecipeError(f"unknown recipe '{text}'; {nearest(text, names())}; or give the path of a .yaml file")
+    return parse((SHIPPED / f"{text}.yaml").read_text(encoding="utf-8"), text)
+
+
+def parse(text: str, source: str = "recipe") -> Recipe:
+    """A recipe from YAML. `source` is what errors call it."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{source} is no YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise RecipeError(f"{source}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
+    return checked(data, source)
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML that `parse` reads back equal; what is at its default stands there too."""
+    return yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True, width=120)
+
+
+def plain(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as dicts, lists, text and numbers, with every default written out."""
+    return recipe.model_dump(mode="json")
+
+
+def changed(recipe: Recipe, overrides: Iterable[str] | Mapping[str, Any], source: str = "--set") -> Recipe:
+    """The recipe with some values replaced: texts "path=value", or a mapping from path to value.
+
+    A path is keys with dots between; a stage goes by its name or its place: chain.refine.solver=unipc.
+    A text's value is read as YAML. Raises RecipeError, as for a recipe that is written so.
+    """
+    pairs = overrides.items() if isinstance(overrides, Mapping) else [_pair(text) for text in overrides]
+    data = plain(recipe)
+    for path, value in pairs:
+        _put(data, path, value)
+    return checked(data, source)
+
+
+def checked(data: dict[str, Any], source: str) -> Recipe:
+    """A recipe from plain data. Raises RecipeError with the path of each thing that does not fit."""
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        lines = [_line(detail, data) for detail in error.errors(include_url=False)]
+        raise RecipeError("\n".join(f"{source}: {line}" for line in lines)) from None
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise RecipeError(f"--set takes path=value, as in --set video.frames=16; {text!r} came")
+    try:
+        return path, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {path}: the value is no YAML: {error}") from None
+
+
+def _put(data: dict[str, Any], path: str, value: Any) -> None:
+    """Set the value at a path. A last key that is new is set all the same; the check then finds it."""
+    *way, last = path.split(".")
+    at: Any = data
+    for depth, key in enumerate(way):
+        at = _into(at, key, ".".join(way[: depth + 1]))
+    if isinstance(at, list):
+        at[_place(at, last, path)] = value
+    elif isinstance(at, dict):
+        at[last] = value
+    else:
+        raise RecipeError(f"--set {path}: '{'.'.join(way)}' is {at!r} and has no parts")
+
+
+def _into(at: Any, key: str, path: str) -> Any:
+    if isinstance(at, list):
+        return at[_place(at, key, path)]
+    if not isinstance(at, dict):
+        raise RecipeError(f"--set {path}: what stands before '{key}' is {at!r} and has no parts")
+    if key not in at:
+        raise RecipeError(f"--set {path}: unknown key; {nearest(key, at)}")
+    if at[key] is None:
+        at[key] = {}
+    return at[key]
+
+
+def _place(items: list[Any], key: str, path: str) -> int:
+    """A list's place by number, or by the name of the stage there."""
+    if key.isdigit() and int(key) < len(items):
+        return int(key)
+    stages = [str(item["stage"]) for item in items if isinstance(item, dict) and "stage" in item]
+    if key in stages:
+        return stages.index(key)
+    known = stages or [str(i) for i in range(len(items))]
+    raise RecipeError(f"--set {path}: nothing is called '{key}' there; {nearest(key, known)}")
+
+
+def _line(detail: ErrorDetails, data: Any) -> str:
+    """One thing that does not fit: where, what came, what fits."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    path, came, fits = _path(detail["loc"], data), detail["input"], detail["msg"].removeprefix("Input should be ")
+    if kind == "refers":
+        return detail["msg"]
+    if kind == "unknown_key":
+        return f"{path}.{context['key']}".removeprefix(".") + f": {detail['msg']}"
+    if kind in ("room", "gaps", "falling"):
+        return f"{path}: {detail['msg']}"
+    if kind == "missing":
+        return f"{path}: missing"
+    if kind.startswith("union_tag"):
+        return _no_word(path, detail["loc"][-1], came)
+    if kind == "literal_error" and isinstance(came, str):
+        known = FAMILIES if detail["loc"][-1] == "family" else _quoted(context["expected"])
+        return f"{path}: unknown value '{came}'; {nearest(came, known)}"
+    return f"{path}: {_shown(came)} came; what fits is {fits}"
+
+
+def _no_word(path: str, last: int | str, came: Any) -> str:
+    """A ladder or a method that is none: not one word, or a word that nobody knows."""
+    kind = "ladder" if last == "ladder" else "method"
+    words = [model.word for model in (LADDERS if kind == "ladder" else METHODS)]
+    keys = [str(key) for key in came] if isinstance(came, dict) else []
+    if len(keys) == 1:
+        return f"{path}.{keys[0]}: unknown {kind}; {nearest(keys[0], words)}"
+    what = f"{len(keys)} words ({', '.join(keys)})" if keys else _shown(came)
+    return f"{path}: {what} came; a {kind} is one word with what it takes, as in {{{words[0]}: ...}}"
+
+
+def _quoted(text: str) -> list[str]:
+    """The words that pydantic quotes in a message."""
+    return re.findall(r"'([^']*)'", text)
+
+
+def _shown(came: Any) -> str:
+    kinds = {dict: "a mapping", list: "a list", tuple: "a list", type(None): "nothing", bool: "true or false"}
+    if type(came) in kinds:
+        return kinds[type(came)]
+    return f"{came!r} ({'text' if isinstance(came, str) else 'a number'})"
+
+
+def _path(loc: tuple[int | str, ...], data: Any) -> str:
+    """The place as --set would name it: stages by name, without the tags in parentheses."""
+    parts = []
+    for part in loc:
+        if isinstance(part, str) and part.startswith("("):
+            continue
+        data = _child(data, part)
+        named = isinstance(part, int) and isinstance(data, dict) and isinstance(data.get("stage"), str)
+        parts.append(data["stage"] if named else str(part))
+    return ".".join(parts)
+
+
+def _child(data: Any, part: int | str) -> Any:
+    if isinstance(data, dict):
+        return data.get(part)
+    return data[part] if isinstance(data, list) and isinstance(part, int) and part < len(data) else None

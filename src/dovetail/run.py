@@ -1,0 +1,469 @@
+"""From a recipe to a video: load the experts, check that they fit, walk the chain, decode.
+
+`stream` is a generator: whoever runs it sees every step, and stops it by not asking for the next.
+"""
+
+import hashlib
+import resource
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from dovetail import recipe as recipes
+from dovetail.core import chain
+from dovetail.core.chain import Stage
+from dovetail.core.denoiser import Condition, Denoiser, Expert, Network, timeline
+from dovetail.core.noise import Noise
+from dovetail.core.path import Split
+from dovetail.core.schedules import Schedule, VariancePreserving, schedule_of
+from dovetail.errors import NetworkError, PromptWarning, RecipeError, WeightsError
+from dovetail.recipe import Recipe, models
+from dovetail.recipe.build import Count, Known, Ledger, Plan, build
+from dovetail.recipe.build import plan as planned
+from dovetail.video import Video, read
+
+if TYPE_CHECKING:
+    from dovetail.experts import LatentSpace
+
+Overrides = Iterable[str] | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that has just been taken: its stage, its number there (from 1), and the share of all
+    network work that is done, in (0, 1]."""
+
+    stage: str
+    step: int
+    steps: int
+    share: float
+
+
+class Codec(Protocol):
+    """Pixels "b f c h w" in [-1, 1] <-> latents "b c f h w". `factor`: pixels per latent cell."""
+
+    @property
+    def channels(self) -> int: ...
+    @property
+    def factor(self) -> int: ...
+    @property
+    def space(self) -> "LatentSpace": ...
+    def encode(self, frames: Tensor, /) -> Tensor: ...
+    def decode(self, latent: Tensor, /) -> Tensor: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Cast:
+    """A recipe's experts and codec, loaded. One cast plays any number of runs of its recipe."""
+
+    experts: Mapping[str, Expert]
+    codec: Codec
+
+
+# --- the public verbs --------------------------------------------------------------------------------------------
+
+
+def generate(
+    prompt: str | None = None,
+    recipe: str | Path | Recipe = "sprites",
+    *,
+    seed: int | None = None,
+    frames: int | None = None,
+    overrides: Overrides = (),
+) -> Video:
+    """Make a video. Without a prompt, the recipe's own example.
+
+    recipe: a shipped recipe's name, a path, or a Recipe. overrides: "path=value" texts, or a mapping.
+    Raises RecipeError, WeightsError, SpaceError, NetworkError.
+
+    >>> generate("a red circle moving left", "sprites-exact", frames=4).frames.shape
+    (4, 64, 64, 3)
+    """
+    return finished(stream(resolved(prompt, recipe, seed=seed, frames=frames, overrides=overrides)))
+
+
+def refine(
+    video: str | Path,
+    prompt: str | None = None,
+    recipe: str | Path | Recipe = "sprites",
+    *,
+    strength: int | None = None,
+    seed: int | None = None,
+    frames: int | None = None,
+    overrides: Overrides = (),
+) -> Video:
+    """Take a given video as the structure, and refine it with the recipe's stages after the first.
+
+    strength: the timestep T_e up to which noise is added; more changes more. frames: only the first so many.
+    Raises OutputError for a video that cannot be read, and all that `generate` raises.
+    """
+    asked = resolved(prompt, recipe, seed=seed, overrides=overrides)
+    return finished(stream(refining(asked, video, strength, frames)))
+
+
+def finished(events: Iterator[Step | Video]) -> Video:
+    """The video at the end of a run."""
+    *_, video = events
+    assert isinstance(video, Video)
+    return video
+
+
+def resolved(
+    prompt: str | None,
+    recipe: str | Path | Recipe,
+    *,
+    seed: int | None = None,
+    frames: int | None = None,
+    overrides: Overrides = (),
+) -> Recipe:
+    """The recipe with the prompt, the seed and the frames in it. Raises RecipeError."""
+    asked = recipe if isinstance(recipe, Recipe) else recipes.load(recipe)
+    asked = recipes.changed(asked, overrides)
+    given = {"prompt": prompt, "video.seed": seed, "video.frames": frames}
+    return recipes.changed(asked, {path: value for path, value in given.items() if value is not None}, "asked")
+
+
+def refining(recipe: Recipe, video: str | Path, strength: int | None = None, frames: int | None = None) -> Recipe:
+    """The recipe that refines a video: its stages after the first (all, if it already starts from one)."""
+    stages = recipe.chain if recipe.start is not None else recipe.chain[1:]
+    if not stages:
+        raise RecipeError("this recipe has one stage only, so nothing of it is left to refine with; take `sprites`")
+    given = read(video)
+    changes: dict[str, Any] = {
+        "chain": [stage.model_dump(mode="json") for stage in stages],
+        "start": {"video": str(video), "digest": digest(given)},
+        "video.frames": min(len(given.frames), frames or len(given.frames)),
+        "video.fps": given.fps,
+    }
+    if strength is not None:
+        if not isinstance(stages[0].ladder, models.Below):
+            raise RecipeError(
+                f"strength is a timestep of the ladder `below`; stage '{stages[0].stage}' walks another ladder"
+            )
+        changes["chain.0.ladder.below.timestep"] = strength
+    return recipes.changed(recipe, changes, "refine")
+
+
+def stream(recipe: Recipe, cast: Cast | None = None) -> Iterator[Step | Video]:
+    """Run a recipe: every step as it is taken, then the video.
+
+    Before the first step everything is checked that can be: weights, latent spaces, frames, size.
+    Warns with PromptWarning about words that the experts do not know.
+    """
+    begun = perf_counter()
+    cast = load(recipe) if cast is None else cast
+    recipe = with_batches(recipe, cast)
+    ahead = planned(recipe, known_of(cast))
+    shape = _shape(recipe, cast.codec)
+    given = _given(recipe, cast.codec)
+    warn_about(recipe)
+    ledger = Ledger(Count)
+    experts = {
+        name: replace(expert, network=_Timed(name, expert.network, ledger)) for name, expert in cast.experts.items()
+    }
+    stages = tuple(replace(stage, denoise=_Watched(stage, stage.denoise)) for stage in build(recipe, experts))
+    ahead_of = {stage.name: [seen for name, _, seen in ahead.steps if name == stage.name] for stage in stages}
+    pieces, taken = [], Ledger(Count)
+    for event in _quietly(chain.run(stages, Noise(recipe.video.seed), timeline(recipe.video.frames), shape, given)):
+        if isinstance(event, chain.Done):
+            pieces.append(event.video)
+            continue
+        name = event.stage.name
+        taken[name] += Count(1)
+        marks = ahead_of[name]
+        yield Step(name, taken[name].calls, len(marks), marks[taken[name].calls - 1] / ahead.steps[-1][2])
+    yield _decoded(recipe, cast.codec, torch.cat(pieces, 2), ledger, begun)
+
+
+def plan(
+    recipe: str | Path | Recipe,
+    prompt: str | None = None,
+    *,
+    seed: int | None = None,
+    frames: int | None = None,
+    overrides: Overrides = (),
+) -> Plan:
+    """What a run of this recipe will do, without loading weights."""
+    asked = resolved(prompt, recipe, seed=seed, frames=frames, overrides=overrides)
+    notes: list[str] = []
+    return planned(asked, {name: _outlook(name, spec, notes) for name, spec in asked.experts.items()}, notes)
+
+
+# --- what a run needs --------------------------------------------------------------------------------------------
+
+
+def load(recipe: Recipe) -> Cast:
+    """Load a recipe's codec and experts. Raises WeightsError, and SpaceError where they do not join."""
+    codec: Codec
+    match recipe.codec:
+        case models.Pixels(pixels=factor):
+            from dovetail.sprites.exact import PixelCodec
+
+            codec = PixelCodec(factor)
+        case models.Autoencoder() as spec:
+            from dovetail.experts import load_codec
+
+            options = {} if spec.subfolder is None else {"subfolder": spec.subfolder}
+            place = _device(spec.device)
+            codec = load_codec(spec.weights, dtype=spec.dtype, device=place, chunk=spec.chunk, **options)
+    experts = {name: _expert(name, spec, codec) for name, spec in recipe.experts.items() if name in _used(recipe)}
+    _joined(experts, codec)
+    return Cast(experts, codec)
+
+
+def _used(recipe: Recipe) -> set[str]:
+    return {name for stage in recipe.chain for _, name in models.named(stage, "")}
+
+
+def _expert(name: str, spec: models.ExpertSpec, codec: Codec) -> Expert:
+    if isinstance(spec, models.Exact):
+        from dovetail.sprites import exact
+
+        return exact.load(name, spec.kind, candidates=spec.candidates, seed=spec.seed, codec=codec)
+    from dovetail import experts
+
+    return experts.load(
+        name,
+        spec.family,
+        spec.weights,
+        revision=spec.revision,
+        variant=spec.variant,
+        dtype=spec.dtype,
+        device=_device(spec.device),
+        batch=spec.batch,
+        adapter=spec.adapter,
+    )
+
+
+def _device(name: str) -> str:
+    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _joined(experts: Mapping[str, Expert], codec: Codec) -> None:
+    """Raise SpaceError unless all experts and the codec live in one latent space."""
+    from dovetail.experts import same_space
+
+    for name, expert in experts.items():
+        same_space(expert.network.space, codec.space, (f"expert '{name}'", "the codec"))  # type: ignore[attr-defined]
+
+
+def known_of(cast: Cast) -> dict[str, Known]:
+    """What a plan needs to know, of loaded experts."""
+    networks = {name: expert.network for name, expert in cast.experts.items()}
+    return {
+        name: Known(
+            expert.schedule, getattr(networks[name], "scheduler", None), getattr(networks[name], "max_frames", None)
+        )
+        for name, expert in cast.experts.items()
+    }
+
+
+def with_batches(recipe: Recipe, cast: Cast) -> Recipe:
+    """The recipe with the micro-batch sizes that the experts really use, so that it says all."""
+    batches = {
+        f"experts.{name}.batch": cast.experts[name].network.batch  # type: ignore[attr-defined]
+        for name, spec in recipe.experts.items()
+        if isinstance(spec, models.Pretrained) and name in cast.experts
+    }
+    return recipes.changed(recipe, batches, "resolved")
+
+
+USUAL: dict[str, Schedule] = {
+    "stable-diffusion": VariancePreserving.betas("scaled_linear", 0.00085, 0.012),
+    "animatediff": VariancePreserving.betas("linear", 0.00085, 0.012),
+    "text-to-video-sd": VariancePreserving.betas("scaled_linear", 0.00085, 0.012),
+}
+"""Each family's published schedule (Stable Diffusion 1.5, AnimateDiff, ModelScope): what a plan
+supposes of weights that are not on this machine."""
+
+
+def _outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
+    """What is known of an expert without its weights; adds a note where that is a guess."""
+    if isinstance(spec, models.Exact):
+        from dovetail.sprites.exact import SCHEDULES
+
+        return Known(SCHEDULES[spec.kind], longest=1 if spec.kind == "spatial" else None)
+    from dovetail.experts.loading import FAMILIES, scheduler_config
+
+    longest = FAMILIES[spec.family].max_frames
+    try:
+        if not spec.weights.startswith("sprites/") and not Path(spec.weights).expanduser().is_dir():
+            raise WeightsError(f"'{spec.weights}' is not on this machine")
+        config = scheduler_config(name, spec.family, spec.weights, spec.adapter)
+    except WeightsError as error:
+        notes.append(f"expert '{name}': {error}; levels are those of the family's usual schedule")
+        return Known(USUAL[spec.family], longest=longest)
+    return Known(schedule_of(config), config, longest)
+
+
+# --- during a run ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Timed:
+    """A network, counted and timed; its answer must be finite."""
+
+    name: str
+    network: Network
+    ledger: Ledger
+
+    def __call__(self, x: Tensor, time: float, conditions: Sequence[Condition], frames: Tensor) -> Tensor:
+        begun = perf_counter()
+        out = self.network(x, time, conditions, frames)
+        if not bool(out.isfinite().all()):
+            raise NetworkError(self.name, time)
+        self.ledger[self.name] += Count(1, len(x) * x.shape[2], perf_counter() - begun)
+        return out
+
+    @property
+    def scheduler(self) -> Any:
+        return getattr(self.network, "scheduler", None)
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """A stage's denoiser; when a network fails in it, the error says at which step."""
+
+    stage: Stage = field(repr=False, compare=False)
+    denoise: Denoiser
+
+    def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
+        try:
+            return self.denoise(x, t, frames)
+        except NetworkError as error:
+            raise error.at(self.stage.name, self.stage.ladder.levels.index(t) + 1) from None
+
+
+def _quietly(events: Iterator[chain.Event]) -> Iterator[chain.Event]:
+    """The same events, without the experts' own warnings about words: the run has warned already."""
+    while True:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="expert '.*' does not know", category=PromptWarning)
+            event = next(events, None)
+        if event is None:
+            return
+        yield event
+
+
+def warn_about(recipe: Recipe) -> None:
+    """Warn with PromptWarning about words that sprite experts do not know, if they are asked."""
+    sprites = [
+        spec
+        for spec in recipe.experts.values()
+        if isinstance(spec, models.Exact) or spec.weights.startswith("sprites/")
+    ]
+    if not sprites:
+        return
+    from dovetail.sprites.world import GRAMMAR, ask
+
+    _, strange = ask(recipe.prompt)
+    if strange:
+        message = f"words that sprite experts do not know: {', '.join(strange)}. They know:\n{GRAMMAR}"
+        warnings.warn(message, PromptWarning, stacklevel=3)
+
+
+def _shape(recipe: Recipe, codec: Codec) -> tuple[int, int, int]:
+    """Channels, height and width of the latent. Raises RecipeError for sizes that the codec cannot make."""
+    height, width, factor = recipe.video.height, recipe.video.width, codec.factor
+    if height % factor or width % factor:
+        near = [max(factor, round(side / factor) * factor) for side in (height, width)]
+        raise RecipeError(
+            f"video.height and video.width must be multiples of {factor}, the codec's pixels per latent cell, "
+            f"not {height}x{width}; {near[0]}x{near[1]} is near"
+        )
+    return codec.channels, height // factor, width // factor
+
+
+def _given(recipe: Recipe, codec: Codec) -> Tensor | None:
+    """The latent of the video that the recipe starts from, if it starts from one."""
+    if recipe.start is None:
+        return None
+    video = read(recipe.start.video)
+    if recipe.start.digest not in (None, digest(video)):
+        raise RecipeError(f"start.video: {recipe.start.video} is not the video it was when this recipe was made")
+    if len(video.frames) < recipe.video.frames:
+        raise RecipeError(
+            f"video.frames: {recipe.video.frames} frames are asked for, but {recipe.start.video} has {len(video.frames)}"
+        )
+    cut = Video(video.frames[: recipe.video.frames], video.fps).resized(recipe.video.height, recipe.video.width)
+    return codec.encode(rearrange(cut.pixels, "b c f h w -> b f c h w"))
+
+
+def digest(video: Video) -> str:
+    """A short sha256 of the frames."""
+    return hashlib.sha256(video.frames.tobytes()).hexdigest()[:16]
+
+
+def _decoded(recipe: Recipe, codec: Codec, latent: Tensor, ledger: Ledger, begun: float) -> Video:
+    clock = perf_counter()
+    pixels = rearrange(codec.decode(latent), "b f c h w -> b c f h w")
+    now = perf_counter()
+    networks = sum(count.seconds for count in ledger.values()) + now - clock
+    settings = {
+        "recipe": recipes.plain(recipe),
+        "versions": {name: version(name) for name in ("dovetail-video", "torch", "diffusers")},
+        "calls": {name: ledger[name].calls for name in recipe.experts if name in ledger},
+        "seconds": round(now - begun, 3),
+        "seconds_in_networks": round(networks, 3),
+        "peak_megabytes": round(peak_memory()),
+    }
+    return Video.of(pixels, recipe.video.fps, settings, latent)
+
+
+def peak_memory() -> float:
+    """The most memory that this process has held, in megabytes, a GPU's included."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return (host + (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)) / 2**20
+
+
+# --- what there is -----------------------------------------------------------------------------------------------
+
+FAMILIES_SAID = {
+    "stable-diffusion": "UNet2DConditionModel, one frame at a time: Stable Diffusion 1.x and 2.x",
+    "animatediff": "UNetMotionModel: AnimateDiff and AnimateDiff-Lightning",
+    "text-to-video-sd": "UNet3DConditionModel: ModelScope text-to-video",
+    "exact": "closed-form denoisers of finite sets of sprite renders; no weights",
+}
+"""What each family of experts is."""
+
+
+def weights_used() -> list[str]:
+    """One line for each weights that a shipped recipe names: where they are, their size and licence, who uses them."""
+    users: dict[tuple[str, str], list[str]] = {}
+    for name in recipes.names():
+        recipe = recipes.load(name)
+        for spec in recipe.experts.values():
+            if isinstance(spec, models.Pretrained):
+                users.setdefault((spec.weights, spec.family), []).append(name)
+        if isinstance(recipe.codec, models.Autoencoder):
+            users.setdefault((recipe.codec.weights, "codec"), []).append(name)
+    return [
+        f"{weights} ({family}): {_whereabouts(weights)}; used by {', '.join(by)}"
+        for (weights, family), by in sorted(users.items())
+    ]
+
+
+def _whereabouts(weights: str) -> str:
+    from dovetail.experts.checkpoint import find
+
+    local = weights.startswith("sprites/") or Path(weights).expanduser().is_dir()
+    if not local:
+        return "on the hub, licence in its model card"
+    try:
+        folder = find(weights, None, None, []).path
+    except WeightsError as error:
+        return f"missing ({error})"
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20
+    return f"{size:.1f} MB, " + (
+        "packaged, Apache-2.0" if weights.startswith("sprites/") else "licence in its model card"
+    )
