@@ -145,7 +145,7 @@ def train(
         alpha, sigma = (part[t].sqrt().view(-1, 1, 1, 1, 1).to(device) for part in (signal, 1 - signal))
         eps = torch.randn(batch.latents.shape, generator=generator).to(device)
         seen = trainee.net["text"](batch.ids).last_hidden_state
-        with torch.autocast(device, torch.bfloat16, enabled=fast or device == "cuda"):
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             v = predict(unet, alpha * batch.latents + sigma * eps, t.to(device), seen).float()
         error = (v - (alpha * eps - sigma * batch.latents)).square()
         weight = 1 + FOCUS * batch.places
@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--start", help="the expert whose weights to begin with")
     parser.add_argument("--cool", action="store_true", help="let the learning rate fall to 0 in this piece")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--fast", action="store_true", help="compile the network, and compute in bfloat16")
+    parser.add_argument("--fast", action="store_true", help="compile the network (takes minutes, then a third faster)")
     args = parser.parse_args()
     size = args.size or (64 if SPECS[args.name].frames == 1 else 6)
     train(args.name, args.work, args.minutes, size, args.start, args.cool, args.device, args.fast)

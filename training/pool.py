@@ -30,8 +30,13 @@ def piece(kind: str, number: int, vae: AutoencoderKL, scenes: int = SCENES) -> d
         frames = render(scene, range(LENGTH))
         object_ = (frames - backdrop(scene)).abs().amax(1).gt(0.1).float()
         shown = degrade(frames) if kind == "degraded" else frames
-        latents.append((vae.encode(shown).latent_dist.mean * vae.config.scaling_factor).half())
-        places.append(avg_pool2d(object_, 8).half())
+        latents.append(
+            (
+                vae.encode(shown.contiguous(memory_format=torch.channels_last)).latent_dist.mean
+                * vae.config.scaling_factor
+            ).half()
+        )
+        places.append(avg_pool2d(object_, frames.shape[-1] // latents[-1].shape[-1]).half())
         asks.append(asdict(scene.ask))
     return {"latents": torch.stack(latents), "places": torch.stack(places), "asks": asks}
 
@@ -52,7 +57,9 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    made = piece(args.kind, args.number, AutoencoderKL.from_pretrained(args.vae).eval())
+    made = piece(
+        args.kind, args.number, AutoencoderKL.from_pretrained(args.vae).eval().to(memory_format=torch.channels_last)
+    )
     args.out.mkdir(parents=True, exist_ok=True)
     torch.save(made, args.out / f"{args.kind}-{args.number}.tmp")
     (args.out / f"{args.kind}-{args.number}.tmp").rename(args.out / f"{args.kind}-{args.number}.pt")
