@@ -11,6 +11,7 @@ from diffusers import (
     AnimateDiffPipeline,
     AutoencoderKL,
     DDIMScheduler,
+    MotionAdapter,
     StableDiffusionPipeline,
     TextToVideoSDPipeline,
     UNet2DConditionModel,
@@ -18,12 +19,13 @@ from diffusers import (
     UNetMotionModel,
 )
 from einops import rearrange
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from dovetail.core.combine import Framewise, Guided
 from dovetail.core.denoiser import Denoiser, Expert, timeline
-from dovetail.core.ladders import Ladder, trailing
+from dovetail.core.ladders import Ladder, leading, timesteps, trailing
 from dovetail.core.sampler import Euler, last, sample
 from dovetail.experts import load
 
@@ -79,8 +81,8 @@ def stock_image(folder: Path, scale: float) -> Tensor:
 
 
 def stock_motion(folder: Path, scale: float, **changed: Any) -> Tensor:
-    unet = UNetMotionModel.from_pretrained(folder / "unet")
-    pipeline = AnimateDiffPipeline(**{**parts(folder), "unet": unet, "motion_adapter": None, **changed})
+    whole = {} if changed else {"unet": UNetMotionModel.from_pretrained(folder / "unet"), "motion_adapter": None}
+    pipeline = AnimateDiffPipeline(**{**parts(folder), **whole, **changed})
     return theirs(pipeline, scale, prompt=PROMPT, negative_prompt=AWAY, num_frames=FRAMES, latents=noise())
 
 
@@ -107,3 +109,41 @@ def test_an_expert_alone_is_its_stock_pipeline(tmp_path: Path, family: str, scal
     wrap = Framewise if family == "stable-diffusion" else lambda denoise: denoise
     found = ours(expert, trailing(expert.schedule, STEPS), scale, wrap)
     assert apart(found, STOCK[family](folder, scale)) <= 1e-5
+
+
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_lightning_is_animatediff_with_an_euler_scheduler(tmp_path: Path, scale: float) -> None:
+    """A bare motion file over an image checkpoint, against the recipe on Lightning's model card."""
+    folder, bare = tiny.stable_diffusion(tmp_path), tiny.lightning(tmp_path / "lightning.safetensors")
+    expert = load("it", "animatediff", str(folder), adapter=str(bare))
+    # That scheduler keeps latents at x0 + sigma eps, and starts from sigma times unit noise.
+    found = ours(expert, trailing(expert.schedule, STEPS, unit=False), scale)
+    modules = MotionAdapter(block_out_channels=(8, 16), motion_layers_per_block=1, motion_norm_num_groups=2)
+    modules.load_state_dict(load_file(bare))
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+    changed = {"unet": unet, "motion_adapter": modules, "scheduler": tiny.lightning_scheduler()}
+    assert apart(found, stock_motion(folder, scale, **changed)) <= 1e-5
+
+
+def test_a_ladder_that_ends_above_zero(tmp_path: Path) -> None:
+    """Stable Diffusion's own config: leading timesteps, and a last step to the first timestep, not to the image."""
+    folder = tiny.stable_diffusion(tmp_path, timestep_spacing="leading", set_alpha_to_one=False)
+    expert = load("it", "stable-diffusion", str(folder))
+    down = leading(expert.schedule, STEPS, offset=1)
+    ladder = Ladder((*down.levels[:-1], expert.schedule.share(0)), down.first)
+    assert apart(ours(expert, ladder, 4.0, Framewise), stock_image(folder, 4.0)) <= 1e-5
+
+
+@pytest.mark.parametrize("family", STOCK)
+def test_parity_would_show_a_mistake(tmp_path: Path, family: str) -> None:
+    """What the tests above compare depends on the words, on guidance, and on the timesteps, far beyond 1e-5."""
+    folder = tiny.MAKERS[family](tmp_path)
+    expert = load("it", family, str(folder))
+    wrap = Framewise if family == "stable-diffusion" else lambda denoise: denoise
+    right = trailing(expert.schedule, STEPS)
+    late = timesteps(expert.schedule, [999, 751, 499, 249])
+    stock = STOCK[family](folder, 1.0)
+    other = last(sample(wrap(expert.given(AWAY)), noise() * right.first, timeline(FRAMES), right.levels, Euler()))
+    assert apart(other.seen.x0, stock) > 1e-3
+    assert apart(ours(expert, right, 4.0, wrap), stock) > 1e-3
+    assert apart(ours(expert, late, 1.0, wrap), stock) > 1e-3

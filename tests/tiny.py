@@ -1,6 +1,6 @@
 """Tiny checkpoints on disk: the real architectures, a few thousand random weights, no downloads."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,14 @@ SCHEDULER: Mapping[str, Any] = {
 }
 
 
-def shaken(module: nn.Module, seed: int, by: float = 0.1) -> Any:
-    """The module with noise on every weight: as they are made, some layers are zero and would hide mistakes."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
+def grown(make: Callable[[], nn.Module], seed: int, by: float = 0.1) -> Any:
+    """A module of this seed, with noise on every weight: as they are made, some layers are zero and would
+    hide mistakes."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        module = make()
         for weight in module.parameters():
-            weight.add_(torch.randn(weight.shape, generator=generator), alpha=by)
+            weight.add_(torch.randn_like(weight), alpha=by)
     return module.eval()
 
 
@@ -63,12 +65,12 @@ def clip(limit: int = 77, masked: bool = False) -> tuple[CLIPTokenizer, CLIPText
         pad_token_id=1,
         use_attention_mask=masked,
     )
-    return tokenizer, shaken(CLIPTextModel(config), 1, 0.3)
+    return tokenizer, grown(lambda: CLIPTextModel(config), 1, 0.3)
 
 
 def unet2d() -> UNet2DConditionModel:
-    return shaken(
-        UNet2DConditionModel(
+    return grown(
+        lambda: UNet2DConditionModel(
             block_out_channels=(8, 16),
             layers_per_block=1,
             sample_size=SIZE,
@@ -85,8 +87,8 @@ def unet2d() -> UNet2DConditionModel:
 
 
 def motion_adapter(longest: int = 32, heads: int = 8) -> MotionAdapter:
-    return shaken(
-        MotionAdapter(
+    return grown(
+        lambda: MotionAdapter(
             block_out_channels=(8, 16),
             motion_layers_per_block=1,
             motion_norm_num_groups=2,
@@ -98,8 +100,8 @@ def motion_adapter(longest: int = 32, heads: int = 8) -> MotionAdapter:
 
 
 def unet3d() -> UNet3DConditionModel:
-    return shaken(
-        UNet3DConditionModel(
+    return grown(
+        lambda: UNet3DConditionModel(
             block_out_channels=(4, 8),
             norm_num_groups=4,
             down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
@@ -116,8 +118,8 @@ def unet3d() -> UNet3DConditionModel:
 
 
 def vae(seed: int = 5, scaling: float = 0.18215) -> AutoencoderKL:
-    return shaken(
-        AutoencoderKL(
+    return grown(
+        lambda: AutoencoderKL(
             block_out_channels=(8, 8),
             down_block_types=("DownEncoderBlock2D",) * 2,
             up_block_types=("UpDecoderBlock2D",) * 2,

@@ -9,6 +9,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError
+
 from dovetail.errors import WeightsError, nearest
 
 UNSAFE = (".bin", ".pt", ".pth", ".ckpt")
@@ -133,15 +136,43 @@ def _hub(name: str, where: str = "") -> Iterator[None]:
         ) from error
 
 
+def model(kind: Any, checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> Any:
+    """A frozen model of diffusers or transformers from a part of a checkpoint.
+
+    Raises WeightsError for weights that are missing, unsafe, damaged, incomplete, or of other shapes. (Both
+    libraries would fill what is missing with random numbers, and only log it.)
+    """
+    checkpoint.safetensors(part)
+    where = f"{part or 'the folder'} of '{checkpoint.weights}'"
+    try:
+        with quietly():
+            found, info = kind.from_pretrained(
+                checkpoint.path / part,
+                dtype=dtype,
+                use_safetensors=True,
+                variant=checkpoint.variant,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise WeightsError(f"{where} cannot be loaded as {kind.__name__}: {error}") from error
+    if missing := sorted(info["missing_keys"]):
+        raise WeightsError(f"{where} lacks {len(missing)} tensors of a {kind.__name__}, the first is '{missing[0]}'")
+    return found.requires_grad_(False).eval()
+
+
 @contextmanager
 def quietly() -> Iterator[None]:
-    """No progress bars of transformers while it loads: a run shows its own."""
+    """No progress bars of transformers, no advice of diffusers while they load: a run says what it does itself."""
+    import diffusers.utils.logging
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, told = logging.is_progress_bar_enabled(), diffusers.utils.logging.get_verbosity()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    diffusers.utils.logging.set_verbosity_error()
     try:
         yield
     finally:
+        diffusers.utils.logging.set_verbosity(told)
         if shown:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 from dovetail.errors import RecipeError
-from dovetail.experts.checkpoint import find, quietly
+from dovetail.experts.checkpoint import find, model
 from dovetail.experts.placement import device_of, dtype_of
 from dovetail.experts.space import LatentSpace, kl_space
 
@@ -104,8 +104,5 @@ def load_codec(
         raise RecipeError(f"'{weights}' has a {config.get('_class_name')} in {subfolder}/; known: AutoencoderKL")
     from diffusers import AutoencoderKL
 
-    options: dict[str, Any] = {"use_safetensors": True, "variant": variant}
-    with quietly():
-        module = AutoencoderKL.from_pretrained(checkpoint.path / subfolder, dtype=dtype_of(dtype), **options)
-    module.requires_grad_(False).eval().to(device_of(device))
+    module = model(AutoencoderKL, checkpoint, subfolder, dtype_of(dtype)).to(device_of(device))
     return Codec(weights, module, kl_space(config, file), chunk, device_of(device), dtype_of(dtype))

@@ -12,7 +12,7 @@ from dovetail.core.denoiser import TARGETS, Expert
 from dovetail.core.schedules import schedule_of
 from dovetail.errors import RecipeError, WeightsError, nearest
 from dovetail.experts.adapter import Adapter, Convention, motion, per_frame, volume
-from dovetail.experts.checkpoint import Checkpoint, find, find_file, quietly
+from dovetail.experts.checkpoint import Checkpoint, find, find_file, model, quietly
 from dovetail.experts.placement import device_of, dtype_of
 from dovetail.experts.space import LatentSpace, kl_space
 from dovetail.experts.text import Clip
@@ -90,13 +90,13 @@ def load(
         raise RecipeError(f"batch of expert '{name}' is a number of rows, at least 1, not {batch}")
     checkpoint = find(weights, revision, variant, PARTS, f"Weights of this family: {kind.where}")
     asked = _Asked(name, family, checkpoint, adapter, precision)
-    config = _scheduler(asked)
     module, longest = _network(asked)
+    config = _scheduler(asked)
     network = Adapter(
         name=name,
         family=family,
         weights=weights,
-        module=module.requires_grad_(False).eval().to(placed),
+        module=module.to(placed),
         convention=kind.convention,
         text=_clip(asked, placed),
         batch=kind.batch if batch is None else batch,
@@ -107,6 +107,16 @@ def load(
         max_frames=longest,
     )
     return Expert(name, schedule_of(config), TARGETS[config["prediction_type"]], network)
+
+
+def scheduler_config(
+    name: str, family: str, weights: str, adapter: str | None = None, revision: str | None = None
+) -> dict[str, Any]:
+    """The scheduler config that such an expert works by, without loading it; arguments as for `load`.
+
+    Raises WeightsError where there is none.
+    """
+    return _scheduler(_Asked(name, family, find(weights, revision, None, ["scheduler"]), adapter, torch.float32))
 
 
 def _network(asked: _Asked) -> tuple[nn.Module, int | None]:
@@ -120,20 +130,15 @@ def _network(asked: _Asked) -> tuple[nn.Module, int | None]:
             f"expert '{asked.name}' is of family '{asked.family}', which calls a {' or '.join(kind.networks)}, but "
             f"unet/ of '{asked.checkpoint.weights}' is a {found}" + (f"; its family: {fits[0]}" if fits else "")
         )
-    unet = _model(getattr(diffusers, found), asked.checkpoint, "unet", asked.dtype)
-    if asked.family != "animatediff":
-        _no_adapter(asked, f"family '{asked.family}' takes none")
-        return unet, kind.max_frames
-    if found == "UNetMotionModel":
-        _no_adapter(asked, f"unet/ of '{asked.checkpoint.weights}' has its motion modules inside")
-    else:
+    takes = asked.family == "animatediff" and found == "UNet2DConditionModel"
+    if asked.adapter is not None and not takes:
+        raise RecipeError(
+            f"expert '{asked.name}' asks for adapter '{asked.adapter}', but a {found} in family '{asked.family}' takes none"
+        )
+    unet = model(getattr(diffusers, found), asked.checkpoint, "unet", asked.dtype)
+    if takes:
         unet = _with_motion(asked, unet)
-    return unet, int(unet.config["motion_max_seq_length"])
-
-
-def _no_adapter(asked: _Asked, why: str) -> None:
-    if asked.adapter is not None:
-        raise RecipeError(f"expert '{asked.name}' asks for adapter '{asked.adapter}', but {why}")
+    return unet, unet.config.get("motion_max_seq_length", kind.max_frames)
 
 
 def _with_motion(asked: _Asked, unet: Any) -> Any:
@@ -149,9 +154,10 @@ def _with_motion(asked: _Asked, unet: Any) -> Any:
     else:
         from diffusers import MotionAdapter
 
-        modules = _model(MotionAdapter, _adapter_folder(asked), "", asked.dtype)
+        modules = model(MotionAdapter, _adapter_folder(asked), "", asked.dtype)
     try:
-        return UNetMotionModel.from_unet2d(unet, modules).to(asked.dtype)
+        with quietly():
+            return UNetMotionModel.from_unet2d(unet, modules).requires_grad_(False).eval()
     except (ValueError, RuntimeError) as error:
         raise RecipeError(
             f"expert '{asked.name}': adapter '{asked.adapter}' does not fit unet/ of '{asked.checkpoint.weights}': {error}"
@@ -208,21 +214,12 @@ def _scheduler(asked: _Asked) -> dict[str, Any]:
     return config
 
 
-def _model(kind: Any, checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> Any:
-    """A model of diffusers or transformers from a part of a checkpoint."""
-    checkpoint.safetensors(part)
-    with quietly():
-        return kind.from_pretrained(
-            checkpoint.path / part, dtype=dtype, use_safetensors=True, variant=checkpoint.variant, local_files_only=True
-        )
-
-
 def _clip(asked: _Asked, device: torch.device) -> Clip:
     from transformers import CLIPTextModel, CLIPTokenizer
 
     tokenizer: Callable[..., Any] = CLIPTokenizer.from_pretrained(asked.checkpoint.part("tokenizer"))
-    encoder: nn.Module = _model(CLIPTextModel, asked.checkpoint, "text_encoder", asked.dtype)
-    return Clip(tokenizer, encoder.requires_grad_(False).eval().to(device), asked.name)
+    encoder: nn.Module = model(CLIPTextModel, asked.checkpoint, "text_encoder", asked.dtype)
+    return Clip(tokenizer, encoder.to(device), asked.name)
 
 
 def _space(checkpoint: Checkpoint) -> LatentSpace:
