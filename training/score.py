@@ -1,0 +1,107 @@
+"""What the oracle thinks of an expert in training, alone in our sampler.
+
+    python training/score.py control --work DIR --steps 4 --prompts 24
+
+Prompts are scenes the trainers never draw (their seeds start at 0; these at 10^9). Prints one JSON line
+and appends it to DIR/NAME/score.jsonl; --sheet FILE.png shows the first videos, a row each.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from experts import Trainee, predict
+from networks import CELLS, CHANNELS, SPECS, scheduler
+from PIL import Image
+from text import LENGTH, tokenizer
+from torch import Tensor
+
+from dovetail.core.combine import Guided
+from dovetail.core.denoiser import Condition, Expert, predicts_v, timeline
+from dovetail.core.ladders import trailing
+from dovetail.core.noise import Noise
+from dovetail.core.sampler import Euler, last, sample
+from dovetail.core.schedules import schedule_of
+from dovetail.sprites.oracle import average, judge, judge_frames
+from dovetail.sprites.world import Ask, caption, imagine, render
+
+HELD = 1_000_000_000
+
+
+def expert(name: str, work: Path, quick: bool) -> Expert:
+    """The trainee's slow (or quick) weights behind the Expert contract, without the loading."""
+    trainee = Trainee.new(name, None)
+    trainee.load(work / name / "state.pt")
+    net, words = (trainee.net if quick else trainee.slow).eval(), tokenizer()
+
+    def network(x: Tensor, time: float, conditions: tuple[Condition, ...], frames: Tensor) -> Tensor:
+        ids = words([c.text for c in conditions], padding="max_length", max_length=LENGTH, truncation=True)["input_ids"]
+        text = net["text"](torch.tensor(ids)).last_hidden_state
+        return predict(net["unet"], x, torch.full((len(x),), int(time)), text)
+
+    return Expert(name, schedule_of(scheduler(SPECS[name]).config), predicts_v, network)
+
+
+@torch.no_grad()
+def videos(one: Expert, prompts: list[str], steps: int, guidance: float, vae: AutoencoderKL) -> list[Tensor]:
+    """A video "f c h w" per prompt."""
+    spec, made = SPECS[one.name], []
+    ladder = trailing(one.schedule, steps)
+    for i, prompt in enumerate(prompts):
+        frames = timeline(spec.frames)
+        x = ladder.first * Noise(HELD + i).like(torch.zeros(1, CHANNELS, spec.frames, CELLS, CELLS), frames, "start")
+        denoise = Guided(one.given(prompt), one.given(""), guidance) if guidance != 1 else one.given(prompt)
+        x0 = last(sample(denoise, x, frames, ladder.levels, Euler())).seen.x0
+        made.append(vae.decode(x0[0].transpose(0, 1) / vae.config.scaling_factor).sample.clamp(-1, 1))
+    return made
+
+
+def score(name: str, made: list[Tensor], asks: list[Ask]) -> dict[str, float]:
+    if SPECS[name].frames == 1:
+        return average([judge_frames(video, asked)[0] for video, asked in zip(made, asks, strict=True)])
+    return average([judge(video, asked) for video, asked in zip(made, asks, strict=True)])
+
+
+def sheet(rows: list[Tensor], path: Path) -> None:
+    """Every other frame of each video, a row each, at twice the size."""
+    if len(rows[0]) == 1:
+        rows = [torch.cat(rows[i : i + 8]) for i in range(0, len(rows) // 8 * 8, 8)]
+    picture = torch.cat([torch.cat(list(row[:: max(1, len(row) // 8)]), -1) for row in rows], 1)
+    image = Image.fromarray(((picture + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
+    image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=[*SPECS, "ceiling"])
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--prompts", type=int, default=24)
+    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--quick", action="store_true", help="the weights themselves, not their slow average")
+    parser.add_argument("--sheet", type=Path)
+    args = parser.parse_args()
+    scenes = [imagine(Ask(), HELD + i) for i in range(args.prompts)]
+    asks = [scene.ask for scene in scenes]
+    vae = AutoencoderKL.from_pretrained(args.work / "vae").eval()
+    if args.name == "ceiling":
+        with torch.no_grad():
+            made = [vae(render(scene, range(16))).sample.clamp(-1, 1) for scene in scenes]
+        result = average([judge(video, asked) for video, asked in zip(made, asks, strict=True)])
+    else:
+        one = expert(args.name, args.work, args.quick)
+        made = videos(one, [caption(asked) for asked in asks], args.steps, args.guidance, vae)
+        result = score(args.name, made, asks)
+    line = json.dumps({"expert": args.name, "steps": args.steps, "guidance": args.guidance, **result})
+    print(line)
+    if args.name != "ceiling":
+        with (args.work / args.name / "score.jsonl").open("a") as log:
+            log.write(line + "\n")
+    if args.sheet:
+        sheet(made[:8] if len(made[0]) > 1 else made[:48], args.sheet)
+
+
+if __name__ == "__main__":
+    main()
