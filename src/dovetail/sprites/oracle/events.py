@@ -35,12 +35,12 @@ def events(video: Tensor) -> list[tuple[int, str]]:
 
 
 def _costs(way: Path, count: int) -> Tensor:
-    """How badly each motion explains the step into each frame: "frames motions"."""
+    """How badly each motion explains the step that leaves each frame: "frames motions"."""
     span = way.when.diff()
     steps = way.place.diff(dim=0) / span[:, None]
     padded = functional.pad(way.radius[None, None], (4, 4), "replicate")[0, 0]
     windows = padded.unfold(0, 9, 1)
-    swing = ((windows.amax(1) - windows.amin(1)) / windows.median(1).values)[1:]
+    swing = ((windows.amax(1) - windows.amin(1)) / windows.median(1).values)[:-1]
     columns = []
     for motion in MOTIONS:
         heading = torch.tensor(DIRECTIONS.get(motion, (0, 0))).float()
@@ -52,7 +52,7 @@ def _costs(way: Path, count: int) -> Tensor:
             cost = cost + ((0.2 - swing) / 0.05).clamp(min=0).square()
         columns.append(cost.clamp(max=WORST))
     costs = torch.zeros(count, len(columns))  # frames without a sighting speak for nothing
-    costs[way.when[1:].long()] = torch.stack(columns, 1)
+    costs[way.when[:-1].long()] = torch.stack(columns, 1)
     return costs
 
 
