@@ -28,10 +28,18 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+DEFAULT = "sprites"
+"""The recipe of those who name none."""
+
 out, err = Console(), Console(stderr=True)
 
 PromptArgument = Annotated[str | None, typer.Argument(help="What to show. Without it, the recipe's own example.")]
-RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="A shipped recipe's name, or a .yaml file.")]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe", "-r", help="A shipped recipe's name, or a .yaml file; sprites without it.", show_default=False
+    ),
+]
 OutOption = Annotated[
     Path, typer.Option("--out", "-o", help="Where to write: .mp4, .gif, .webp, .npz, or a folder for PNG.")
 ]
@@ -74,7 +82,7 @@ def _taught(command: Callable[..., None]) -> Callable[..., None]:
 @_taught
 def generate(
     prompt: PromptArgument = None,
-    recipe: RecipeOption = "sprites",
+    recipe: RecipeOption = None,
     out: OutOption = Path("out.mp4"),
     frames: FramesOption = None,
     seed: SeedOption = None,
@@ -87,7 +95,9 @@ def generate(
     """A prompt in, a video out."""
     from dovetail.run import resolved
 
-    asked: str | Recipe = recipe if source is None else _recipe_of(source)
+    if source is not None and recipe is not None:
+        raise typer.BadParameter("--from brings the video's own recipe; give one of --from and --recipe")
+    asked: str | Recipe = (recipe or DEFAULT) if source is None else _recipe_of(source)
     _play(resolved(prompt, asked, seed=seed, frames=frames, overrides=overrides or ()), out, count)
 
 
@@ -96,7 +106,7 @@ def generate(
 def refine(
     video: Annotated[Path, typer.Argument(help="The video to take as the structure.")],
     prompt: PromptArgument = None,
-    recipe: RecipeOption = "sprites",
+    recipe: RecipeOption = None,
     out: OutOption = Path("out.mp4"),
     strength: Annotated[
         int | None,
@@ -109,14 +119,14 @@ def refine(
     """Refine any video: an animatic, a draft, another model's clip."""
     from dovetail.run import refining, resolved
 
-    asked = resolved(prompt, recipe, seed=seed, overrides=overrides or ())
+    asked = resolved(prompt, recipe or DEFAULT, seed=seed, overrides=overrides or ())
     _play(refining(asked, video, strength, frames), out, 1)
 
 
 @app.command()
 @_taught
 def plan(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a .yaml file.")] = "sprites",
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a .yaml file.")] = DEFAULT,
     frames: FramesOption = None,
     overrides: SetOption = None,
 ) -> None:

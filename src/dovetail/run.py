@@ -15,7 +15,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from dovetail import recipe as recipes
@@ -129,7 +128,7 @@ def resolved(
     asked = recipe if isinstance(recipe, Recipe) else recipes.load(recipe)
     asked = recipes.changed(asked, overrides)
     given = {"prompt": prompt, "video.seed": seed, "video.frames": frames}
-    return recipes.changed(asked, {path: value for path, value in given.items() if value is not None}, "asked")
+    return recipes.changed(asked, {path: value for path, value in given.items() if value is not None})
 
 
 def refining(recipe: Recipe, video: str | Path, strength: int | None = None, frames: int | None = None) -> Recipe:
@@ -150,7 +149,7 @@ def refining(recipe: Recipe, video: str | Path, strength: int | None = None, fra
                 f"strength is a timestep of the ladder `below`; stage '{stages[0].stage}' walks another ladder"
             )
         changes["chain.0.ladder.below.timestep"] = strength
-    return recipes.changed(recipe, changes, "refine")
+    return recipes.changed(recipe, changes)
 
 
 def stream(recipe: Recipe, cast: Cast | None = None) -> Iterator[Step | Video]:
@@ -274,7 +273,7 @@ def with_batches(recipe: Recipe, cast: Cast) -> Recipe:
         for name, spec in recipe.experts.items()
         if isinstance(spec, models.Pretrained) and name in cast.experts
     }
-    return recipes.changed(recipe, batches, "resolved")
+    return recipes.changed(recipe, batches)
 
 
 USUAL: dict[str, Schedule] = {
@@ -395,7 +394,7 @@ def _given(recipe: Recipe, codec: Codec) -> Tensor | None:
             f"video.frames: {recipe.video.frames} frames are asked for, but {recipe.start.video} has {len(video.frames)}"
         )
     cut = Video(video.frames[: recipe.video.frames], video.fps).resized(recipe.video.height, recipe.video.width)
-    return codec.encode(rearrange(cut.pixels, "b c f h w -> b f c h w"))
+    return codec.encode(cut.pixels)
 
 
 def digest(video: Video) -> str:
@@ -405,7 +404,7 @@ def digest(video: Video) -> str:
 
 def _decoded(recipe: Recipe, codec: Codec, latent: Tensor, ledger: Ledger, begun: float) -> Video:
     clock = perf_counter()
-    pixels = rearrange(codec.decode(latent), "b f c h w -> b c f h w")
+    pixels = codec.decode(latent)
     now = perf_counter()
     networks = sum(count.seconds for count in ledger.values()) + now - clock
     settings = {

@@ -56,14 +56,14 @@ class Video:
 
     @classmethod
     def of(cls, pixels: Tensor, fps: float, settings: Mapping[str, Any], latent: Tensor | None = None) -> "Video":
-        """From decoded pixels "1 3 f h w" in [-1, 1]."""
+        """From decoded pixels "1 f 3 h w" in [-1, 1]."""
         scaled = ((pixels[0].float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-        return cls(rearrange(scaled, "c f h w -> f h w c").cpu().numpy(), fps, settings, latent)
+        return cls(rearrange(scaled, "f c h w -> f h w c").cpu().numpy(), fps, settings, latent)
 
     @property
     def pixels(self) -> Tensor:
-        """Float32 "1 3 f h w" in [-1, 1]."""
-        return rearrange(torch.from_numpy(self.frames.copy()), "f h w c -> 1 c f h w").float() / 127.5 - 1
+        """Float32 "1 f 3 h w" in [-1, 1]."""
+        return rearrange(torch.from_numpy(self.frames.copy()), "f h w c -> 1 f c h w").float() / 127.5 - 1
 
     @property
     def size(self) -> tuple[int, int]:
@@ -74,9 +74,8 @@ class Video:
         """The video at another size: averaged where it shrinks, interpolated where it grows."""
         if (height, width) == self.size:
             return self
-        flat = rearrange(self.pixels, "1 c f h w -> f c h w")
-        flat = interpolate(flat, (height, width), mode="bilinear", antialias=True)
-        return Video.of(rearrange(flat, "f c h w -> 1 c f h w"), self.fps, self.settings)
+        pixels = interpolate(self.pixels[0], (height, width), mode="bilinear", antialias=True)
+        return Video.of(pixels[None], self.fps, self.settings)
 
     def save(self, path: str | Path) -> Path:
         """Write the video, and a manifest OUT.json beside it; both appear whole or not at all.

@@ -346,7 +346,10 @@ FAMILIES = ("stable-diffusion", "animatediff", "text-to-video-sd", "exact")
 
 
 def _family(data: Any) -> str:
+    """The tag of an expert's model; an unknown family is no tag, and so an error."""
     family = data.get("family") if isinstance(data, dict) else getattr(data, "family", None)
+    if isinstance(family, str) and family not in FAMILIES:
+        return family
     return "(exact)" if family == "exact" else "(pretrained)"
 
 

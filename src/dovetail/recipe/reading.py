@@ -60,7 +60,7 @@ def plain(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json")
 
 
-def changed(recipe: Recipe, overrides: Iterable[str] | Mapping[str, Any], source: str = "--set") -> Recipe:
+def changed(recipe: Recipe, overrides: Iterable[str] | Mapping[str, Any]) -> Recipe:
     """The recipe with some values replaced: texts "path=value", or a mapping from path to value.
 
     A path is keys with dots between; a stage goes by its name or its place: chain.refine.solver=unipc.
@@ -70,26 +70,26 @@ def changed(recipe: Recipe, overrides: Iterable[str] | Mapping[str, Any], source
     data = plain(recipe)
     for path, value in pairs:
         _put(data, path, value)
-    return checked(data, source)
+    return checked(data)
 
 
-def checked(data: dict[str, Any], source: str) -> Recipe:
-    """A recipe from plain data. Raises RecipeError with the path of each thing that does not fit."""
+def checked(data: dict[str, Any], source: str = "") -> Recipe:
+    """A recipe from plain data; `source` is what errors call it. Raises RecipeError with the path of each thing that does not fit."""
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
         lines = [_line(detail, data) for detail in error.errors(include_url=False)]
-        raise RecipeError("\n".join(f"{source}: {line}" for line in lines)) from None
+        raise RecipeError("\n".join(f"{source}: {line}" if source else line for line in lines)) from None
 
 
 def _pair(text: str) -> tuple[str, Any]:
     path, equals, value = text.partition("=")
     if not equals or not path:
-        raise RecipeError(f"--set takes path=value, as in --set video.frames=16; {text!r} came")
+        raise RecipeError(f"a change is written path=value, as in video.frames=16; {text!r} came")
     try:
         return path, yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise RecipeError(f"--set {path}: the value is no YAML: {error}") from None
+        raise RecipeError(f"{path}: the value is no YAML: {error}") from None
 
 
 def _put(data: dict[str, Any], path: str, value: Any) -> None:
@@ -103,16 +103,16 @@ def _put(data: dict[str, Any], path: str, value: Any) -> None:
     elif isinstance(at, dict):
         at[last] = value
     else:
-        raise RecipeError(f"--set {path}: '{'.'.join(way)}' is {at!r} and has no parts")
+        raise RecipeError(f"{path}: '{'.'.join(way)}' is {at!r} and has no parts")
 
 
 def _into(at: Any, key: str, path: str) -> Any:
     if isinstance(at, list):
         return at[_place(at, key, path)]
     if not isinstance(at, dict):
-        raise RecipeError(f"--set {path}: what stands before '{key}' is {at!r} and has no parts")
+        raise RecipeError(f"{path}: what stands before '{key}' is {at!r} and has no parts")
     if key not in at:
-        raise RecipeError(f"--set {path}: unknown key; {nearest(key, at)}")
+        raise RecipeError(f"{path}: unknown key; {nearest(key, at)}")
     if at[key] is None:
         at[key] = {}
     return at[key]
@@ -126,7 +126,7 @@ def _place(items: list[Any], key: str, path: str) -> int:
     if key in stages:
         return stages.index(key)
     known = stages or [str(i) for i in range(len(items))]
-    raise RecipeError(f"--set {path}: nothing is called '{key}' there; {nearest(key, known)}")
+    raise RecipeError(f"{path}: nothing is called '{key}' there; {nearest(key, known)}")
 
 
 def _line(detail: ErrorDetails, data: Any) -> str:
@@ -141,11 +141,12 @@ def _line(detail: ErrorDetails, data: Any) -> str:
         return f"{path}: {detail['msg']}"
     if kind == "missing":
         return f"{path}: missing"
+    if kind.startswith("union_tag") and isinstance(came, dict) and "family" in came:
+        return f"{path}.family: unknown family '{came['family']}'; {nearest(came['family'], FAMILIES)}"
     if kind.startswith("union_tag"):
         return _no_word(path, detail["loc"][-1], came)
     if kind == "literal_error" and isinstance(came, str):
-        known = FAMILIES if detail["loc"][-1] == "family" else _quoted(context["expected"])
-        return f"{path}: unknown value '{came}'; {nearest(came, known)}"
+        return f"{path}: unknown value '{came}'; {nearest(came, _quoted(context['expected']))}"
     return f"{path}: {_shown(came)} came; what fits is {fits}"
 
 

@@ -1,0 +1,319 @@
+"""Recipes: text in, text out, errors that name the place, and what a plan counts."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+import dovetail
+from dovetail import recipe as recipes
+from dovetail.core.combine import Framewise, Guided, Windowed
+from dovetail.core.denoiser import Prompted
+from dovetail.core.ladders import karras, shifted
+from dovetail.core.sampler import Ancestral, DPMSolver2M, UniPC
+from dovetail.errors import RecipeError
+from dovetail.experts import FAMILIES
+from dovetail.methods.alternating import Alternating
+from dovetail.methods.averaged import Averaged
+from dovetail.methods.confiner import Coordinated, SameIndex, SameSNR
+from dovetail.methods.fused import Fused
+from dovetail.methods.relayed import Relayed
+from dovetail.methods.skipping import Skipping
+from dovetail.methods.temporal_first import TemporalFirst
+from dovetail.recipe import models
+from dovetail.sprites.exact import SCHEDULES
+
+EXACT = recipes.load("sprites-exact")
+
+
+def refused(*changes: str) -> str:
+    """What the error says about these changes of a good recipe."""
+    with pytest.raises(RecipeError) as caught:
+        recipes.changed(EXACT, changes)
+    return str(caught.value)
+
+
+def planned(*changes: str) -> Any:
+    return dovetail.plan(EXACT, overrides=changes)
+
+
+# --- text in, text out -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_shipped_recipe_reads_back_equal_and_plans(name: str) -> None:
+    recipe = recipes.load(name)
+    assert recipes.parse(recipes.dump(recipe)) == recipe
+    assert recipe.about
+    assert recipe.prompt
+    plan = dovetail.plan(recipe)
+    assert set(plan.counts) == set(recipe.experts)
+    assert plan.steps[-1][2] == sum(count.frames for count in plan.counts.values())
+
+
+@pytest.mark.parametrize(
+    "denoise",
+    [
+        "{expert: control, guidance: 2.5, joint: false}",
+        "{framewise: spatial}",
+        "{framewise: {windowed: {of: spatial, size: 1, stride: 1}}}",
+        "{windowed: {of: {expert: temporal, guidance: 3}, size: 8, stride: 4, weights: sine}}",
+        "{coordinated: {spatial: {framewise: spatial}, temporal: temporal, steps: [1, 3], noise: fresh}}",
+        "{fused: {spatial: {framewise: spatial}, temporal: {averaged: {spatial: control, temporal: temporal}}}}",
+    ],
+)
+@pytest.mark.parametrize("ladder", ["{levels: [1.0, 0.5, 0.0]}", "{timesteps: {of: control, times: [999, 499]}}"])
+def test_any_nesting_reads_back_equal(denoise: str, ladder: str) -> None:
+    recipe = recipes.changed(EXACT, [f"chain.0.denoise={denoise}", f"chain.0.ladder={ladder}", "start.video=a.mp4"])
+    assert recipes.parse(recipes.dump(recipe)) == recipe
+    assert recipe.chain[0].denoise != EXACT.chain[0].denoise
+    assert recipe.chain[0].ladder != EXACT.chain[0].ladder
+
+
+def test_a_name_stands_for_an_expert_without_guidance() -> None:
+    assert EXACT.chain[0].denoise == models.Leaf(expert="control", guidance=1.0)
+
+
+def test_a_file_is_a_recipe_too(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(recipes.dump(EXACT))
+    assert recipes.load(file) == recipes.load(str(file)) == EXACT
+
+
+def test_a_recipe_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        EXACT.video.frames = 3  # type: ignore[misc]
+
+
+def test_reading_a_recipe_does_not_wait_for_torch() -> None:
+    code = "import sys, dovetail.cli; dovetail.cli.recipes.load('sprites'); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_plan_does_not_wait_for_diffusers() -> None:
+    code = "import sys, dovetail; dovetail.plan('sprites'); assert not {'diffusers', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_families_of_recipes_are_those_of_the_library() -> None:
+    assert set(models.FAMILIES) == {*FAMILIES, "exact"}
+
+
+# --- overrides ---------------------------------------------------------------------------------------------------
+
+
+def test_stages_go_by_name_or_by_place() -> None:
+    by_name = recipes.changed(EXACT, ["chain.refine.ladder.below.steps=7", "chain.structure.solver=unipc"])
+    assert by_name == recipes.changed(EXACT, {"chain.1.ladder.below.steps": 7, "chain.0.solver": "unipc"})
+    assert by_name.chain[1].ladder.steps == 7  # type: ignore[union-attr]
+
+
+def test_values_are_yaml_and_may_contain_equals_signs() -> None:
+    recipe = recipes.changed(EXACT, ["prompt='a = b'", "chain.0.window=null", "chain.0.ladder={even: {steps: 3}}"])
+    assert recipe.prompt == "a = b"
+    assert recipe.chain[0].ladder == models.Even(steps=3)
+
+
+# --- errors ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "hint"),
+    [
+        ("video.frmes=3", "video.frmes: unknown key", "did you mean 'frames'?"),
+        ("vidio.seed=3", "vidio: unknown key", "did you mean 'video'?"),
+        ("experts.spatial.kid=spatial", "experts.spatial.kid: unknown key", "did you mean 'kind'?"),
+        ("start.vide=a.mp4", "start.vide: unknown key", "did you mean 'video'?"),
+        ("chain.refin.solver=euler", "chain.refin: nothing is called 'refin'", "did you mean 'refine'?"),
+        ("chain.refine.solver=eular", "chain.refine.solver: unknown value 'eular'", "did you mean 'euler'?"),
+        ("experts.spatial.family=exat", "experts.spatial.family: unknown family", "did you mean 'exact'?"),
+        ("chain.0.ladder={trailng: {steps: 3}}", "chain.structure.ladder.trailng: unknown ladder", "'trailing'"),
+        ("chain.0.denoise={framwise: spatial}", "chain.structure.denoise.framwise: unknown method", "'framewise'"),
+        ("chain.0.denoise=controll", "chain.structure.denoise.expert: no expert", "did you mean 'control'?"),
+        ("chain.1.ladder.below.of=spacial", "chain.refine.ladder.below.of: no expert", "did you mean 'spatial'?"),
+        ("video.frames=many", "video.frames: 'many' (text) came", "a valid integer"),
+        ("video.frames=0", "video.frames: 0 (a number) came", "greater than or equal to 1"),
+        ("video.frames=true", "video.frames: true or false came", "a valid integer"),
+        ("video.seed=-1", "video.seed: -1 (a number) came", "greater than or equal to 0"),
+        ("video.height=1000000", "video.height: 1000000 (a number) came", "less than or equal to 4096"),
+        ("chain.0.ladder.trailing.steps=[1]", "chain.structure.ladder.trailing.steps: a list came", "integer"),
+        ("chain.0.denoise.guidance=x", "chain.structure.denoise.guidance: 'x' (text) came", "a valid number"),
+        ("chain.0.denoise={framewise: {expert: spatial, guidance: -1}}", "denoise.framewise.guidance: -1", "0"),
+        ("chain.0.ladder={levels: [0.5, 0.7]}", "chain.structure.ladder.levels: levels fall", "[0, 1]"),
+        ("chain.1.ladder.below.timestep=3", "chain.refine.ladder.below: 5 steps do not fit", "3 or fewer"),
+        ("chain.0.stage=refine", "chain.refine: two stages", "name"),
+        ("chain.0.denoise={windowed: {of: control, size: 4, stride: 5}}", "denoise.windowed: stride 5", "4 or less"),
+        ("chain.1.denoise.averaged={}", "chain.refine.denoise: 2 words", "one word"),
+        ("codec={}", "codec.weights", "missing"),
+    ],
+)
+def test_an_error_says_where_what_came_and_what_fits(change: str, path: str, hint: str) -> None:
+    message = refused(change)
+    assert path in message
+    assert hint in message
+
+
+def test_several_errors_are_told_at_once() -> None:
+    message = refused("video.seed=x", "chain.refine.solver=y")
+    assert "video.seed" in message
+    assert "chain.refine.solver" in message
+
+
+def test_too_many_frames_for_a_clip_recipe_says_what_to_use() -> None:
+    with pytest.raises(RecipeError, match=r"600 frames.*at most 16.*--frames 16 or fewer"):
+        dovetail.plan("sprites", frames=600)
+
+
+def test_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(RecipeError, match="unknown recipe 'sprits'; did you mean 'sprites'"):
+        recipes.load("sprits")
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no recipe file"):
+        recipes.load(tmp_path / "none.yaml")
+    (tmp_path / "odd.yaml").write_text("a: [1")
+    with pytest.raises(RecipeError, match=r"odd\.yaml is no YAML"):
+        recipes.load(tmp_path / "odd.yaml")
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(RecipeError, match="a recipe is a mapping"):
+        recipes.load(tmp_path / "list.yaml")
+
+
+def test_a_change_without_a_value_is_refused() -> None:
+    assert "path=value" in refused("video.frames")
+    assert "has no parts" in refused("prompt.text=x")
+
+
+# --- what is built -----------------------------------------------------------------------------------------------
+
+PAIR = "spatial: {framewise: spatial}, temporal: temporal"
+
+
+@pytest.mark.parametrize(
+    ("denoise", "kind", "calls"),
+    [
+        (f"{{coordinated: {{{PAIR}}}}}", Coordinated, {"spatial": 10, "temporal": 5}),
+        (f"{{coordinated: {{{PAIR}, steps: [1, 2]}}}}", Coordinated, {"spatial": 7, "temporal": 2}),
+        (f"{{alternating: {{{PAIR}}}}}", Alternating, {"spatial": 2, "temporal": 3}),
+        (f"{{averaged: {{{PAIR}}}}}", Averaged, {"spatial": 5, "temporal": 5}),
+        (f"{{fused: {{{PAIR}}}}}", Fused, {"spatial": 5, "temporal": 5}),
+        (f"{{relayed: {{{PAIR}}}}}", Relayed, {"spatial": 5, "temporal": 5}),
+        (f"{{temporal_first: {{{PAIR}}}}}", TemporalFirst, {"spatial": 5, "temporal": 5}),
+        (f"{{skipping: {{{PAIR}, tau: 0.0}}}}", Skipping, {"spatial": 10, "temporal": 5}),
+        ("{framewise: spatial}", Framewise, {"spatial": 5}),
+        ("{windowed: {of: temporal, size: 8, stride: 4}}", Windowed, {"temporal": 5}),
+        ("{expert: temporal, guidance: 2.0}", Guided, {"temporal": 5}),
+        ("{expert: temporal, guidance: 2.0, joint: false}", Guided, {"temporal": 10}),
+        ("temporal", Prompted, {"temporal": 5}),
+    ],
+)
+def test_each_method_builds_and_counts(denoise: str, kind: type, calls: dict[str, int]) -> None:
+    plan = planned(f"chain.refine.denoise={denoise}")
+    assert isinstance(plan.stages[1].denoise, kind)
+    assert {name: count.calls for name, count in plan.counts.items()} == {"control": 4, **calls}
+
+
+@pytest.mark.parametrize(
+    ("ladder", "levels"),
+    [
+        ("{even: {steps: 2, start: 0.5}}", (0.5, 0.25, 0.0)),
+        ("{levels: [0.9, 0.1]}", (0.9, 0.1)),
+        ("{shifted: {steps: 3, shift: 3.0}}", shifted(3, 3.0).levels),
+        ("{karras: {steps: 3, sigma_min: 0.1, sigma_max: 10.0}}", karras(3, 0.1, 10.0).levels),
+    ],
+)
+def test_ladders_without_an_expert(ladder: str, levels: tuple[float, ...]) -> None:
+    assert planned(f"chain.0.ladder={ladder}").stages[0].ladder.levels == levels
+
+
+@pytest.mark.parametrize(
+    ("ladder", "times"),
+    [
+        ("{trailing: {of: control, steps: 4}}", (999, 749, 499, 249)),
+        ("{leading: {of: control, steps: 4, offset: 1}}", (751, 501, 251, 1)),
+        ("{below: {of: spatial, timestep: 100, steps: 5}}", (99, 79, 59, 39, 19)),
+        ("{timesteps: {of: temporal, times: [500, 20]}}", (500, 20)),
+    ],
+)
+def test_ladders_of_an_expert(ladder: str, times: tuple[int, ...]) -> None:
+    plan = planned(f"chain.0.ladder={ladder}")
+    of = next(name for name in EXACT.experts if name in ladder)
+    schedule = SCHEDULES[of]
+    assert plan.stages[0].ladder.levels == (*(schedule.share(time) for time in times), 0.0)
+
+
+def test_an_own_ladder_is_that_of_the_scheduler_config(tmp_path: Path) -> None:
+    folder = tiny.stable_diffusion(tmp_path / "sd", timestep_spacing="leading")
+    own = {
+        "experts.spatial": {"family": "stable-diffusion", "weights": str(folder)},
+        "chain.1.ladder": {"own": {"of": "spatial", "steps": 4}},
+    }
+    ladder = dovetail.plan(EXACT, overrides=own).stages[1].ladder
+    leading = {**own, "chain.1.ladder": {"leading": {"of": "spatial", "steps": 4, "offset": 1}}}
+    assert ladder.levels == dovetail.plan(EXACT, overrides=leading).stages[1].ladder.levels
+
+
+def test_an_exact_expert_has_no_ladder_of_its_own() -> None:
+    with pytest.raises(RecipeError, match=r"chain\.refine\.ladder: expert 'spatial' has no scheduler config"):
+        planned("chain.refine.ladder={own: {of: spatial, steps: 4}}")
+
+
+def test_clocks_and_solvers() -> None:
+    index = planned("chain.refine.denoise.coordinated.clock=index").stages[1].denoise.clock
+    assert isinstance(index, SameIndex)
+    assert index.spatial != index.temporal
+    assert planned().stages[1].denoise.clock == SameSNR()
+    kinds = {"ancestral": Ancestral, "dpm++2m": DPMSolver2M, "unipc": UniPC}
+    for name, kind in kinds.items():
+        assert type(planned(f"chain.structure.solver={name}").stages[0].solver) is kind
+
+
+def test_noise_belongs_to_its_stage() -> None:
+    """Coordinated's fixed noise must be the very one that the stage starts with."""
+    noise = planned("video.seed=9").stages[1].denoise.noise
+    assert (noise.seed, noise.stage) == (9, "refine")
+
+
+def test_a_step_beyond_the_ladder_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"chain\.refine\.denoise: step 6 is none of the ladder's 5 steps"):
+        planned("chain.refine.denoise.coordinated.steps=[6]")
+
+
+# --- what a plan counts ------------------------------------------------------------------------------------------
+
+
+def test_the_default_recipe_costs_what_the_paper_says() -> None:
+    plan = dovetail.plan("sprites")
+    assert {name: count.calls for name, count in plan.counts.items()} == {"control": 4, "spatial": 10, "temporal": 5}
+    assert [plan.passes(name) for name in ("control", "spatial", "temporal")] == [4, 20, 10]  # guidance looks twice
+    assert [(stage.name, stage.ladder.steps) for stage in plan.stages] == [("structure", 4), ("refine", 5)]
+    double = dovetail.plan("sprites-18")
+    assert {name: count.calls for name, count in double.counts.items()} == {"control": 8, "spatial": 20, "temporal": 10}
+
+
+def test_overlapping_windows_cost_more_passes() -> None:
+    plan = planned("video.frames=16", "chain.refine.denoise={windowed: {of: temporal, size: 8, stride: 4}}")
+    assert plan.passes("temporal") == 5 * 3 * 8 / 16
+
+
+def test_a_stage_in_windows_counts_each_of_them() -> None:
+    plan = planned("video.frames=20", "chain.refine.window=8")
+    assert plan.counts["temporal"].calls == 5 * 3
+    assert plan.counts["temporal"].frames == 5 * 20
+
+
+def test_an_image_expert_outside_framewise_is_found_before_the_run() -> None:
+    with pytest.raises(RecipeError, match="'spatial' sees at most 1 frames at once, not 16; wrap it in framewise"):
+        planned("chain.refine.denoise=spatial")
+
+
+def test_a_plan_says_when_levels_are_a_guess() -> None:
+    away = {"experts.spatial": {"family": "stable-diffusion", "weights": "someone/something"}}
+    (note,) = dovetail.plan(EXACT, overrides=away).notes
+    assert "someone/something" in note
+    assert "usual schedule" in note
+    assert not planned().notes

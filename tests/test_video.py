@@ -1,0 +1,183 @@
+"""Video files: every format back and forth, settings inside, whole or not at all."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dovetail import video as videos
+from dovetail.errors import OutputError, RecipeError
+from dovetail.video import Video, beside, checked_output, read, settings_of, sheet
+
+SETTINGS = {"recipe": {"prompt": 'é, "quotes" = and; \\ # signs', "video": {"fps": 8.0}, "long": "x" * 20_000}}
+
+
+def ramps(frames: int = 5, height: int = 64, width: int = 64, fps: float = 8.0) -> Video:
+    """Smooth frames that all differ, so that a lossy file stays near and an exchanged frame does not."""
+    f, h, w = np.meshgrid(np.arange(frames) * 40, np.arange(height), np.arange(width), indexing="ij")
+    return Video(
+        np.stack([f + h // 2, 255 - f - w // 2, (h + w) // 2], axis=-1).clip(0, 255).astype(np.uint8), fps, SETTINGS
+    )
+
+
+@pytest.mark.parametrize("name", ["a.npz", "frames"])
+def test_lossless_files_keep_every_bit(tmp_path: Path, name: str) -> None:
+    video = ramps(height=33, width=47)
+    again = read(video.save(tmp_path / name))
+    assert (again.frames == video.frames).all()
+    assert again.fps == 8.0
+    assert dict(again.settings) == SETTINGS
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.webp"])
+def test_files_for_looking_at_are_large_and_near(tmp_path: Path, name: str) -> None:
+    video = ramps()
+    again = read(video.save(tmp_path / name))
+    assert again.size == (384, 384)
+    assert len(again.frames) == len(video.frames)
+    assert again.fps == pytest.approx(8.0, rel=0.05)  # a GIF counts in hundredths of a second
+    near = np.abs(again.frames[:, 3::6, 3::6].astype(int) - video.frames)
+    assert near.mean() < 6
+    assert dict(settings_of(tmp_path / name)) == SETTINGS
+
+
+def test_an_mp4_plays_in_browsers_and_carries_its_settings(tmp_path: Path) -> None:
+    path = ramps().save(tmp_path / "a.mp4")
+    (tmp_path / "a.json").unlink()  # so that they must come from inside
+    assert settings_of(path) == SETTINGS
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.name == "h264"
+        assert stream.codec_context.pix_fmt == "yuv420p"
+        assert stream.average_rate == 8
+    data = path.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat"), "the index must come first for the web"
+
+
+def test_a_large_video_keeps_its_size_but_for_an_odd_line(tmp_path: Path) -> None:
+    assert read(ramps(2, 385, 400).save(tmp_path / "a.mp4")).size == (386, 400)
+
+
+def test_the_manifest_stands_beside(tmp_path: Path) -> None:
+    ramps().save(tmp_path / "a.mp4")
+    assert json.loads((tmp_path / "a.json").read_text()) == SETTINGS
+    assert settings_of(tmp_path / "a.json") == SETTINGS
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["a.json", "a.mp4"]
+
+
+def test_a_folder_of_png_is_replaced_whole(tmp_path: Path) -> None:
+    ramps(5).save(tmp_path / "frames")
+    ramps(2).save(tmp_path / "frames")
+    assert sorted(f.name for f in (tmp_path / "frames").iterdir()) == ["00000.png", "00001.png"]
+    assert np.asarray(Image.open(tmp_path / "frames" / "00001.png")).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("name", ["a.mp4", "a.npz", "frames"])
+def test_a_break_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, error: type[BaseException]
+) -> None:
+    old = ramps(3)
+    old.save(tmp_path / name)
+    before = {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()}
+    writer = {".mp4": "_mp4", ".npz": "_npz", "": "_pngs"}[Path(name).suffix]
+    whole = getattr(videos, writer)
+
+    def broken(video: Video, path: Path) -> None:
+        whole(video, path)
+        raise error
+
+    monkeypatch.setattr(videos, writer, broken)
+    with pytest.raises(error):
+        ramps(5).save(tmp_path / name)
+    assert {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()} == before
+
+
+def test_outputs_that_cannot_be_written_are_known_beforehand(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep me")
+    for path, why in {
+        "a.avi": "'.avi' is no known format; known: .mp4, .gif, .webp, .npz",
+        "file/a.mp4": "Not a directory|File exists",
+        "folder.mp4": "a folder has this name",
+        "mine": "no folder of PNG",
+        "file": "no folder of PNG",
+    }.items():
+        with pytest.raises(OutputError, match=why):
+            checked_output(tmp_path / path)
+    with pytest.raises(OutputError):
+        checked_output("/proc/a.mp4")
+    assert checked_output(tmp_path / "new" / "deep" / "a.mp4").parent.is_dir()
+
+
+def test_what_is_no_video_is_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="no video at"):
+        read(tmp_path / "none.mp4")
+    (tmp_path / "a.mp4").write_bytes(b"not a video")
+    (tmp_path / "a.npz").write_bytes(b"not a video")
+    (tmp_path / "empty").mkdir()
+    for name in ("a.mp4", "a.npz", "empty"):
+        with pytest.raises(OutputError, match="no video that can be read"):
+            read(tmp_path / name)
+
+
+def test_a_video_of_other_programs_has_no_settings(tmp_path: Path) -> None:
+    Video(ramps().frames, 8.0, {"other": 1}).save(tmp_path / "a.mp4")
+    assert read(tmp_path / "a.mp4").settings == {}
+    with pytest.raises(OutputError, match="carries no settings"):
+        settings_of(tmp_path / "a.mp4")
+
+
+def test_pixels_there_and_back() -> None:
+    video = ramps()
+    assert video.pixels.shape == (1, 5, 3, 64, 64)
+    assert (Video.of(video.pixels, 8.0, {}).frames == video.frames).all()
+    assert (Video.of(torch.full((1, 1, 3, 2, 2), 9.0), 8.0, {}).frames == 255).all()
+    with pytest.raises(ValueError, match="uint8"):
+        Video(video.frames[0], 8.0)
+
+
+def test_resizing_keeps_the_picture() -> None:
+    video = ramps()
+    small = video.resized(16, 32)
+    assert small.size == (16, 32)
+    assert np.abs(small.resized(64, 64).frames[:, 8:-8, 8:-8].astype(int) - video.frames[:, 8:-8, 8:-8]).mean() < 3
+    assert video.resized(64, 64) is video
+
+
+def test_a_sheet_has_a_row_per_video_and_frames_evenly_apart() -> None:
+    picture = sheet([ramps(5), ramps(2)], columns=3)
+    assert picture.shape == (2 * 66, 3 * 66, 3)
+    assert (picture[1:65, 67:131] == ramps(5).frames[2]).all()
+    assert (picture[67:131, 67:131] == ramps(2).frames[1]).all()
+    assert not picture[66:, 132:].any()
+
+
+def test_side_by_side() -> None:
+    left, right = ramps(5), ramps(3, 32, 16)
+    both = beside(left, right)
+    assert both.frames.shape == (5, 64, 64 + 2 + 32, 3)
+    assert (both.frames[:, :, :64] == left.frames).all()
+    assert (both.frames[:3, ::2, 66::2] == right.frames).all()
+    assert (both.frames[4, ::2, 66::2] == right.frames[2]).all(), "the shorter one holds its last frame"
+
+
+def test_what_does_not_go_side_by_side_is_refused() -> None:
+    with pytest.raises(RecipeError, match="8 and 12 frames per second"):
+        beside(ramps(), ramps(fps=12.0))
+    with pytest.raises(RecipeError, match="heights 64 and 48"):
+        beside(ramps(), ramps(2, 48))
+
+
+def test_a_notebook_shows_the_video() -> None:
+    shown: dict[str, Any] = ramps()._repr_mimebundle_()
+    assert shown["text/plain"] == "5 frames of 64x64 at 8 fps"
+    assert shown["text/html"].startswith("<video controls loop")
+    assert "data:video/mp4;base64,AAAA" in shown["text/html"]
