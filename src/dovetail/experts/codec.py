@@ -81,7 +81,7 @@ class Codec:
 def load_codec(
     weights: str,
     *,
-    subfolder: str | None = "vae",
+    subfolder: str | None = None,
     revision: str | None = None,
     variant: str | None = None,
     dtype: str = "float32",
@@ -90,15 +90,15 @@ def load_codec(
 ) -> Codec:
     """The codec of a checkpoint: the AutoencoderKL in its `subfolder`.
 
-    weights: a folder, a hub id, or "sprites/NAME". subfolder: "" is the checkpoint itself; None is
-    vae/ if there is one, else the checkpoint itself. chunk: frames per call, at least 1. Raises
+    weights: a folder, a hub id, or "sprites/NAME". subfolder: "" is the checkpoint itself; None is the
+    checkpoint itself if it is a single network, else its vae/. chunk: frames per call, at least 1. Raises
     WeightsError for weights that are missing or unsafe to open.
     """
     if chunk < 1:
         raise RecipeError(f"chunk is a number of frames, at least 1, not {chunk}")
     checkpoint = find(weights, revision, variant, ["vae", ""] if subfolder is None else [subfolder])
     if subfolder is None:
-        subfolder = "vae" if (checkpoint.path / "vae").is_dir() else ""
+        subfolder = "" if (checkpoint.path / "config.json").is_file() else "vae"
     config, file = checkpoint.config(subfolder), checkpoint.safetensors(subfolder)
     if config.get("_class_name") != "AutoencoderKL":
         raise RecipeError(f"'{weights}' has a {config.get('_class_name')} in {subfolder}/; known: AutoencoderKL")
