@@ -17,6 +17,8 @@ from dovetail.core.schedules import Flow, VariancePreserving
 from dovetail.errors import PromptWarning, RecipeError
 from dovetail.methods.confiner import Coordinated, SameIndex
 from dovetail.methods.only_temporal import only_temporal
+from dovetail.methods.temporal_first import TemporalFirst
+from dovetail.sprites.degrade import CONTRAST
 from dovetail.sprites.exact import Exact, PixelCodec, Scenes, cycle, load
 from dovetail.sprites.world import ask, imagine, render
 
@@ -139,6 +141,15 @@ def test_a_scene_is_known_at_every_phase() -> None:
     assert float(nearest(seen).max()) < 0.03 < float(nearest(other).min())
 
 
+def test_candidates_are_all_different_and_none_jumps_between_scenes() -> None:
+    videos = known(load("c", "control", candidates=200, codec=SMALL), PROMPT, 6, 8)
+    apart = torch.cdist(videos.flatten(1), videos.flatten(1)) + 99 * torch.eye(200)
+    assert float(apart.min()) > 0.1
+    jumps = (videos[:, :, 1:] - videos[:, :, :-1]).abs().mean((1, 3, 4)).amax(1)
+    across = (videos[:, :, 0] - videos.roll(77, 0)[:, :, 0]).abs().mean((1, 2, 3))
+    assert float(jumps.max()) < 0.5 * float(across.median())
+
+
 def test_kinds_know_one_world_in_three_looks() -> None:
     """Sharp frames, sharp clips, blurred pale clips; contrast as `degrade` leaves it."""
     control = known(load("c", "control", codec=PixelCodec()), PROMPT, 4, 32)
@@ -146,7 +157,7 @@ def test_kinds_know_one_world_in_three_looks() -> None:
     spatial = known(load("s", "spatial", codec=PixelCodec()), PROMPT, 1, 32)
     assert control.shape == temporal.shape == (256, 3, 4, 32, 32)
     assert spatial.shape == (256, 3, 1, 32, 32)
-    assert sharpness(temporal) < 0.6 * sharpness(control)
+    assert sharpness(temporal) < CONTRAST * sharpness(control)
     assert sharpness(spatial) == pytest.approx(sharpness(control), rel=0.1)
 
 
@@ -228,16 +239,23 @@ def sharpness(video: Tensor) -> float:
     return float(torch.quantile((video[..., 1:] - video[..., :-1]).abs().flatten()[::7], 0.99))
 
 
-def confined(refine: Denoiser, ladder: Ladder, seed: int, codec: PixelCodec) -> tuple[Tensor, Tensor]:
-    """The control stage's video and what refinement makes of it."""
-    control = load("control", "control", codec=codec)
-    first = Stage("control", control.given(PROMPT), trailing(control.schedule, 4))
-    side = 64 // codec.factor
-    *_, structure = run([first], Noise(seed), timeline(16), (3, side, side))
-    *_, done = run([Stage("refine", refine, ladder)], Noise(seed), timeline(16), (3, side, side), structure.video)
-    assert isinstance(structure, Done)
+def flicker(video: Tensor) -> float:
+    """The mean second difference over time."""
+    return float((video[:, :, 2:] - 2 * video[:, :, 1:-1] + video[:, :, :-2]).abs().mean())
+
+
+def refined(structure: Tensor, refine: Denoiser, ladder: Ladder, seed: int) -> Tensor:
+    *_, done = run([Stage("refine", refine, ladder)], Noise(seed), timeline(16), (3, 32, 32), structure)
     assert isinstance(done, Done)
-    return structure.video, done.video
+    return done.video
+
+
+def drafted(control: Expert, prompt: str, seed: int) -> Tensor:
+    """The control stage's video, in four steps."""
+    stage = Stage("control", control.given(prompt), trailing(control.schedule, 4))
+    *_, done = run([stage], Noise(seed), timeline(16), (3, 32, 32))
+    assert isinstance(done, Done)
+    return done.video
 
 
 def betas(expert: Expert) -> VariancePreserving:
@@ -247,21 +265,41 @@ def betas(expert: Expert) -> VariancePreserving:
 
 def test_confiner_end_to_end_in_two_seconds_of_processor_time() -> None:
     """Prompt to video, everything rendered anew: it keeps the control's structure, and is as sharp as the
-    spatial expert's frames, which the temporal expert alone is not."""
+    spatial expert's frames. The temporal expert alone loses more than its contrast."""
     start = time.process_time()
-    codec = PixelCodec()
-    spatial, temporal = load("spatial", "spatial", codec=codec), load("temporal", "temporal", codec=codec)
+    spatial, control, temporal = (load(kind, kind) for kind in ("spatial", "control", "temporal"))
     eyes, mover = Framewise(spatial.given(PROMPT)), temporal.given(PROMPT)
     coordinated = Coordinated(eyes, mover, Noise(3).of("refine"), SameIndex(betas(spatial), betas(temporal)))
-    structure, video = confined(coordinated, below(spatial.schedule, 100, 5), 3, codec)
+    ladder = below(spatial.schedule, 100, 5)
+    structure = drafted(control, PROMPT, 3)
+    video = refined(structure, coordinated, ladder, 3)
     assert time.process_time() - start < 2
-    alone = only_temporal(mover, temporal.schedule)
-    _, blurred = confined(alone.denoise, alone.ladder, 3, codec)
-    _, other = confined(coordinated, below(spatial.schedule, 100, 5), 4, codec)
     assert float((video - structure).abs().mean()) < 0.02
-    assert float((other - structure).abs().mean()) > 0.1  # another seed is another structure
+    assert float((drafted(control, PROMPT, 4) - structure).abs().mean()) > 0.1  # which is no small thing
     assert sharpness(video) > 0.9 * sharpness(structure)
-    assert sharpness(blurred) < 0.6 * sharpness(video)
+    alone = only_temporal(mover, temporal.schedule)
+    assert sharpness(refined(structure, alone.denoise, alone.ladder, 3)) < CONTRAST * sharpness(video)
+
+
+def test_the_division_of_labour_of_table_5() -> None:
+    """From much noise the spatial expert alone flickers, and the temporal one alone is blurred; together
+    they are sharp, and nine tenths of the flicker is gone. The same goes for the cheaper order, temporal
+    first."""
+    prompt = "a square moving down on a striped background"
+    spatial, control, temporal = (load(kind, kind) for kind in ("spatial", "control", "temporal"))
+    eyes, mover = Framewise(spatial.given(prompt)), temporal.given(prompt)
+    ladder, measured = below(spatial.schedule, 700, 10), []
+    for seed in range(3):
+        noise, structure = Noise(seed).of("refine"), drafted(control, prompt, seed)
+        joined = Coordinated(eyes, mover, noise, fresh=True), TemporalFirst(eyes, mover, noise)
+        videos = [structure, *(refined(structure, how, ladder, seed) for how in (eyes, mover, *joined))]
+        measured.append([(sharpness(video), flicker(video)) for video in videos])
+    structure, alone, blurred, *together = torch.tensor(measured).mean(0).tolist()
+    assert alone[1] > 2 * structure[1]
+    assert blurred[0] < CONTRAST * structure[0]
+    for how in together:
+        assert how[0] == pytest.approx(structure[0], rel=0.1)
+        assert how[1] - structure[1] < 0.1 * (alone[1] - structure[1])
 
 
 def test_windows_and_guidance_over_exact_experts() -> None:
