@@ -39,6 +39,12 @@ def test_the_next_stage_adds_its_own_noise_to_the_video():
     assert torch.equal(video, expected)
 
 
+def test_a_ladder_that_ends_above_the_video_still_hands_over_the_video():
+    short = Stage("draft", DRAFT.denoise, levels([1.0, 0.5, 0.25]))
+    *_, seen, done = run([short], NOISE, FRAMES, SHAPE)
+    assert torch.equal(done.video, seen.state.seen.x0)
+
+
 def test_a_given_video_is_where_the_first_stage_starts():
     given = torch.randn(1, 4, 10, 3, 3)
     eps = NOISE.of("refine").like(given, FRAMES, "start")

@@ -19,7 +19,11 @@ from dovetail.core.sampler import Euler, Solver, State, sample
 
 @dataclass(frozen=True)
 class Stage:
-    """A denoiser, the ladder it walks, and how. `window`: latent frames worked on at once."""
+    """A denoiser, the ladder it walks, and how. `window`: latent frames worked on at once.
+
+    A stage hands over the video that it saw last (`seen.x0`), so a ladder that ends above 0 leaves no
+    noise in it.
+    """
 
     name: str
     denoise: Denoiser

@@ -120,6 +120,8 @@ class Prompted:
 
     def conditions(self, frames: Tensor) -> tuple[Condition, ...]:
         """The condition of each row."""
+        if len(self.prompt.keys) == 1:
+            return (self.prompt.keys[0][1],) * len(frames)
         return tuple(self.prompt.at(row) for row in frames)
 
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
