@@ -266,10 +266,10 @@ def test_a_variant_is_another_file_of_the_same_parts(image: Path) -> None:
     for file in [*image.glob("unet/*.safetensors"), *image.glob("text_encoder/*.safetensors")]:
         halves = {key: value.half() for key, value in load_file(file).items()}
         save_file(halves, file.with_suffix(".fp16.safetensors"), metadata={"format": "pt"})
-    (image / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     half, full = (load("it", "stable-diffusion", str(image), variant=variant) for variant in ("fp16", None))
     assert {p.dtype for p in network(half).module.parameters()} == {torch.float32}
     assert 0 < apart(answer(half), answer(full)) < 1e-2
+    assert network(half).space == network(full).space
 
 
 def test_an_old_folder_without_tokenizer_json_loads(folders: dict[str, Path], image: Path) -> None:
@@ -297,6 +297,43 @@ def test_weights_that_are_nowhere_say_where_to_get_them(tmp_path: Path, monkeypa
         load("it", "stable-diffusion", "nobody/nothing")
     with pytest.raises(WeightsError, match=r"no such folder.*text-to-video-ms"):
         load("it", "text-to-video-sd", str(tmp_path / "absent"))
+
+
+ON_THE_HUB = [
+    "config.json",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.fp16.safetensors",
+    "v1-5-pruned.safetensors",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.bin",
+    "unet/diffusion_pytorch_model.safetensors",
+    "unet/diffusion_pytorch_model.fp16.safetensors",
+    "text_encoder/model-00001-of-00002.safetensors",
+    "text_encoder/model.fp16-00001-of-00002.safetensors",
+    "tokenizer/merges.txt",
+    "safety_checker/model.safetensors",
+]
+FETCHED = {
+    (("unet", "text_encoder", "tokenizer"), None): {4, 6, 8, 10},
+    (("unet", "text_encoder", "tokenizer"), "fp16"): {4, 7, 9, 10},
+    (("",), None): {0, 1},
+    (("", "unet"), "fp16"): {0, 2, 4, 7},
+}
+
+
+@pytest.mark.parametrize(("parts", "variant"), FETCHED)
+def test_only_what_is_needed_is_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: tuple[str, ...], variant: str | None
+) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda repo, **options: asked.update(options, repo=repo) or str(tmp_path)
+    )
+    found = checkpoint.find("owner/repo", "abc", variant, parts)
+    assert (found.path, asked["repo"], asked["revision"]) == (tmp_path, "owner/repo", "abc")
+    patterns = {key: asked[key] for key in ("allow_patterns", "ignore_patterns")}
+    files = list(huggingface_hub.utils.filter_repo_objects(ON_THE_HUB, **patterns))
+    assert files == [ON_THE_HUB[i] for i in sorted(FETCHED[parts, variant])]
 
 
 def test_motion_modules_that_are_nowhere(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from dovetail.errors import WeightsError, nearest
 
 UNSAFE = (".bin", ".pt", ".pth", ".ckpt")
+VARIANTS = ("fp16", "bf16", "fp32", "non_ema", "ema")
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,7 @@ class Checkpoint:
     def safetensors(self, name: str) -> Path:
         """A part's weights file (the first, if there are several). Raises WeightsError without one."""
         folder = self.part(name)
-        end = f".{self.variant}.safetensors" if self.variant else ".safetensors"
-        kept = sorted(f for f in folder.glob("*.safetensors") if f.name.endswith(end) and (self.variant or _plain(f)))
-        if kept:
+        if kept := sorted(f for f in folder.glob("*.safetensors") if _variant(f.name) == (self.variant or "")):
             return kept[0]
         there = sorted(f.name for f in folder.iterdir() if f.is_file())
         if any(file.endswith(UNSAFE) for file in there):
@@ -59,13 +58,18 @@ class Checkpoint:
             )
         what = f"variant '{self.variant}'" if self.variant else "weights"
         raise WeightsError(
-            f"'{self.weights}' has no {what} in {name}/: no *{end} among {', '.join(there) or 'no files'}"
+            f"'{self.weights}' has no {what} in {name}/: no such .safetensors among {', '.join(there) or 'no files'}"
         )
 
 
-def _plain(file: Path) -> bool:
-    """Whether a weights file is of no variant: model.safetensors or model-00001-of-00002.safetensors."""
-    return file.name.count(".") == 1
+def _variant(file: str) -> str:
+    """The variant that a weights file is of, "" for none.
+
+    >>> [_variant(f"model{end}.safetensors") for end in ("", "-00001-of-00002", ".fp16", ".fp16-00001-of-00002")]
+    ['', '', 'fp16', 'fp16']
+    """
+    _, _, rest = file.removesuffix(".safetensors").partition(".")
+    return rest.partition("-")[0]
 
 
 def find(weights: str, revision: str | None, variant: str | None, parts: Sequence[str], where: str = "") -> Checkpoint:
@@ -96,16 +100,24 @@ def _packaged(name: str) -> Path:
 def _download(repo: str, revision: str | None, variant: str | None, parts: Sequence[str], where: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    names = [f"*.{variant}.safetensors" if variant else "*.safetensors", "*.json", "*.txt", "*.model"]
     with _hub(repo, where):
         path = snapshot_download(
             repo,
             revision=revision,
-            allow_patterns=[f"{part}/{name}" if part else name for part in parts for name in names],
+            allow_patterns=[pattern for part in parts for pattern in _wanted(part, variant)],
             # A pattern cannot say "no second dot", so the other variants are named.
-            ignore_patterns=None if variant else ["*.fp16.*", "*.bf16.*", "*.non_ema.*", "*.fp16-*", "*.bf16-*"],
+            ignore_patterns=None if variant else [f"*.{other}{end}*" for other in VARIANTS for end in ".-"],
         )
     return Path(path)
+
+
+def _wanted(part: str, variant: str | None) -> list[str]:
+    """Patterns of the files of a part. In a pattern * also matches /, so at the top files are named from the start."""
+    start = f"{part}/*" if part else "diffusion_pytorch_model"
+    weights = (
+        [f"{start}.{variant}.safetensors", f"{start}.{variant}-*.safetensors"] if variant else [f"{start}*.safetensors"]
+    )
+    return [*weights, f"{part}/*.json", f"{part}/*.txt"] if part else [*weights, "config.json"]
 
 
 def find_file(name: str, revision: str | None = None) -> Path:

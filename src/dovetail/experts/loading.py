@@ -1,6 +1,6 @@
 """From a name and a family to an `Expert`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -224,9 +224,7 @@ def _clip(asked: _Asked, device: torch.device) -> Clip:
 
 def _space(checkpoint: Checkpoint) -> LatentSpace:
     """The latents of the checkpoint's own autoencoder; without one, only their channels are known."""
-    config: Mapping[str, Any]
     if not (checkpoint.path / "vae" / "config.json").is_file():
         return LatentSpace(channels=checkpoint.config("unet")["in_channels"])
-    config = checkpoint.config("vae")
-    has_weights = any((checkpoint.path / "vae").glob("*.safetensors"))
-    return kl_space(config, checkpoint.safetensors("vae") if has_weights else None)
+    weights = sorted((checkpoint.path / "vae").glob("*.safetensors"))  # Any variant: all mean the same latents.
+    return kl_space(checkpoint.config("vae"), weights[0] if weights else None)
