@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dovetail import recipe as recipes
-from dovetail.errors import DovetailError, OutputError
+from dovetail.errors import DovetailError, OutputError, PromptWarning
 from dovetail.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def _taught(command: Callable[..., None]) -> Callable[..., None]:
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = show
+                warnings.simplefilter("always", PromptWarning)
                 command(*args, **options)
         except DovetailError as error:
             err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)

@@ -160,6 +160,7 @@ def stream(recipe: Recipe, cast: Cast | None = None) -> Iterator[Step | Video]:
     """
     begun = perf_counter()
     cast = load(recipe) if cast is None else cast
+    _joined(cast)
     recipe = with_batches(recipe, cast)
     ahead = planned(recipe, known_of(cast))
     shape = _shape(recipe, cast.codec)
@@ -201,7 +202,7 @@ def plan(
 
 
 def load(recipe: Recipe) -> Cast:
-    """Load a recipe's codec and experts. Raises WeightsError, and SpaceError where they do not join."""
+    """Load a recipe's codec and experts. Raises WeightsError."""
     codec: Codec
     match recipe.codec:
         case models.Pixels(pixels=factor):
@@ -215,7 +216,6 @@ def load(recipe: Recipe) -> Cast:
             place = _device(spec.device)
             codec = load_codec(spec.weights, dtype=spec.dtype, device=place, chunk=spec.chunk, **options)
     experts = {name: _expert(name, spec, codec) for name, spec in recipe.experts.items() if name in _used(recipe)}
-    _joined(experts, codec)
     return Cast(experts, codec)
 
 
@@ -247,12 +247,12 @@ def _device(name: str) -> str:
     return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _joined(experts: Mapping[str, Expert], codec: Codec) -> None:
+def _joined(cast: Cast) -> None:
     """Raise SpaceError unless all experts and the codec live in one latent space."""
     from dovetail.experts import same_space
 
-    for name, expert in experts.items():
-        same_space(expert.network.space, codec.space, (f"expert '{name}'", "the codec"))  # type: ignore[attr-defined]
+    for name, expert in cast.experts.items():
+        same_space(expert.network.space, cast.codec.space, (f"expert '{name}'", "the codec"))  # type: ignore[attr-defined]
 
 
 def known_of(cast: Cast) -> dict[str, Known]:

@@ -1,0 +1,243 @@
+"""The command line: its options (frozen here), its outputs, its exit codes."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer.main
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from dovetail import cli, run
+from dovetail.video import Video, read, settings_of
+
+QUICK = [part for name in ("control", "spatial", "temporal") for part in ("--set", f"experts.{name}.candidates=32")]
+EXACT = ["-r", "sprites-exact", "--frames", "3", *QUICK]
+
+
+def dovetail(*words: object) -> Result:
+    return CliRunner().invoke(cli.app, [str(word) for word in words])
+
+
+def refused(*words: object, code: int = 1) -> str:
+    """What a command that must fail says, on stderr alone."""
+    result = dovetail(*words)
+    assert result.exit_code == code, result.output
+    assert not result.stdout
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+def surface(command: Any) -> dict[str, list[str]]:
+    return {name: sorted(opt for p in sub.params for opt in p.opts) for name, sub in command.commands.items()}
+
+
+def test_the_options_are_these_and_no_more() -> None:
+    """A new option is a decision: most wishes are a recipe's value, and --set reaches all of them."""
+    assert surface(typer.main.get_command(cli.app)) == {
+        "generate": ["--count", "--frames", "--from", "--out", "--recipe", "--seed", "--set", "-o", "-r", "prompt"],
+        "refine": [
+            *["--frames", "--out", "--recipe", "--seed", "--set", "--strength", "-o", "-r", "prompt", "video"],
+        ],
+        "plan": ["--frames", "--set", "recipe"],
+        "recipes": [],
+        "experts": [],
+        "compare": ["--out", "-o", "left", "right"],
+    }
+
+
+@pytest.mark.parametrize("words", [(), ("generate",), ("refine",), ("plan",), ("compare",)])
+def test_every_command_has_help(words: Sequence[str]) -> None:
+    result = dovetail(*words, "--help")
+    assert result.exit_code == 0
+    assert "Usage" in result.stdout
+
+
+# --- what commands do --------------------------------------------------------------------------------------------
+
+
+def test_generate_writes_a_video_and_says_one_line(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "clip.mp4"
+    result = dovetail("generate", "a red circle", *EXACT, "-o", out, "--seed", 4)
+    assert result.exit_code == 0, result.output
+    (line,) = result.stdout.splitlines()
+    assert line.startswith("calls: control 4, spatial 10, temporal 5 · ")
+    assert line.endswith(f"MB at most · {out}")
+    assert not result.stderr, "quiet where stderr is no terminal"
+    assert read(out).size == (384, 384)
+    manifest = json.loads((tmp_path / "new" / "clip.json").read_text())
+    assert manifest == settings_of(out)
+    assert manifest["recipe"]["prompt"] == "a red circle"
+    assert manifest["recipe"]["video"]["seed"] == 4
+
+
+def test_from_makes_the_same_frames_again(tmp_path: Path) -> None:
+    first, again, other = (tmp_path / name for name in ("a.mp4", "b.mp4", "c.npz"))
+    assert dovetail("generate", *EXACT, "--seed", 2, "-o", first).exit_code == 0
+    assert dovetail("generate", "--from", first, "-o", again).exit_code == 0
+    assert (read(first).frames == read(again).frames).all()
+    assert dovetail("generate", "--from", first, "--seed", 3, "-o", other).exit_code == 0
+    assert settings_of(other)["recipe"]["video"]["seed"] == 3
+
+
+def test_count_makes_seeds_and_a_sheet(tmp_path: Path) -> None:
+    result = dovetail("generate", *EXACT, "--seed", 5, "--count", 2, "-o", tmp_path / "a.npz")
+    assert result.exit_code == 0, result.output
+    names = ["a-5.json", "a-5.npz", "a-6.json", "a-6.npz", "a-sheet.png"]
+    assert sorted(f.name for f in tmp_path.iterdir()) == names
+    five, six = read(tmp_path / "a-5.npz"), read(tmp_path / "a-6.npz")
+    assert (five.frames != six.frames).any()
+    picture = np.asarray(Image.open(tmp_path / "a-sheet.png"))
+    assert (picture[1:65, 1:65] == five.frames[0]).all()
+    assert (picture[67:131, 1:65] == six.frames[0]).all()
+    single = tmp_path / "single.npz"
+    assert dovetail("generate", *EXACT, "--seed", 6, "-o", single).exit_code == 0
+    assert (read(single).frames == six.frames).all(), "a seed means the same alone and among others"
+
+
+def test_refine_takes_a_video(tmp_path: Path) -> None:
+    assert dovetail("generate", *EXACT, "-o", tmp_path / "draft.mp4").exit_code == 0
+    words = ["refine", tmp_path / "draft.mp4", "a red circle", "-r", "sprites-exact", "--strength", 200, *QUICK]
+    result = dovetail(*words, "-o", tmp_path / "fine.npz")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("calls: spatial 10, temporal 5 · ")
+    recipe = settings_of(tmp_path / "fine.npz")["recipe"]
+    assert recipe["chain"][0]["ladder"] == {"below": {"of": "spatial", "timestep": 200, "steps": 5}}
+    again = dovetail("generate", "--from", tmp_path / "fine.npz", "-o", tmp_path / "again.npz")
+    assert again.exit_code == 0, again.output
+    assert (read(tmp_path / "fine.npz").frames == read(tmp_path / "again.npz").frames).all()
+
+
+def test_plan_prints_stages_tree_and_calls() -> None:
+    result = dovetail("plan", "sprites", "--set", "chain.refine.ladder.below.steps=10")
+    assert result.exit_code == 0
+    said = result.stdout
+    assert "16 frames of 64x64 at 8 fps, seed 0" in said
+    assert "stage structure: 4 steps by Euler, noise shares 0." in said
+    assert "Coordinated(noise=Noise(seed=0, stage='refine'), clock=SameSNR(), fresh=False, steps=None)" in said
+    table = [line.split() for line in said.splitlines()[-3:]]
+    assert table == [["control", "4", "4"], ["spatial", "20", "40"], ["temporal", "10", "20"]]
+
+
+def test_recipes_and_experts_are_listed() -> None:
+    listed = dovetail("recipes").stdout
+    assert {"sprites", "sprites-18", "sprites-exact"} <= {line for line in listed.splitlines() if line[:1] != " "}
+    experts = dovetail("experts").stdout
+    for word in ("stable-diffusion", "animatediff", "text-to-video-sd", "exact"):
+        assert f"\n{word}  " in f"\n{experts}"
+    (control,) = [line for line in experts.splitlines() if line.startswith("sprites/control (animatediff): ")]
+    assert "missing" in control or "MB, packaged, Apache-2.0" in control
+    assert "used by sprites, sprites-18" in control
+
+
+def test_compare_puts_two_videos_side_by_side(tmp_path: Path) -> None:
+    for name, shade in (("a", 10), ("b", 200)):
+        Video(np.full((3, 64, 64, 3), shade, np.uint8), 8.0).save(tmp_path / f"{name}.npz")
+    result = dovetail("compare", tmp_path / "a.npz", tmp_path / "b.npz", "-o", tmp_path / "both.npz")
+    assert result.exit_code == 0, result.output
+    both = read(tmp_path / "both.npz")
+    assert (both.frames[:, 0, 0] == 10).all()
+    assert (both.frames[:, 0, -1] == 200).all()
+    assert (tmp_path / "both-sheet.png").is_file()
+
+
+# --- errors ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("generate", "-r", "sprits"), "unknown recipe 'sprits'; did you mean 'sprites'?"),
+        (("generate", "--frames", 600), "at most 16. Use --frames 16 or fewer"),
+        (("generate", "--frames", 0), "video.frames: 0 (a number) came"),
+        (("generate", "--seed", -1), "video.seed: -1 (a number) came"),
+        (("generate", "--set", "video.heigth=64"), "video.heigth: unknown key; did you mean 'height'?"),
+        (("generate", "-r", "sprites-exact", "--set", "video.height=63"), "multiples of 2"),
+        (
+            ("generate", "--set", "chain.structure.denoise=contrl"),
+            "no expert is called 'contrl'; did you mean 'control'?",
+        ),
+        (("generate", "--set", "experts.spatial.weights=sprites/none"), "sprites/"),
+        (("generate", "--from", "none.mp4"), "no video at none.mp4"),
+        (("refine", "none.mp4", "a red circle"), "no video at none.mp4"),
+        (("compare", "none.mp4", "none.mp4"), "no video at none.mp4"),
+        (("plan", "none.yaml"), "no recipe file none.yaml"),
+        (("generate", "-o", "clip.avi"), "'.avi' is no known format"),
+    ],
+)
+def test_user_errors_are_told_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: Sequence[object], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = refused(*words)
+    assert message.startswith("error: ")
+    assert said in message
+    assert not [f for f in tmp_path.rglob("*") if f.is_file()], "an error leaves no files"
+
+
+def test_an_output_that_cannot_be_written_stops_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "load", lambda recipe: pytest.fail("work started"))
+    (tmp_path / "file").write_text("")
+    assert "cannot write" in refused("generate", *EXACT, "-o", tmp_path / "file" / "a.mp4")
+    (tmp_path / "a-1.mp4").mkdir()
+    assert "a folder has this name" in refused("generate", *EXACT, "--count", 2, "-o", tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize(
+    "words", [("generate", "--sead", 3), ("genrate",), ("refine",), ("generate", "--from", "a.mp4", "-r", "sprites")]
+)
+def test_wrong_usage_exits_with_2(words: Sequence[object]) -> None:
+    assert refused(*words, code=2)
+
+
+def test_strange_words_get_one_note_with_the_grammar(tmp_path: Path) -> None:
+    result = dovetail("generate", "a purple circle", *EXACT, "-o", tmp_path / "a.npz")
+    assert result.exit_code == 0
+    assert result.stderr.count("note: ") == 1
+    assert "'purple'" in result.stderr
+    assert "circle|square|triangle|ring" in result.stderr
+
+
+ANNOUNCED = """
+from dovetail import cli, run
+
+whole = run.stream
+
+
+def stream(recipe, cast):
+    for event in whole(recipe, cast):
+        print("step", flush=True)
+        yield event
+
+
+run.stream = stream
+cli.main()
+"""
+"""The command, saying when it has taken a step."""
+
+
+def test_ctrl_c_exits_with_130_and_leaves_nothing(tmp_path: Path) -> None:
+    """A run of many steps, broken in its middle by the signal that a terminal sends."""
+    steps = [
+        "chain.structure.ladder.trailing.steps=1000",
+        "chain.refine.ladder.below={of: spatial, timestep: 1000, steps: 1000}",
+    ]
+    words = ["generate", *EXACT, "-o", str(tmp_path / "a.mp4"), *(part for step in steps for part in ("--set", step))]
+    process = subprocess.Popen(
+        [sys.executable, "-c", ANNOUNCED, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "step\n"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,255 @@
+"""From a prompt to a video: real families on tiny random checkpoints, and exact experts."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file, save_file
+
+import dovetail
+from dovetail import recipe as recipes
+from dovetail.core.denoiser import Expert
+from dovetail.errors import NetworkError, OutputError, PromptWarning, RecipeError, SpaceError, WeightsError
+from dovetail.recipe import Recipe
+from dovetail.run import Cast, Step, load, plan, refining, resolved, stream
+from dovetail.sprites.world import BACKGROUNDS, GRAMMAR, ask, imagine, render
+from dovetail.video import Video, read, settings_of
+
+PROMPT = "a dotted red circle moving right on a teal striped background"
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    for family, make in tiny.MAKERS.items():
+        make(folder / family)
+    return folder
+
+
+def tiny_recipe(checkpoints: Path, **changes: object) -> Recipe:
+    """The default recipe over tiny random networks, with fewer frames and pixels."""
+    families = {"control": "animatediff", "spatial": "stable-diffusion", "temporal": "text-to-video-sd"}
+    weights = {f"experts.{name}.weights": str(checkpoints / family) for name, family in families.items()}
+    codec = {"weights": str(checkpoints / "stable-diffusion"), "subfolder": "vae"}
+    small = {"video.frames": 2, "video.height": 16, "video.width": 16, "prompt": "red"}
+    steps = {"chain.structure.ladder.trailing.steps": 2, "chain.refine.ladder.below.steps": 2}
+    return recipes.changed(recipes.load("sprites"), {**weights, "codec": codec, **small, **steps, **changes})
+
+
+FEW = {f"experts.{name}.candidates": 32 for name in ("control", "spatial", "temporal")}
+
+
+def exact(**changes: object) -> Recipe:
+    return recipes.changed(recipes.load("sprites-exact"), {"video.frames": 4, **FEW, **changes})
+
+
+def video_of(recipe: Recipe, cast: Cast | None = None) -> Video:
+    *_, video = stream(recipe, cast)
+    assert isinstance(video, Video)
+    return video
+
+
+# --- runs --------------------------------------------------------------------------------------------------------
+
+
+def test_the_default_chain_runs_over_real_families(checkpoints: Path) -> None:
+    events = list(stream(tiny_recipe(checkpoints)))
+    steps, video = events[:-1], events[-1]
+    assert isinstance(video, Video)
+    assert video.frames.shape == (2, 16, 16, 3)
+    assert video.latent is not None
+    assert video.latent.shape == (1, 4, 2, 8, 8)
+    assert video.settings["calls"] == {"control": 2, "spatial": 4, "temporal": 2}
+    told = [(s.stage, s.step, s.steps) for s in steps if isinstance(s, Step)]
+    assert told == [("structure", 1, 2), ("structure", 2, 2), ("refine", 1, 2), ("refine", 2, 2)]
+    shares = [s.share for s in steps if isinstance(s, Step)]
+    assert shares == pytest.approx([1 / 14, 2 / 14, 8 / 14, 1.0]), "guidance looks twice: 2 + 8 + 4 looks"
+
+
+def test_what_a_run_needs_stands_in_its_settings(checkpoints: Path) -> None:
+    recipe = tiny_recipe(checkpoints)
+    cast = load(recipe)
+    video = video_of(recipe, cast)
+    settled = recipes.checked(dict(video.settings["recipe"]))
+    assert {name: spec.batch for name, spec in settled.experts.items()} == {"control": 2, "spatial": 16, "temporal": 2}
+    assert (video_of(settled).frames == video.frames).all()
+    for change in ({"video.seed": 1}, {"prompt": "blue"}, {"chain.refine.ladder.below.timestep": 300}):
+        other = video_of(recipes.changed(recipe, change), cast)
+        assert not torch.equal(other.latent, video.latent), change  # type: ignore[arg-type]
+
+
+def test_the_plan_is_what_happens(checkpoints: Path) -> None:
+    recipe = tiny_recipe(checkpoints)
+    ahead = plan(recipe)
+    assert not ahead.notes, "the scheduler configs are at hand"
+    assert {name: count.calls for name, count in ahead.counts.items()} == video_of(recipe).settings["calls"]
+    with pytest.raises(RecipeError, match="sees at most 1 frames at once"):
+        plan(recipe, overrides={"chain.refine.denoise": "spatial"})
+
+
+def test_exact_experts_show_what_was_asked() -> None:
+    """Every candidate fits the prompt, so the video must look like one of them: red in front of teal."""
+    video = video_of(exact(prompt="a solid red square standing still on a teal plain background"))
+    teal = np.array(BACKGROUNDS["teal"]) * 255
+    assert np.abs(video.frames[:, 0, 0] - teal).max() < 6
+    red = video.frames[..., 0].astype(int) - video.frames[..., 1] > 100
+    assert 0.05 < red.mean() < 0.4
+
+
+def test_generate_takes_prompt_seed_frames_and_changes() -> None:
+    video = dovetail.generate(
+        "a red circle", "sprites-exact", seed=5, frames=3, overrides=FEW | {"chain.refine.ladder.below.steps": 2}
+    )
+    recipe = recipes.checked(dict(video.settings["recipe"]))
+    assert (recipe.prompt, recipe.video.seed, recipe.video.frames) == ("a red circle", 5, 3)
+    assert video.settings["calls"] == {"control": 4, "spatial": 4, "temporal": 2}
+    assert len(video.frames) == 3
+
+
+def test_without_a_prompt_the_recipe_has_its_own() -> None:
+    assert resolved(None, "sprites").prompt == recipes.load("sprites").prompt
+
+
+def test_a_long_video_in_windows_has_every_frame() -> None:
+    video = video_of(exact(**{"video.frames": 12, "chain.structure.window": 4, "chain.refine.window": 8}))
+    assert len(video.frames) == 12
+
+
+# --- the same video again ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.npz", "frames", "a.mp4"])
+def test_the_settings_in_a_file_make_the_same_frames_again(tmp_path: Path, name: str) -> None:
+    first = dovetail.generate(PROMPT, "sprites-exact", seed=3, frames=4, overrides=FEW)
+    path = first.save(tmp_path / name)
+    again = video_of(recipes.checked(settings_of(path)["recipe"]))
+    assert (again.frames == first.frames).all()
+    copy = again.save(tmp_path / "again" / name)
+    assert (read(copy).frames == read(path).frames).all()
+
+
+# --- refining a given video --------------------------------------------------------------------------------------
+
+
+def test_refining_keeps_the_structure_and_calls_no_control(tmp_path: Path) -> None:
+    """The draft shows a scene that the exact experts know. Refined it stays; made from noise it is another."""
+    draft = Video.of(render(imagine(ask(PROMPT)[0], 0), range(6))[None], 8.0, {})
+    path = draft.save(tmp_path / "draft.mp4")
+    video = dovetail.refine(path, PROMPT, "sprites-exact", overrides=FEW)
+    assert video.settings["calls"] == {"spatial": 10, "temporal": 5}
+    assert video.frames.shape == draft.frames.shape
+    free = dovetail.generate(PROMPT, "sprites-exact", frames=6, overrides=FEW)
+    refined, unrelated = (np.abs(v.frames.astype(int) - draft.frames).mean() for v in (video, free))
+    assert refined < 5
+    assert unrelated > 2 * refined
+
+
+def test_strength_and_frames_of_a_refinement(tmp_path: Path) -> None:
+    draft = Video(np.zeros((6, 64, 64, 3), np.uint8), 12.0).save(tmp_path / "draft.npz")
+    recipe = refining(resolved(PROMPT, "sprites"), draft, strength=300, frames=4)
+    assert recipe.chain == recipes.changed(recipes.load("sprites"), {"chain.1.ladder.below.timestep": 300}).chain[1:]
+    assert (recipe.video.frames, recipe.video.fps) == (4, 12.0)
+
+
+def test_a_refined_video_is_made_again_only_from_the_same_video(tmp_path: Path) -> None:
+    draft = Video.of(render(imagine(ask(PROMPT)[0], 1), range(4))[None], 8.0, {})
+    recipe = refining(resolved(PROMPT, "sprites-exact", overrides=FEW), draft.save(tmp_path / "draft.npz"))
+    assert (video_of(recipe).frames == video_of(recipe).frames).all()
+    Video(255 - draft.frames, 8.0).save(tmp_path / "draft.npz")
+    with pytest.raises(RecipeError, match="is not the video it was"):
+        video_of(recipe)
+
+
+def test_a_recipe_file_may_start_from_a_video(tmp_path: Path, checkpoints: Path) -> None:
+    Video(np.full((5, 40, 24, 3), 200, np.uint8), 6.0).save(tmp_path / "draft.npz")
+    start = {
+        "start": {"video": str(tmp_path / "draft.npz")},
+        "chain": tiny_recipe(checkpoints).model_dump()["chain"][1:],
+    }
+    video = video_of(tiny_recipe(checkpoints, **start))
+    assert video.frames.shape == (2, 16, 16, 3), "the first frames, at the recipe's size"
+
+
+def test_what_cannot_be_refined_is_refused(tmp_path: Path) -> None:
+    draft = Video(np.zeros((70, 64, 64, 3), np.uint8), 8.0).save(tmp_path / "draft.npz")
+    with pytest.raises(RecipeError, match=r"70 frames.*at most 64"):
+        dovetail.refine(draft, PROMPT, "sprites-exact")
+    with pytest.raises(OutputError, match="no video at"):
+        dovetail.refine(tmp_path / "none.mp4", PROMPT, "sprites-exact")
+    with pytest.raises(RecipeError, match="strength is a timestep of the ladder `below`"):
+        dovetail.refine(
+            draft, PROMPT, "sprites-exact", strength=50, frames=2, overrides={"chain.1.ladder": {"even": {"steps": 3}}}
+        )
+    single = recipes.changed(exact(), {"chain": exact().model_dump()["chain"][:1]})
+    with pytest.raises(RecipeError, match="one stage only"):
+        refining(single, draft)
+    short = exact(**{"start": {"video": str(draft)}, "video.frames": 64, "video.longest": None})
+    with pytest.raises(RecipeError, match=r"72 frames are asked for, but .* has 70"):
+        video_of(recipes.changed(short, {"video.frames": 72}))
+
+
+# --- errors ------------------------------------------------------------------------------------------------------
+
+
+def test_sizes_that_the_codec_cannot_make_are_refused(checkpoints: Path) -> None:
+    with pytest.raises(RecipeError, match=r"multiples of 2, .* not 17x16; 16x16 is near"):
+        video_of(tiny_recipe(checkpoints, **{"video.height": 17}))
+
+
+def test_missing_weights_say_which_and_where_to_get_them(checkpoints: Path) -> None:
+    with pytest.raises(WeightsError, match="no packaged weights 'sprites/nothing'"):
+        video_of(tiny_recipe(checkpoints, **{"experts.spatial.weights": "sprites/nothing"}))
+    with pytest.raises(WeightsError, match=r"/no/such/folder.*stable-diffusion-v1-5"):
+        video_of(tiny_recipe(checkpoints, **{"experts.spatial.weights": "/no/such/folder"}))
+
+
+def test_experts_of_different_latent_spaces_are_not_joined(checkpoints: Path, tmp_path: Path) -> None:
+    other = tiny.save(tmp_path / "other", tiny.unet2d(), vae=tiny.vae(seed=9, scaling=0.5))
+    with pytest.raises(SpaceError, match="expert 'spatial' and the codec live in different latent spaces"):
+        video_of(tiny_recipe(checkpoints, **{"experts.spatial.weights": str(other)}))
+    mixed = exact(codec={"pixels": 4})
+    with pytest.raises(SpaceError, match="factor 2 against 4"):
+        video_of(mixed, Cast(load(exact()).experts, load(mixed).codec))
+
+
+def test_nan_from_a_network_names_expert_stage_and_step(checkpoints: Path, tmp_path: Path) -> None:
+    broken = tiny.text_to_video_sd(tmp_path / "broken")
+    file = next((broken / "unet").glob("*.safetensors"))
+    tensors = load_file(file)
+    tensors["conv_out.bias"][0] = torch.nan
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(NetworkError) as caught:
+        video_of(tiny_recipe(checkpoints, **{"experts.temporal.weights": str(broken)}))
+    assert (caught.value.expert, caught.value.stage, caught.value.step) == ("temporal", "refine", 1)
+
+
+def test_nan_later_in_a_run_names_its_step() -> None:
+    cast = load(exact())
+    whole = cast.experts["spatial"]
+
+    def late(x: torch.Tensor, time: float, conditions: object, frames: torch.Tensor) -> torch.Tensor:
+        out = whole.network(x, time, conditions, frames)  # type: ignore[arg-type]
+        return out * torch.nan if time == 59 else out
+
+    late.space = whole.network.space  # type: ignore[attr-defined]
+    experts = {**cast.experts, "spatial": Expert("spatial", whole.schedule, whole.target, late)}
+    with pytest.raises(NetworkError, match=r"expert 'spatial' .* in stage 'refine', step 3"):
+        video_of(exact(), Cast(experts, cast.codec))
+
+
+def test_words_outside_the_grammar_are_warned_of_once_with_the_grammar() -> None:
+    with pytest.warns(PromptWarning) as caught:
+        dovetail.generate("a purple circle", "sprites-exact", frames=2, overrides=FEW)
+    (warning,) = caught
+    assert "'purple'" in str(warning.message)
+    assert GRAMMAR in str(warning.message)
+
+
+def test_known_words_and_other_experts_warn_of_nothing(checkpoints: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dovetail.generate("a red circle", "sprites-exact", frames=2, overrides=FEW)
+        video_of(tiny_recipe(checkpoints, prompt="a purple dragon"))
