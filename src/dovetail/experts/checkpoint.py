@@ -142,9 +142,10 @@ def _hub(name: str, where: str = "") -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RevisionResolutionError) as error:
+        said = (str(error).strip() or "no reason given").splitlines()[0]
         raise WeightsError(
             f"no weights '{name}': no such path here, and the hub does not give it "
-            f"({type(error).__name__}: {str(error).strip().splitlines()[0]}). {where}".strip()
+            f"({type(error).__name__}: {said}). {where}".strip()
         ) from error
 
 
