@@ -228,6 +228,54 @@ def test_combinators_nest():
     close(nested(X, 0.5, FRAMES), d(X, 0.5, FRAMES))
 
 
+@dataclass(frozen=True)
+class Social:
+    """A denoiser in which every element of a row hangs on all the others."""
+
+    def __call__(self, x, t, frames):
+        return split(x, torch.sin(x) * x.mean((1, 2, 3, 4), keepdim=True) + 0.1 * frames.sum() / frames.numel(), t)
+
+
+def listened(x, t, frames):
+    """One row at a time, by construction."""
+    seen = [Social()(x[i : i + 1], t, frames[i : i + 1]) for i in range(len(x))]
+    return Split(torch.cat([s.x0 for s in seen]), torch.cat([s.eps for s in seen]))
+
+
+@pytest.mark.parametrize(
+    "combined",
+    [
+        lambda d: Guided(d, Painted(), 3.0),
+        Framewise,
+        lambda d: Windowed(d, 4, 3, "sine"),
+        lambda d: Windowed(Framewise(d), 4, 3, "pyramid"),
+        lambda d: Coordinated(Framewise(d), Windowed(d, 4, 4), Noise(2)),
+    ],
+    ids=["guided", "framewise", "windowed", "windowed-framewise", "coordinated"],
+)
+def test_rows_of_a_batch_do_not_see_each_other(combined):
+    both = combined(listened)(X, 0.5, FRAMES)
+    for i in range(2):
+        row = slice(i, i + 1)
+        alone = combined(listened)(X[row], 0.5, FRAMES[row])
+        close(Split(both.x0[row], both.eps[row]), alone)
+
+
+def test_framewise_and_windowed_are_idempotent_where_they_must_be():
+    close(Framewise(Framewise(listened))(X, 0.5, FRAMES), Framewise(listened)(X, 0.5, FRAMES))
+    close(Windowed(Framewise(listened), 4, 3)(X, 0.5, FRAMES), Framewise(listened)(X, 0.5, FRAMES))
+    tiled = Windowed(listened, 4, 4)
+    close(Windowed(tiled, 4, 4)(X, 0.5, FRAMES), tiled(X, 0.5, FRAMES))
+
+
+def test_disjoint_windows_are_the_parts_put_together():
+    x, frames = X[:, :, :8], FRAMES[:, :8]
+    seen = Windowed(listened, 4, 4)(x, 0.5, frames)
+    for part in (slice(0, 4), slice(4, 8)):
+        alone = listened(x[:, :, part], 0.5, frames[:, part])
+        close(Split(seen.x0[:, :, part], seen.eps[:, :, part]), alone)
+
+
 def test_shapes_survive():
     x, frames = torch.randn(3, 2, 7, 4, 6), timeline(7).repeat(3, 1)
     for denoise in [Painted(), Guided(Painted(), Painted(), 2.0), Framewise(Painted()), Windowed(Painted(), 3, 2)]:
