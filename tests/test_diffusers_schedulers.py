@@ -176,7 +176,7 @@ def test_ancestral_equals_diffusers_given_the_same_noise(monkeypatch):
         pytest.param(EULER, lambda vp, n: trailing(vp, n, unit=False), id="euler"),
     ],
 )
-@pytest.mark.parametrize("steps", [1, 2, 4, 7, 8, 25, 30, 50, 100])
+@pytest.mark.parametrize("steps", [1, 2, 4, 7, 8, 25, 30, 48, 50, 61, 100, 112])
 def test_pure_ladders_equal_the_read_ones(config, ladder, steps):
     ours, read = ladder(schedule_of(config), steps), ladder_of(config, steps)
     assert ours.levels == pytest.approx(read.levels, abs=1e-9)

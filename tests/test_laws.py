@@ -315,6 +315,13 @@ def test_a_solvers_memory_is_all_it_needs():
     assert not torch.equal(states[-1].seen.x0, rest.seen.x0)
 
 
+def test_pure_noise_lies_infinitely_far_away():
+    """What was seen there is no guide to the slope of x0, so the second step extrapolates nothing."""
+    euler, dpm = (list(sample(Painted(), X, FRAMES, even(5).levels, solver)) for solver in (Euler(), DPMSolver2M()))
+    torch.testing.assert_close(dpm[2].x, euler[2].x, rtol=1e-6, atol=1e-6)
+    assert not torch.allclose(dpm[3].x, euler[3].x, rtol=1e-3, atol=1e-3)
+
+
 def test_a_caller_may_send_a_changed_latent():
     walk = sample(Painted(), X, FRAMES, even(3).levels, Euler())
     next(walk)

@@ -63,7 +63,9 @@ def timesteps(schedule: Schedule, times: Sequence[float], unit: bool = True) -> 
 
 def trailing(schedule: Schedule, steps: int, ticks: int = 1000, unit: bool = True) -> Ladder:
     """diffusers' "trailing" spacing: round(ticks - i * ticks / steps) - 1, from the last timestep."""
-    return timesteps(schedule, [round(ticks - i * ticks / steps) - 1 for i in range(steps)], unit)
+    # The stride as numpy.arange has it: halves are then rounded to the side that diffusers rounds them to.
+    stride = ticks - (ticks - ticks / steps)
+    return timesteps(schedule, [round(ticks - i * stride) - 1 for i in range(steps)], unit)
 
 
 def leading(schedule: Schedule, steps: int, ticks: int = 1000, offset: int = 0, unit: bool = True) -> Ladder:

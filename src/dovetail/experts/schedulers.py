@@ -63,11 +63,12 @@ def ladder_of(config: Mapping[str, Any], steps: int, *, shift: float | None = No
     scheduler = _planned(name, config, steps, shift, mu)
     times = [float(time) for time in scheduler.timesteps]
     if name in BY_TIMESTEP:
-        shares = [schedule.share(time) for time, _ in groupby(times)]
+        # For some counts of steps, 61 for one, trailing timesteps run on to -1, which is none.
+        shares = [schedule.share(time) for time, _ in groupby(times) if time >= 0]
         rest = 0.0 if getattr(scheduler, "final_alpha_cumprod", 1.0) == 1 else schedule.share(0)
     else:
         *shares, rest = (_share(schedule, float(sigma)) for sigma in scheduler.sigmas)
-        shares = [_heard(schedule, t, time) for t, time in zip(shares, times, strict=True)]
+        shares = [_heard(schedule, t, time) for t, time in zip(shares, times, strict=True) if time >= 0]
     start = shares[0]
     # Euler's latents are x0 + sigma * eps, whatever the network is shown.
     scale = 1 / (1 - start) if name in IN_SIGMA else schedule.scale(start)
