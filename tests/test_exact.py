@@ -1,8 +1,10 @@
 """Exact experts are what they claim to be, and ConFiner over them does what it should."""
 
 import time
+from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from torch import Tensor
 
@@ -15,12 +17,13 @@ from dovetail.core.path import mix
 from dovetail.core.sampler import Euler, last, sample
 from dovetail.core.schedules import Flow, VariancePreserving
 from dovetail.errors import PromptWarning, RecipeError
+from dovetail.experts import load_codec
 from dovetail.methods.confiner import Coordinated, SameIndex
 from dovetail.methods.only_temporal import only_temporal
 from dovetail.methods.temporal_first import TemporalFirst
-from dovetail.sprites.degrade import CONTRAST
-from dovetail.sprites.exact import Exact, PixelCodec, Scenes, cycle, load
-from dovetail.sprites.world import ask, imagine, render
+from dovetail.sprites.degrade import CONTRAST, degrade
+from dovetail.sprites.exact import LOOKS, Exact, PixelCodec, Scenes, cycle, load
+from dovetail.sprites.world import Dice, ask, imagine, render
 
 PROMPT = "a dotted red circle moving right on a teal striped background"
 SMALL = PixelCodec(factor=8)
@@ -213,6 +216,20 @@ def test_the_pixel_codec_averages_and_repeats() -> None:
         half.encode(torch.zeros(1, 1, 3, 5, 4))
 
 
+def test_it_lives_in_the_latents_of_an_autoencoder(tmp_path: Path) -> None:
+    """A real AutoencoderKL (tiny, untrained): candidates are its latents of renders, and so is an answer."""
+    tiny.vae().save_pretrained(tmp_path)
+    codec = load_codec(str(tmp_path), subfolder="")
+    expert, side = load("t", "temporal", candidates=30, codec=codec), 32 // codec.factor
+    scene = imagine(ask(PROMPT)[0], 0)
+    first = int(Dice(list(LOOKS).index("temporal")).uniform(0, 1000))
+    clip = codec.encode(degrade(render(scene, range(first, first + 4), 32))[None])
+    seen = expert.given(PROMPT)(mix(clip, torch.randn_like(clip), 0.01), 0.01, timeline(4))
+    assert clip.shape == (1, codec.channels, 4, side, side)
+    torch.testing.assert_close(seen.x0, clip, atol=1e-4, rtol=1e-4)
+    assert network(expert).space == codec.space
+
+
 def test_a_call_takes_milliseconds() -> None:
     """Sixteen frames of 8x8x8 latents, 256 candidates; in processor time, so that a busy machine does not matter."""
 
@@ -304,7 +321,10 @@ def test_the_division_of_labour_of_table_5() -> None:
 
 def test_windows_and_guidance_over_exact_experts() -> None:
     """A video longer than the windows, and guidance away from anything: the prompt's object stays in view."""
-    spatial, temporal = load("s", "spatial", codec=SMALL), load("t", "temporal", codec=SMALL)
+    spatial, temporal = (
+        load("s", "spatial", candidates=64, codec=SMALL),
+        load("t", "temporal", candidates=64, codec=SMALL),
+    )
     eyes = Framewise(Guided(spatial.given(PROMPT), spatial.given(""), 1.0))
     movers = Windowed(temporal.given(PROMPT), 8, 4, "triangle")
     denoise = Coordinated(eyes, movers, Noise(1).of("refine"))
