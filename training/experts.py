@@ -136,7 +136,8 @@ def train(
     trainee.slow.to(device)
     if not fresh:
         trainee.load(folder / "state.pt")
-    unet = torch.compile(trainee.net["unet"]) if fast else trainee.net["unet"]
+    if fast:
+        trainee.net["unet"].compile()
     generator = torch.Generator().manual_seed(trainee.step)
     signal = scheduler(spec).alphas_cumprod
     begin, told, errors = time.time(), time.time(), Errors()
@@ -146,7 +147,7 @@ def train(
         eps = torch.randn(batch.latents.shape, generator=generator).to(device)
         seen = trainee.net["text"](batch.ids).last_hidden_state
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            v = predict(unet, alpha * batch.latents + sigma * eps, t.to(device), seen).float()
+            v = predict(trainee.net["unet"], alpha * batch.latents + sigma * eps, t.to(device), seen).float()
         error = (v - (alpha * eps - sigma * batch.latents)).square()
         weight = 1 + FOCUS * batch.places
         spent = (time.time() - begin) / (60 * minutes)
