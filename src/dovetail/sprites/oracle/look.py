@@ -7,7 +7,7 @@ The order of work, for all frames of a chunk at once:
    shift. The best one, with its measured colours, is the frame's background.
 3. *Place*: what differs from the background by more than the background's own noise; the heaviest blob, then
    its circular mean (space is a torus). A window is cut out around it, across the border where need be.
-4. *Colour*: the blob's pixels vote for the nearest object colour, in all its shades.
+4. *Colour*: the object colour that, in its shades and mixed with the background, explains the blob's pixels best.
 5. *Shape*: the window, projected onto the line from background to object colour, is regressed on the
    renderer's own covers and dots, over shape x radius x blur x place; the least squared error wins.
 6. *Texture, sharpness*: measured against the fitted shape as the renderer would draw it.
@@ -46,6 +46,8 @@ NUDGES = (-1.0, 0.0, 1.0)
 """Places of the templates relative to the window's centre, in pixels, along each axis."""
 PHASES = 48
 """Shifts of a background pattern that are tried."""
+MIXED = (DOT, 0.6, 0.8, 1.0)
+"""Shades of an object's colour that are tried."""
 REACH = 17.5
 """No object of the world reaches further from its centre, in pixels."""
 
@@ -89,7 +91,7 @@ def _look(frames: Tensor) -> Look:
     corner = _locate(excess).round().long()
     see = _window(frames, corner)
     back = _window(behind, corner)
-    colour, paint = _colour(_window(soft, corner), _window(excess[:, None], corner)[:, 0])
+    colour, paint = _colour(_window(soft, corner), back, _window(excess[:, None], corner)[:, 0])
     # 0 is the background, 1 the object's colour. A dot may lie below 0, where it is further off than the background.
     toward = paint[:, :, None, None] - back
     towards = ((see - back) * toward).sum(1) / toward.square().sum(1).clamp(min=1e-3)
@@ -176,24 +178,31 @@ def _locate(excess: Tensor) -> Tensor:
     return torch.stack([x, y], 1)
 
 
-def _colour(see: Tensor, excess: Tensor) -> tuple[Tensor, Tensor]:
-    """Label "f" of the object's colour, and the colour of its brighter half, "f c", as it is."""
+def _colour(see: Tensor, back: Tensor, excess: Tensor) -> tuple[Tensor, Tensor]:
+    """Label "f" of the object's colour, and the colour of its brighter half, "f c", as it is.
+
+    A pixel may mix the object's colour, in any shade, with the background: blur makes blue on orange gray, not white.
+    """
     palette = torch.tensor(list(COLOURS.values()))
     lines = torch.arange(-HALF, HALF + 1).float()
-    disc = (lines[:, None].square() + lines.square()) < REACH**2
-    excess = excess * disc
-    core = excess > 0.5 * excess.flatten(1).quantile(0.95, dim=1)[:, None, None]
-    core = core & (excess > 0)
-    nearest = _nearest(see, palette, DOT)
-    votes = torch.einsum("fhwk,fhw->fk", functional.one_hot(nearest, len(palette)).float(), excess * core)
-    label = votes.argmax(1)
-    inside = core & (nearest == label[:, None, None])
-    bright = torch.einsum("fchw,fc->fhw", see, palette[label])
-    bright_half = inside & (bright >= _median_where(bright, inside)[:, None, None])
-    weight = bright_half.float()
-    paint = torch.einsum("fchw,fhw->fc", see, weight) / weight.sum((1, 2)).clamp(min=1)[:, None]
-    none = ~inside.flatten(1).any(1)
-    return label, torch.where(none[:, None], palette[label], paint)
+    excess = excess * ((lines[:, None].square() + lines.square()) < REACH**2)
+    core = (excess > 0) & (excess > 0.5 * excess.flatten(1).quantile(0.95, dim=1)[:, None, None])
+    apart = see - back
+    there, ahead = (torch.einsum("fchw,kc->fkhw", picture, palette) for picture in (apart, back))
+    here = (apart * back).sum(1, keepdim=True)
+    length, dark = palette.square().sum(1)[:, None, None], back.square().sum(1, keepdim=True)
+    misfits = []
+    for shade in MIXED:
+        along = shade * there - here  # of what is seen, on the way from the background to the shade
+        way = shade**2 * length - 2 * shade * ahead + dark
+        share = (along / way.clamp(min=1e-4)).clamp(0, 1.1)
+        misfits.append(share.square() * way - 2 * share * along)
+    misfit = (torch.stack(misfits).amin(0) * core[:, None]).sum((2, 3))
+    label = misfit.argmin(1)
+    bright = (apart * (palette[label][:, :, None, None] - back)).sum(1)
+    best = (core & (bright >= _median_where(bright, core)[:, None, None])).float()
+    paint = torch.einsum("fchw,fhw->fc", see, best) / best.sum((1, 2)).clamp(min=1)[:, None]
+    return label, torch.where(core.flatten(1).any(1)[:, None], paint, palette[label])
 
 
 def _shape(towards: Tensor) -> tuple[Tensor, Tensor, Tensor]:
