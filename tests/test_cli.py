@@ -101,14 +101,16 @@ def test_count_makes_seeds_and_a_sheet(tmp_path: Path) -> None:
     assert (read(single).frames == six.frames).all(), "a seed means the same alone and among others"
 
 
-def test_refine_takes_a_video(tmp_path: Path) -> None:
+def test_refine_takes_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert dovetail("generate", *EXACT, "-o", tmp_path / "draft.mp4").exit_code == 0
-    words = ["refine", tmp_path / "draft.mp4", "a red circle", "-r", "sprites-exact", "--strength", 200, *QUICK]
+    monkeypatch.chdir(tmp_path)
+    words = ["refine", "draft.mp4", "a red circle", "-r", "sprites-exact", "--strength", 200, *QUICK]
     result = dovetail(*words, "-o", tmp_path / "fine.npz")
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("calls: spatial 10, temporal 5 · ")
     recipe = settings_of(tmp_path / "fine.npz")["recipe"]
     assert recipe["chain"][0]["ladder"] == {"below": {"of": "spatial", "timestep": 200, "steps": 5}}
+    monkeypatch.chdir("/")
     again = dovetail("generate", "--from", tmp_path / "fine.npz", "-o", tmp_path / "again.npz")
     assert again.exit_code == 0, again.output
     assert (read(tmp_path / "fine.npz").frames == read(tmp_path / "again.npz").frames).all()

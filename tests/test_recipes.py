@@ -24,6 +24,7 @@ from dovetail.methods.relayed import Relayed
 from dovetail.methods.skipping import Skipping
 from dovetail.methods.temporal_first import TemporalFirst
 from dovetail.recipe import models
+from dovetail.recipe.reading import SHIPPED
 from dovetail.sprites.exact import SCHEDULES
 
 EXACT = recipes.load("sprites-exact")
@@ -293,6 +294,14 @@ def test_the_default_recipe_costs_what_the_paper_says() -> None:
     assert [(stage.name, stage.ladder.steps) for stage in plan.stages] == [("structure", 4), ("refine", 5)]
     double = dovetail.plan("sprites-18")
     assert {name: count.calls for name, count in double.counts.items()} == {"control": 8, "spatial": 20, "temporal": 10}
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_the_head_of_a_shipped_recipe_says_how_to_run_it_and_what_it_costs(name: str) -> None:
+    counts = dovetail.plan(name).counts
+    run, calls, *_ = (SHIPPED / f"{name}.yaml").read_text().splitlines()
+    assert run == f"# Run: dovetail generate -r {name}"
+    assert calls == "# Calls: " + ", ".join(f"{expert} {count.calls}" for expert, count in counts.items())
 
 
 def test_overlapping_windows_cost_more_passes() -> None:

@@ -139,7 +139,7 @@ def refining(recipe: Recipe, video: str | Path, strength: int | None = None, fra
     given = read(video)
     changes: dict[str, Any] = {
         "chain": [stage.model_dump(mode="json") for stage in stages],
-        "start": {"video": str(video), "digest": digest(given)},
+        "start": {"video": str(Path(video).absolute()), "digest": digest(given)},
         "video.frames": min(len(given.frames), frames or len(given.frames)),
         "video.fps": given.fps,
     }
