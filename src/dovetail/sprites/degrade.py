@@ -22,5 +22,5 @@ def degrade(frames: Tensor) -> Tensor:
     flat = frames.flatten(0, 1)[:, None]
     flat = conv2d(pad(flat, (4, 4, 0, 0), mode="replicate"), kernel[None, None, None, :])
     flat = conv2d(pad(flat, (0, 0, 4, 4), mode="replicate"), kernel[None, None, :, None])
-    blurred = flat[:, 0].unflatten(0, frames.shape[:2])
+    blurred = flat[:, 0].reshape(frames.shape)
     return blurred.mean((2, 3), keepdim=True).lerp(blurred, CONTRAST)
