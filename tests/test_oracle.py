@@ -27,7 +27,7 @@ from dovetail.sprites.world import (
     render,
 )
 
-COUNT = 24
+COUNT = 18
 ATTRIBUTES = [f.name for f in fields(Ask)]
 
 
@@ -42,11 +42,11 @@ def clip(i: int) -> Tensor:
 
 
 def blur(video: Tensor, sigma: float) -> Tensor:
-    reach = math.ceil(4 * sigma)
-    taps = torch.exp(-torch.arange(-reach, reach + 1).float().square() / (2 * sigma**2))
-    taps = (taps / taps.sum()).view(1, 1, 1, -1)
-    flat = torch.nn.functional.pad(video.flatten(0, 1)[:, None], (reach,) * 4, mode="circular")
-    return torch.conv2d(torch.conv2d(flat, taps), taps.mT)[:, 0].view_as(video)
+    lines = torch.arange(SIZE)
+    apart = (lines[:, None] - lines).abs()
+    taps = torch.exp(-torch.minimum(apart, SIZE - apart).square() / (2 * sigma**2))
+    across = taps / taps.sum(1, keepdim=True)
+    return across @ video @ across
 
 
 def noisy(sigma: float) -> Callable[[int], Tensor]:
@@ -80,8 +80,13 @@ def verdicts(damage: Callable[[int], Tensor], count: int = COUNT) -> list[Verdic
 
 
 @cache
+def undamaged(i: int) -> Verdict:
+    return judge(clip(i), scene(i).ask)
+
+
+@cache
 def clean() -> dict[str, float]:
-    return average(verdicts(clip))
+    return average([undamaged(i) for i in range(COUNT)])
 
 
 # The world's truth
@@ -103,7 +108,7 @@ def test_clean_renders_score_what_the_renderer_does() -> None:
 
 def test_texture_contrast_is_one_for_dots_and_zero_without() -> None:
     for i in range(12):
-        contrast = judge(clip(i), "").texture_contrast
+        contrast = undamaged(i).texture_contrast
         assert contrast == pytest.approx(1.0 if scene(i).texture == "dotted" else 0.0, abs=0.05)
 
 
@@ -111,7 +116,7 @@ def test_the_track_follows_the_object_across_the_border() -> None:
     for i in range(COUNT):
         one = scene(i)
         dx, dy = DIRECTIONS.get(one.motion, (0, 0))
-        for at, spot in enumerate(judge(clip(i), "").track):
+        for at, spot in enumerate(undamaged(i).track):
             assert spot is not None
             for found, start, step in ((spot[0], one.x, dx), (spot[1], one.y, dy)):
                 truth = (start + step * one.speed * at + 1) * SIZE / 2 - 0.5
@@ -123,7 +128,7 @@ def test_the_track_follows_the_object_across_the_border() -> None:
 def test_speed_is_the_worlds() -> None:
     for i in range(COUNT):
         moving = scene(i).motion in DIRECTIONS
-        assert judge(clip(i), "").speed == pytest.approx(scene(i).speed * SIZE / 2 if moving else 0.0, abs=0.05)
+        assert undamaged(i).speed == pytest.approx(scene(i).speed * SIZE / 2 if moving else 0.0, abs=0.05)
 
 
 # Damage
@@ -181,7 +186,7 @@ def test_a_vanishing_object_costs_presence_alone() -> None:
 
 def test_played_backwards_only_the_direction_is_wrong() -> None:
     for i in range(COUNT):
-        there, back = judge(clip(i), scene(i).ask), judge(clip(i).flip(0), scene(i).ask)
+        there, back = undamaged(i), judge(clip(i).flip(0), scene(i).ask)
         assert back.right["motion"] == (scene(i).motion not in DIRECTIONS)
         assert all(back.right[name] for name in ATTRIBUTES if name != "motion")
         assert back.path_error == pytest.approx(there.path_error, abs=0.05)
@@ -314,7 +319,7 @@ def story(i: int, span: int = 16) -> tuple[list[str], Tensor]:
 
 
 def test_events_come_in_their_order_and_on_time() -> None:
-    for i in range(8):
+    for i in range(5):
         names, video = story(i)
         noise = torch.randn(video.shape, generator=torch.Generator().manual_seed(i))
         found = events(video + 0.1 * noise)

@@ -55,8 +55,9 @@ FAINTEST = 0.09
 """An object differs from its background by at least this much (length in RGB, each in [0, 1])."""
 FLATTEST = 0.12
 """A pattern's dark parts are darker by at least this share of the background's colour; the renderer's: .35."""
-DOTTED = 0.3
-"""Texture scores above this are called dotted; the renderer's dots score 1, a solid object 0."""
+DOTTED = 0.12
+"""Texture scores above this are called dotted: the renderer's dots score 1, and .15 behind two pixels of blur; a solid
+object scores 0, and up to .1 in noise of standard deviation .1."""
 
 
 @dataclass(frozen=True)
