@@ -150,7 +150,7 @@ def test_blur_costs_sharpness_and_texture_before_it_costs_identity() -> None:
     for name, least in (("sharpness", 0.05), ("texture_contrast", 0.02)):
         assert all(before[name] - after[name] > least for before, after in pairwise(levels))
     assert levels[1]["sharpness"] < 0.75
-    assert levels[1]["prompt"] >= 0.98
+    assert min(levels[1]["prompt"], levels[2]["prompt"]) >= 0.98
     for blurred in levels[1:]:
         assert blurred["presence"] == 1.0
         assert blurred["switches"] <= 0.05

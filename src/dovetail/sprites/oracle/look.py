@@ -11,6 +11,9 @@ The order of work, for all frames of a chunk at once:
 5. *Shape*: the window, projected onto the line from background to object colour, is regressed on the
    renderer's own covers and dots, over shape x radius x blur x place; the least squared error wins.
 6. *Texture, sharpness*: measured against the fitted shape as the renderer would draw it.
+
+Limits: behind a blur of three pixels dots and stripes are gone, and are read as solid and plain; black behind a wash
+of 30 % gray is read as gray.
 """
 
 import math
