@@ -6,9 +6,9 @@ from diffusers import DDIMScheduler, MotionAdapter, UNet2DConditionModel, UNet3D
 from text import WIDTH
 from torch import nn
 
-CHANNELS, CELLS = 4, 16
+CHANNELS, CELLS = 16, 8
 """Latent channels, and latent cells across a frame of 64 pixels."""
-WIDTHS = (32, 64, 96)
+WIDTHS = (64, 96)
 HEADS = 4
 
 
@@ -49,8 +49,8 @@ def spatial() -> UNet2DConditionModel:
         out_channels=CHANNELS,
         block_out_channels=WIDTHS,
         layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=WIDTH,
         attention_head_dim=HEADS,
         norm_num_groups=8,
@@ -77,8 +77,8 @@ def temporal(start: UNet2DConditionModel | None = None) -> UNet3DConditionModel:
         out_channels=CHANNELS,
         block_out_channels=WIDTHS,
         layers_per_block=1,
-        down_block_types=("DownBlock3D", "CrossAttnDownBlock3D", "CrossAttnDownBlock3D"),
-        up_block_types=("CrossAttnUpBlock3D", "CrossAttnUpBlock3D", "UpBlock3D"),
+        down_block_types=("DownBlock3D", "CrossAttnDownBlock3D"),
+        up_block_types=("CrossAttnUpBlock3D", "UpBlock3D"),
         cross_attention_dim=WIDTH,
         attention_head_dim=HEADS,
         norm_num_groups=8,
