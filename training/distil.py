@@ -1,0 +1,117 @@
+"""Distil the control expert, so that few steps without guidance do what many did with it.
+
+    python training/distil.py --work DIR --minutes 40 [--steps 4] [--guidance 3]
+
+Progressive distillation (Salimans & Ho, 2022, arXiv:2202.00512, Alg. 2) in one go: from noised
+training clips at the student's own trailing levels, the guided teacher takes SUBSTEPS steps down to
+the next level, and the student learns the x0 that gets there in one. The teacher is DIR/control; the
+student grows in DIR/control-STEPS, and goes on when run again.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from experts import RATE, Errors, Trainee, batches, predict
+from networks import SPECS, scheduler
+from text import LENGTH, tokenizer
+from torch import Tensor, nn
+
+from dovetail.core.path import mix, split
+from dovetail.core.schedules import Schedule, schedule_of
+
+SUBSTEPS = 2
+SPEC = SPECS["control"]
+
+
+class Teacher:
+    """The trained control expert with guidance: x0 of a path latent at noise share t."""
+
+    def __init__(self, work: Path, schedule: Schedule, guidance: float, device: str) -> None:
+        trainee = Trainee.new("control", None)
+        trainee.load(work / "control" / "state.pt")
+        self.net = trainee.slow.eval().to(device)
+        self.schedule, self.guidance = schedule, guidance
+        self.nothing = torch.tensor([tokenizer()("", padding="max_length", max_length=LENGTH)["input_ids"]]).to(device)
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, t: float, ids: Tensor) -> Tensor:
+        both = torch.cat([self.nothing.expand(len(ids), -1), ids])
+        away, through = x0_of(self.net, torch.cat([x, x]), t, both, self.schedule).chunk(2)
+        return away.lerp(through, self.guidance)
+
+    def down(self, x: Tensor, t: float, to: float, ids: Tensor) -> Tensor:
+        """DDIM from t to `to` in SUBSTEPS steps, evenly spaced in the schedule's own time."""
+        high, low = self.schedule.native(t), self.schedule.native(to) if to else -1.0
+        inner = [self.schedule.share(round(high + (low - high) * i / SUBSTEPS)) for i in range(1, SUBSTEPS)]
+        for here, there in zip([t, *inner], [*inner, to], strict=True):
+            x = split(x, self(x, here, ids), here).mix(there)
+        return x
+
+
+def x0_of(net: nn.ModuleDict, x: Tensor, t: float, ids: Tensor, schedule: Schedule) -> Tensor:
+    """What a v network says x0 is, of path latents that share one t."""
+    scale = schedule.scale(t)
+    alpha, sigma = scale * (1 - t), scale * t
+    native = scale * x
+    steps = torch.full((len(x),), int(schedule.native(t)), device=x.device)
+    return alpha * native - sigma * predict(net["unet"], native, steps, net["text"](ids).last_hidden_state)
+
+
+def aim(x: Tensor, t: float, reached: Tensor, to: float) -> Tensor:
+    """The x0 whose one DDIM step from x at t lands where the teacher landed at `to`."""
+    return (reached - to / t * x) / (1 - to / t)
+
+
+def distil(work: Path, minutes: float, count: int, guidance: float, size: int, device: str) -> None:
+    schedule = schedule_of(scheduler(SPEC).config)
+    shares = [schedule.share(1000 - 1000 * i // count - 1) for i in range(count)] + [0.0]
+    folder = work / f"control-{count}"
+    folder.mkdir(exist_ok=True)
+    teacher, student = Teacher(work, schedule, guidance, device), Trainee.new("control", None)
+    if (folder / "state.pt").exists():
+        student.load(folder / "state.pt")
+    else:
+        student.net.load_state_dict(teacher.net.state_dict())
+        student.slow.load_state_dict(teacher.net.state_dict())
+    student.net.to(device)
+    student.slow.to(device)
+    generator = torch.Generator().manual_seed(student.step)
+    begin, told, errors = time.time(), time.time(), Errors()
+    for batch in batches(SPEC, work / "pools", size, student.step + 1, device):
+        at = int(torch.randint(count, (1,), generator=generator))
+        t, to = shares[at], shares[at + 1]
+        eps = torch.randn(batch.latents.shape, generator=generator).to(device)
+        # The first step starts from pure noise, as sampling does; the others from noised clips.
+        x = eps / schedule.scale(t) if at == 0 else mix(batch.latents, eps, t)
+        wanted = aim(x, t, teacher.down(x, t, to, batch.ids), to)
+        error = (x0_of(student.net, x, t, batch.ids, schedule) - wanted).square()
+        spent = (time.time() - begin) / (60 * minutes)
+        student.learn(error.mean(), 0.3 * RATE * min(1.0, 2 * (1 - spent) + 0.01))
+        errors.note(torch.full((size,), at * 200), error.detach().mean((1, 2, 3, 4)).cpu(), torch.ones(size))
+        if time.time() - told > 60 or spent >= 1:
+            told = time.time()
+            line = {"step": student.step, "minutes": round((told - begin) / 60, 1), "x0": errors.read()["x0"]}
+            with (folder / "log.jsonl").open("a") as log:
+                log.write(json.dumps(line) + "\n")
+            student.save(folder / "state.pt")
+        if spent >= 1:
+            return
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=40)
+    parser.add_argument("--steps", type=int, default=4, help="the student's; it serves more steps too, less well")
+    parser.add_argument("--guidance", type=float, default=3.0, help="of the teacher; the student needs none")
+    parser.add_argument("--size", type=int, default=4, help="clips per step")
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    distil(args.work, args.minutes, args.steps, args.guidance, args.size, args.device)
+
+
+if __name__ == "__main__":
+    main()
