@@ -55,10 +55,12 @@ class Video:
             raise ValueError(f"a video is uint8 'f h w 3' with one frame or more, not {kind} {shape}")
 
     @classmethod
-    def of(cls, pixels: Tensor, fps: float, settings: Mapping[str, Any], latent: Tensor | None = None) -> "Video":
+    def of(
+        cls, pixels: Tensor, fps: float, settings: Mapping[str, Any] | None = None, latent: Tensor | None = None
+    ) -> "Video":
         """From decoded pixels "1 f 3 h w" in [-1, 1]."""
         scaled = ((pixels[0].float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-        return cls(rearrange(scaled, "f c h w -> f h w c").cpu().numpy(), fps, settings, latent)
+        return cls(rearrange(scaled, "f c h w -> f h w c").cpu().numpy(), fps, settings or {}, latent)
 
     @property
     def pixels(self) -> Tensor:

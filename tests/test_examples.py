@@ -1,0 +1,104 @@
+"""Every example runs, and shows what it says it shows."""
+
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dovetail import recipe
+from dovetail.sprites.oracle import judge
+from dovetail.video import Video, read
+
+FOLDER = Path(__file__).parents[1] / "examples"
+
+Names = dict[str, Any]
+Check = Callable[[Names], object]
+CHECKS: dict[str, Check] = {}
+"""What must be true once an example has run in an empty folder, given the names it leaves."""
+
+
+def example(check: Check) -> Check:
+    CHECKS[check.__name__] = check
+    return check
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+def test_example(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    CHECKS[path.stem](runpy.run_path(str(path)))
+
+
+def test_no_check_without_an_example() -> None:
+    assert {path.stem for path in FOLDER.glob("*.py")} == set(CHECKS)
+
+
+def shows(video: Video, prompt: str) -> None:
+    """The oracle finds everything that the prompt asks for."""
+    right = judge(torch.from_numpy(video.frames), prompt).right
+    assert right
+    assert all(right.values()), right
+
+
+@example
+def prompt_to_video(left: Names) -> None:
+    shows(left["video"], "a dotted yellow ring moving left on a gray plain background")
+    assert len(read("out/ring.mp4").frames) == 16
+
+
+@example
+def one_expert(left: Names) -> None:
+    shows(left["video"], "a green square moving up on a black checkered background")
+    assert Path("out/square.gif").is_file()
+
+
+@example
+def confiner_from_parts(left: Names) -> None:
+    shows(left["video"], left["prompt"])
+    assert Path("out/confiner.gif").is_file()
+
+
+@example
+def step_by_step(left: Names) -> None:
+    plain, pushed = (
+        judge(torch.from_numpy(left[name].frames), "a blue triangle moving right") for name in ("plain", "pushed")
+    )
+    assert all(plain.right.values())
+    assert all(pushed.right.values())
+    (before, _, _), (after, _, _) = plain.track[8], pushed.track[8]
+    assert 24 < (after - before) % 64 < 40, "half a frame is 32 pixels, and the world is a torus"
+    assert len(left["previews"]) == 8
+
+
+@example
+def your_own_denoiser(left: Names) -> None:
+    frames = left["video"].frames
+    assert frames[:, :8].max() == frames[:, -8:].max() == 0
+    assert judge(torch.from_numpy(frames), "a ring").presence == 1
+
+
+@example
+def judge_a_video(left: Names) -> None:
+    clean, blurred, shuffled = (left["verdicts"][name] for name in ("clean", "blurred", "shuffled"))
+    assert clean.prompt == 1
+    assert blurred.sharpness < 0.7 < 0.9 < clean.sharpness
+    assert not shuffled.right["motion"]
+
+
+@example
+def refine_a_video(left: Names) -> None:
+    prompt = "a dotted red circle moving right on a teal striped background"
+    before = judge(torch.from_numpy(left["draft"].frames), prompt).right
+    assert not before["texture"]
+    assert not before["pattern"]
+    assert before["motion"]
+    shows(read("out/refined.mp4").resized(64, 64), prompt)
+
+
+@example
+def recipe_in_python(left: Names) -> None:
+    assert recipe.load(left["path"]) == left["mine"]
+    assert left["video"].settings["calls"] == {"control": 6, "spatial": 4, "temporal": 4}
+    shows(left["video"], left["mine"].prompt)
