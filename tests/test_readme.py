@@ -1,0 +1,116 @@
+"""What the README shows, works: its Python, its commands, its recipe, its links and its file tree."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import dovetail
+from dovetail import cli, recipe
+from dovetail.core.tree import walk
+from dovetail.methods.confiner import Coordinated
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+WEIGHTS = ROOT / "src" / "dovetail" / "sprites" / "weights" / "control"
+"""There once the trained experts are; until then they are played by exact ones."""
+
+
+def block(language: str) -> str:
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+def commands() -> list[list[str]]:
+    lines = [shlex.split(line, comments=True) for line in block("bash").splitlines()]
+    assert all(words[0] == "dovetail" for words in lines)
+    return [words[1:] for words in lines]
+
+
+def exact(words: list[str]) -> list[str]:
+    """The same command with exact experts in place of trained ones."""
+    if words[0] not in ("generate", "refine") or "--from" in words:
+        return words
+    kept = ["sprites-exact" if word.startswith("sprites") else word for word in words]
+    return kept if "-r" in kept else [*kept, "-r", "sprites-exact"]
+
+
+def run_all(lines: list[list[str]]) -> list[str]:
+    """Run commands one after another in the present folder; what they print."""
+    said = []
+    for words in lines:
+        result = CliRunner().invoke(cli.app, words)
+        assert result.exit_code == 0, (words, result.output)
+        said.append(result.stdout)
+    return said
+
+
+def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = block("python")
+    assert source.count('recipe="sprites"') == 2
+    left: dict[str, object] = {}
+    exec(source.replace('recipe="sprites"', 'recipe="sprites-exact"'), left)
+    assert isinstance(left["sharper"], dovetail.Video)
+    assert left["sharper"].settings["calls"] == {"spatial": 10, "temporal": 5}
+    assert (tmp_path / "out" / "circle.mp4").is_file()
+
+
+def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = commands()
+    assert {words[0] for words in lines} == {"generate", "refine", "plan", "recipes", "experts", "compare"}
+    said = run_all([exact(words) for words in lines])
+    assert (tmp_path / "out" / "squares-sheet.png").is_file()
+    assert "refine: 10 steps" in said[-3]
+    demo, again = (dovetail.video.read(tmp_path / "out" / f"{name}.mp4").frames for name in ("demo", "again"))
+    assert (demo == again).all()
+
+
+def test_every_option_of_the_tour_is_one() -> None:
+    """As written, recipes included: each command is parsed, and each recipe with its changes is planned."""
+    for words in commands():
+        if words[0] == "generate" and "--from" not in words:
+            name = words[words.index("-r") + 1] if "-r" in words else cli.DEFAULT
+            changes = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+            assert dovetail.plan(name, overrides=changes).counts
+
+
+@pytest.mark.slow
+@pytest.mark.weights
+@pytest.mark.skipif(not WEIGHTS.is_dir(), reason="the trained sprite experts are not here")
+def test_the_tour_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_all(commands())
+    exec(block("python"), {})
+
+
+def test_the_recipe_of_real_weights_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "real.yaml"
+    path.write_text(block("yaml"))
+    plan = dovetail.plan(path)
+    assert {name: count.calls for name, count in plan.counts.items()} == {"control": 4, "spatial": 10, "temporal": 5}
+    assert any(isinstance(part, Coordinated) for part in walk(plan.stages[1].denoise))
+    assert len(plan.notes) == 3, "one for each of the weights that are not here"
+    assert recipe.parse(recipe.dump(recipe.load(path))) == recipe.load(path)
+
+
+def test_links_lead_somewhere() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)", TEXT) if "://" not in link]
+    assert len(links) > 10
+    # The strip is a picture of what the trained experts make.
+    missing = [link for link in links if not (ROOT / link).exists() and (link != "docs/strip.png" or WEIGHTS.is_dir())]
+    assert not missing
+
+
+def test_the_file_tree_is_the_package() -> None:
+    (tree,) = re.findall(r"^    src/dovetail/\n(.*?)^    docs/", TEXT, re.MULTILINE | re.DOTALL)
+    shown = {line.split()[0].rstrip("/") for line in tree.splitlines()}
+    there = {
+        path.name
+        for path in (ROOT / "src" / "dovetail").iterdir()
+        if (path.is_dir() and path.name != "__pycache__") or (path.suffix == ".py" and path.name != "__init__.py")
+    }
+    assert shown == there
