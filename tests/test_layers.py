@@ -18,6 +18,7 @@ BELOW: dict[str, set[str]] = {
     "video": {"video", "core"},
     "sprites": {"sprites", "experts", "video", "core"},
     "recipe": {"recipe", "methods", "experts", "sprites", "core"},
+    "eval": {"eval"},
     "run": {"run", "recipe", "methods", "experts", "sprites", "video", "core"},
 }
 """What each part may import, beside the errors. The edges (the package itself, the command) may import all."""
