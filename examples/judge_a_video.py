@@ -13,8 +13,8 @@ prompt = "a dotted green circle moving up on a gray checkered background"
 clean = render(imagine(ask(prompt)[0], seed=11), range(16))
 order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
 
-verdicts = {name: judge(video, prompt) for name, video in
-            {"clean": clean, "blurred": degrade(clean), "shuffled": clean[order]}.items()}  # fmt: skip
+videos = {"clean": clean, "blurred": degrade(clean), "shuffled": clean[order]}
+verdicts = {name: judge(video, prompt) for name, video in videos.items()}
 
 for name, verdict in verdicts.items():
     wrong = [attribute for attribute, right in verdict.right.items() if not right]

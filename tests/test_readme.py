@@ -53,8 +53,8 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert source.count('recipe="sprites"') == 2
     left: dict[str, object] = {}
     exec(source.replace('recipe="sprites"', 'recipe="sprites-exact"'), left)
-    assert isinstance(left["sharper"], dovetail.Video)
-    assert left["sharper"].settings["calls"] == {"spatial": 10, "temporal": 5}
+    assert isinstance(left["refined"], dovetail.Video)
+    assert left["refined"].settings["calls"] == {"spatial": 10, "temporal": 5}
     assert (tmp_path / "out" / "circle.mp4").is_file()
 
 
@@ -114,3 +114,21 @@ def test_the_file_tree_is_the_package() -> None:
         if (path.is_dir() and path.name != "__pycache__") or (path.suffix == ".py" and path.name != "__init__.py")
     }
     assert shown == there
+
+
+def test_training_commands_name_scripts_and_options_that_are() -> None:
+    """Training itself takes hours; that the page speaks of these scripts is checked by their text."""
+    page = (ROOT / "training" / "README.md").read_text(encoding="utf-8")
+    lines = [shlex.split(line) for line in re.findall(r"^python (.*)$", page, re.MULTILINE)]
+    assert len(lines) > 8
+    for script, *words in lines:
+        source = (ROOT / script).read_text()
+        assert all(f'add_argument("{word}"' in source for word in words if word.startswith("--")), (script, words)
+    shown = set(re.findall(r"^\| `(\w+\.py)` \| [^|]+\|$", page, re.MULTILINE))
+    assert shown >= {path.name for path in (ROOT / "training").glob("*.py")}
+
+
+def test_every_decision_is_listed() -> None:
+    folder = ROOT / "docs" / "decisions"
+    listed = re.findall(r"\[\d{4}\]\(([^)]+)\)", (folder / "README.md").read_text())
+    assert listed == sorted(path.name for path in folder.glob("0*.md"))
