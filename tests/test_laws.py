@@ -15,7 +15,7 @@ from dovetail.core.exact import Gaussian
 from dovetail.core.ladders import Ladder, below, even, karras, levels, shifted
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix, split
-from dovetail.core.sampler import DPMSolver2M, Euler, UniPC, last, sample
+from dovetail.core.sampler import DPMSolver2M, Euler, State, UniPC, last, sample
 from dovetail.core.schedules import Flow, VarianceExploding, VariancePreserving
 from dovetail.core.tree import rewrite, walk
 from dovetail.core.windows import WEIGHTS, tile
@@ -330,6 +330,26 @@ def test_a_caller_may_send_a_changed_latent():
     assert torch.equal(state.seen.x0, Painted()(X.flip(2), state.t, FRAMES).x0)
     after = next(walk)
     assert torch.equal(after.x, state.seen.mix(after.t))
+
+
+@pytest.mark.parametrize("solver", [Euler(), DPMSolver2M(), UniPC()], ids=repr)
+def test_a_sent_latent_is_not_undone(solver):
+    """By a corrector, which repeats the step to it. Of this one video it has nothing to correct."""
+    walk = sample(Gaussian(2.0, 0.0), X, FRAMES, shifted(6, 2.0).levels, solver)
+    for _ in range(3):
+        next(walk)
+    torch.testing.assert_close(walk.send(X + 9).x, X + 9)
+
+
+@pytest.mark.parametrize("solver", [Euler(), DPMSolver2M(), UniPC()], ids=repr)
+def test_a_method_may_leave_from_another_latent_than_it_was_given(solver):
+    """Every solver goes on from the pair that was answered, on its line through the latent or not."""
+    eps = X.flip(2)
+    first = State(0.9, X, Split(X.sin(), eps))
+    torch.testing.assert_close(solver.predict((), first, 0.6, FRAMES), first.seen.mix(0.6), rtol=1e-4, atol=1e-5)
+    states = sample(lambda x, t, frames: Split(x * 0 + 2, eps), X, FRAMES, even(5, 0.9).levels, solver)
+    for state in list(states)[1:]:
+        torch.testing.assert_close(state.x, mix(X * 0 + 2, eps, state.t), rtol=1e-4, atol=1e-5)
 
 
 def test_sampling_returns_the_latent_at_the_last_level():

@@ -7,7 +7,7 @@ may send a changed latent back, and may resume from the last states.
 import math
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar, Protocol
 
@@ -21,7 +21,10 @@ from dovetail.core.path import Split, mix, split
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """A moment of a run: the noise share, the latent there, and what the denoiser saw in it."""
+    """A moment of a run: the noise share, the latent "b c f h w" there, and what the denoiser saw in it.
+
+    The run goes on from `seen.mix(t)`. That is x, unless the denoiser is a method that replaces its latent.
+    """
 
     t: float
     x: Tensor
@@ -37,7 +40,7 @@ class Solver(Protocol):
         ...
 
     def correct(self, before: Sequence[State], now: State, frames: Tensor) -> State:
-        """The present state, its latent improved by what was just seen there."""
+        """The present state, its latent and the noise in it improved by what was just seen there."""
         ...
 
     def predict(self, before: Sequence[State], now: State, to: float, frames: Tensor) -> Tensor:
@@ -116,7 +119,8 @@ class DPMSolver2M(Euler):
     memory: ClassVar[int] = 1
 
     def predict(self, before: Sequence[State], now: State, to: float, frames: Tensor) -> Tensor:
-        return split(now.x, extrapolated(before, now, to), now.t).mix(to)
+        # From the latent that was seen last: a method may have replaced the one it was given.
+        return split(now.seen.mix(now.t), extrapolated(before, now, to), now.t).mix(to)
 
 
 def extrapolated(before: Sequence[State], now: State, to: float) -> Tensor:
@@ -134,6 +138,8 @@ class UniPC(DPMSolver2M):
 
     Its predictor is DPM-Solver++(2M). Its corrector repeats the last step with what was seen at its
     end: x0 there becomes m + rho_1 (m' - m) / r + rho_2 (seen - m), rho solving Eq. 10 of the paper.
+    The latent, and what was seen in it, are moved by what that changes; so a latent that was replaced
+    since, by a method or by the caller, stays replaced.
     """
 
     memory: ClassVar[int] = 2
@@ -149,7 +155,9 @@ class UniPC(DPMSolver2M):
             r = -gain(before[-2].t, start.t) / h
             ours, theirs = _rho(h, r)
             x0 = x0 + theirs * (before[-2].seen.x0 - x0) / r + ours * change
-        return replace(now, x=split(start.x, x0, start.t).mix(now.t))
+        # Both steps leave from one latent, so they end apart by this share of what they think of x0.
+        moved = (1 - now.t / start.t) * (x0 - extrapolated(before[:-1], start, now.t))
+        return State(now.t, now.x + moved, Split(now.seen.x0, now.seen.eps + moved / now.t))
 
 
 def _rho(h: float, r: float) -> tuple[float, float]:
