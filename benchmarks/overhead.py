@@ -1,0 +1,207 @@
+"""What the engine costs on top of the networks.
+
+    python benchmarks/overhead.py --experts random --rounds 7
+
+1. The share of a recipe's wall time that is spent inside networks (experts, VAE, text models).
+2. Our engine with one expert against the stock diffusers pipeline: prompt in, frames out, equal calls, in turns.
+
+`--experts random` are networks of the shipped sizes with random weights, written to a temporary folder by the
+code in training/: speed does not ask what a network has learned. `trained` are the packaged ones, and
+`exact` has no networks worth the name, so that its share says how much the rest takes in absolute terms.
+"""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+import torch
+from machine import machine
+
+import dovetail.sprites
+from dovetail import recipe as recipes
+from dovetail import run
+from dovetail.recipe import Recipe
+
+TRAINING = Path(__file__).parents[1] / "training"
+PACKAGED = Path(dovetail.sprites.__file__).parent / "weights"
+EXPERTS = ("control", "temporal")
+"""Experts that have a stock pipeline of video."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--experts", choices=["trained", "random", "exact"], default="trained")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=5, help="of each expert alone")
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=None)
+    args = parser.parse_args(argv)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    print(f"{args.experts} experts, {args.frames} frames. {machine()}")
+    with weights(args.experts) as folder:
+        recipe = placed(args.experts, folder, args.frames)
+        print(inside(recipe, args.rounds), flush=True)
+        for name in EXPERTS if folder is not None else ():
+            print(against(recipe, name, folder, args.steps, args.rounds), flush=True)
+
+
+@contextmanager
+def weights(experts: str) -> Iterator[Path | None]:
+    """The folder that holds vae, spatial, control and temporal."""
+    if experts != "random":
+        yield PACKAGED if experts == "trained" else None
+        return
+    with TemporaryDirectory() as folder:
+        untrained(Path(folder))
+        yield Path(folder)
+
+
+def untrained(folder: Path) -> None:
+    """Checkpoints of the shipped architectures, as they are before training."""
+    sys.path.insert(0, str(TRAINING))
+    try:
+        from networks import SPECS, network, scheduler
+        from text import text_model, tokenizer
+        from vae import autoencoder
+    finally:
+        sys.path.remove(str(TRAINING))
+    autoencoder().save_pretrained(folder / "vae")
+    for name, spec in SPECS.items():
+        network(name, None).save_pretrained(folder / name / "unet")
+        text_model(len(tokenizer())).save_pretrained(folder / name / "text_encoder")
+        tokenizer().save_pretrained(folder / name / "tokenizer")
+        scheduler(spec).save_pretrained(folder / name / "scheduler")
+
+
+def placed(experts: str, folder: Path | None, frames: int) -> Recipe:
+    """The default recipe, its weights taken from a folder."""
+    if folder is None:
+        return recipes.changed(recipes.load(f"sprites-{experts}"), {"video.frames": frames})
+    base = recipes.load("sprites")
+    paths = {f"experts.{name}.weights": str(folder / name) for name in base.experts}
+    return recipes.changed(base, {**paths, "codec.weights": str(folder / "vae"), "video.frames": frames})
+
+
+def fresh(cast: run.Cast) -> run.Cast:
+    """The same networks, without texts that they have encoded before: stock pipelines encode anew in each run."""
+    experts = {name: replace(one, network=replace(one.network)) for name, one in cast.experts.items()}  # type: ignore[type-var]
+    return run.Cast(experts, cast.codec)
+
+
+def inside(recipe: Recipe, rounds: int) -> str:
+    """The share of wall time inside networks, of runs of a loaded recipe."""
+    cast = run.load(recipe)
+    shares, seconds = [], []
+    for at in range(rounds + 1):
+        settings = run.finished(run.stream(recipe, fresh(cast))).settings
+        if at:  # the first one warms up
+            shares.append(settings["seconds_in_networks"] / settings["seconds"])
+            seconds.append(settings["seconds"])
+    return (
+        f"inside networks: median {median(shares):.3f} of {rounds} runs ({min(shares):.3f} .. {max(shares):.3f}), "
+        f"{median(seconds):.2f} s each, {1000 * median((1 - a) * b for a, b in zip(shares, seconds, strict=True)):.0f} ms "
+        "outside. Target >= .95 for the default recipe"
+    )
+
+
+def against(recipe: Recipe, name: str, folder: Path, steps: int, rounds: int) -> str:
+    """Our engine and the stock pipeline with one expert, in turns, each first in every other round."""
+    alone = single(recipe, name, steps)
+    cast = run.load(alone)
+    stock = pipeline(name, folder)
+    guidance = alone.chain[0].denoise.guidance  # type: ignore[union-attr]
+
+    def ours() -> None:
+        run.finished(run.stream(alone, fresh(cast)))
+
+    def theirs() -> None:
+        video = alone.video
+        stock(
+            alone.prompt,
+            negative_prompt=alone.negative,
+            num_frames=video.frames,
+            height=video.height,
+            width=video.width,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=torch.Generator().manual_seed(0),
+            output_type="np",
+        )
+
+    calls = counted(cast.experts[name].network.module, ours), counted(stock.unet, theirs)  # type: ignore[attr-defined]
+    if calls[0] != calls[1]:
+        raise SystemExit(f"{name}: {calls[0]} calls here, {calls[1]} in the stock pipeline; nothing to compare")
+    times: dict[Callable[[], None], list[float]] = {ours: [], theirs: []}
+    for at in range(rounds):
+        for one in (ours, theirs) if at % 2 else (theirs, ours):
+            begun = perf_counter()
+            one()
+            times[one].append(perf_counter() - begun)
+    ratios = sorted(a / b for a, b in zip(times[ours], times[theirs], strict=True))
+    return (
+        f"{name} alone, {steps} steps, {calls[0]} calls each: ours {min(times[ours]):.3f} s, {type(stock).__name__} "
+        f"{min(times[theirs]):.3f} s (best of {rounds}); ratio of the best {min(times[ours]) / min(times[theirs]):.3f}, "
+        f"median of paired ratios {median(ratios):.3f} ({ratios[0]:.3f} .. {ratios[-1]:.3f}). Target <= 1.02"
+    )
+
+
+def single(recipe: Recipe, name: str, steps: int) -> Recipe:
+    """One expert from noise, guided as the recipe guides it."""
+    data = recipes.plain(recipe)
+    leaf = data["chain"][0]["denoise"] if name == "control" else data["chain"][1]["denoise"]["coordinated"]["temporal"]
+    stage = {"stage": "structure", "ladder": {"trailing": {"of": name, "steps": steps}}, "denoise": leaf}
+    return recipes.checked({**data, "chain": [stage]})
+
+
+def pipeline(name: str, folder: Path) -> Any:
+    """The stock pipeline of an expert's family, over the same files, in float32 as ours."""
+    from diffusers import (
+        AnimateDiffPipeline,
+        AutoencoderKL,
+        DDIMScheduler,
+        TextToVideoSDPipeline,
+        UNet3DConditionModel,
+        UNetMotionModel,
+    )
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    parts = {
+        "vae": AutoencoderKL.from_pretrained(folder / "vae").float(),
+        "text_encoder": CLIPTextModel.from_pretrained(folder / name / "text_encoder").float(),
+        "tokenizer": CLIPTokenizer.from_pretrained(folder / name / "tokenizer"),
+        "scheduler": DDIMScheduler.from_pretrained(folder / name / "scheduler"),
+    }
+    if name == "temporal":
+        unet = UNet3DConditionModel.from_pretrained(folder / name / "unet").float()
+        made = TextToVideoSDPipeline(unet=unet, **parts)
+    else:
+        unet = UNetMotionModel.from_pretrained(folder / name / "unet").float()
+        made = AnimateDiffPipeline(unet=unet, motion_adapter=None, **parts)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def counted(module: torch.nn.Module, act: Callable[[], None]) -> int:
+    """How often a module is called meanwhile."""
+    calls = []
+    handle = module.register_forward_pre_hook(lambda *_: calls.append(1))
+    try:
+        act()
+    finally:
+        handle.remove()
+    return len(calls)
+
+
+if __name__ == "__main__":
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        main()

@@ -1,0 +1,142 @@
+"""Each benchmark, at its smallest."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def found() -> Iterator[None]:
+    """Benchmarks are scripts: they import each other from their own folder."""
+    sys.path.insert(0, str(BENCHMARKS))
+    yield
+    sys.path.remove(str(BENCHMARKS))
+
+
+FEW = ("renderer", "wrong caption", "confiner 4+5", "only S 4+5", "only T 4+5", "T-S 4+5", "temporal 100")
+
+
+def tables(folder: Path, verb: str, *more: str) -> None:
+    import confiner_tables
+
+    confiner_tables.main([verb, "--experts", "exact", "--frames", "3", "--results", str(folder), *more])
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "confiner-exact.jsonl").read_text().splitlines()]
+
+
+def test_tables_resume_and_report(tmp_path, capsys):
+    asked = ("--prompts", "2", "--only", *FEW[:4])
+    tables(tmp_path, "run", *asked)
+    made = lines(tmp_path)
+    assert [(line["row"], line["prompt"]) for line in made] == [(row, p) for p in range(2) for row in FEW[:4]]
+    # Killed in the middle of a line: that one is made again, the others are not.
+    file = tmp_path / "confiner-exact.jsonl"
+    text = file.read_text()
+    file.write_text(text[: -len(text.splitlines()[-1]) // 2])
+    tables(tmp_path, "run", *asked)
+    kept = [line for line in file.read_text().splitlines() if line.endswith("}")]
+    assert kept[:-1] == text.splitlines()[:-1]
+    again, before = json.loads(kept[-1]), made[-1]
+    assert (again["row"], again["scores"], again["calls"]) == (before["row"], before["scores"], before["calls"])
+    report = (tmp_path / "confiner-exact.txt").read_text()
+    assert "EXACT experts" in report
+    assert "renderer" in report
+    assert capsys.readouterr().out.endswith(report + "\n")
+
+
+def test_questions_are_answered(tmp_path):
+    tables(tmp_path, "run", "--prompts", "1", "--only", *FEW)
+    report = (tmp_path / "confiner-exact.txt").read_text()
+    assert "control 4, spatial 10, temporal 5" in report
+    for question in ("only-spatial lose", "only-temporal lose", "non-inferior", "9 steps beat", "'T-S 4+5'"):
+        assert question in report
+    assert "too few prompts" in report
+    by_row = {line["row"]: line["scores"] for line in lines(tmp_path)}
+    assert by_row["renderer"]["prompt"] == 1.0
+    assert by_row["wrong caption"]["prompt"] < 1.0
+    assert by_row["confiner 4+5"]["sharpness"] > by_row["only T 4+5"]["sharpness"] + 0.1
+
+
+def test_a_spent_budget_makes_nothing(tmp_path, capsys):
+    tables(tmp_path, "run", "--prompts", "1", "--budget", "0")
+    assert "budget spent: 0 of" in capsys.readouterr().out
+    assert not (tmp_path / "confiner-exact.jsonl").exists()
+
+
+def test_verdicts_follow_from_the_numbers():
+    """Planted: S switches identities, T is dull, ConFiner is as good as the better one on all but texture."""
+    from report import answers
+
+    def row(**scores):
+        return {
+            (p, 0): {"scores": {name: value + 0.001 * (p % 3) for name, value in scores.items()}} for p in range(12)
+        }
+
+    shared = {"smoothness_of_motion": 0.5, "motion_smoothness": 0.9, "imaging_quality": 0.1}
+    rows = {
+        "confiner 4+5": row(identity=0.99, sharpness=1.0, texture=0.7, **shared),
+        "only S 4+5": row(identity=0.8, sharpness=1.0, texture=1.0, **shared),
+        "only T 4+5": row(identity=0.99, sharpness=0.6, texture=0.5, **shared),
+        "temporal 100": row(identity=0.98, sharpness=0.6, texture=0.5, **shared),
+    }
+    said = answers(rows, "exact").splitlines()
+
+    def verdict(question: str, measure: str) -> str:
+        at = next(i for i, line in enumerate(said) if question in line)
+        return next(line for line in said[at + 1 :] if line.strip().startswith(measure)).rpartition(": ")[2]
+
+    assert verdict("only-spatial lose", "identity") == "yes, worse"
+    assert verdict("only-spatial lose", "smoothness_of_motion") == "no difference seen"
+    assert verdict("only-temporal lose", "sharpness") == "yes, worse"
+    assert verdict("non-inferior", "identity") == "yes"
+    assert verdict("non-inferior", "texture") == "no"
+    assert verdict("non-inferior", "smoothness_of_motion") == "no span to speak of, so no answer"
+    assert verdict("9 steps beat", "sharpness") == "yes, sharper"
+    assert verdict("9 steps beat", "identity") == "kept"
+
+
+def test_every_row_is_a_recipe_of_its_own():
+    from methods import CHEAPER, CORE, rows
+
+    from dovetail import recipe as recipes
+
+    for name in ("sprites", "sprites-exact"):
+        made = rows(recipes.load(name))
+        assert {*CHEAPER, *CORE} <= made.keys()
+        assert len({recipes.dump(recipe) for recipe in made.values()}) == len(made)
+    base = recipes.load("sprites")
+    assert rows(base)["confiner 4+5"] == base
+    assert rows(base)["confiner 8+10"].chain == recipes.load("sprites-18").chain
+    assert rows(base)["only T 4+5"].chain == recipes.load("sprites-only-temporal").chain
+
+
+def test_overhead_of_exact_experts(capsys):
+    import overhead
+
+    overhead.main(["--experts", "exact", "--rounds", "1", "--frames", "2"])
+    assert "inside networks: median 0." in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_overhead_against_the_stock_pipelines(capsys, recwarn):
+    import overhead
+
+    overhead.main(["--experts", "random", "--rounds", "1", "--steps", "2", "--frames", "2"])
+    said = capsys.readouterr().out
+    assert "AnimateDiffPipeline" in said
+    assert "TextToVideoSDPipeline" in said
+
+
+@pytest.mark.slow
+def test_demo_is_measured(capsys):
+    import demo
+
+    demo.main(["--recipe", "sprites-exact", "--rounds", "1", "--threads", "1"])
+    assert "peak_megabytes  median" in capsys.readouterr().out
