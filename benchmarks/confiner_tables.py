@@ -5,7 +5,8 @@
 
 `run` adds one JSON line per method, prompt and seed to benchmarks/results/confiner-EXPERTS.jsonl, and
 never makes a line twice, so it may be killed and started again; a changed recipe or changed weights
-are new lines. `report` writes the tables beside it as text. Prompts are captions of scenes that
+are new lines. Two processes, `--part 0/2 --threads 1` and `--part 1/2 --threads 1`, share a file and use two
+cores better than one does. `report` writes the tables beside it as text. Prompts are captions of scenes that
 training never draws. Noise is the same for all methods of a prompt and seed.
 """
 
@@ -64,18 +65,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("verb", choices=["run", "report"])
     parser.add_argument("--experts", choices=list(RECIPES), required=True)
     parser.add_argument("--budget", type=float, default=90, help="minutes, after which no new video is begun")
-    parser.add_argument("--prompts", type=int, default=48)
+    parser.add_argument("--prompts", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--only", nargs="*", metavar="ROW", help="these rows alone, for every prompt")
+    parser.add_argument("--part", default="0/1", metavar="K/N", help="the K-th (from 0) of N processes' prompts")
+    parser.add_argument("--threads", type=int, help="of torch, all cores by default")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    part, parts = map(int, args.part.split("/"))
     base = recipes.changed(recipes.load(RECIPES[args.experts]), {"video.frames": args.frames})
     known = fingerprints(base, args.experts)
     file = args.results / f"confiner-{args.experts}.jsonl"
     if args.verb == "run":
         args.results.mkdir(parents=True, exist_ok=True)
-        cells = [Cell(p, s) for s in range(args.seeds) for p in range(args.prompts)]
+        cells = [Cell(p, s) for s in range(args.seeds) for p in range(args.prompts) if p // 2 % parts == part]
         play(base, known, cells, args.only, file, args.budget * 60)
     text = report([line for line in read(file) if line["key"] == known.get(line["row"])], args.experts, args.frames)
     out = file.with_suffix(".txt")
@@ -108,9 +114,9 @@ def read(file: Path) -> list[dict[str, Any]]:
 
 def wanted(cells: Sequence[Cell], names: Sequence[str], only: Sequence[str] | None) -> Iterator[tuple[Cell, str]]:
     """What to make, in order, so that a run that ends anywhere leaves balanced tables."""
-    for at, cell in enumerate(cells):
+    for cell in cells:
         for name in names:
-            if name in only if only is not None else name in (*CORE, *REFERENCES) or at % 2 == 0:
+            if name in only if only is not None else name in (*CORE, *REFERENCES) or cell.prompt % 2 == 0:
                 yield cell, name
 
 

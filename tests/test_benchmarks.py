@@ -64,6 +64,13 @@ def test_questions_are_answered(tmp_path):
     assert by_row["confiner 4+5"]["sharpness"] > by_row["only T 4+5"]["sharpness"] + 0.1
 
 
+def test_parts_share_the_prompts_between_them(tmp_path):
+    for part in ("0/2", "1/2"):
+        tables(tmp_path, "run", "--prompts", "5", "--part", part, "--only", "renderer")
+    assert sorted(line["prompt"] for line in lines(tmp_path)) == [0, 1, 2, 3, 4]
+    assert [line["prompt"] for line in lines(tmp_path)] == [0, 1, 4, 2, 3]
+
+
 def test_a_spent_budget_makes_nothing(tmp_path, capsys):
     tables(tmp_path, "run", "--prompts", "1", "--budget", "0")
     assert "budget spent: 0 of" in capsys.readouterr().out
