@@ -18,7 +18,8 @@ from dovetail.core.sampler import Euler, last, sample
 from dovetail.core.schedules import Flow, VariancePreserving
 from dovetail.errors import PromptWarning, RecipeError
 from dovetail.experts import load_codec
-from dovetail.methods.confiner import Coordinated, SameIndex
+from dovetail.methods.bridge import SameIndex
+from dovetail.methods.confiner import Coordinated
 from dovetail.methods.only_temporal import only_temporal
 from dovetail.methods.temporal_first import TemporalFirst
 from dovetail.sprites.degrade import CONTRAST, degrade

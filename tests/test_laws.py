@@ -19,7 +19,8 @@ from dovetail.core.sampler import DPMSolver2M, Euler, State, UniPC, last, sample
 from dovetail.core.schedules import Flow, VarianceExploding, VariancePreserving
 from dovetail.core.tree import rewrite, walk
 from dovetail.core.windows import WEIGHTS, tile
-from dovetail.methods.confiner import Coordinated, SameIndex
+from dovetail.methods.bridge import SameIndex
+from dovetail.methods.confiner import Coordinated
 
 SD = VariancePreserving.betas("scaled_linear", 0.00085, 0.012)
 LINEAR = VariancePreserving.betas("linear", 1e-4, 2e-2)

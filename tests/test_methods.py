@@ -11,14 +11,15 @@ from torch import Tensor
 from dovetail.core.chain import Done, Stage, run
 from dovetail.core.combine import Framewise, Guided, Windowed
 from dovetail.core.denoiser import Denoiser, timeline
-from dovetail.core.ladders import below, even, levels
+from dovetail.core.ladders import Mask, below, even, levels
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix, split
 from dovetail.core.sampler import Euler, last, sample
 from dovetail.core.schedules import VariancePreserving
 from dovetail.methods.alternating import Alternating
 from dovetail.methods.averaged import Averaged, BySNR
-from dovetail.methods.confiner import Coordinated, Mask, SameIndex
+from dovetail.methods.bridge import SameIndex
+from dovetail.methods.confiner import Coordinated
 from dovetail.methods.fused import Fused, low
 from dovetail.methods.only_spatial import only_spatial
 from dovetail.methods.relayed import Relayed

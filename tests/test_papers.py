@@ -13,12 +13,13 @@ from torch import Tensor
 from dovetail.core.chain import Done, Seen, Stage, run
 from dovetail.core.combine import Framewise
 from dovetail.core.denoiser import Expert, Prompted, predicts_eps, timeline
-from dovetail.core.ladders import below, trailing
+from dovetail.core.ladders import Mask, below, trailing
 from dovetail.core.noise import Noise
 from dovetail.core.schedules import VariancePreserving
 from dovetail.methods.alternating import Alternating
 from dovetail.methods.averaged import Averaged, BySNR
-from dovetail.methods.confiner import Coordinated, Mask, SameIndex, SameSNR
+from dovetail.methods.bridge import SameIndex, SameSNR
+from dovetail.methods.confiner import Coordinated
 from dovetail.methods.only_temporal import only_temporal
 from dovetail.methods.relayed import Relayed
 

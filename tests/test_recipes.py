@@ -18,7 +18,8 @@ from dovetail.errors import RecipeError
 from dovetail.experts import FAMILIES
 from dovetail.methods.alternating import Alternating
 from dovetail.methods.averaged import Averaged
-from dovetail.methods.confiner import Coordinated, SameIndex, SameSNR
+from dovetail.methods.bridge import SameIndex, SameSNR
+from dovetail.methods.confiner import Coordinated
 from dovetail.methods.fused import Fused
 from dovetail.methods.relayed import Relayed
 from dovetail.methods.skipping import Skipping

@@ -85,3 +85,30 @@ def below(schedule: Schedule, timestep: int, steps: int) -> Ladder:
         raise ValueError(f"below timestep {timestep} there is room for 1..{timestep} steps, not {steps}")
     times = [round(timestep * k / steps) - 1 for k in range(steps, 0, -1)]
     return timesteps(schedule, times, unit=False)
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A yes or no for each step of a ladder, known by the level at which the step starts.
+
+    A level is found by the nearest one, so rounding cannot turn a yes into a no.
+
+    >>> mask = Mask.of(even(2), [True, False])
+    >>> mask(0.9999), mask(0.5)
+    (True, False)
+    """
+
+    levels: tuple[float, ...]
+    answers: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, ladder: Ladder, answers: Sequence[bool]) -> "Mask":
+        """Raises ValueError unless there is one answer per step."""
+        return cls(ladder.levels[:-1], tuple(answers))
+
+    def __post_init__(self) -> None:
+        if not self.levels or len(self.levels) != len(self.answers):
+            raise ValueError(f"a mask needs an answer per step: {len(self.answers)} for {len(self.levels)} steps")
+
+    def __call__(self, t: float) -> bool:
+        return self.answers[min(range(len(self.levels)), key=lambda step: abs(self.levels[step] - t))]

@@ -12,11 +12,10 @@ from typing import Any
 from torch import Tensor
 
 from dovetail.core.denoiser import Denoiser, Expert
-from dovetail.core.ladders import Ladder
+from dovetail.core.ladders import Ladder, Mask
 from dovetail.core.path import Split
 from dovetail.core.schedules import Schedule
 from dovetail.core.tree import rewrite
-from dovetail.methods.confiner import Mask
 
 
 @dataclass(frozen=True)

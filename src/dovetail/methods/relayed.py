@@ -14,7 +14,7 @@ from torch import Tensor
 from dovetail.core.denoiser import Denoiser
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix, split
-from dovetail.methods.confiner import Clock, SameSNR, eps_between
+from dovetail.methods.bridge import Clock, SameSNR, eps_between
 
 
 @dataclass(frozen=True)

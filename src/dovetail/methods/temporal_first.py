@@ -14,7 +14,7 @@ from torch import Tensor
 from dovetail.core.denoiser import Denoiser
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix
-from dovetail.methods.confiner import eps_between
+from dovetail.methods.bridge import eps_between
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,15 @@ from dovetail.core import chain, ladders
 from dovetail.core.chain import Seen, Stage
 from dovetail.core.combine import Framewise, Guided, Windowed
 from dovetail.core.denoiser import Condition, Denoiser, Expert, predicts_x0, timeline
-from dovetail.core.ladders import Ladder
+from dovetail.core.ladders import Ladder, Mask
 from dovetail.core.noise import Noise
 from dovetail.core.sampler import Ancestral, DPMSolver2M, Euler, Solver, UniPC
 from dovetail.core.schedules import Flow, Schedule, VariancePreserving
 from dovetail.errors import RecipeError
 from dovetail.methods.alternating import Alternating
 from dovetail.methods.averaged import Averaged
-from dovetail.methods.confiner import Clock, Coordinated, Mask, SameIndex, SameSNR
+from dovetail.methods.bridge import Clock, SameIndex, SameSNR
+from dovetail.methods.confiner import Coordinated
 from dovetail.methods.fused import Fused
 from dovetail.methods.relayed import Relayed
 from dovetail.methods.skipping import Skipping
