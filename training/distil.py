@@ -30,7 +30,7 @@ class Teacher:
     """The trained control expert with guidance: x0 of a path latent at noise share t."""
 
     def __init__(self, work: Path, schedule: Schedule, guidance: float, device: str) -> None:
-        trainee = Trainee.new("control", None)
+        trainee = Trainee.new("control")
         trainee.load(work / "control" / "state.pt")
         self.net = trainee.slow.eval().to(device)
         self.schedule, self.guidance = schedule, guidance
@@ -70,7 +70,7 @@ def distil(work: Path, minutes: float, count: int, guidance: float, size: int, d
     shares = [schedule.share(1000 - 1000 * i // count - 1) for i in range(count)] + [0.0]
     folder = work / f"control-{count}"
     folder.mkdir(exist_ok=True)
-    teacher, student = Teacher(work, schedule, guidance, device), Trainee.new("control", None)
+    teacher, student = Teacher(work, schedule, guidance, device), Trainee.new("control")
     if (folder / "state.pt").exists():
         student.load(folder / "state.pt")
     else:

@@ -3,6 +3,7 @@
     python training/experts.py spatial --work DIR --minutes 30
     python training/experts.py control --work DIR --minutes 60 --start spatial
     python training/experts.py control --work DIR --minutes 20 --cool      the last piece: rate falls to 0
+    python training/experts.py control --work DIR --minutes 60 --start shipped     go on from the package's weights
 
 DIR holds the VAE (vae/), the pools (pools/) and one folder per expert: state.pt to go on from, and
 log.jsonl with the error of v and of x0 per fifth of the timesteps.
@@ -18,8 +19,9 @@ from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
-from networks import SPECS, Spec, network, scheduler
+from networks import SPECS, WEIGHTS, Spec, network, scheduler
 from pool import load
+from safetensors.torch import load_file
 from text import LENGTH, text_model, tokenizer
 from torch import Tensor, nn
 
@@ -42,18 +44,18 @@ class Trainee:
     step: int = 0
 
     @classmethod
-    def new(cls, name: str, start: Path | None) -> "Trainee":
-        text = text_model(len(tokenizer()))
-        unet: UNet2DConditionModel | None = None
-        if start is not None:
-            unet = network("spatial", None)
-            known = torch.load(start / "state.pt", weights_only=True)["slow"]
-            unet.load_state_dict({k[5:]: v for k, v in known.items() if k.startswith("unet.")})
-            text.load_state_dict({k[5:]: v for k, v in known.items() if k.startswith("text.")})
-        net = nn.ModuleDict({"unet": network(name, unet), "text": text}).train()
-        slow = nn.ModuleDict({"unet": network(name, None), "text": text_model(len(tokenizer()))})
+    def new(cls, name: str) -> "Trainee":
+        net, slow = (nn.ModuleDict({"unet": network(name), "text": text_model(len(tokenizer()))}) for _ in range(2))
         slow.load_state_dict(net.state_dict())
-        return cls(net, slow, torch.optim.AdamW(net.parameters(), RATE, betas=(0.9, 0.99), weight_decay=0.01))
+        rate = torch.optim.AdamW(net.parameters(), RATE, betas=(0.9, 0.99), weight_decay=0.01)
+        return cls(net.train(), slow, rate)
+
+    def begin(self, known: dict[str, Tensor]) -> None:
+        """Take over what fits of another expert's weights: an image network's, for a video network."""
+        ours = self.net.state_dict()
+        fitting = {k: v.float() for k, v in known.items() if k in ours and ours[k].shape == v.shape}
+        self.net.load_state_dict(ours | fitting)
+        self.slow.load_state_dict(self.net.state_dict())
 
     def load(self, path: Path) -> None:
         state = torch.load(path, weights_only=True)
@@ -78,6 +80,15 @@ class Trainee:
         keep = min(EMA, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.slow.parameters()), list(self.net.parameters()), 1 - keep)
+
+
+def weights_of(name: str, start: str, work: Path) -> dict[str, Tensor]:
+    """The weights to start from: "shipped" is the package's own `name`, else an expert trained in DIR."""
+    if start != "shipped":
+        return torch.load(work / start / "state.pt", weights_only=True)["slow"]
+    parts = {"unet": "unet/diffusion_pytorch_model", "text": "text_encoder/model"}
+    files = {part: load_file(WEIGHTS / name / f"{path}.safetensors") for part, path in parts.items()}
+    return {f"{part}.{key}": value for part, file in files.items() for key, value in file.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +142,9 @@ def train(
     spec, folder = SPECS[name], work / name
     folder.mkdir(parents=True, exist_ok=True)
     fresh = not (folder / "state.pt").exists()
-    trainee = Trainee.new(name, work / start if start and fresh else None)
+    trainee = Trainee.new(name)
+    if fresh and start:
+        trainee.begin(weights_of(name, start, work))
     trainee.net.to(device)
     trainee.slow.to(device)
     if not fresh:
@@ -186,7 +199,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--size", type=int, help="examples per step (default: 64 images or 6 clips)")
-    parser.add_argument("--start", help="the expert whose weights to begin with")
+    parser.add_argument("--start", help="an expert in DIR to begin with, or: shipped")
     parser.add_argument("--cool", action="store_true", help="let the learning rate fall to 0 in this piece")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--fast", action="store_true", help="compile the network (takes minutes, then a third faster)")

@@ -8,18 +8,14 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from networks import SPECS, network, scheduler
+from networks import SPECS, WEIGHTS, network, scheduler
 from text import text_model, tokenizer
-
-import dovetail.sprites
-
-WEIGHTS = Path(dovetail.sprites.__file__).parent / "weights"
 
 
 def export(name: str, work: Path) -> None:
     """Network, text model, tokenizer and scheduler config; the VAE's config tells the latent space."""
     known = torch.load(work / name / "state.pt", weights_only=True, map_location="cpu")["slow"]
-    unet, text = network(name, None), text_model(len(tokenizer()))
+    unet, text = network(name), text_model(len(tokenizer()))
     unet.load_state_dict({k[5:]: v for k, v in known.items() if k.startswith("unet.")})
     text.load_state_dict({k[5:]: v for k, v in known.items() if k.startswith("text.")})
     folder = WEIGHTS / name

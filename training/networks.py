@@ -1,10 +1,16 @@
 """The sprite experts' networks: the real architectures, small. All speak v and share one latent space."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from diffusers import DDIMScheduler, MotionAdapter, UNet2DConditionModel, UNet3DConditionModel, UNetMotionModel
 from text import WIDTH
 from torch import nn
+
+import dovetail.sprites
+
+WEIGHTS = Path(dovetail.sprites.__file__).parent / "weights"
+"""Where the package keeps the experts that it ships."""
 
 CHANNELS, CELLS = 16, 8
 """Latent channels, and latent cells across a frame of 64 pixels."""
@@ -57,8 +63,8 @@ def spatial() -> UNet2DConditionModel:
     )
 
 
-def control(start: UNet2DConditionModel | None = None) -> UNetMotionModel:
-    """An image network with motion modules, trained whole: `start` is the spatial expert."""
+def control() -> UNetMotionModel:
+    """An image network with motion modules, trained whole."""
     adapter = MotionAdapter(
         block_out_channels=WIDTHS,
         motion_layers_per_block=1,
@@ -66,12 +72,11 @@ def control(start: UNet2DConditionModel | None = None) -> UNetMotionModel:
         motion_norm_num_groups=8,
         motion_max_seq_length=32,
     )
-    return UNetMotionModel.from_unet2d(start or spatial(), adapter)
+    return UNetMotionModel.from_unet2d(spatial(), adapter)
 
 
-def temporal(start: UNet2DConditionModel | None = None) -> UNet3DConditionModel:
-    """A video network; what it has in common with the image network is taken from `start`."""
-    made = UNet3DConditionModel(
+def temporal() -> UNet3DConditionModel:
+    return UNet3DConditionModel(
         sample_size=CELLS,
         in_channels=CHANNELS,
         out_channels=CHANNELS,
@@ -83,14 +88,7 @@ def temporal(start: UNet2DConditionModel | None = None) -> UNet3DConditionModel:
         attention_head_dim=HEADS,
         norm_num_groups=8,
     )
-    if start is not None:
-        ours = made.state_dict()
-        shared = {k: v for k, v in start.state_dict().items() if k in ours and ours[k].shape == v.shape}
-        made.load_state_dict(shared, strict=False)
-    return made
 
 
-def network(name: str, start: UNet2DConditionModel | None) -> nn.Module:
-    if name == "spatial":
-        return spatial()
-    return control(start) if name == "control" else temporal(start)
+def network(name: str) -> nn.Module:
+    return {"spatial": spatial, "control": control, "temporal": temporal}[name]()

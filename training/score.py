@@ -32,7 +32,7 @@ HELD = 1_000_000_000
 
 def expert(name: str, work: Path, quick: bool) -> Expert:
     """The trainee's slow (or quick) weights behind the Expert contract, without the loading."""
-    trainee = Trainee.new(name, None)
+    trainee = Trainee.new(name)
     trainee.load(work / name / "state.pt")
     net, words = (trainee.net if quick else trainee.slow).eval(), tokenizer()
 
