@@ -71,7 +71,7 @@ def test_generate_writes_a_video_and_says_one_line(tmp_path: Path) -> None:
     assert line.endswith(f"MB at most · {out}")
     assert not result.stderr, "quiet where stderr is no terminal"
     assert read(out).size == (384, 384)
-    manifest = json.loads((tmp_path / "new" / "clip.json").read_text())
+    manifest = json.loads((tmp_path / "new" / "clip.mp4.json").read_text())
     assert manifest == settings_of(out)
     assert manifest["recipe"]["prompt"] == "a red circle"
     assert manifest["recipe"]["video"]["seed"] == 4
@@ -89,7 +89,7 @@ def test_from_makes_the_same_frames_again(tmp_path: Path) -> None:
 def test_count_makes_seeds_and_a_sheet(tmp_path: Path) -> None:
     result = dovetail("generate", *EXACT, "--seed", 5, "--count", 2, "-o", tmp_path / "a.npz")
     assert result.exit_code == 0, result.output
-    names = ["a-5.json", "a-5.npz", "a-6.json", "a-6.npz", "a-sheet.png"]
+    names = ["a-5.npz", "a-5.npz.json", "a-6.npz", "a-6.npz.json", "a-sheet.png"]
     assert sorted(f.name for f in tmp_path.iterdir()) == names
     five, six = read(tmp_path / "a-5.npz"), read(tmp_path / "a-6.npz")
     assert (five.frames != six.frames).any()

@@ -8,11 +8,11 @@ import av
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from dovetail import video as videos
 from dovetail.errors import OutputError, RecipeError
-from dovetail.video import Video, beside, checked_output, read, settings_of, sheet
+from dovetail.video import Video, beside, checked_output, manifest_of, read, settings_of, sheet
 
 SETTINGS = {"recipe": {"prompt": 'é, "quotes" = and; \\ # signs', "video": {"fps": 8.0}, "long": "x" * 20_000}}
 
@@ -40,7 +40,7 @@ def test_files_for_looking_at_are_large_and_near(tmp_path: Path, name: str) -> N
     again = read(video.save(tmp_path / name))
     assert again.size == (384, 384)
     assert len(again.frames) == len(video.frames)
-    assert again.fps == pytest.approx(8.0, rel=0.05)  # a GIF counts in hundredths of a second
+    assert again.fps == 8.0
     near = np.abs(again.frames[:, 3::6, 3::6].astype(int) - video.frames)
     assert near.mean() < 6
     assert dict(settings_of(tmp_path / name)) == SETTINGS
@@ -48,12 +48,13 @@ def test_files_for_looking_at_are_large_and_near(tmp_path: Path, name: str) -> N
 
 def test_an_mp4_plays_in_browsers_and_carries_its_settings(tmp_path: Path) -> None:
     path = ramps().save(tmp_path / "a.mp4")
-    (tmp_path / "a.json").unlink()  # so that they must come from inside
+    manifest_of(path).unlink()  # so that they must come from inside
     assert settings_of(path) == SETTINGS
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         assert stream.codec_context.name == "h264"
         assert stream.codec_context.pix_fmt == "yuv420p"
+        assert stream.codec_context.profile == "High"
         assert stream.average_rate == 8
     data = path.read_bytes()
     assert data.index(b"moov") < data.index(b"mdat"), "the index must come first for the web"
@@ -63,18 +64,111 @@ def test_a_large_video_keeps_its_size_but_for_an_odd_line(tmp_path: Path) -> Non
     assert read(ramps(2, 385, 400).save(tmp_path / "a.mp4")).size == (386, 400)
 
 
+def test_a_narrow_video_is_enlarged_no_more_than_players_take(tmp_path: Path) -> None:
+    assert read(ramps(1, 4096, 8).save(tmp_path / "a.mp4")).size == (4096, 8)
+    assert read(ramps(1, 1000, 16).save(tmp_path / "a.webp")).size == (4000, 64)
+
+
 def test_the_manifest_stands_beside(tmp_path: Path) -> None:
     ramps().save(tmp_path / "a.mp4")
-    assert json.loads((tmp_path / "a.json").read_text()) == SETTINGS
-    assert settings_of(tmp_path / "a.json") == SETTINGS
-    assert sorted(f.name for f in tmp_path.iterdir()) == ["a.json", "a.mp4"]
+    assert json.loads((tmp_path / "a.mp4.json").read_text()) == SETTINGS
+    assert settings_of(tmp_path / "a.mp4.json") == SETTINGS
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["a.mp4", "a.mp4.json"]
+
+
+def test_files_that_differ_in_their_suffix_keep_their_own_settings(tmp_path: Path) -> None:
+    ramps(1).save(tmp_path / "a.gif")
+    Video(ramps(1).frames, 8.0, {"recipe": {"prompt": "another"}}).save(tmp_path / "a.webp")
+    assert settings_of(tmp_path / "a.gif") == SETTINGS
 
 
 def test_a_folder_of_png_is_replaced_whole(tmp_path: Path) -> None:
     ramps(5).save(tmp_path / "frames")
     ramps(2).save(tmp_path / "frames")
-    assert sorted(f.name for f in (tmp_path / "frames").iterdir()) == ["00000.png", "00001.png"]
+    assert sorted(f.name for f in (tmp_path / "frames").iterdir()) == ["00000.png", "00001.png", "dovetail.json"]
     assert np.asarray(Image.open(tmp_path / "frames" / "00001.png")).shape == (64, 64, 3)
+    assert [f.name for f in tmp_path.iterdir()] == ["frames"]
+
+
+def test_pictures_of_others_are_not_replaced(tmp_path: Path) -> None:
+    for i, names in enumerate((["00000.png", "holiday.png"], ["00000.png"], ["dovetail.json", "notes.txt"])):
+        folder = tmp_path / f"mine{i}"
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_text("keep me")
+        with pytest.raises(OutputError, match="no folder of PNG that dovetail wrote"):
+            ramps().save(folder)
+        assert sorted(f.name for f in folder.iterdir()) == names
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ramps(3).save(tmp_path / "frames")
+    whole = Path.rename
+
+    def broken(self: Path, target: Path) -> Path:
+        if self.suffix == ".part":
+            raise KeyboardInterrupt
+        return whole(self, target)
+
+    monkeypatch.setattr(Path, "rename", broken)
+    with pytest.raises(KeyboardInterrupt):
+        ramps(5).save(tmp_path / "frames")
+    assert [f.name for f in tmp_path.iterdir()] == ["frames"]
+    assert len(read(tmp_path / "frames").frames) == 3
+
+
+# --- time --------------------------------------------------------------------------------------------------------
+
+
+def still(fps: float) -> Video:
+    """Frames that repeat, which encoders join."""
+    return Video(ramps(4, fps=fps).frames[[0, 0, 0, 1, 2, 2, 3, 3, 3, 3]], fps, SETTINGS)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp"])
+@pytest.mark.parametrize("fps", [8.0, 7.3, 24.0, 30.0])
+def test_an_animation_keeps_its_frames_and_its_speed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, fps: float
+) -> None:
+    monkeypatch.setattr(videos, "SHOWN", 64)  # small files are quick
+    settings = {"recipe": {"video": {"fps": fps}}}
+    path = Video(still(fps).frames, fps, settings).save(tmp_path / name)
+    with Image.open(path) as image:
+        seconds = sum(frame.info["duration"] for frame in map(loaded, ImageSequence.Iterator(image))) / 1000
+    assert seconds == pytest.approx(10 / fps, abs=0.0051)
+    again = read(path)
+    assert (len(again.frames), again.fps) == (10, fps)
+    manifest_of(path).unlink()
+    alone = read(path)
+    assert len(alone.frames) / alone.fps == pytest.approx(seconds, rel=1e-3)
+    if fps == 8:  # where frames last unequal hundredths of a second, how many were joined is a guess
+        assert len(alone.frames) == 10
+
+
+def loaded(frame: Image.Image) -> Image.Image:
+    frame.load()  # a WebP says how long a frame lasts when it has decoded it
+    return frame
+
+
+@pytest.mark.parametrize(("name", "fps"), [("a.gif", 60.0), ("a.webp", 120.0)])
+def test_animations_that_browsers_would_slow_down_are_refused(tmp_path: Path, name: str, fps: float) -> None:
+    with pytest.raises(OutputError, match=f"{fps:g} frames per second browsers would slow it down; use .mp4"):
+        checked_output(tmp_path / name, fps)
+    assert checked_output(tmp_path / "a.mp4", fps)
+
+
+def test_a_video_that_a_telephone_filmed_sideways_is_upright(tmp_path: Path) -> None:
+    path = ramps(2, 384, 512).save(tmp_path / "a.mp4")
+    data = path.read_bytes()
+    one = (1).to_bytes(2) + bytes(2)
+    upright = one + bytes(12) + one
+    at = data.index(upright, data.index(b"tkhd"))  # a quarter turn clockwise, in the track's matrix
+    turned = bytes(4) + one + bytes(4) + (-65536).to_bytes(4, signed=True) + bytes(4)
+    path.write_bytes(data[:at] + turned + data[at + len(turned) :])
+    assert read(path).size == (512, 384)
+    assert np.abs(np.rot90(read(path).frames[0]).astype(int) - ramps(2, 384, 512).frames[0]).mean() < 6
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -107,11 +201,18 @@ def test_outputs_that_cannot_be_written_are_known_beforehand(tmp_path: Path) -> 
         "a.avi": "'.avi' is no known format; known: .mp4, .gif, .webp, .npz",
         "file/a.mp4": "Not a directory|File exists",
         "folder.mp4": "a folder has this name",
+        "": "no folder of PNG",
+        ".mp4": "it needs a name",
+        f"{'x' * 245}.mp4": "name too long",
+        f"{'x' * 300}": "name too long",
         "mine": "no folder of PNG",
         "file": "no folder of PNG",
     }.items():
         with pytest.raises(OutputError, match=why):
             checked_output(tmp_path / path)
+    for path in (".", "..", "/", "../.."):
+        with pytest.raises(OutputError, match="it needs a name"):
+            checked_output(path)
     with pytest.raises(OutputError):
         checked_output("/proc/a.mp4")
     assert checked_output(tmp_path / "new" / "deep" / "a.mp4").parent.is_dir()
@@ -122,10 +223,22 @@ def test_what_is_no_video_is_said_to_be_none(tmp_path: Path) -> None:
         read(tmp_path / "none.mp4")
     (tmp_path / "a.mp4").write_bytes(b"not a video")
     (tmp_path / "a.npz").write_bytes(b"not a video")
+    (tmp_path / "a.gif").write_bytes(b"not a video")
     (tmp_path / "empty").mkdir()
-    for name in ("a.mp4", "a.npz", "empty"):
-        with pytest.raises(OutputError, match="no video that can be read"):
+    (tmp_path / "nothing.npz").touch()
+    np.savez(tmp_path / "reals.npz", frames=np.zeros((2, 8, 8, 3)), fps=8.0, settings="{}")
+    whole = ramps().save(tmp_path / "whole.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    for name in ("a.mp4", "a.npz", "a.gif", "empty", "nothing.npz", "reals.npz", "cut.npz"):
+        with pytest.raises(OutputError, match=r"no video that can be read: \w"):
             read(tmp_path / name)
+
+
+@pytest.mark.parametrize("text", [b"{", b"[1]", b'"recipe"', b"\xff\xfe", b"{}"])
+def test_what_is_no_manifest_is_said_to_be_none(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(text)
+    with pytest.raises(OutputError, match=r"a\.json carries no settings"):
+        settings_of(tmp_path / "a.json")
 
 
 def test_a_video_of_other_programs_has_no_settings(tmp_path: Path) -> None:

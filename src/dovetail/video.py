@@ -3,19 +3,24 @@
 What a file is follows from its name: .mp4 (H.264, plays in any browser), .gif and .webp (animated),
 .npz (lossless), and a folder of PNG for a name without suffix. The first three are shown larger,
 in whole multiples, when the video is smaller than a screen shows well; the others keep the pixels.
+
+What made a video stands in its manifest: OUT.mp4.json beside OUT.mp4, dovetail.json inside a folder;
+an .mp4 and an .npz carry it inside as well. A file that is there already is replaced, whole; so is a
+folder of PNG, but only one that dovetail wrote.
 """
 
 import base64
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
-from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +40,12 @@ SUFFIXES = (".mp4", ".gif", ".webp", ".npz", "")
 
 SHOWN = 384
 """Files for looking at are at least this many pixels along their shorter side."""
+
+WIDEST = 4096
+"""But nothing is enlarged beyond this many along the longer one, which is what players take."""
+
+FASTEST = {".gif": 50, ".webp": 90}
+"""Frames per second. Browsers show frames that last 10 ms or less for 100 ms."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,15 +91,20 @@ class Video:
         return Video.of(pixels[None], self.fps, self.settings)
 
     def save(self, path: str | Path) -> Path:
-        """Write the video, and a manifest OUT.json beside it; both appear whole or not at all.
+        """Write the video and its manifest; both appear whole or not at all.
 
         Raises OutputError for a name that says no known format, or a place that cannot be written.
         """
-        target = checked_output(path)
-        with _whole(target) as part:
-            {".mp4": _mp4, ".gif": _gif, ".webp": _webp, ".npz": _npz, "": _pngs}[target.suffix](self, part)
-        with _whole(manifest_of(target)) as part:
-            part.write_text(json.dumps(dict(self.settings), indent=2) + "\n", encoding="utf-8")
+        target = checked_output(path, self.fps)
+        if not target.suffix:
+            with _whole(target) as part:
+                _pngs(self, part)
+            return target
+        writer = {".mp4": _mp4, ".gif": _gif, ".webp": _webp, ".npz": _npz}[target.suffix]
+        # The manifest is ready before the video takes its name, so that none is seen with an older one.
+        with _whole(target) as part, _whole(manifest_of(target)) as manifest:
+            writer(self, part)
+            _manifest(self, manifest)
         return target
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
@@ -103,37 +119,50 @@ class Video:
 
 def read(path: str | Path) -> Video:
     """A video from any file that `Video.save` writes, or any mp4. Raises OutputError if there is none."""
-    source = Path(path)
-    if not source.exists():
-        raise OutputError(f"no video at {source}")
+    source = _existing(path)
     readers = {".npz": _read_npz, ".gif": _read_image, ".webp": _read_image, "": _read_pngs}
     try:
-        frames, fps, settings = readers.get("" if source.is_dir() else source.suffix.lower(), _read_av)(source)
-    except (OSError, ValueError, KeyError) as error:
-        raise OutputError(f"{source} is no video that can be read: {error}") from None
-    return Video(frames, fps, settings or _beside(source))
+        return Video(*readers.get("" if source.is_dir() else source.suffix.lower(), _read_av)(source))
+    except Exception as error:  # on a broken file, each decoder raises errors of its own kinds
+        raise OutputError(f"{source} is no video that can be read: {_reason(error)}") from None
 
 
 def settings_of(path: str | Path) -> dict[str, Any]:
     """The settings inside a file, or in the manifest beside it. Raises OutputError if there are none."""
-    source = Path(path)
-    if not source.exists():
-        raise OutputError(f"no video at {source}")
-    settings = json.loads(source.read_text()) if source.suffix == ".json" else dict(read(source).settings)
+    source = _existing(path)
+    settings = _settings(_text(source)) if source.suffix == ".json" else dict(read(source).settings)
     if not settings:
-        raise OutputError(f"{source} carries no settings of dovetail, and no {manifest_of(source).name} is beside it")
-    return dict(settings)
+        raise OutputError(f"{source} carries no settings of dovetail, and there is no {manifest_of(source)}")
+    return settings
 
 
-def sheet(rows: Sequence[Video], columns: int = 8) -> Frames:
-    """A contact sheet "h w c": one row per video, frames evenly apart. The videos are of one size."""
-    cells = []
-    for video in rows:
-        count = min(columns, len(video.frames))
-        picked = [round(i * (len(video.frames) - 1) / max(count - 1, 1)) for i in range(count)]
-        cells.append(np.concatenate([np.pad(video.frames[i], ((1, 1), (1, 1), (0, 0))) for i in picked], axis=1))
-    width = max(row.shape[1] for row in cells)
-    return np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in cells])
+def _existing(path: str | Path) -> Path:
+    if not Path(path).exists():
+        raise OutputError(f"no video at {path}")
+    return Path(path)
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, without its number and class."""
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+
+
+def sheet(videos: Iterable[Video], columns: int = 8) -> Frames:
+    """A contact sheet "h w c": one row per video, frames evenly apart."""
+    return stacked([strip(video, columns) for video in videos])
+
+
+def strip(video: Video, columns: int = 8) -> Frames:
+    """A picture "h w c" of so many frames side by side, evenly apart."""
+    count = min(columns, len(video.frames))
+    picked = [round(i * (len(video.frames) - 1) / max(count - 1, 1)) for i in range(count)]
+    return np.concatenate([np.pad(video.frames[i], ((1, 1), (1, 1), (0, 0))) for i in picked], axis=1)
+
+
+def stacked(strips: Sequence[Frames]) -> Frames:
+    """Strips below each other, in one picture."""
+    width = max(strip.shape[1] for strip in strips)
+    return np.concatenate([np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0))) for strip in strips])
 
 
 def save_image(image: Frames, path: Path) -> Path:
@@ -163,7 +192,8 @@ def beside(left: Video, right: Video) -> Video:
             )
     panes = [_held(_larger(video.frames, height // video.size[0]), length) for video in (left, right)]
     gap = np.zeros((length, height, max(2, height // 32), 3), np.uint8)
-    return Video(np.concatenate([panes[0], gap, panes[1]], axis=2), left.fps)
+    settings = {"beside": [dict(left.settings), dict(right.settings)]}
+    return Video(np.concatenate([panes[0], gap, panes[1]], axis=2), left.fps, settings)
 
 
 def _held(frames: Frames, length: int) -> Frames:
@@ -173,53 +203,95 @@ def _held(frames: Frames, length: int) -> Frames:
 # --- where to write ----------------------------------------------------------------------------------------------
 
 
+INSIDE = "dovetail.json"
+"""The manifest's name in a folder of PNG; that it is there says that the folder is ours to replace."""
+
+
 def manifest_of(path: str | Path) -> Path:
-    """The manifest beside a video: OUT.json."""
-    return Path(path).with_suffix(".json")
+    """Where a video's manifest is: OUT.mp4.json beside OUT.mp4, dovetail.json inside a folder."""
+    target = Path(path)
+    inside = target.is_dir() or not target.suffix
+    return target / INSIDE if inside else target.with_name(f"{target.name}.json")
 
 
-def checked_output(path: str | Path) -> Path:
+def checked_output(path: str | Path, fps: float = 1.0, inputs: Iterable[str | Path] = ()) -> Path:
     """The path, made sure to be writable: call it before work starts. Makes missing folders.
 
-    Raises OutputError.
+    inputs: what the work reads, and so must not replace. Raises OutputError.
     """
     target = Path(path)
-    if target.suffix not in SUFFIXES:
-        known = ", ".join(suffix for suffix in SUFFIXES if suffix)
-        raise OutputError(
-            f"cannot write {target}: '{target.suffix}' is no known format; known: {known}, or a folder for PNG"
-        )
-    if target.suffix and target.is_dir():
-        raise OutputError(f"cannot write {target}: a folder has this name")
-    if (
-        not target.suffix
-        and target.exists()
-        and (not target.is_dir() or any(f.suffix != ".png" for f in target.iterdir()))
-    ):
-        raise OutputError(f"cannot write {target}: it exists and is no folder of PNG")
     try:
+        _refuse(target, fps, inputs)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent):
-            pass
+        probe = _part(manifest_of(target) if target.suffix else target)  # the longest name that writing needs
+        probe.touch()
+        probe.unlink()
+    except OutputError:
+        raise
     except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from None
+        raise OutputError(f"cannot write {target}: {_reason(error)}") from None
     return target
+
+
+def _refuse(target: Path, fps: float, inputs: Iterable[str | Path]) -> None:
+    """Raise OutputError for a name or a place that a video must not be written to."""
+    known = ", ".join(suffix for suffix in SUFFIXES if suffix)
+    reasons = {
+        "it needs a name": target.name in ("", "..", *SUFFIXES),
+        f"'{target.suffix}' is no known format; known: {known}, or a folder for PNG": target.suffix not in SUFFIXES,
+        "a folder has this name": bool(target.suffix) and target.is_dir(),
+        "it exists and is no folder of PNG that dovetail wrote": not (target.suffix or _ours(target)),
+        "it is what this run reads; choose another name": target.exists()
+        and any(Path(given).exists() and target.samefile(given) for given in inputs),
+        f"at {fps:g} frames per second browsers would slow it down; use .mp4": fps > FASTEST.get(target.suffix, fps),
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise OutputError(f"cannot write {target}: {reason}")
+
+
+def _ours(folder: Path) -> bool:
+    """Whether a folder may be replaced: it is new, or empty, or all in it was written by `_pngs`."""
+    if not folder.exists():
+        return True
+    if not folder.is_dir():
+        return False
+    names = {file.name for file in folder.iterdir()}
+    return not names or (INSIDE in names and all(re.fullmatch(r"\d{5,}\.png", name) for name in names - {INSIDE}))
+
+
+def _part(target: Path) -> Path:
+    """The name under which a file is written until it is whole."""
+    return target.with_name(f".{target.name}.{os.getpid()}.part")
 
 
 @contextmanager
 def _whole(target: Path) -> Iterator[Path]:
     """A name to write to, in the same folder; what stands there takes its final name at the end."""
-    part = target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
+    part = _part(target)
     try:
         yield part
-        if part.is_dir() and target.is_dir():
-            shutil.rmtree(target)
-        part.replace(target)
+        _take_place(part, target)
     except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from None
+        raise OutputError(f"cannot write {target}: {_reason(error)}") from None
     finally:
         with suppress(FileNotFoundError):
             shutil.rmtree(part) if part.is_dir() else part.unlink()
+
+
+def _take_place(part: Path, target: Path) -> None:
+    if not target.is_dir():
+        part.replace(target)
+        return
+    # A folder cannot be replaced in one move: the old one steps aside, so that none is ever seen half.
+    aside = part.with_suffix(".old")
+    target.rename(aside)
+    try:
+        part.rename(target)
+    except BaseException:
+        aside.rename(target)
+        raise
+    shutil.rmtree(aside)
 
 
 # --- formats -----------------------------------------------------------------------------------------------------
@@ -231,7 +303,8 @@ def _larger(frames: Frames, factor: int) -> Frames:
 
 def _shown(video: Video) -> Frames:
     """The frames as large as a screen shows well; H.264 wants even sides, so an odd one gains a line."""
-    frames = _larger(video.frames, max(1, math.ceil(SHOWN / min(video.size))))
+    factor = min(math.ceil(SHOWN / min(video.size)), WIDEST // max(video.size))
+    frames = _larger(video.frames, max(1, factor))
     return np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
 
 
@@ -256,16 +329,22 @@ def _images(frames: Frames) -> list[Any]:
     return [Image.fromarray(frame) for frame in frames]
 
 
+def _durations(video: Video, unit: int) -> list[int]:
+    """Milliseconds of each frame in whole units, rounded so that the clip as a whole keeps its speed."""
+    ends = [round(i * 1000 / video.fps / unit) * unit for i in range(len(video.frames) + 1)]
+    return [end - start for start, end in pairwise(ends)]
+
+
 def _gif(video: Video, path: Path) -> None:
     first, *rest = _images(_shown(video))
-    first.save(path, format="GIF", save_all=True, append_images=rest, duration=1000 / video.fps, loop=0, disposal=2)
+    times = _durations(video, 10)
+    first.save(path, format="GIF", save_all=True, append_images=rest, duration=times, loop=0, disposal=2)
 
 
 def _webp(video: Video, path: Path) -> None:
     first, *rest = _images(_shown(video))
-    first.save(
-        path, format="WEBP", save_all=True, append_images=rest, duration=round(1000 / video.fps), loop=0, lossless=True
-    )
+    times = _durations(video, 1)
+    first.save(path, format="WEBP", save_all=True, append_images=rest, duration=times, loop=0, lossless=True)
 
 
 def _npz(video: Video, path: Path) -> None:
@@ -277,6 +356,11 @@ def _pngs(video: Video, path: Path) -> None:
     path.mkdir()
     for i, image in enumerate(_images(video.frames)):
         image.save(path / f"{i:05d}.png")
+    _manifest(video, path / INSIDE)
+
+
+def _manifest(video: Video, path: Path) -> None:
+    path.write_text(json.dumps(dict(video.settings), indent=2) + "\n", encoding="utf-8")
 
 
 Read = tuple[Frames, float, dict[str, Any]]
@@ -289,31 +373,47 @@ def _read_av(path: Path) -> Read:
         if not container.streams.video:
             raise ValueError("it has no picture")
         stream = container.streams.video[0]
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
-        return np.stack(frames), float(stream.average_rate or 24), _settings(container.metadata.get("comment", ""))
+        frames = [_upright(frame) for frame in container.decode(stream)]
+        if not frames:
+            raise ValueError("it has no frames")
+        settings = _settings(container.metadata.get("comment", ""))
+        return np.stack(frames), float(stream.average_rate or 24), settings or _beside(path)
 
 
-def _settings(comment: str) -> dict[str, Any]:
-    """The settings in a comment; other programs write comments too, and those say nothing to us."""
+def _upright(frame: Any) -> Frames:
+    """A frame as players show it: telephones film sideways and note the turn."""
+    turned: Frames = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+    return turned
+
+
+def _settings(text: str) -> dict[str, Any]:
+    """The settings in a comment or a manifest; those of other programs say nothing to us."""
     try:
-        found = json.loads(comment)
-    except json.JSONDecodeError:
+        found = json.loads(text)
+    except ValueError:
         return {}
     return found if isinstance(found, dict) and "recipe" in found else {}
 
 
 def _read_npz(path: Path) -> Read:
-    with np.load(path, allow_pickle=False) as file:
-        return file["frames"], float(file["fps"]), json.loads(str(file["settings"]))
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        return file["frames"], float(file["fps"]), _settings(str(file["settings"])) or _beside(path)
 
 
 def _read_image(path: Path) -> Read:
     from PIL import Image, ImageSequence
 
+    settings, frames, times = _beside(path), [], []
     with Image.open(path) as image:
-        frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
-        duration = float(image.info.get("duration", 125)) or 125.0
-    return np.stack(frames), 1000 / duration, {}
+        for frame in ImageSequence.Iterator(image):
+            frames.append(np.asarray(frame.convert("RGB")))
+            times.append(float(image.info.get("duration", 0)))
+    known = _fps(settings) if settings else None
+    # Encoders join equal frames into one that lasts longer, so a frame stands for as many as its time holds.
+    unit = 1000 / known if known else min(filter(None, times), default=125.0)
+    counts = [max(1, round(time / unit)) for time in times]
+    fps = known or 1000 * sum(counts) / sum(time or unit for time in times)
+    return np.repeat(np.stack(frames), counts, axis=0), fps, settings
 
 
 def _read_pngs(path: Path) -> Read:
@@ -322,11 +422,23 @@ def _read_pngs(path: Path) -> Read:
     files = sorted(path.glob("*.png"))
     if not files:
         raise ValueError("no PNG in it")
-    frames = np.stack([np.asarray(Image.open(BytesIO(file.read_bytes())).convert("RGB")) for file in files])
-    recipe = _beside(path).get("recipe", {})
-    return frames, float(recipe.get("video", {}).get("fps", 8.0)), {}
+    frames = []
+    for file in files:
+        with Image.open(file) as image:
+            frames.append(np.asarray(image.convert("RGB")))
+    settings = _beside(path)
+    return np.stack(frames), _fps(settings), settings
+
+
+def _fps(settings: Mapping[str, Any]) -> float:
+    """Frames per second by the settings; 8 where they say nothing."""
+    return float(settings.get("recipe", {}).get("video", {}).get("fps", 8.0))
 
 
 def _beside(path: Path) -> dict[str, Any]:
     manifest = manifest_of(path)
-    return _settings(manifest.read_text()) if manifest.is_file() else {}
+    return _settings(_text(manifest)) if manifest.is_file() else {}
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
