@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dovetail.core.blur import blurred
 from dovetail.core.chain import Done, Stage, run
 from dovetail.core.combine import Framewise, Guided, Windowed
 from dovetail.core.denoiser import Denoiser, timeline
@@ -20,7 +21,7 @@ from dovetail.methods.alternating import Alternating
 from dovetail.methods.averaged import Averaged, BySNR
 from dovetail.methods.bridge import SameIndex
 from dovetail.methods.confiner import Coordinated
-from dovetail.methods.fused import Fused, low
+from dovetail.methods.fused import Fused
 from dovetail.methods.only_spatial import only_spatial
 from dovetail.methods.relayed import Relayed
 from dovetail.methods.skipping import Skipping
@@ -131,8 +132,7 @@ def test_without_noise_nothing_changes(name: str, t: float) -> None:
 
 
 @method
-def test_splits_agree_with_the_latent_they_leave(build: Callable[..., Denoiser]) -> None:
-    """x0 and eps are finite and of x's shape, and the same call gives the same answer."""
+def test_answers_are_finite_of_the_latents_shape_and_repeat(build: Callable[..., Denoiser]) -> None:
     x, t = latent(2), LADDER.levels[0]
     denoise = build(Framewise(SPATIAL), TEMPORAL)
     once, twice = denoise(x, t, FRAMES.expand(2, -1)), denoise(x, t, FRAMES.expand(2, -1))
@@ -268,7 +268,15 @@ def test_fused_takes_detail_from_one_expert_and_structure_from_the_other() -> No
     fused = Fused(lambda x, t, f: split(x, detail - 0.5, t), lambda x, t, f: split(x, flat - detail, t), 1.5)
     inner = fused(x, 0.3, FRAMES).x0[..., 5:-5, 5:-5]
     torch.testing.assert_close(inner, (flat + detail)[..., 5:-5, 5:-5], atol=1e-3, rtol=0)
-    torch.testing.assert_close(low(flat, 2.0), flat)
+
+
+def test_a_blur_is_the_convolution_with_repeated_borders() -> None:
+    frames, reach = torch.rand(2, 3, 4, 9, 14), torch.arange(-4, 5)
+    kernel = torch.exp(-(reach**2) / (2 * 1.2**2))
+    kernel = kernel / kernel.sum()
+    padded = torch.nn.functional.pad(frames.flatten(0, 2)[:, None], (4, 4, 4, 4), mode="replicate")
+    expected = torch.nn.functional.conv2d(padded, (kernel[:, None] * kernel)[None, None])
+    torch.testing.assert_close(blurred(frames, 1.2), expected[:, 0].reshape(frames.shape), atol=1e-6, rtol=0)
 
 
 def test_skipping_looks_again_only_where_experts_disagree() -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dovetail.core.denoiser import Denoiser, Prompted
 from dovetail.core.path import Split
-from dovetail.core.windows import WEIGHTS, tile
+from dovetail.core.windows import WEIGHTS, gather, scatter, tile
 
 
 @dataclass(frozen=True)
@@ -82,15 +82,6 @@ class Windowed:
         windows = tile(x.shape[2], self.size, self.stride)
         if len(windows) == 1:
             return self.video(x, t, frames)
-        rows = torch.cat([x[:, :, window] for window in windows])
-        seen = self.video(rows, t, torch.cat([frames[:, window] for window in windows]))
-        weight = WEIGHTS[self.weights](self.size).to(x)[:, None, None]
-
-        def scatter(parts: Tensor) -> Tensor:
-            total, mass = torch.zeros_like(x), x.new_zeros(x.shape[2], 1, 1)
-            for window, part in zip(windows, torch.split(parts, len(x)), strict=True):
-                total[:, :, window] += weight * part
-                mass[window] += weight
-            return total / mass
-
-        return seen.map(scatter)
+        rows, shown = gather(x, frames, windows)
+        weight = WEIGHTS[self.weights](self.size)
+        return self.video(rows, t, shown).map(lambda z: scatter(z, windows, weight, x.shape[2]))

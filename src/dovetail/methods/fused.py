@@ -7,21 +7,21 @@ Coarse structure, and with it the motion, is the temporal expert's, fine detail 
 noise is added, and the two calls do not wait for each other.
 """
 
-import math
 from dataclasses import dataclass
 
-import torch
-from einops import rearrange
 from torch import Tensor
-from torch.nn.functional import conv2d, pad
 
+from dovetail.core.blur import blurred
 from dovetail.core.denoiser import Denoiser
 from dovetail.core.path import Split, split
 
 
 @dataclass(frozen=True)
 class Fused:
-    """Denoiser of a spatial and a temporal denoiser, one call of each. blur: of `low`, in latent pixels."""
+    """Denoiser of a spatial and a temporal denoiser, one call of each.
+
+    blur: the standard deviation of `low`, in latent pixels, more than 0.
+    """
 
     spatial: Denoiser
     temporal: Denoiser
@@ -30,14 +30,4 @@ class Fused:
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
         a = self.spatial(x, t, frames).x0
         b = self.temporal(x, t, frames).x0
-        return split(x, a + low(b - a, self.blur), t)
-
-
-def low(video: Tensor, blur: float) -> Tensor:
-    """Every frame of "b c f h w", blurred by a Gaussian of this standard deviation; borders are repeated."""
-    reach = math.ceil(3 * blur)
-    kernel = torch.exp(-((torch.arange(-reach, reach + 1) / blur) ** 2) / 2)
-    kernel = (kernel / kernel.sum()).to(video)
-    maps = pad(rearrange(video, "b c f h w -> (b c f) 1 h w"), (reach,) * 4, mode="replicate")
-    maps = conv2d(conv2d(maps, kernel[None, None, None, :]), kernel[None, None, :, None])
-    return rearrange(maps, "(b c f) 1 h w -> b c f h w", b=video.shape[0], c=video.shape[1])
+        return split(x, a + blurred(b - a, self.blur), t)
