@@ -85,6 +85,15 @@ def test_a_chain_pulls():
     ]
 
 
+def test_what_has_not_been_made_takes_no_memory():
+    """A video of tens of terabytes is begun as any other, window by window."""
+    stages = [Stage("a", Gaussian(), even(1), window=2), Stage("b", Gaussian(), even(1), window=1)]
+    events = run(stages, NOISE, timeline(10**7), (4, 512, 512))
+    done = next(event for event in events if isinstance(event, Done))
+    assert done.frames.tolist() == [[0]]
+    assert done.video.shape == (1, 4, 1, 512, 512)
+
+
 def test_events_name_stage_frames_and_level():
     seen = [event for event in run([DRAFT, REFINE], NOISE, FRAMES, SHAPE) if isinstance(event, Seen)]
     assert [(event.stage.name, event.state.t) for event in seen] == [

@@ -61,7 +61,8 @@ def run(
     which the first stage adds noise; without it the first stage starts from pure noise. Tensors
     live where `video` does, or else on the CPU in float32; adapters move what they need.
     """
-    empty = torch.zeros(len(frames), shape[0], frames.shape[1], *shape[1:]) if video is None else video
+    # Without a video only its shape is asked for: one zero, seen as many.
+    empty = torch.zeros(()).expand(len(frames), shape[0], frames.shape[1], *shape[1:]) if video is None else video
     events: Iterator[Event] = iter([Done(frames, empty)])
     for i, stage in enumerate(stages):
         events = _through(stage, noise.of(stage.name), _pieces(events, stage.window), fresh=video is None and i == 0)
@@ -83,18 +84,21 @@ def _through(stage: Stage, noise: Noise, source: Iterator[Event], fresh: bool) -
 
 def _pieces(source: Iterator[Event], window: int | None) -> Iterator[Event]:
     """The same video, cut into pieces of `window` frames; the last one may be shorter."""
-    rest: Done | None = None
+    waiting: list[Done] = []
     for event in source:
         if isinstance(event, Seen):
             yield event
             continue
-        rest = event if rest is None else _joined(rest, event)
-        while window is not None and rest.frames.shape[1] >= window:
-            yield Done(rest.frames[:, :window], rest.video[:, :, :window])
-            rest = Done(rest.frames[:, window:], rest.video[:, :, window:])
-    if rest is not None and rest.frames.shape[1]:
+        waiting.append(event)
+        while window is not None and sum(piece.frames.shape[1] for piece in waiting) >= window:
+            whole = _joined(waiting)
+            yield Done(whole.frames[:, :window], whole.video[:, :, :window])
+            waiting = [Done(whole.frames[:, window:], whole.video[:, :, window:])]
+    if waiting and (rest := _joined(waiting)).frames.shape[1]:
         yield rest
 
 
-def _joined(one: Done, two: Done) -> Done:
-    return Done(torch.cat([one.frames, two.frames], 1), torch.cat([one.video, two.video], 2))
+def _joined(pieces: Sequence[Done]) -> Done:
+    if len(pieces) == 1:
+        return pieces[0]
+    return Done(torch.cat([piece.frames for piece in pieces], 1), torch.cat([piece.video for piece in pieces], 2))

@@ -12,7 +12,11 @@ from dovetail.core.schedules import Schedule
 
 
 class Denoiser(Protocol):
-    """x: path latent "b c f h w"; t: share of noise in (0, 1]; frames: global frame indices "b f"."""
+    """x: path latent "b c f h w"; t: share of noise in (0, 1]; frames: global frame indices "b f".
+
+    frames are integers and stay on the CPU, wherever x is: noise and prompts read them there, so that no
+    step has to wait for a device.
+    """
 
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split: ...
 
@@ -122,7 +126,7 @@ class Prompted:
         """The condition of each row."""
         if len(self.prompt.keys) == 1:
             return (self.prompt.keys[0][1],) * len(frames)
-        return tuple(self.prompt.at(row) for row in frames)
+        return tuple(self.prompt.at(row) for row in frames.cpu())
 
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
         return self.expert.see(x, t, self.conditions(frames), frames)

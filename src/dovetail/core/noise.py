@@ -33,6 +33,9 @@ class Noise:
 
         Drawn on the CPU in float32, then cast to x. A frame that stands in several rows gets the
         same noise in each.
+
+        torch's CPU generator takes 32 bits of an address' hash: among a million of them about a hundred
+        pairs share their noise.
         """
         shape = (x.shape[1], *x.shape[3:])
         drawn = {frame: self._draw(shape, (*key, frame)) for frame in set(frames.flatten().tolist())}
