@@ -15,7 +15,7 @@ from dovetail.core.denoiser import Denoiser, timeline
 from dovetail.core.ladders import Mask, below, even, levels
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix, split
-from dovetail.core.sampler import Euler, last, sample
+from dovetail.core.sampler import DPMSolver2M, Euler, Solver, UniPC, last, sample
 from dovetail.core.schedules import VariancePreserving
 from dovetail.methods.alternating import Alternating
 from dovetail.methods.averaged import Averaged, BySNR
@@ -170,6 +170,18 @@ def test_rows_do_not_know_each_other(build: Callable[..., Denoiser]) -> None:
     both = denoise(x, t, frames)
     for i in range(2):
         close(both.map(lambda z, i=i: z[i : i + 1]), denoise(x[i : i + 1], t, frames[i : i + 1]))
+
+
+@pytest.mark.parametrize("solver", [Euler(), DPMSolver2M(), UniPC()], ids=repr)
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "skipping"])
+def test_no_step_waits_for_the_device(name: str, solver: Solver) -> None:
+    """On a device of which nothing can be read (meta), with frames on the CPU. Skipping has to read where experts
+    disagree."""
+    x = latent().to("meta")
+    denoise = Windowed(METHODS[name](Framewise(SPATIAL), Windowed(TEMPORAL, 5, 3, "sine")), 8, 4)
+    assert last(sample(denoise, x, FRAMES, LADDER.levels, solver)).seen.x0.is_meta
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        METHODS["skipping"](SPATIAL, TEMPORAL)(x, 0.5, FRAMES)
 
 
 @method

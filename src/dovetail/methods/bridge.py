@@ -41,6 +41,12 @@ class SameSNR:
 Clock = SameIndex | SameSNR
 
 
-def eps_between(x: Tensor, t: float, frames: Tensor, way: str, noise: Noise, fresh: bool) -> Tensor:
-    """The noise, shaped like x, through which an estimate at t is shown on its way "there" or "back"."""
-    return noise.like(x, frames, way, t) if fresh else noise.like(x, frames, "start")
+def eps_between(x: Tensor, t: float, frames: Tensor, noise: Noise, fresh: bool) -> tuple[Tensor, Tensor]:
+    """The noise, shaped like x, through which estimates at t are shown: on the way there, and on the way back.
+
+    fresh: drawn for this level and way; else the noise of the hand-over, both ways.
+    """
+    if fresh:
+        return noise.like(x, frames, "there", t), noise.like(x, frames, "back", t)
+    start = noise.like(x, frames, "start")
+    return start, start

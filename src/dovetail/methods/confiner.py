@@ -41,8 +41,7 @@ class Coordinated:
         if self.steps is not None and not self.steps(t):
             return self.spatial(x, t, frames)
         there = self.clock(t)
+        eps_there, eps_back = eps_between(x, t, frames, self.noise, self.fresh)
         a = self.spatial(x, t, frames).x0
-        eps_there = eps_between(x, t, frames, "there", self.noise, self.fresh)
         b = self.temporal(mix(a, eps_there, there), there, frames).x0
-        eps_back = eps_between(x, t, frames, "back", self.noise, self.fresh)
         return self.spatial(mix(b, eps_back, t), t, frames)

@@ -33,7 +33,7 @@ class Relayed:
 
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
         there = self.clock(t)
+        eps_there, eps_back = eps_between(x, t, frames, self.noise, self.fresh)
         a = self.spatial(x, t, frames).x0
-        eps_there = eps_between(x, t, frames, "there", self.noise, self.fresh)
         b = self.temporal(mix(a, eps_there, there), there, frames).x0
-        return split(x, b, t) if self.derived else Split(b, eps_between(x, t, frames, "back", self.noise, self.fresh))
+        return split(x, b, t) if self.derived else Split(b, eps_back)

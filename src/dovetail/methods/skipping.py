@@ -33,13 +33,12 @@ class Skipping:
 
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
         there = self.clock(t)
+        eps_there, eps_back = eps_between(x, t, frames, self.noise, self.fresh)
         a = self.spatial(x, t, frames).x0
-        eps_there = eps_between(x, t, frames, "there", self.noise, self.fresh)
         b = self.temporal(mix(a, eps_there, there), there, frames).x0
         seen = split(x, b, t)
         apart = ((a - b).flatten(1).norm(dim=1) >= self.tau * a.flatten(1).norm(dim=1)).nonzero()[:, 0]
         if len(apart):
-            eps_back = eps_between(x, t, frames, "back", self.noise, self.fresh)
             again = self.spatial(mix(b, eps_back, t)[apart], t, frames[apart.to(frames.device)])
             seen = Split(seen.x0.index_copy(0, apart, again.x0), seen.eps.index_copy(0, apart, again.eps))
         return seen

@@ -28,4 +28,5 @@ class TemporalFirst:
 
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
         b = self.temporal(x, t, frames).x0
-        return self.spatial(mix(b, eps_between(x, t, frames, "back", self.noise, self.fresh), t), t, frames)
+        _, eps_back = eps_between(x, t, frames, self.noise, self.fresh)
+        return self.spatial(mix(b, eps_back, t), t, frames)
