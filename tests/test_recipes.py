@@ -136,12 +136,12 @@ def test_values_are_yaml_and_may_contain_equals_signs() -> None:
         ("chain.0.denoise={framwise: spatial}", "chain.structure.denoise.framwise: unknown method", "'framewise'"),
         ("chain.0.denoise=controll", "chain.structure.denoise.expert: no expert", "did you mean 'control'?"),
         ("chain.1.ladder.below.of=spacial", "chain.refine.ladder.below.of: no expert", "did you mean 'spatial'?"),
-        ("video.frames=many", "video.frames: 'many' (text) came", "a valid integer"),
+        ("video.frames=many", "video.frames: 'many' (text) came", "a whole number"),
         ("video.frames=0", "video.frames: 0 (a number) came", "greater than or equal to 1"),
-        ("video.frames=true", "video.frames: true or false came", "a valid integer"),
+        ("video.frames=true", "video.frames: true or false came", "a whole number"),
         ("video.seed=-1", "video.seed: -1 (a number) came", "greater than or equal to 0"),
         ("video.height=1000000", "video.height: 1000000 (a number) came", "less than or equal to 4096"),
-        ("chain.0.ladder.trailing.steps=[1]", "chain.structure.ladder.trailing.steps: a list came", "integer"),
+        ("chain.0.ladder.trailing.steps=[1]", "chain.structure.ladder.trailing.steps: a list came", "a whole number"),
         ("chain.0.denoise.guidance=x", "chain.structure.denoise.guidance: 'x' (text) came", "a valid number"),
         ("chain.0.denoise={framewise: {expert: spatial, guidance: -1}}", "denoise.framewise.guidance: -1", "0"),
         ("chain.0.ladder={levels: [0.5, 0.7]}", "chain.structure.ladder.levels: levels fall", "[0, 1]"),
@@ -150,12 +150,38 @@ def test_values_are_yaml_and_may_contain_equals_signs() -> None:
         ("chain.0.denoise={windowed: {of: control, size: 4, stride: 5}}", "denoise.windowed: stride 5", "4 or less"),
         ("chain.1.denoise.averaged={}", "chain.refine.denoise: 2 words", "one word"),
         ("codec={}", "codec.weights", "missing"),
+        ("chain=[]", "chain: a list came", "one or more"),
+        ("video=3", "video: 3 (a number) came", "a mapping"),
+        ("prompt=2024-01-01", "prompt: 2024-01-01 (a date) came", "text"),
+        ("prompt=2024-99-99", "prompt: the value is no YAML", "month"),
+        ("video.seed=" + "9" * 5000, "video.seed: the value is no YAML", "limit"),
+        ("video={frames: 3, frames: 4}", "video: the value is no YAML", "'frames' stands twice"),
+        ("video.fps=1e1", "video.fps: '1e1' (text", "with a dot: 1.0e-3"),
+        ("video.fps=0.01", "video.fps: 0.01 (a number) came", "greater than or equal to 0.1"),
+        ("video.fps=.inf", "video.fps", "finite"),
+        ("chain.0.ladder={levels: [0.9, .nan]}", "chain.structure.ladder.levels.1: nan", "finite"),
+        ("chain.0.ladder={shifted: {steps: 3, shift: .inf}}", "chain.structure.ladder.shifted.shift: inf", "finite"),
+        ("chain.0.stage=", "chain.0.stage", "text"),
+        ("chain.0.stage=''", "chain.0.stage: a name", "letters"),
+        ("chain.0.stage=first.half", "chain.first.half.stage: a name", "dots part the keys"),
+        ("chain.-1.solver=unipc", "chain.-1: nothing is called '-1'", "refine, structure"),
+        ("experts={sd1.5: {family: exact, kind: spatial}}", "experts.sd1.5: a name", "dots part the keys"),
     ],
 )
 def test_an_error_says_where_what_came_and_what_fits(change: str, path: str, hint: str) -> None:
     message = refused(change)
     assert path in message
     assert hint in message
+
+
+def test_a_list_is_not_called_short_for_what_does_not_fit_in_it() -> None:
+    assert refused("chain.refine.denoise.coordinated.steps=[0]").count("\n") == 0
+
+
+def test_a_very_long_value_is_not_repeated_whole() -> None:
+    message = refused("prompt=" + "a red circle " * 500)
+    assert "characters) came; what fits is at most 2000 characters" in message
+    assert len(message) < 200
 
 
 def test_several_errors_are_told_at_once() -> None:
@@ -183,6 +209,32 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- 1")
     with pytest.raises(RecipeError, match="a recipe is a mapping"):
         recipes.load(tmp_path / "list.yaml")
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="'prompt' stands twice"):
+        recipes.parse(recipes.dump(EXACT) + "prompt: another\n")
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(RecipeError, match=r"a\.yaml is no recipe that can be read"):
+        recipes.load(tmp_path / "a.yaml")
+
+
+def test_paths_in_a_file_are_meant_from_its_folder(tmp_path: Path) -> None:
+    near = {"family": "stable-diffusion", "weights": "./sd"}
+    hub = {"family": "animatediff", "weights": "owner/repo", "adapter": "../motion"}
+    asked = {"start": {"video": "draft.mp4"}, "experts.spatial": near, "experts.control": hub}
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.yaml").write_text(recipes.dump(recipes.changed(EXACT, asked)))
+    recipe = recipes.load(tmp_path / "sub" / "a.yaml")
+    assert recipe.start == models.Start(video=str(tmp_path / "sub" / "draft.mp4"))
+    assert recipe.experts["spatial"].weights == str(tmp_path / "sub" / "sd")
+    assert (recipe.experts["control"].weights, recipe.experts["control"].adapter) == (
+        "owner/repo",
+        str(tmp_path / "motion"),
+    )
 
 
 def test_a_change_without_a_value_is_refused() -> None:

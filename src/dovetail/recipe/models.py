@@ -4,10 +4,21 @@ Methods and ladders are written as one word with what it takes: `{framewise: spa
 `{below: {of: spatial, timestep: 100, steps: 5}}`. The word is the model's `word`.
 """
 
+import re
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    RootModel,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from dovetail.errors import nearest
@@ -16,10 +27,20 @@ Steps = Annotated[int, Field(ge=1, le=1000)]
 Text = Annotated[str, Field(max_length=2000)]
 
 
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[^\W\d][\w-]*", text):
+        message = "a name is letters, digits, - and _, and starts with a letter; dots part the keys of a path"
+        raise PydanticCustomError("name", message, {})
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
+
+
 class Part(BaseModel):
     """A mapping with known keys and exact types."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -148,7 +169,7 @@ class Alone:
 class Levels(Alone, RootModel[Annotated[tuple[float, ...], Field(strict=False, min_length=2)]]):
     """These noise shares, as they are."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
     word: ClassVar[str] = "levels"
 
     @model_validator(mode="before")
@@ -390,7 +411,7 @@ class Size(Part):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     height: Annotated[int, Field(ge=8, le=4096)] = 64
     width: Annotated[int, Field(ge=8, le=4096)] = 64
-    fps: Annotated[float, Field(gt=0, le=240)] = 8.0
+    fps: Annotated[float, Field(ge=0.1, le=240)] = 8.0
     longest: Annotated[int, Field(ge=1)] | None = None
 
 
@@ -404,7 +425,7 @@ class Start(Part):
 class Stage(Part):
     """One walk down a ladder. `window`: latent frames worked on at once; none is the whole video."""
 
-    stage: Annotated[str, Field(min_length=1)]
+    stage: Name
     ladder: Ladder
     denoise: Denoise
     solver: Literal["euler", "ancestral", "dpm++2m", "unipc"] = "euler"
@@ -418,7 +439,7 @@ class Recipe(Part):
     prompt: Text
     negative: Text = ""
     video: Size = Size()
-    experts: Annotated[dict[str, ExpertSpec], Field(min_length=1)]
+    experts: Annotated[dict[Name, ExpertSpec], Field(min_length=1)]
     codec: Codec
     start: Start | None = None
     chain: Annotated[tuple[Stage, ...], Field(strict=False, min_length=1)]

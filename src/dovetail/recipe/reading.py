@@ -9,9 +9,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
+from yaml.constructor import ConstructorError
 
 from dovetail.errors import RecipeError, nearest
-from dovetail.recipe.models import FAMILIES, LADDERS, METHODS, Recipe
+from dovetail.recipe.models import FAMILIES, LADDERS, METHODS, Autoencoder, Pretrained, Recipe
 
 SHIPPED = resources.files("dovetail") / "recipes"
 
@@ -26,6 +27,7 @@ def names() -> tuple[str, ...]:
 def load(name: str | Path) -> Recipe:
     """A shipped recipe by its name, or a recipe file (a path, or a name that ends in .yaml or .yml).
 
+    What a file says of other files (its video, weights that start with ./ or ../) is meant from its own folder.
     Raises RecipeError: no such recipe or file, no YAML, or something in it that does not fit.
     """
     text = str(name)
@@ -33,18 +35,61 @@ def load(name: str | Path) -> Recipe:
         path = Path(name)
         if not path.is_file():
             raise RecipeError(f"no recipe file {path}")
-        return parse(path.read_text(encoding="utf-8"), str(path))
+        return _anchored(parse(_text(path), str(path)), path.absolute().parent)
     if text not in names():
         raise RecipeError(f"unknown recipe '{text}'; {nearest(text, names())}; or give the path of a .yaml file")
     return parse((SHIPPED / f"{text}.yaml").read_text(encoding="utf-8"), text)
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is no recipe that can be read: {error}") from None
+
+
+def _anchored(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe, with its paths from `folder` made absolute, so that they mean the same wherever it runs."""
+    places = {path: place for path, place in weights_in(recipe).items() if place.startswith(("./", "../"))}
+    if recipe.start is not None:
+        places["start.video"] = recipe.start.video
+    return changed(recipe, {path: str((folder / place).resolve()) for path, place in places.items()})
+
+
+def weights_in(recipe: Recipe) -> dict[str, str]:
+    """Every path or hub id of weights in a recipe, by the place where it stands."""
+    found = {"codec.weights": recipe.codec.weights} if isinstance(recipe.codec, Autoencoder) else {}
+    for name, spec in recipe.experts.items():
+        if isinstance(spec, Pretrained):
+            found[f"experts.{name}.weights"] = spec.weights
+            if spec.adapter is not None:
+                found[f"experts.{name}.adapter"] = spec.adapter
+    return found
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML, but a key that stands twice is an error; otherwise the first would be lost in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise ConstructorError(None, None, f"the key '{key.value}' stands twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a day that is none, a number of 5000 digits
+        raise RecipeError(f"{source} is no YAML: {error}") from None
+
+
 def parse(text: str, source: str = "recipe") -> Recipe:
     """A recipe from YAML. `source` is what errors call it."""
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{source} is no YAML: {error}") from None
+    data = _yaml(text, source)
     if not isinstance(data, dict):
         raise RecipeError(f"{source}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
     return checked(data, source)
@@ -78,7 +123,7 @@ def checked(data: dict[str, Any], source: str = "") -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        lines = [_line(detail, data) for detail in error.errors(include_url=False)]
+        lines = [_line(detail, data) for detail in _told(error.errors(include_url=False))]
         raise RecipeError("\n".join(f"{source}: {line}" if source else line for line in lines)) from None
 
 
@@ -86,10 +131,7 @@ def _pair(text: str) -> tuple[str, Any]:
     path, equals, value = text.partition("=")
     if not equals or not path:
         raise RecipeError(f"a change is written path=value, as in video.frames=16; {text!r} came")
-    try:
-        return path, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: the value is no YAML: {error}") from None
+    return path, _yaml(value, f"{path}: the value")
 
 
 def _put(data: dict[str, Any], path: str, value: Any) -> None:
@@ -129,15 +171,40 @@ def _place(items: list[Any], key: str, path: str) -> int:
     raise RecipeError(f"{path}: nothing is called '{key}' there; {nearest(key, known)}")
 
 
+def _told(details: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without lists that are too short only because something in them does not fit."""
+    places = [detail["loc"] for detail in details]
+    return [
+        detail
+        for detail in details
+        if detail["type"] != "too_short"
+        or not any(len(place) > len(detail["loc"]) and place[: len(detail["loc"])] == detail["loc"] for place in places)
+    ]
+
+
+FITS = {
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "tuple_type": "a list",
+    "string_type": "text",
+    "string_unicode": "text in UTF-8",
+    "int_type": "a whole number",
+    "too_short": "one or more",
+}
+"""What fits, where pydantic's own words speak of Python."""
+
+
 def _line(detail: ErrorDetails, data: Any) -> str:
     """One thing that does not fit: where, what came, what fits."""
     kind, context = detail["type"], detail.get("ctx", {})
-    path, came, fits = _path(detail["loc"], data), detail["input"], detail["msg"].removeprefix("Input should be ")
+    path, came = _path(detail["loc"], data), detail["input"]
+    fits = FITS.get(kind) or detail["msg"].removeprefix("Input should be ").removeprefix("String should have ")
     if kind == "refers":
         return detail["msg"]
     if kind == "unknown_key":
         return f"{path}.{context['key']}".removeprefix(".") + f": {detail['msg']}"
-    if kind in ("room", "gaps", "falling"):
+    if kind in ("room", "gaps", "falling", "name"):
         return f"{path}: {detail['msg']}"
     if kind == "missing":
         return f"{path}: missing"
@@ -170,17 +237,22 @@ def _shown(came: Any) -> str:
     kinds = {dict: "a mapping", list: "a list", tuple: "a list", type(None): "nothing", bool: "true or false"}
     if type(came) in kinds:
         return kinds[type(came)]
-    return f"{came!r} ({'text' if isinstance(came, str) else 'a number'})"
+    if not isinstance(came, str):
+        return f"{came} ({'a number' if isinstance(came, int | float) else f'a {type(came).__name__}'})"
+    hint = ", as YAML writes numbers with a dot: 1.0e-3" if re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", came) else ""
+    return f"{came!r} (text{hint})" if len(came) <= 80 else f"{came[:60]!r}... ({len(came)} characters)"
 
 
 def _path(loc: tuple[int | str, ...], data: Any) -> str:
     """The place as --set would name it: stages by name, without the tags in parentheses."""
     parts = []
     for part in loc:
-        if isinstance(part, str) and part.startswith("("):
+        if isinstance(part, str) and part.startswith(("(", "[key]")):
             continue
         data = _child(data, part)
-        named = isinstance(part, int) and isinstance(data, dict) and isinstance(data.get("stage"), str)
+        named = (
+            isinstance(part, int) and isinstance(data, dict) and isinstance(data.get("stage"), str) and data["stage"]
+        )
         parts.append(data["stage"] if named else str(part))
     return ".".join(parts)
 
