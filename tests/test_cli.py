@@ -171,6 +171,10 @@ def test_compare_puts_two_videos_side_by_side(tmp_path: Path) -> None:
         (("compare", "none.mp4", "none.mp4"), "no video at none.mp4"),
         (("plan", "none.yaml"), "no recipe file none.yaml"),
         (("generate", "-o", "clip.avi"), "'.avi' is no known format"),
+        (("generate", "-o", "."), "cannot write .: it needs a name"),
+        (("generate", "--count", 2, "-o", "."), "cannot write .: it needs a name"),
+        (("generate", "--set", "video.fps=60.0", "-o", "clip.gif"), "use .mp4"),
+        (("generate", "-r", "sprites-exact", "--seed", 2**63 - 1, "--count", 2), "video.seed: 9223372036854775808"),
     ],
 )
 def test_user_errors_are_told_without_a_traceback(
@@ -191,6 +195,21 @@ def test_an_output_that_cannot_be_written_stops_before_the_work(
     assert "cannot write" in refused("generate", *EXACT, "-o", tmp_path / "file" / "a.mp4")
     (tmp_path / "a-1.mp4").mkdir()
     assert "a folder has this name" in refused("generate", *EXACT, "--count", 2, "-o", tmp_path / "a.mp4")
+
+
+def test_what_a_run_reads_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`out.mp4` is the default for all commands, so the second one would write over the first one's video."""
+    monkeypatch.chdir(tmp_path)
+    settings = {"recipe": run.recipes.plain(run.recipes.load("sprites-exact"))}
+    before = Video(np.zeros((2, 64, 64, 3), np.uint8), 8.0, settings).save("out.mp4").read_bytes()
+    for words in (
+        ["refine", "out.mp4", "-r", "sprites-exact"],
+        ["generate", "--from", tmp_path / "out.mp4", "--seed", 3],
+        ["compare", "other.mp4", "out.mp4", "-o", "out.mp4"],
+        ["generate", "-r", "sprites-exact", "--frames", 2, "--set", "start={video: out.mp4}"],
+    ):
+        assert "out.mp4: it is what this run reads" in refused(*words)
+    assert Path("out.mp4").read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """From a prompt to a video: real families on tiny random checkpoints, and exact experts."""
 
+import os
 import warnings
 from pathlib import Path
 
@@ -12,7 +13,15 @@ from safetensors.torch import load_file, save_file
 import dovetail
 from dovetail import recipe as recipes
 from dovetail.core.denoiser import Expert
-from dovetail.errors import NetworkError, OutputError, PromptWarning, RecipeError, SpaceError, WeightsError
+from dovetail.errors import (
+    NetworkError,
+    OutputError,
+    PromptWarning,
+    RecipeError,
+    ShapeWarning,
+    SpaceError,
+    WeightsError,
+)
 from dovetail.recipe import Recipe
 from dovetail.run import Cast, Step, load, plan, refining, resolved, stream
 from dovetail.sprites.world import BACKGROUNDS, GRAMMAR, ask, imagine, render
@@ -169,14 +178,39 @@ def test_a_recipe_file_may_start_from_a_video(tmp_path: Path, checkpoints: Path)
         "start": {"video": str(tmp_path / "draft.npz")},
         "chain": tiny_recipe(checkpoints).model_dump()["chain"][1:],
     }
-    video = video_of(tiny_recipe(checkpoints, **start))
+    with pytest.warns(ShapeWarning, match="24x40 and is stretched to 16x16"):
+        video = video_of(tiny_recipe(checkpoints, **start))
     assert video.frames.shape == (2, 16, 16, 3), "the first frames, at the recipe's size"
+
+
+def test_settings_mean_the_same_from_everywhere(
+    tmp_path: Path, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative paths are made whole, and the given video is told from another that has taken its name."""
+    Video(np.full((2, 16, 16, 3), 200, np.uint8), 8.0).save(tmp_path / "draft.npz")
+    monkeypatch.chdir(checkpoints)
+    start = {
+        "start.video": os.path.relpath(tmp_path / "draft.npz"),
+        "experts.spatial.weights": "stable-diffusion",
+        "codec.weights": "stable-diffusion",
+        "chain": tiny_recipe(checkpoints).model_dump()["chain"][1:],
+    }
+    video = video_of(tiny_recipe(checkpoints, **start))
+    settled = recipes.checked(dict(video.settings["recipe"]))
+    monkeypatch.chdir("/")
+    assert (video_of(settled).frames == video.frames).all()
+    Video(np.zeros((2, 16, 16, 3), np.uint8), 8.0).save(tmp_path / "draft.npz")
+    with pytest.raises(RecipeError, match="is not the video it was"):
+        video_of(settled)
 
 
 def test_what_cannot_be_refined_is_refused(tmp_path: Path) -> None:
     draft = Video(np.zeros((70, 64, 64, 3), np.uint8), 8.0).save(tmp_path / "draft.npz")
     with pytest.raises(RecipeError, match=r"70 frames.*at most 64"):
         dovetail.refine(draft, PROMPT, "sprites-exact")
+    for frames in (0, 71):
+        with pytest.raises(RecipeError, match=rf"{frames} frames are asked for, but .* has 70"):
+            dovetail.refine(draft, PROMPT, "sprites-exact", frames=frames)
     with pytest.raises(OutputError, match="no video at"):
         dovetail.refine(tmp_path / "none.mp4", PROMPT, "sprites-exact")
     with pytest.raises(RecipeError, match="strength is a timestep of the ladder `below`"):

@@ -1,7 +1,7 @@
 """The command line. Exit codes: 0 done; 1 an error that says what to do; 2 wrong usage; 130 Ctrl-C."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -41,7 +41,10 @@ RecipeOption = Annotated[
     ),
 ]
 OutOption = Annotated[
-    Path, typer.Option("--out", "-o", help="Where to write: .mp4, .gif, .webp, .npz, or a folder for PNG.")
+    Path,
+    typer.Option(
+        "--out", "-o", help="Where to write: .mp4, .gif, .webp, .npz, or a folder for PNG. Replaces an older one."
+    ),
 ]
 FramesOption = Annotated[int | None, typer.Option("--frames", help="How many frames.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Same seed, same video.")]
@@ -99,7 +102,8 @@ def generate(
     if source is not None and recipe is not None:
         raise typer.BadParameter("--from brings the video's own recipe; give one of --from and --recipe")
     asked: str | Recipe = (recipe or DEFAULT) if source is None else _recipe_of(source)
-    _play(resolved(prompt, asked, seed=seed, frames=frames, overrides=overrides or ()), out, count)
+    made_from = [] if source is None else [source]
+    _play(resolved(prompt, asked, seed=seed, frames=frames, overrides=overrides or ()), out, count, made_from)
 
 
 @app.command()
@@ -169,7 +173,7 @@ def compare(
     """Two videos side by side, and a contact sheet of both beside the result."""
     from dovetail.video import beside, checked_output, read, save_image, sheet
 
-    checked_output(out)
+    checked_output(out, inputs=[left, right])
     both = beside(read(left), read(right))
     both.save(out)
     save_image(sheet([both]), out.with_name(f"{out.stem}-sheet.png"))
@@ -188,25 +192,30 @@ def _recipe_of(source: Path) -> Recipe:
     return recipes.checked(settings["recipe"], str(source))
 
 
-def _play(recipe: Recipe, target: Path, count: int) -> None:
-    """Run the recipe for `count` seeds from its own on, and write what comes."""
+def _play(recipe: Recipe, target: Path, count: int, inputs: Sequence[Path] = ()) -> None:
+    """Run the recipe for `count` seeds from its own on, and write what comes; `inputs` are not to be replaced."""
     from dovetail.run import load
-    from dovetail.video import checked_output, save_image, sheet
+    from dovetail.video import checked_output, save_image, stacked, strip
 
-    seeds = range(recipe.video.seed, recipe.video.seed + count)
-    targets = [target] if count == 1 else [target.with_name(f"{target.stem}-{seed}{target.suffix}") for seed in seeds]
-    for path in targets:
-        checked_output(path)
+    kept: list[str | Path] = [*inputs, *([recipe.start.video] if recipe.start else [])]
+    checked_output(target, recipe.video.fps, kept)
+    runs = {target: recipe}
+    if count > 1:
+        seeds = range(recipe.video.seed, recipe.video.seed + count)
+        names = {seed: target.with_name(f"{target.stem}-{seed}{target.suffix}") for seed in seeds}
+        runs = {path: recipes.changed(recipe, {"video.seed": seed}) for seed, path in names.items()}
+    for path in runs:
+        checked_output(path, recipe.video.fps, kept)
     with _waiting("loading"):
         cast = load(recipe)
-    made = []
-    for seed, path in zip(seeds, targets, strict=True):
-        video = _shown(recipes.changed(recipe, {"video.seed": seed}), cast)
+    strips = []
+    for path, run in runs.items():
+        video = _shown(run, cast)
         video.save(path)
-        made.append(video)
+        strips.append(strip(video))
         _say(_summary(video, path))
     if count > 1:
-        _say(str(save_image(sheet(made), target.with_name(f"{target.stem}-sheet.png"))))
+        _say(str(save_image(stacked(strips), target.with_name(f"{target.stem}-sheet.png"))))
 
 
 def _shown(recipe: Recipe, cast: "Cast") -> "Video":

@@ -7,6 +7,7 @@ DovetailError
 ├── NetworkError   (also ArithmeticError)
 └── OutputError    (also OSError)
 PromptWarning      (a UserWarning)
+ShapeWarning       (a UserWarning)
 """
 
 from collections.abc import Iterable
@@ -55,6 +56,10 @@ class OutputError(DovetailError, OSError):
 
 class PromptWarning(UserWarning):
     """Part of a prompt will not be seen by an expert."""
+
+
+class ShapeWarning(UserWarning):
+    """A given video is of another shape than the recipe's, and is stretched."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

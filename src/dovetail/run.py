@@ -24,7 +24,7 @@ from dovetail.core.denoiser import Condition, Denoiser, Expert, Network, timelin
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split
 from dovetail.core.schedules import Schedule, VariancePreserving, schedule_of
-from dovetail.errors import NetworkError, PromptWarning, RecipeError, WeightsError
+from dovetail.errors import NetworkError, PromptWarning, RecipeError, ShapeWarning, WeightsError
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.build import Count, Known, Ledger, Plan, build
 from dovetail.recipe.build import plan as planned
@@ -137,10 +137,12 @@ def refining(recipe: Recipe, video: str | Path, strength: int | None = None, fra
     if not stages:
         raise RecipeError("this recipe has one stage only, so nothing of it is left to refine with; take `sprites`")
     given = read(video)
+    if frames is not None and not 1 <= frames <= len(given.frames):
+        raise RecipeError(f"{frames} frames are asked for, but {video} has {len(given.frames)}")
     changes: dict[str, Any] = {
         "chain": [stage.model_dump(mode="json") for stage in stages],
         "start": {"video": str(Path(video).absolute()), "digest": digest(given)},
-        "video.frames": min(len(given.frames), frames or len(given.frames)),
+        "video.frames": frames or len(given.frames),
         "video.fps": given.fps,
     }
     if strength is not None:
@@ -156,15 +158,16 @@ def stream(recipe: Recipe, cast: Cast | None = None) -> Iterator[Step | Video]:
     """Run a recipe: every step as it is taken, then the video.
 
     Before the first step everything is checked that can be: weights, latent spaces, frames, size.
-    Warns with PromptWarning about words that the experts do not know.
+    Warns with PromptWarning about words that the experts do not know, with ShapeWarning about a stretched video.
     """
     begun = perf_counter()
     cast = load(recipe) if cast is None else cast
     _joined(cast)
-    recipe = with_batches(recipe, cast)
+    start = _start(recipe)
+    recipe = settled(recipe, cast, start)
     ahead = planned(recipe, known_of(cast))
     shape = _shape(recipe, cast.codec)
-    given = _given(recipe, cast.codec)
+    given = None if start is None else _encoded(start, recipe, cast.codec)
     warn_about(recipe)
     ledger = Ledger(Count)
     experts = {
@@ -266,14 +269,20 @@ def known_of(cast: Cast) -> dict[str, Known]:
     }
 
 
-def with_batches(recipe: Recipe, cast: Cast) -> Recipe:
-    """The recipe with the micro-batch sizes that the experts really use, so that it says all."""
-    batches = {
+def settled(recipe: Recipe, cast: Cast, start: Video | None) -> Recipe:
+    """The recipe with all that a run finds out, so that it makes the same video again from anywhere: the
+    micro-batch sizes that the experts really use, whole paths, and which video it started from."""
+    found: dict[str, Any] = {
         f"experts.{name}.batch": cast.experts[name].network.batch  # type: ignore[attr-defined]
         for name, spec in recipe.experts.items()
         if isinstance(spec, models.Pretrained) and name in cast.experts
     }
-    return recipes.changed(recipe, batches)
+    for path, place in recipes.weights_in(recipe).items():
+        if not place.startswith("sprites/") and Path(place).expanduser().exists():
+            found[path] = str(Path(place).expanduser().absolute())
+    if recipe.start is not None and start is not None:
+        found |= {"start.video": str(Path(recipe.start.video).absolute()), "start.digest": digest(start)}
+    return recipes.changed(recipe, found)
 
 
 USUAL: dict[str, Schedule] = {
@@ -382,8 +391,8 @@ def _shape(recipe: Recipe, codec: Codec) -> tuple[int, int, int]:
     return codec.channels, height // factor, width // factor
 
 
-def _given(recipe: Recipe, codec: Codec) -> Tensor | None:
-    """The latent of the video that the recipe starts from, if it starts from one."""
+def _start(recipe: Recipe) -> Video | None:
+    """The video that the recipe starts from, if it starts from one."""
     if recipe.start is None:
         return None
     video = read(recipe.start.video)
@@ -393,8 +402,19 @@ def _given(recipe: Recipe, codec: Codec) -> Tensor | None:
         raise RecipeError(
             f"video.frames: {recipe.video.frames} frames are asked for, but {recipe.start.video} has {len(video.frames)}"
         )
-    cut = Video(video.frames[: recipe.video.frames], video.fps).resized(recipe.video.height, recipe.video.width)
-    return codec.encode(cut.pixels)
+    return video
+
+
+def _encoded(video: Video, recipe: Recipe, codec: Codec) -> Tensor:
+    """The latent of the frames that the recipe takes of a video, at its size."""
+    (old_height, old_width), (height, width) = video.size, (recipe.video.height, recipe.video.width)
+    if abs(old_height * width / (old_width * height) - 1) > 0.02:  # beyond an odd line that H.264 adds
+        message = (
+            f"the given video is {old_width}x{old_height} and is stretched to {width}x{height}; to keep its shape, "
+            "change video.height and video.width, as far as the experts go along"
+        )
+        warnings.warn(message, ShapeWarning, stacklevel=3)
+    return codec.encode(Video(video.frames[: recipe.video.frames], video.fps).resized(height, width).pixels)
 
 
 def digest(video: Video) -> str:
