@@ -145,7 +145,11 @@ def test_values_are_yaml_and_may_contain_equals_signs() -> None:
         ("chain.0.denoise.guidance=x", "chain.structure.denoise.guidance: 'x' (text) came", "a valid number"),
         ("chain.0.denoise={framewise: {expert: spatial, guidance: -1}}", "denoise.framewise.guidance: -1", "0"),
         ("chain.0.ladder={levels: [0.5, 0.7]}", "chain.structure.ladder.levels: levels fall", "[0, 1]"),
-        ("chain.1.ladder.below.timestep=3", "chain.refine.ladder.below: 5 steps do not fit", "3 or fewer"),
+        (
+            "chain.1.ladder.below.timestep=3",
+            "chain.refine.ladder.below: 5 steps do not fit",
+            "3 or fewer, as by --set chain.refine.ladder.below.steps=3",
+        ),
         ("chain.0.stage=refine", "chain.refine: two stages", "name"),
         ("chain.0.denoise={windowed: {of: control, size: 4, stride: 5}}", "denoise.windowed: stride 5", "4 or less"),
         ("chain.1.denoise.averaged={}", "chain.refine.denoise: 2 words", "one word"),

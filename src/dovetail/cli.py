@@ -31,7 +31,7 @@ app = typer.Typer(
 DEFAULT = "sprites"
 """The recipe of those who name none."""
 
-out, err = Console(), Console(stderr=True)
+out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
 PromptArgument = Annotated[str | None, typer.Argument(help="What to show. Without it, the recipe's own example.")]
 RecipeOption = Annotated[
@@ -146,8 +146,8 @@ def plan(
 def recipes_() -> None:
     """The recipes that ship with dovetail."""
     for name in recipes.names():
-        out.print(f"[bold]{name}[/]", highlight=False)
-        out.print(f"  {escape(recipes.load(name).about)}", highlight=False)
+        out.print(f"[bold]{name}[/]")
+        out.print(f"  {escape(recipes.load(name).about)}")
 
 
 @app.command("experts")
@@ -157,10 +157,10 @@ def experts_() -> None:
     from dovetail.run import FAMILIES_SAID, weights_used
 
     for family, said in FAMILIES_SAID.items():
-        out.print(f"[bold]{family}[/]  {escape(said)}", highlight=False)
+        out.print(f"[bold]{family}[/]  {escape(said)}")
     out.print()
     for row in weights_used():
-        out.print(escape(row), highlight=False, soft_wrap=True)
+        out.print(escape(row), soft_wrap=True)
 
 
 @app.command()
@@ -258,7 +258,7 @@ def _summary(video: "Video", path: Path) -> str:
 
 
 def _say(line: str) -> None:
-    out.print(escape(line), highlight=False, soft_wrap=True)
+    out.print(escape(line), soft_wrap=True)
 
 
 def _describe(plan: "Plan") -> None:

@@ -1,8 +1,8 @@
 """From a recipe to stages, given experts; and the dry run, which is the run with counting stand-ins."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -255,8 +255,3 @@ def numbered(events: Iterator[chain.Event]) -> Iterator[tuple[Stage, int]]:
         if isinstance(event, Seen):
             steps[event.stage.name] += 1
             yield event.stage, steps[event.stage.name]
-
-
-def counted(expert: Expert, wrap: Callable[[Any], Any]) -> Expert:
-    """The expert with its network wrapped."""
-    return replace(expert, network=wrap(expert.network))

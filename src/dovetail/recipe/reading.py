@@ -204,7 +204,9 @@ def _line(detail: ErrorDetails, data: Any) -> str:
         return detail["msg"]
     if kind == "unknown_key":
         return f"{path}.{context['key']}".removeprefix(".") + f": {detail['msg']}"
-    if kind in ("room", "gaps", "falling", "name"):
+    if kind == "room":
+        return f"{path}: {detail['msg']}, as by --set {path}.steps={context['timestep']}"
+    if kind in ("gaps", "falling", "name"):
         return f"{path}: {detail['msg']}"
     if kind == "missing":
         return f"{path}: missing"
