@@ -172,7 +172,7 @@ def imagine(asked: Ask, seed: int) -> Scene:
     """A scene that fits the ask; what it leaves free is drawn from the seed."""
     dice = Dice(seed)
     motion = dice.pick(tuple(MOTIONS)) if asked.motion is None else asked.motion
-    radius = dice.uniform(0.28, 0.38)
+    radius = dice.uniform(0.38, 0.50)
     # Only along its way does an object leave the frame; across it, it keeps clear of the border.
     along_x, along_y = DIRECTIONS.get(motion, (0, 0))
     room = 1 - radius * (1 + PULSE if motion == "pulsing" else 1)
@@ -186,7 +186,7 @@ def imagine(asked: Ask, seed: int) -> Scene:
         x=dice.uniform(-1, 1) * (1 if along_x else room),
         y=dice.uniform(-1, 1) * (1 if along_y else room),
         radius=radius,
-        speed=dice.uniform(0.045, 0.070),
+        speed=dice.uniform(0.050, 0.075),
         period=dice.uniform(12.0, 18.0),
         phase=dice.uniform(0, 1),
         shift=dice.uniform(0, 1),

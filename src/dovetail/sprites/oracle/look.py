@@ -38,11 +38,11 @@ from dovetail.sprites.world import (
     render,
 )
 
-HALF = 20
+HALF = 26
 """The window around an object reaches this many pixels to each side of its centre."""
 WINDOW = 2 * HALF + 1
-RADII = tuple(5.5 * 1.065**i for i in range(18))
-"""Radii of the templates, in pixels; the world's lie between 6.3 and 15.8."""
+RADII = tuple(7.4 * 1.065**i for i in range(18))
+"""Radii of the templates, in pixels; the world's lie between 8.5 and 20.8."""
 BLURS = (0.0, 1.2, 2.4)
 """Blurs of the templates: standard deviations in pixels."""
 NUDGES = (-1.0, 0.0, 1.0)
@@ -51,7 +51,7 @@ PHASES = 48
 """Shifts of a background pattern that are tried."""
 MIXED = (DOT, 0.6, 0.8, 1.0)
 """Shades of an object's colour that are tried."""
-REACH = 17.5
+REACH = 23.0
 """No object of the world reaches further from its centre, in pixels."""
 
 FAINTEST = 0.09
@@ -328,8 +328,8 @@ def _gauss(size: int, sigma: float, torus: bool) -> Tensor:
 
 
 def _box(picture: Tensor) -> Tensor:
-    """Sum over the 17 x 17 pixels around each, on the torus."""
-    across = (_apart(SIZE, torus=True) <= 8).float()
+    """Sum over the 25 x 25 pixels around each, on the torus."""
+    across = (_apart(SIZE, torus=True) <= 12).float()
     return across @ picture @ across
 
 
