@@ -1,0 +1,63 @@
+"""The trained sprite experts that ship: they load, they fit, and they do what they are there for."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import dovetail
+from dovetail import run
+from dovetail.core.combine import Framewise, Guided
+from dovetail.core.denoiser import Denoiser, Expert, timeline
+from dovetail.core.ladders import trailing
+from dovetail.core.noise import Noise
+from dovetail.core.sampler import Euler, last, sample
+from dovetail.sprites.oracle import average, judge, judge_frames
+from dovetail.sprites.world import Ask, caption, imagine
+
+pytestmark = pytest.mark.weights
+
+PACKAGED = Path(dovetail.__file__).parent / "sprites" / "weights"
+SCENES = [imagine(Ask(), 2_000_000_000 + i) for i in range(12)]
+"""Scenes that no trainer and no benchmark draws."""
+
+
+@pytest.fixture(scope="module")
+def cast() -> run.Cast:
+    return run.load(run.resolved(None, "sprites"))
+
+
+def stills(cast: run.Cast) -> list[torch.Tensor]:
+    """One frame by the spatial expert for each scene, "f c h w" in [-1, 1]."""
+    expert = cast.experts["spatial"]
+    return [walked(cast, expert, Framewise(guided(expert, caption(scene.ask))), 1) for scene in SCENES]
+
+
+def guided(expert: Expert, prompt: str) -> Denoiser:
+    return Guided(expert.given(prompt), expert.given(""), 3.0, joint=True)
+
+
+def walked(cast: run.Cast, expert: Expert, denoise: Denoiser, frames: int) -> torch.Tensor:
+    ladder, where = trailing(expert.schedule, 10), timeline(frames)
+    shape = torch.empty(1, cast.codec.channels, frames, 8, 8)
+    x = ladder.first * Noise(0).like(shape, where, "start")
+    seen = last(sample(denoise, x, where, ladder.levels, Euler())).seen
+    return cast.codec.decode(seen.x0)[0]
+
+
+def test_they_take_less_than_thirty_megabytes() -> None:
+    assert sum(path.stat().st_size for path in PACKAGED.rglob("*") if path.is_file()) < 30e6
+
+
+def test_the_spatial_expert_draws_what_is_asked(cast: run.Cast) -> None:
+    scores = average([judge_frames(still, s.ask)[0] for still, s in zip(stills(cast), SCENES, strict=True)])
+    assert scores["colour_right"] >= 0.9
+    assert scores["background_right"] >= 0.9
+    assert scores["prompt"] >= 0.75
+
+
+def test_the_default_recipe_shows_what_the_prompt_says() -> None:
+    """Colour and background; shape and motion as far as the benchmarks say."""
+    verdict = judge(torch.from_numpy(dovetail.generate("a red square on a teal plain background").frames), "")
+    assert verdict.presence >= 0.9
+    assert (verdict.found.colour, verdict.found.background) == ("red", "teal")
