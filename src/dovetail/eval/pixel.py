@@ -32,8 +32,8 @@ class Standins:
     - `motion_smoothness`: VBench's formula, the dropped frame predicted by block matching, for AMT.
     - `motion_smoothness_blend`: the same, predicted by the mean of its neighbours; blind to motion.
     - `smoothness_of_motion`: 1 - error of the block-matched frame / change between neighbours. Not a VBench measure:
-      0 is no better than repeating a frame, 1 is perfect; blur does not buy it. 1 for a still video. It knows shifts:
-      things that grow in place score low however smoothly they do.
+      0 is no better than repeating a frame, 1 is perfect and a still video. It knows shifts by whole pixels: things
+      that grow in place score low however smoothly they do, and blur can raise it where a shift is no whole number.
     - `steadiness`: VBench's temporal flickering, exactly.
     - `imaging_quality`: mean gradient (Sobel), for MUSIQ. It knows sharpness and nothing else.
     - `aesthetic_quality`: colourfulness (Hasler & Suesstrunk, 2003), for the LAION head. It knows contrast and colour.
