@@ -76,7 +76,7 @@ def untrained(folder: Path) -> None:
         sys.path.remove(str(TRAINING))
     autoencoder().save_pretrained(folder / "vae")
     for name, spec in SPECS.items():
-        network(name, None).save_pretrained(folder / name / "unet")
+        network(name).save_pretrained(folder / name / "unet")
         text_model(len(tokenizer())).save_pretrained(folder / name / "text_encoder")
         tokenizer().save_pretrained(folder / name / "tokenizer")
         scheduler(spec).save_pretrained(folder / name / "scheduler")
