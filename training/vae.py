@@ -1,6 +1,6 @@
 """Train the sprites' KL-VAE (8x down, 16 channels), in pieces of any length: run it again and it goes on.
 
-    python training/vae.py --work DIR --minutes 9 --shallow      first a 4x one, which learns ten times faster,
+    python training/vae.py --work DIR --minutes 9 --shallow      first a 4x one, which learns sooner,
     python training/vae.py --work DIR --minutes 10               then the deep one, grown from it
     python training/vae.py --work DIR --minutes 30 --decoder     with the encoder as it is
 

@@ -2,8 +2,8 @@
 
 They follow VBench's formulas with pixels where VBench has a network, so they rank methods on one
 world, and their values mean nothing beside published ones. Read them together: stillness and
-blur raise consistency, smoothness and steadiness, noise raises detail; `smoothness_of_motion` and
-`motion` tell these apart. Videos are "f 3 h w" in [-1, 1].
+blur raise consistency, smoothness and steadiness, noise raises detail; `motion` tells stillness
+apart, `imaging_quality` blur, `smoothness_of_motion` noise and shuffling. Videos are "f 3 h w" in [-1, 1].
 """
 
 from dataclasses import asdict, dataclass
