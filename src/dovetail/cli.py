@@ -271,6 +271,8 @@ def _describe(plan: "Plan") -> None:
         _say(f"\nstage {stage.name}: {stage.ladder.steps} steps by {solver}, noise shares {levels}")
         for line in _tree(stage.denoise, 1):
             _say(line)
+        if switches := plan.switches[stage.name]:
+            _say(f"  {switches} changes from one step's experts to the next's")
     _say("\nexpert        calls   looks at the whole video, both branches of guidance counted")
     for name, count in plan.counts.items():
         _say(f"{name:<12} {count.calls:>6}   {plan.passes(name):g}")
@@ -283,11 +285,15 @@ def _tree(node: Any, depth: int) -> Iterator[str]:
     from dataclasses import fields, is_dataclass
 
     from dovetail.core.denoiser import Prompted
+    from dovetail.methods.flowblending import Blended
 
     if isinstance(node, Prompted):
         yield "  " * depth + node.expert.name
         return
     parts = {field.name: getattr(node, field.name) for field in fields(node)}
+    if isinstance(node, Blended):
+        parts = {f"above {bound:g}": expert for bound, expert in zip(node.boundaries, node.experts, strict=False)}
+        parts["else"] = node.experts[-1]
     # The negative branch is the positive one's expert with other words.
     inner = {
         k: v for k, v in parts.items() if is_dataclass(v) and callable(v) and k not in ("negative", "clock", "steps")

@@ -8,7 +8,7 @@ import resource
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -23,7 +23,8 @@ from dovetail.core.chain import Stage
 from dovetail.core.denoiser import Condition, Denoiser, Expert, Network, timeline
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split
-from dovetail.core.schedules import Schedule, VariancePreserving, schedule_of
+from dovetail.core.sampler import Walk
+from dovetail.core.schedules import Flow, Schedule, VariancePreserving, schedule_of
 from dovetail.errors import NetworkError, PromptWarning, RecipeError, ShapeWarning, WeightsError
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.build import Count, Known, Ledger, Plan, build
@@ -173,7 +174,7 @@ def stream(recipe: Recipe, cast: Cast | None = None) -> Iterator[Step | Video]:
     experts = {
         name: replace(expert, network=_Timed(name, expert.network, ledger)) for name, expert in cast.experts.items()
     }
-    stages = tuple(replace(stage, denoise=_Watched(stage, stage.denoise)) for stage in build(recipe, experts))
+    stages = tuple(replace(stage, denoise=_watched(stage)) for stage in build(recipe, experts))
     ahead_of = {stage.name: [seen for name, _, seen in ahead.steps if name == stage.name] for stage in stages}
     pieces, taken = [], Ledger(Count)
     for event in _quietly(chain.run(stages, Noise(recipe.video.seed), timeline(recipe.video.frames), shape, given)):
@@ -230,7 +231,8 @@ def _expert(name: str, spec: models.ExpertSpec, codec: Codec) -> Expert:
     if isinstance(spec, models.Exact):
         from dovetail.sprites import exact
 
-        return exact.load(name, spec.kind, candidates=spec.candidates, seed=spec.seed, codec=codec)
+        schedule = None if spec.schedule == "own" else Flow()
+        return exact.load(name, spec.kind, candidates=spec.candidates, seed=spec.seed, codec=codec, schedule=schedule)
     from dovetail import experts
 
     return experts.load(
@@ -299,7 +301,9 @@ def _outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
     if isinstance(spec, models.Exact):
         from dovetail.sprites.exact import SCHEDULES
 
-        return Known(SCHEDULES[spec.kind], longest=1 if spec.kind == "spatial" else None)
+        return Known(
+            SCHEDULES[spec.kind] if spec.schedule == "own" else Flow(), longest=1 if spec.kind == "spatial" else None
+        )
     from dovetail.experts.loading import FAMILIES, scheduler_config
 
     longest = FAMILIES[spec.family].max_frames
@@ -349,6 +353,17 @@ class _Watched:
             return self.denoise(x, t, frames)
         except NetworkError as error:
             raise error.at(self.stage.name, self.stage.ladder.levels.index(t) + 1) from None
+
+
+def _watched(stage: Stage) -> Denoiser | Walk:
+    """A stage's denoiser, watched; of a walk, the denoisers that it is made of."""
+    whole = stage.denoise
+    if not isinstance(whole, Walk):
+        return _Watched(stage, whole)
+    assert is_dataclass(whole)
+    assert not isinstance(whole, type)
+    inner = {part.name: getattr(whole, part.name) for part in fields(whole)}
+    return replace(whole, **{name: _Watched(stage, part) for name, part in inner.items() if callable(part)})
 
 
 def _quietly(events: Iterator[chain.Event]) -> Iterator[chain.Event]:

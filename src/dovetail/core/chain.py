@@ -14,19 +14,19 @@ from dovetail.core.denoiser import Denoiser
 from dovetail.core.ladders import Ladder
 from dovetail.core.noise import Noise
 from dovetail.core.path import mix
-from dovetail.core.sampler import Euler, Solver, State, sample
+from dovetail.core.sampler import Euler, Solver, State, Walk, sample
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A denoiser, the ladder it walks, and how. `window`: latent frames worked on at once.
+    """A denoiser (or a walk of its own), the ladder it walks, and how. `window`: latent frames worked on at once.
 
     A stage hands over the video that it saw last (`seen.x0`), so a ladder that ends above 0 leaves no
     noise in it.
     """
 
     name: str
-    denoise: Denoiser
+    denoise: Denoiser | Walk
     ladder: Ladder
     solver: Solver = field(default_factory=Euler)
     window: int | None = None
@@ -77,9 +77,15 @@ def _through(stage: Stage, noise: Noise, source: Iterator[Event], fresh: bool) -
         eps = noise.like(event.video, event.frames, "start")
         ladder = stage.ladder
         x = eps * ladder.first if fresh else mix(event.video, eps, ladder.levels[0])
-        for state in sample(stage.denoise, x, event.frames, ladder.levels, stage.solver):
+        for state in _states(stage, x, event.frames):
             yield Seen(stage, event.frames, state)
         yield Done(event.frames, state.seen.x0)
+
+
+def _states(stage: Stage, x: Tensor, frames: Tensor) -> Iterator[State]:
+    if isinstance(stage.denoise, Walk):
+        return stage.denoise.walk(x, frames, stage.ladder.levels, stage.solver)
+    return sample(stage.denoise, x, frames, stage.ladder.levels, stage.solver)
 
 
 def _pieces(source: Iterator[Event], window: int | None) -> Iterator[Event]:

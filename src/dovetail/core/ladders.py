@@ -31,6 +31,15 @@ class Ladder:
     def steps(self) -> int:
         return len(self.levels) - 1
 
+    def between(self, step: int) -> float:
+        """A boundary before a step (from 0): midway between its level and the one before, so that rounding moves no
+        step across it. Before the first step it is 1; after the last, midway to the ladder's end.
+
+        >>> even(4).between(1), even(4).between(4)
+        (0.875, 0.125)
+        """
+        return 1.0 if step == 0 else (self.levels[step - 1] + self.levels[step]) / 2
+
 
 def levels(shares: Sequence[float]) -> Ladder:
     """These noise shares, as they are; the first latent is mixed at the first of them."""
@@ -85,6 +94,37 @@ def below(schedule: Schedule, timestep: int, steps: int) -> Ladder:
         raise ValueError(f"below timestep {timestep} there is room for 1..{timestep} steps, not {steps}")
     times = [round(timestep * k / steps) - 1 for k in range(steps, 0, -1)]
     return timesteps(schedule, times, unit=False)
+
+
+def spliced(ladder: Ladder, own: Ladder, early: float, late: float) -> Ladder:
+    """One ladder with another's levels between two boundaries: a distilled expert's few, inside a large one's many.
+
+    What starts in (late, early] is replaced, but for its first level, at which the walk arrives. Of `own` only the
+    levels below that one and above `late` count. Raises ValueError for boundaries that do not fall inside [0, 1], or
+    have no level of the ladder between them.
+
+    >>> spliced(even(8), even(3), 0.8, 0.3).levels
+    (1.0, 0.875, 0.75, 0.6666666666666667, 0.33333333333333337, 0.25, 0.125, 0.0)
+    """
+    inside = [level for level in ladder.levels if late < level <= early]
+    if not 1 >= early > late >= 0 or not inside:
+        raise ValueError(
+            f"a ladder is spliced between boundaries that fall inside [0, 1] with a level between them, not {early:g}, {late:g}"
+        )
+    above = tuple(level for level in ladder.levels if level > early)
+    below = tuple(level for level in ladder.levels if level <= late)
+    middle = tuple(level for level in own.levels if late < level < inside[0])
+    return Ladder((*above, inside[0], *middle, *below), ladder.first)
+
+
+def interval(t: float, boundaries: Sequence[float]) -> int:
+    """The place, from 0 at the noisy end, of t among the intervals that falling boundaries leave; a boundary itself
+    belongs below.
+
+    >>> [interval(t, (0.8, 0.3)) for t in (1.0, 0.8, 0.3)]
+    [0, 1, 2]
+    """
+    return sum(t <= boundary for boundary in boundaries)
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from dovetail.core.denoiser import Denoiser
+from dovetail.core.ladders import interval
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix, split
 
@@ -73,6 +74,19 @@ def sample(
     return x
 
 
+@runtime_checkable
+class Walk(Protocol):
+    """A method that goes by what earlier steps showed, and so is no denoiser: a sampler of its own.
+
+    Its memory is in the states that it yields, so a walk that is resumed from the last states goes on as it would
+    have. Arguments and answer are those of `sample`.
+    """
+
+    def walk(
+        self, x: Tensor, frames: Tensor, levels: Sequence[float], solver: Solver, before: Sequence[State] = ()
+    ) -> Generator[State, Tensor | None, Tensor]: ...
+
+
 def last(states: Iterable[State]) -> State:
     """The final state of a run."""
     return deque(states, maxlen=1).pop()
@@ -105,6 +119,31 @@ class Ancestral(Euler):
         up, down = math.sqrt(1 - ratio**2), ratio
         fresh = self.noise.like(now.x, frames, "ancestral", now.t)
         return mix(now.seen.x0, down * now.seen.eps + up * fresh, to)
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """A solver that forgets, at each boundary, what was seen above it: the step there is of first order.
+
+    For denoisers that change into others at these noise shares; see `interval`.
+    """
+
+    solver: Solver
+    boundaries: tuple[float, ...]
+
+    @property
+    def memory(self) -> int:
+        return self.solver.memory
+
+    def correct(self, before: Sequence[State], now: State, frames: Tensor) -> State:
+        return self.solver.correct(self._since(before, now), now, frames)
+
+    def predict(self, before: Sequence[State], now: State, to: float, frames: Tensor) -> Tensor:
+        return self.solver.predict(self._since(before, now), now, to, frames)
+
+    def _since(self, before: Sequence[State], now: State) -> Sequence[State]:
+        here = interval(now.t, self.boundaries)
+        return [state for state in before if interval(state.t, self.boundaries) == here]
 
 
 def gain(t: float, to: float) -> float:

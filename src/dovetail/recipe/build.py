@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,14 +15,17 @@ from dovetail.core.combine import Framewise, Guided, Windowed
 from dovetail.core.denoiser import Condition, Denoiser, Expert, predicts_x0, timeline
 from dovetail.core.ladders import Ladder, Mask
 from dovetail.core.noise import Noise
-from dovetail.core.sampler import Ancestral, DPMSolver2M, Euler, Solver, UniPC
+from dovetail.core.sampler import Ancestral, DPMSolver2M, Euler, Forgetting, Solver, UniPC, Walk
 from dovetail.core.schedules import Flow, Schedule, VariancePreserving
 from dovetail.errors import RecipeError
 from dovetail.methods.alternating import Alternating
 from dovetail.methods.averaged import Averaged
 from dovetail.methods.bridge import Clock, SameIndex, SameSNR
 from dovetail.methods.confiner import Coordinated
+from dovetail.methods.flowblending import Blended
 from dovetail.methods.fused import Fused
+from dovetail.methods.halved import Halved
+from dovetail.methods.probing import Probing
 from dovetail.methods.relayed import Relayed
 from dovetail.methods.skipping import Skipping
 from dovetail.methods.temporal_first import TemporalFirst
@@ -41,11 +45,25 @@ def _stage(recipe: Recipe, stage: models.Stage, experts: Mapping[str, Expert]) -
     except (ValueError, IndexError) as error:
         raise RecipeError(f"chain.{stage.stage}.ladder: {error}") from None
     place = _Place(f"chain.{stage.stage}.denoise", recipe, experts, noise, ladder)
-    return Stage(stage.stage, place.denoiser(stage.denoise), ladder, _solver(stage.solver, noise), stage.window)
+    return Stage(stage.stage, place.whole(stage.denoise), ladder, _solver(stage, noise), stage.window)
 
 
-def _solver(name: str, noise: Noise) -> Solver:
-    return {"euler": Euler(), "ancestral": Ancestral(noise=noise), "dpm++2m": DPMSolver2M(), "unipc": UniPC()}[name]
+def _solver(stage: models.Stage, noise: Noise) -> Solver:
+    solvers = {"euler": Euler(), "ancestral": Ancestral(noise=noise), "dpm++2m": DPMSolver2M(), "unipc": UniPC()}
+    forgets = [part.boundaries for part in parts(stage.denoise) if part.history == "dropped"]
+    if not forgets:
+        return solvers[stage.solver]
+    return Forgetting(solvers[stage.solver], tuple(sorted(sum(forgets, ()), reverse=True)))
+
+
+def parts(asked: Any) -> Iterator[models.Blended]:
+    """Every `blended` in a recipe's denoiser."""
+    if isinstance(asked, models.Blended):
+        yield asked
+    inner = asked.of.values() if isinstance(asked, models.Blended) else [part for _, part in asked]
+    for part in inner:
+        if isinstance(part, models.Part | models.Framewise | models.Halved):
+            yield from parts(part)
 
 
 def _ladder(asked: Any, experts: Mapping[str, Expert]) -> Ladder:
@@ -68,6 +86,8 @@ def _ladder(asked: Any, experts: Mapping[str, Expert]) -> Ladder:
             return ladders.karras(steps, low, high, rho)
         case models.Levels(root=shares):
             return ladders.levels(shares)
+        case models.Spliced(ladder=ladder, own=own, early=early, late=late):
+            return ladders.spliced(_ladder(ladder, experts), _ladder(own, experts), early, late)
     raise TypeError(f"no ladder: {asked!r}")
 
 
@@ -101,10 +121,29 @@ class _Place:
     noise: Noise
     ladder: Ladder
 
+    def whole(self, asked: Any) -> Denoiser | Walk:
+        """What a stage does at its steps."""
+        if not isinstance(asked, models.Probing):
+            return self.denoiser(asked)
+        options = asked.model_dump(exclude={"large", "small"})[asked.word]
+        try:
+            return Probing(self.denoiser(asked.large), self.denoiser(asked.small), **options)
+        except ValueError as error:
+            raise RecipeError(f"{self.path}: {error}") from None
+
     def denoiser(self, asked: Any) -> Denoiser:
         match asked:
             case models.Leaf():
                 return self._leaf(asked)
+            case models.Blended(of=of, boundaries=boundaries):
+                return Blended(tuple(self.denoiser(part) for part in of.values()), boundaries)
+            case models.Halved(root=whole):
+                return Halved(self.denoiser(whole))
+            case models.Probing():
+                raise RecipeError(
+                    f"{self.path}: probing goes by what earlier steps showed, so it is a whole stage's denoiser and "
+                    "stands inside no other; its large and small parts may be of any kind"
+                )
             case models.Framewise(root=of):
                 return Framewise(self.denoiser(of))
             case models.Windowed(of=of, size=size, stride=stride, weights=weights):
@@ -155,8 +194,10 @@ class _Place:
         match asked:
             case models.Leaf(expert=name):
                 return self.experts[name].schedule
-            case models.Framewise(root=of) | models.Windowed(of=of) | models.Pair(spatial=of):
+            case models.Framewise(root=of) | models.Halved(root=of) | models.Windowed(of=of) | models.Pair(spatial=of):
                 return self._schedule(of)
+            case models.Blended(of=of):
+                return self._schedule(next(iter(of.values())))
         raise TypeError(f"no method: {asked!r}")
 
     def _steps(self, asked: Sequence[int] | None) -> Mask | None:
@@ -188,10 +229,14 @@ Ledger = defaultdict[str, Count]
 
 @dataclass(frozen=True, eq=False)
 class StandIn:
-    """A network that sees nothing: it counts, and refuses videos that are too long for the real one."""
+    """A network that sees nothing: it counts, and refuses videos that are too long for the real one.
+
+    answer: what it says of every pixel; no two stand-ins agree, so methods that look again where experts disagree do.
+    """
 
     name: str
     ledger: Ledger
+    answer: float = 0.0
     longest: int | None = None
     scheduler: Mapping[str, Any] | None = None
 
@@ -202,12 +247,15 @@ class StandIn:
                 f"expert '{self.name}' sees at most {self.longest} frames at once, not {x.shape[2]}; {hint}"
             )
         self.ledger[self.name] += Count(1, len(x) * x.shape[2])
-        return torch.zeros_like(x)
+        return torch.full_like(x, self.answer)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do: its stages, what each expert is asked, and the frames seen up to each step."""
+    """What a run will do: its stages, what each expert is asked, and the frames seen up to each step.
+
+    switches: for each stage, how often a step asks other experts than the step before it.
+    """
 
     recipe: Recipe
     stages: tuple[Stage, ...]
@@ -215,6 +263,7 @@ class Plan:
     steps: tuple[tuple[str, int, int], ...] = field(repr=False)
     """(stage, step from 1, frames that networks have seen in all when it ends), in order."""
     notes: tuple[str, ...] = ()
+    switches: Mapping[str, int] = field(default_factory=dict)
 
     def passes(self, name: str) -> float:
         """Looks of an expert at the whole video, both branches of guidance counted."""
@@ -235,17 +284,29 @@ def plan(recipe: Recipe, cast: Mapping[str, Known], notes: Sequence[str] = ()) -
     """Run the recipe with stand-ins on 2x2 latents. Raises RecipeError where the run would."""
     ledger = Ledger(Count)
     experts = {
-        name: Expert(name, known.schedule, predicts_x0, StandIn(name, ledger, known.longest, known.scheduler))
-        for name, known in cast.items()
+        name: Expert(
+            name, known.schedule, predicts_x0, StandIn(name, ledger, (-10.0) ** i, known.longest, known.scheduler)
+        )
+        for i, (name, known) in enumerate(cast.items())
     }
     stages = build(recipe, experts)
     frames = timeline(recipe.video.frames)
     given = None if recipe.start is None else torch.zeros(1, 1, recipe.video.frames, 2, 2)
-    steps = []
+    steps, calls = [], []
     for stage, step in numbered(chain.run(stages, Noise(recipe.video.seed), frames, (1, 2, 2), given)):
         steps.append((stage.name, step, sum(count.frames for count in ledger.values())))
+        calls.append({name: count.calls for name, count in ledger.items()})
     counts = {name: ledger[name] for name in recipe.experts if name in ledger}
-    return Plan(recipe, stages, counts, tuple(steps), tuple(notes))
+    return Plan(recipe, stages, counts, tuple(steps), tuple(notes), _switches([name for name, *_ in steps], calls))
+
+
+def _switches(stages: Sequence[str], calls: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """How often the experts asked change within each stage, from the calls in all up to each step."""
+    asked = [{name for name in now if now[name] > was.get(name, 0)} for was, now in pairwise([{}, *calls])]
+    return {
+        stage: sum(a != b and one == two == stage for (one, a), (two, b) in pairwise(zip(stages, asked, strict=True)))
+        for stage in dict.fromkeys(stages)
+    }
 
 
 def numbered(events: Iterator[chain.Event]) -> Iterator[tuple[Stage, int]]:

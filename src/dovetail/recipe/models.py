@@ -25,6 +25,7 @@ from dovetail.errors import nearest
 
 Steps = Annotated[int, Field(ge=1, le=1000)]
 Text = Annotated[str, Field(max_length=2000)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def _name(text: str) -> str:
@@ -45,9 +46,10 @@ class Part(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known_keys(cls, data: Any) -> Any:
+        known = [field.alias or name for name, field in cls.model_fields.items()]
         for key in data if isinstance(data, dict) else ():
-            if key not in cls.model_fields:
-                hint = nearest(str(key), list(cls.model_fields))
+            if key not in known:
+                hint = nearest(str(key), known)
                 raise PydanticCustomError("unknown_key", "unknown key; {hint}", {"key": str(key), "hint": hint})
         return data
 
@@ -189,7 +191,24 @@ class Levels(Alone, RootModel[Annotated[tuple[float, ...], Field(strict=False, m
         return {self.word: inner(self)}
 
 
-LADDERS = (Trailing, Leading, Own, Even, Shifted, Karras, Below, Times, Levels)
+class Spliced(Worded):
+    """A ladder, with a distilled expert's own levels where `own` says between the boundaries `early` and `late`."""
+
+    word: ClassVar[str] = "spliced"
+    ladder: "Ladder"
+    own: "Ladder"
+    early: Share
+    late: Share
+
+    @model_validator(mode="after")
+    def _falls(self) -> Self:
+        if self.early <= self.late:
+            message = "boundaries fall from noise to video; early is {early} and late {late}"
+            raise PydanticCustomError("falling", message, {"early": self.early, "late": self.late})
+        return self
+
+
+LADDERS = (Trailing, Leading, Own, Even, Shifted, Karras, Below, Times, Levels, Spliced)
 Ladder = Annotated[
     Annotated[Trailing, Tag("trailing")]
     | Annotated[Leading, Tag("leading")]
@@ -199,7 +218,8 @@ Ladder = Annotated[
     | Annotated[Karras, Tag("karras")]
     | Annotated[Below, Tag("below")]
     | Annotated[Times, Tag("timesteps")]
-    | Annotated[Levels, Tag("levels")],
+    | Annotated[Levels, Tag("levels")]
+    | Annotated[Spliced, Tag("spliced")],
     Discriminator(_word),
 ]
 
@@ -319,8 +339,113 @@ class Skipping(Bridged):
     tau: Annotated[float, Field(ge=0)]
 
 
+class Halved(Alone, RootModel["Denoise"]):
+    """A denoiser that is shown half the height and width."""
+
+    model_config = ConfigDict(frozen=True)
+    word: ClassVar[str] = "halved"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _open(cls, data: Any) -> Any:
+        return data[cls.word] if _keys(data) == [cls.word] else data
+
+    @model_serializer(mode="wrap")
+    def _close(self, inner: Any) -> dict[str, Any]:
+        return {self.word: inner(self)}
+
+
+class Blended(Worded):
+    """FlowBlending: experts on intervals of the noise share, from noise to video.
+
+    Written `{above 0.8: large, above 0.3: small, else: large, guidance: 4.0}`. `guidance` is that of all experts that
+    say none of their own; `history`: whether a solver keeps, at a boundary, what it saw above it.
+    """
+
+    word: ClassVar[str] = "blended"
+    of: dict[str, "Denoise"] = Field(alias="(of)")
+    history: Literal["kept", "dropped"] = "kept"
+
+    @property
+    def boundaries(self) -> tuple[float, ...]:
+        return tuple(_above(key) for key in self.of if key != "else")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _open(cls, data: Any) -> Any:
+        data = data[cls.word] if isinstance(data, dict) and list(data) == [cls.word] else data
+        if not isinstance(data, dict) or "(of)" in data:
+            return data
+        options = {key: value for key, value in data.items() if key == "history"}
+        of = {str(key): value for key, value in data.items() if key not in ("history", "guidance")}
+        for key in of:
+            if key != "else" and not re.fullmatch(r"above -?\d*\.?\d+", key):
+                hint = nearest(key, ["above 0.5", "else", "guidance", "history"])
+                raise PydanticCustomError("unknown_key", "unknown key; {hint}", {"key": key, "hint": hint})
+        guidance = data.get("guidance")
+        return {
+            "(of)": of if guidance is None else {key: guided(part, guidance) for key, part in of.items()},
+            **options,
+        }
+
+    @model_validator(mode="after")
+    def _intervals(self) -> Self:
+        if list(self.of)[-1:] != ["else"]:
+            message = "the last interval is missing: say what sees the levels below the others, as in else: large"
+            raise PydanticCustomError("falling", message, {})
+        bounds = self.boundaries
+        if not bounds:
+            raise PydanticCustomError("falling", "one interval only; say where it ends, as in above 0.8: large", {})
+        if bounds[0] > 1 or bounds[-1] < 0 or any(high <= low for high, low in pairwise(bounds)):
+            message = "boundaries fall inside [0, 1], from noise to video; these do not: {bounds}"
+            raise PydanticCustomError("falling", message, {"bounds": ", ".join(map(str, bounds))})
+        return self
+
+    @model_serializer(mode="wrap")
+    def _close(self, inner: Any) -> dict[str, Any]:
+        plain = inner(self)
+        return {self.word: {**(plain.get("of") or plain["(of)"]), "history": self.history}}
+
+
+def _above(key: str) -> float:
+    return float(key.removeprefix("above "))
+
+
+def guided(data: Any, guidance: float) -> Any:
+    """A denoiser as plain data, every expert in it that says no guidance of its own given this one."""
+    if isinstance(data, str):
+        return {"expert": data, "guidance": guidance}
+    if not isinstance(data, dict):
+        return data
+    if "expert" in data or list(data) == [Blended.word]:
+        inner = data.get(Blended.word, data)
+        inner = {"guidance": guidance, **inner} if isinstance(inner, dict) else inner
+        return inner if "expert" in data else {Blended.word: inner}
+    nests = ("framewise", "windowed", "halved", "of", "spatial", "temporal", *(pair.word for pair in PAIRS))
+    return {key: guided(part, guidance) if key in nests else part for key, part in data.items()}
+
+
+class Probing(Worded):
+    """FlowBlending without boundaries: the small expert is asked now and then, and leads while it agrees.
+
+    `enter`, `leave`: relative distance of velocities below which it takes over, above which it hands back. `often`,
+    `seldom`: at every so many steps both are asked, while the large one leads and while the small one does. `calm`:
+    so many probes in a row decide. `late`: from this noise share down the large one leads.
+    """
+
+    word: ClassVar[str] = "probing"
+    large: "Denoise"
+    small: "Denoise"
+    enter: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    leave: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    often: Annotated[int, Field(ge=1)] = 2
+    seldom: Annotated[int, Field(ge=1)] = 5
+    calm: Annotated[int, Field(ge=1)] = 2
+    late: Share = 0.0
+
+
 PAIRS = (Coordinated, Alternating, Averaged, Fused, Relayed, TemporalFirst, Skipping)
-METHODS = (Framewise, Windowed, *PAIRS)
+METHODS = (Framewise, Windowed, *PAIRS, Blended, Halved, Probing)
 Denoise = Annotated[
     Annotated[Leaf, Tag("(expert)")]
     | Annotated[Framewise, Tag("framewise")]
@@ -331,7 +456,10 @@ Denoise = Annotated[
     | Annotated[Fused, Tag("fused")]
     | Annotated[Relayed, Tag("relayed")]
     | Annotated[TemporalFirst, Tag("temporal_first")]
-    | Annotated[Skipping, Tag("skipping")],
+    | Annotated[Skipping, Tag("skipping")]
+    | Annotated[Blended, Tag("blended")]
+    | Annotated[Halved, Tag("halved")]
+    | Annotated[Probing, Tag("probing")],
     Discriminator(_word),
 ]
 
@@ -355,12 +483,13 @@ class Pretrained(Part):
 
 
 class Exact(Part):
-    """The optimal denoiser of a finite set of sprite renders: closed form, no weights."""
+    """The optimal denoiser of a finite set of sprite renders: closed form, no weights. `schedule`: the kind's own, or flow."""
 
     family: Literal["exact"]
     kind: Literal["spatial", "control", "temporal"]
     candidates: Annotated[int, Field(ge=1, le=65_536)] = 256
     seed: Annotated[int, Field(ge=0)] = 0
+    schedule: Literal["own", "flow"] = "own"
 
 
 FAMILIES = ("stable-diffusion", "animatediff", "text-to-video-sd", "exact")
@@ -480,6 +609,8 @@ def named(part: Any, path: str) -> "list[tuple[str, str]]":
         return []
     path = f"{path}.{part.word}" if isinstance(part, Worded) else path
     found: list[tuple[str, str]] = []
+    if isinstance(part, Blended):
+        return [name for key, of in part.of.items() for name in named(of, f"{path}.{key}")]
     for key in type(part).model_fields:
         value = getattr(part, key)
         if (isinstance(part, Leaf) and key == "expert") or (key == "of" and isinstance(value, str)):

@@ -221,7 +221,7 @@ def _line(detail: ErrorDetails, data: Any) -> str:
 
 def _no_word(path: str, last: int | str, came: Any) -> str:
     """A ladder or a method that is none: not one word, or a word that nobody knows."""
-    kind = "ladder" if last == "ladder" else "method"
+    kind = "ladder" if last in ("ladder", "own") else "method"
     words = [model.word for model in (LADDERS if kind == "ladder" else METHODS)]
     keys = [str(key) for key in came] if isinstance(came, dict) else []
     if len(keys) == 1:
