@@ -334,4 +334,5 @@ def test_windows_and_guidance_over_exact_experts() -> None:
     ladder = levels((0.3, 0.2, 0.1, 0.0))
     *_, done = run([Stage("refine", denoise, ladder)], Noise(1), timeline(20, start=400), (3, 8, 8), clip)
     assert isinstance(done, Done)
-    assert float((done.video - clip).abs().mean()) < 0.02
+    elsewhere = SMALL.encode(render(scene, range(416, 436))[None])
+    assert (done.video - clip).abs().mean() < 0.4 * (elsewhere - clip).abs().mean()

@@ -168,11 +168,13 @@ def test_exposure_changes_no_label_and_no_sharpness(damage: Callable[[Tensor], T
     assert scores["sharpness"] == pytest.approx(clean()["sharpness"], abs=0.03)
 
 
-def test_degraded_clips_keep_their_labels_and_lose_sharpness() -> None:
+def test_degraded_clips_keep_their_labels_and_lose_sharpness_and_texture() -> None:
     scores = average(verdicts(lambda i: degrade(clip(i))))
-    assert scores["prompt"] >= 0.98
+    assert scores["prompt"] >= 0.9
+    assert min(scores[f"{name}_right"] for name in ("motion", "colour", "background")) >= 0.98
     assert scores["switches"] <= 0.01
     assert scores["sharpness"] < 0.7
+    assert scores["texture_contrast"] < 0.5 * clean()["texture_contrast"]
 
 
 def test_a_vanishing_object_costs_presence_alone() -> None:

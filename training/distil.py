@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import torch
-from experts import RATE, Errors, Trainee, batches, predict
+from experts import Errors, Trainee, batches, predict
 from networks import SPECS, scheduler
 from text import LENGTH, tokenizer
 from torch import Tensor, nn
@@ -89,7 +89,7 @@ def distil(work: Path, minutes: float, count: int, guidance: float, size: int, d
         wanted = aim(x, t, teacher.down(x, t, to, batch.ids), to)
         error = (x0_of(student.net, x, t, batch.ids, schedule) - wanted).square()
         spent = (time.time() - begin) / (60 * minutes)
-        student.learn(error.mean(), 0.3 * RATE * min(1.0, 2 * (1 - spent) + 0.01))
+        student.learn(error.mean(), 0.3 * min(1.0, 2 * (1 - spent)))
         errors.note(torch.full((size,), at * 200), error.detach().mean((1, 2, 3, 4)).cpu(), torch.ones(size))
         if time.time() - told > 60 or spent >= 1:
             told = time.time()

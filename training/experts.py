@@ -13,13 +13,14 @@ import argparse
 import json
 import random
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
 from networks import SPECS, WEIGHTS, Spec, network, scheduler
+from optimizer import Optimizer
 from pool import load
 from safetensors.torch import load_file
 from text import LENGTH, text_model, tokenizer
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 
 from dovetail.sprites.world import Ask, caption, forget
 
-RATE, WARMUP, EMA = 1e-3, 200, 0.999
+WARMUP, EMA = 100, 0.999
 DROPOUT = 0.10
 """Share of examples trained without a caption, for guidance."""
 FOCUS = 3.0
@@ -40,19 +41,22 @@ class Trainee:
 
     net: nn.ModuleDict
     slow: nn.ModuleDict
-    optimizer: torch.optim.AdamW
+    optimizer: Optimizer
     step: int = 0
 
     @classmethod
     def new(cls, name: str) -> "Trainee":
         net, slow = (nn.ModuleDict({"unet": network(name), "text": text_model(len(tokenizer()))}) for _ in range(2))
         slow.load_state_dict(net.state_dict())
-        rate = torch.optim.AdamW(net.parameters(), RATE, betas=(0.9, 0.99), weight_decay=0.01)
-        return cls(net.train(), slow, rate)
+        return cls(net.train(), slow, Optimizer(net))
 
     def begin(self, known: dict[str, Tensor]) -> None:
-        """Take over what fits of another expert's weights: an image network's, for a video network."""
+        """Take over what fits of another expert's weights: an image network's, for a video network.
+
+        Levels are counted from the outside, so that a deeper network takes over the outer ones.
+        """
         ours = self.net.state_dict()
+        known = outer_levels(known, ours)
         fitting = {k: v.float() for k, v in known.items() if k in ours and ours[k].shape == v.shape}
         self.net.load_state_dict(ours | fitting)
         self.slow.load_state_dict(self.net.state_dict())
@@ -70,16 +74,29 @@ class Trainee:
         path.with_suffix(".tmp").rename(path)
 
     def learn(self, loss: Tensor, rate: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (self.step + 1) / WARMUP)
-        self.optimizer.zero_grad()
+        """One step down the loss; `rate` is relative, in [0, 1]."""
         loss.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        self.optimizer.step()
+        self.optimizer.step(rate * min(1.0, (self.step + 1) / WARMUP))
         self.step += 1
         keep = min(EMA, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.slow.parameters()), list(self.net.parameters()), 1 - keep)
+
+
+def outer_levels(known: dict[str, Tensor], ours: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`known` with its up blocks renamed so that the last of them is the last of `ours`."""
+
+    def count(names: Iterable[str]) -> int:
+        return len({name.split(".")[2] for name in names if name.startswith("unet.up_blocks.")})
+
+    more, renamed = count(ours) - count(known), {}
+    for name, value in known.items():
+        parts = name.split(".")
+        if parts[:2] == ["unet", "up_blocks"]:
+            parts[2] = str(int(parts[2]) + more)
+        renamed[".".join(parts)] = value
+    return renamed
 
 
 def weights_of(name: str, start: str, work: Path) -> dict[str, Tensor]:
@@ -113,10 +130,24 @@ def batches(spec: Spec, pools: Path, size: int, seed: int, device: str) -> Itera
         return known[said]
 
     while True:
-        picks = [(dice.randrange(len(asks)), dice.randint(0, latents.shape[1] - spec.frames)) for _ in range(size)]
-        cut = torch.stack([latents[i, f : f + spec.frames] for i, f in picks]).float().transpose(1, 2)
-        where = torch.stack([places[i, f : f + spec.frames] for i, f in picks]).float()[:, None]
-        yield Batch(*(x.to(device) for x in (cut, where, torch.tensor([ids(asks[i]) for i, _ in picks]))))
+        picks = [(dice.randrange(len(asks)), slice_of(spec.frames, latents.shape[1], dice)) for _ in range(size)]
+        cut = torch.stack([latents[i, frames] for i, frames in picks]).float().transpose(1, 2)
+        where = torch.stack([places[i, frames] for i, frames in picks]).float()[:, None]
+        said = [ids(asks[i] if frames[0] <= frames[-1] else backwards(asks[i])) for i, frames in picks]
+        yield Batch(*(x.to(device) for x in (cut, where, torch.tensor(said))))
+
+
+def slice_of(count: int, length: int, dice: random.Random) -> list[int]:
+    """Consecutive frames of a scene; half of the time backwards, which doubles the scenes there are."""
+    first = dice.randint(0, length - count)
+    frames = list(range(first, first + count))
+    return frames[::-1] if dice.random() < 0.5 else frames
+
+
+def backwards(asked: Ask) -> Ask:
+    """What a scene shows when time runs backwards: the way is turned round, all else stays."""
+    turned = {"left": "right", "right": "left", "up": "down", "down": "up"}
+    return replace(asked, motion=turned.get(asked.motion or "", asked.motion))
 
 
 def predict(unet: nn.Module, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
@@ -164,7 +195,7 @@ def train(
         error = (v - (alpha * eps - sigma * batch.latents)).square()
         weight = 1 + FOCUS * batch.places
         spent = (time.time() - begin) / (60 * minutes)
-        trainee.learn((error * weight / weight.mean()).mean(), RATE * max(0.0, 1 - spent) if cool else RATE)
+        trainee.learn((error * weight / weight.mean()).mean(), max(0.0, 1 - spent) if cool else 1.0)
         errors.note(t, error.detach().mean((1, 2, 3, 4)).cpu(), 1 - signal[t])
         if time.time() - told > 60 or spent >= 1:
             told = time.time()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusers import DDIMScheduler, MotionAdapter, UNet2DConditionModel, UNet3DConditionModel, UNetMotionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel, UNet3DConditionModel, UNetMotionModel
 from text import WIDTH
 from torch import nn
 
@@ -16,6 +16,8 @@ CHANNELS, CELLS = 16, 8
 """Latent channels, and latent cells across a frame of 64 pixels."""
 WIDTHS = (64, 96)
 HEADS = 4
+DEEP = (*WIDTHS, 96)
+"""Video networks have one level more, of 2 x 2 cells: where a few numbers tell an object's way through a whole clip."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,20 @@ def spatial() -> UNet2DConditionModel:
 
 def control() -> UNetMotionModel:
     """An image network with motion modules, trained whole."""
-    adapter = MotionAdapter(
-        block_out_channels=WIDTHS,
-        motion_layers_per_block=1,
+    return UNetMotionModel(
+        sample_size=CELLS,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        block_out_channels=DEEP,
+        layers_per_block=1,
+        down_block_types=("DownBlockMotion", "CrossAttnDownBlockMotion", "DownBlockMotion"),
+        up_block_types=("UpBlockMotion", "CrossAttnUpBlockMotion", "UpBlockMotion"),
+        cross_attention_dim=WIDTH,
+        num_attention_heads=HEADS,
         motion_num_attention_heads=HEADS,
-        motion_norm_num_groups=8,
         motion_max_seq_length=32,
+        norm_num_groups=8,
     )
-    return UNetMotionModel.from_unet2d(spatial(), adapter)
 
 
 def temporal() -> UNet3DConditionModel:
@@ -80,10 +88,10 @@ def temporal() -> UNet3DConditionModel:
         sample_size=CELLS,
         in_channels=CHANNELS,
         out_channels=CHANNELS,
-        block_out_channels=WIDTHS,
+        block_out_channels=DEEP,
         layers_per_block=1,
-        down_block_types=("DownBlock3D", "CrossAttnDownBlock3D"),
-        up_block_types=("CrossAttnUpBlock3D", "UpBlock3D"),
+        down_block_types=("DownBlock3D", "CrossAttnDownBlock3D", "DownBlock3D"),
+        up_block_types=("UpBlock3D", "CrossAttnUpBlock3D", "UpBlock3D"),
         cross_attention_dim=WIDTH,
         attention_head_dim=HEADS,
         norm_num_groups=8,

@@ -2,7 +2,7 @@
 
     python training/pool.py sharp 0 --vae DIR --out DIR      writes DIR/sharp-0.pt
 
-A piece holds SCENES scenes of LENGTH consecutive frames; a training clip is any 16 of them. Pieces
+A piece holds SCENES scenes of LENGTH consecutive frames. Pieces
 differ by their number alone, so a trainer can be given fresh ones at any time.
 """
 
@@ -18,7 +18,7 @@ from torch.nn.functional import avg_pool2d
 from dovetail.sprites.degrade import degrade
 from dovetail.sprites.world import Ask, backdrop, imagine, render
 
-SCENES, LENGTH = 2500, 24
+SCENES, LENGTH = 3750, 16
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ from dovetail.sprites.world import Ask, backdrop, imagine, render
 WIDTHS = (16, 32, 32, 64)
 SHALLOW = 4
 """Latent channels of the 4x VAE: as many numbers per frame as the 8x one has with 16."""
-RATE, BATCH, SCENES = 2e-3, 16, 3000
+RATE, BATCH, SCENES = 1e-3, 16, 3000
 KL = 1e-4
 FOCUS = 4.0
 """How much more a pixel of the object weighs than one of the background."""

@@ -50,7 +50,7 @@ PATTERNS = ("plain", "striped", "checkered")
 
 SHADE = 0.65
 """Brightness of the dark parts of a striped or checkered background, relative to its colour."""
-DOT = 0.45
+DOT = 0.30
 """Brightness of the dots of a dotted shape, relative to its colour."""
 PULSE = 0.30
 """Relative amplitude of a pulsing shape's radius."""
@@ -173,9 +173,9 @@ def imagine(asked: Ask, seed: int) -> Scene:
     dice = Dice(seed)
     motion = dice.pick(tuple(MOTIONS)) if asked.motion is None else asked.motion
     radius = dice.uniform(0.38, 0.50)
-    # Only along its way does an object leave the frame; across it, it keeps clear of the border.
+    # Only along its way does an object leave the frame; across it, it keeps well clear of the border.
     along_x, along_y = DIRECTIONS.get(motion, (0, 0))
-    room = 1 - radius * (1 + PULSE if motion == "pulsing" else 1)
+    room = 0.5 * (1 - radius * (1 + PULSE if motion == "pulsing" else 1))
     return Scene(
         texture=dice.pick(TEXTURES) if asked.texture is None else asked.texture,
         colour=dice.pick(tuple(COLOURS)) if asked.colour is None else asked.colour,
@@ -186,7 +186,7 @@ def imagine(asked: Ask, seed: int) -> Scene:
         x=dice.uniform(-1, 1) * (1 if along_x else room),
         y=dice.uniform(-1, 1) * (1 if along_y else room),
         radius=radius,
-        speed=dice.uniform(0.050, 0.075),
+        speed=dice.uniform(0.035, 0.055),
         period=dice.uniform(12.0, 18.0),
         phase=dice.uniform(0, 1),
         shift=dice.uniform(0, 1),
@@ -238,8 +238,8 @@ def outline(shape: str, u: Tensor, v: Tensor, r: Tensor) -> Tensor:
 
 
 def dots(u: Tensor, v: Tensor) -> Tensor:
-    """The dot pattern that a textured object carries with it, in [0, 1]; period 9.1 px at 64 px."""
-    return ((torch.sin(u * 22) * torch.sin(v * 22) - 0.15) * 8).sigmoid()
+    """The dot pattern that a textured object carries with it, in [0, 1]; dots 8.9 px apart at 64 px."""
+    return ((torch.sin(u * 16) * torch.sin(v * 16) - 0.15) * 8).sigmoid()
 
 
 def _grid(size: int) -> tuple[Tensor, Tensor]:
