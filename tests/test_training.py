@@ -1,0 +1,156 @@
+"""The trainers of the sprite experts: each learns, goes on where it stopped, and hands its work to the next."""
+
+import json
+import random
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "training"))
+import distil
+import experts
+import export
+import networks
+import pool
+import score
+import vae
+from optimizer import Optimizer
+
+from dovetail.core.path import split
+from dovetail.sprites.world import Ask, backdrop, imagine, render
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder with an untrained autoencoder and small pools of both kinds."""
+    folder = tmp_path_factory.mktemp("work")
+    torch.manual_seed(0)
+    small = vae.autoencoder()
+    vae.save(small, vae.floats_of(vae.pictures(7, 4)[0]), folder / "vae")
+    (folder / "pools").mkdir()
+    for kind in ("sharp", "degraded"):
+        made = pool.piece(kind, 0, AutoencoderKL.from_pretrained(folder / "vae").eval(), scenes=6)
+        torch.save(made, folder / "pools" / f"{kind}-0.pt")
+    return folder
+
+
+def steps(work: Path, name: str) -> int:
+    return int(torch.load(work / name / "state.pt", weights_only=True)["step"])
+
+
+def test_the_latents_of_a_pool_have_unit_size_and_their_words(work: Path) -> None:
+    latents, places, asks = pool.load(work / "pools", "sharp")
+    assert latents.shape == (6, 16, networks.CHANNELS, networks.CELLS, networks.CELLS)
+    assert float(latents.float().std()) == pytest.approx(1, rel=0.5)
+    assert places.shape == (6, 16, networks.CELLS, networks.CELLS)
+    assert 0 < float(places.float().mean()) < 0.6
+    assert asks == [imagine(Ask(), i + 1).ask for i in range(6)]
+    with pytest.raises(FileNotFoundError, match=r"training/pool\.py blurred 0"):
+        pool.load(work / "pools", "blurred")
+
+
+def test_the_place_of_an_object_is_where_it_differs_from_its_background() -> None:
+    frames, places = vae.pictures(0, 2)
+    scene = imagine(Ask(), 1)  # the second scene of seed 0, which is not degraded
+    drawn = render(scene, (0, 30, 70, 110))
+    torch.testing.assert_close(vae.floats_of(frames[4:]), drawn, atol=1 / 127, rtol=0)
+    assert torch.equal(places[4:], (drawn - backdrop(scene)).abs().amax(1, keepdim=True) > 0.1)
+
+
+def test_the_deep_autoencoder_grows_from_the_shallow_one() -> None:
+    shallow = vae.autoencoder(shallow=True)
+    deep = vae.grown(shallow).state_dict()
+    theirs = shallow.state_dict()
+    assert torch.equal(deep["encoder.conv_in.weight"], theirs["encoder.conv_in.weight"])
+    outermost = "decoder.up_blocks.{}.resnets.0.conv1.weight"
+    assert torch.equal(deep[outermost.format(3)], theirs[outermost.format(2)])
+
+
+def test_a_scene_run_backwards_moves_the_other_way() -> None:
+    assert experts.backwards(Ask(motion="left", shape="ring")) == Ask(motion="right", shape="ring")
+    assert experts.backwards(Ask(motion="pulsing")) == Ask(motion="pulsing")
+    assert experts.backwards(Ask()) == Ask()
+    cuts = [experts.slice_of(4, 6, random.Random(i)) for i in range(40)]
+    assert {tuple(sorted(cut)) for cut in cuts} == {(0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5)}
+    assert 8 < sum(cut[0] > cut[-1] for cut in cuts) < 32
+
+
+def test_a_video_network_takes_over_the_outer_levels_of_an_image_network() -> None:
+    image, video = experts.Trainee.new("spatial"), experts.Trainee.new("control")
+    video.begin(image.slow.state_dict())
+    ours, theirs = video.net.state_dict(), image.slow.state_dict()
+    for name in ("down_blocks.1.resnets.0.conv1.weight", "conv_in.weight", "mid_block.resnets.0.conv1.weight"):
+        assert torch.equal(ours[f"unet.{name}"], theirs[f"unet.{name}"])
+    last = "unet.up_blocks.{}.resnets.1.conv2.weight"
+    assert torch.equal(ours[last.format(2)], theirs[last.format(1)])
+    assert all(torch.equal(video.slow.state_dict()[name], value) for name, value in ours.items())
+
+
+def test_the_optimiser_moves_every_weight_and_remembers(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Embedding(5, 4), torch.nn.Linear(4, 8), torch.nn.LayerNorm(8))
+    net.append(torch.nn.Linear(8, 1))
+
+    def run(optimizer: Optimizer, count: int) -> list[float]:
+        losses = []
+        for _ in range(count):
+            loss = (net(torch.arange(5)).squeeze(-1) - torch.arange(5.0)).square().mean()
+            loss.backward()
+            optimizer.step(1.0)
+            losses.append(loss.item())
+        return losses
+
+    before = [p.detach().clone() for p in net.parameters()]
+    optimizer = Optimizer(net)
+    losses = run(optimizer, 300)
+    assert losses[-1] < 0.5 * losses[0]
+    assert all((a != b).any() for a, b in zip(before, net.parameters(), strict=True))
+    assert all(p.grad is None for p in net.parameters())
+    torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "state.pt")
+    after = run(optimizer, 5)
+    again, state = Optimizer(net), torch.load(tmp_path / "state.pt", weights_only=True)
+    net.load_state_dict(state["net"])
+    again.load_state_dict(state["optimizer"])
+    assert run(again, 5) == pytest.approx(after, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["spatial", "control", "temporal"])
+def test_a_training_goes_on_where_it_stopped(work: Path, name: str) -> None:
+    for _ in range(2):
+        before = steps(work, name) if (work / name).exists() else 0
+        experts.train(name, work, 0.01, 2, None, cool=False, device="cpu", fast=False)
+        assert steps(work, name) > before
+    lines = [json.loads(line) for line in (work / name / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines][-1] == steps(work, name)
+    assert all(0 < error < 10 for line in lines for error in line["v"] + line["x0"])
+
+
+def test_the_aim_of_distillation_is_reached_in_one_step() -> None:
+    torch.manual_seed(0)
+    x, reached = torch.randn(2, 1, 3, 4, 4), torch.randn(2, 1, 3, 4, 4)
+    aimed = distil.aim(x, 0.7, reached, 0.4)
+    torch.testing.assert_close(split(x, aimed, 0.7).mix(0.4), reached)
+    torch.testing.assert_close(distil.aim(x, 0.7, reached, 0.0), reached)
+
+
+def test_distilling_scoring_and_exporting_read_what_training_wrote(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not (work / "control").exists():
+        experts.train("control", work, 0.001, 1, None, cool=False, device="cpu", fast=False)
+    distil.distil(work, 0.01, 4, 3.0, 1, "cpu")
+    assert steps(work, "control-4") > 0
+    small = AutoencoderKL.from_pretrained(work / "vae").eval()
+    made = score.videos(score.expert("control", work, quick=False), ["a red circle"], 1, 1.0, small)
+    assert 0 <= score.score("control", made, [Ask(colour="red", shape="circle")])["prompt"] <= 1
+    monkeypatch.setattr(export, "WEIGHTS", tmp_path)
+    export.export("control", work)
+    assert {path.name for path in (tmp_path / "control").iterdir()} == {
+        "unet",
+        "text_encoder",
+        "tokenizer",
+        "scheduler",
+    }
