@@ -7,16 +7,31 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLLTXVideo,
+    AutoencoderKLWan,
     DDIMScheduler,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    LTXVideoTransformer3DModel,
     MotionAdapter,
     UNet2DConditionModel,
     UNet3DConditionModel,
     UNetMotionModel,
+    UniPCMultistepScheduler,
+    WanTransformer3DModel,
 )
 from safetensors.torch import save_file
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+    UMT5Config,
+    UMT5EncoderModel,
+)
 
 CHANNELS, SIZE = 4, 8
 """Channels, and height and width, of a tiny latent."""
@@ -157,7 +172,158 @@ def text_to_video_sd(folder: Path, **scheduler: Any) -> Path:
     return save(folder, unet3d(), vae=vae(), **scheduler)
 
 
-MAKERS = {"stable-diffusion": stable_diffusion, "animatediff": animatediff, "text-to-video-sd": text_to_video_sd}
+# --- flow matching: Wan and LTX-Video ---------------------------------------------------------------------------------
+
+WAN: Mapping[str, Any] = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
+"""The scheduler config of Wan 2.1 at 480p."""
+
+LTX: Mapping[str, Any] = {
+    "use_dynamic_shifting": True,
+    "base_shift": 0.95,
+    "max_shift": 2.05,
+    "base_image_seq_len": 1024,
+    "max_image_seq_len": 4096,
+    "shift_terminal": 0.1,
+}
+"""The scheduler config of LTX-Video up to 0.9.1."""
+
+WIDE = 16
+"""Width of the tiny text models below."""
+
+
+def t5(multilingual: bool = False) -> tuple[T5Tokenizer, Any]:
+    """A tokenizer of single letters, and a T5 or UMT5 encoder of two layers."""
+    vocabulary = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        ("\u2581", -2.0),
+        *((letter, -3.0) for letter in LETTERS),
+    ]
+    options = {
+        "vocab_size": len(vocabulary),
+        "d_model": WIDE,
+        "d_kv": 4,
+        "d_ff": 24,
+        "num_layers": 2,
+        "num_heads": 2,
+        "relative_attention_num_buckets": 8,
+        "decoder_start_token_id": 0,
+    }
+    tokenizer = T5Tokenizer(vocab=vocabulary, extra_ids=0)
+    if multilingual:
+        return tokenizer, grown(lambda: UMT5EncoderModel(UMT5Config(**options)), 6, 0.3)
+    return tokenizer, grown(lambda: T5EncoderModel(T5Config(**options)), 6, 0.3)
+
+
+def wan_transformer(layers: int = 1, heads: int = 2, channels: int = CHANNELS) -> WanTransformer3DModel:
+    """`layers` and `heads` are what tells Wan's sizes apart."""
+    return grown(
+        lambda: WanTransformer3DModel(
+            num_attention_heads=heads,
+            attention_head_dim=12,
+            in_channels=channels,
+            out_channels=CHANNELS,
+            text_dim=WIDE,
+            freq_dim=16,
+            ffn_dim=24,
+            num_layers=layers,
+            rope_max_seq_len=32,
+        ),
+        7 + layers,
+    )
+
+
+def ltx_transformer(layers: int = 1, heads: int = 2) -> LTXVideoTransformer3DModel:
+    return grown(
+        lambda: LTXVideoTransformer3DModel(
+            in_channels=CHANNELS,
+            out_channels=CHANNELS,
+            num_attention_heads=heads,
+            attention_head_dim=8,
+            cross_attention_dim=8 * heads,
+            num_layers=layers,
+            caption_channels=WIDE,
+        ),
+        17 + layers,
+    )
+
+
+def wan_vae(seed: int = 8, mean: float = 0.3) -> AutoencoderKLWan:
+    """8x along height and width, 4x along time, as the real one."""
+    return grown(
+        lambda: AutoencoderKLWan(
+            base_dim=4,
+            z_dim=CHANNELS,
+            dim_mult=[1, 1, 1, 1],
+            num_res_blocks=1,
+            latents_mean=[mean, -0.2, 0.1, 0.0],
+            latents_std=[1.5, 0.5, 2.0, 1.0],
+        ),
+        seed,
+    )
+
+
+def ltx_vae(conditioned: bool = False, noisy: bool = False) -> AutoencoderKLLTXVideo:
+    """32x along height and width, 8x along time, as the real one. conditioned: its decoder is told a timestep, as
+    that of 0.9.1; noisy: it draws noise of its own, as that one."""
+    vae = grown(
+        lambda: AutoencoderKLLTXVideo(
+            latent_channels=CHANNELS,
+            block_out_channels=(8, 8, 8, 8),
+            decoder_block_out_channels=(8, 8, 8, 8),
+            layers_per_block=(1,) * 5,
+            decoder_layers_per_block=(1,) * 5,
+            decoder_inject_noise=(noisy,) * 5,
+            timestep_conditioning=conditioned,
+        ),
+        9,
+    )
+    vae.latents_mean.copy_(torch.tensor([0.3, -0.2, 0.1, 0.0]))
+    vae.latents_std.copy_(torch.tensor([1.5, 0.5, 2.0, 1.0]))
+    return vae
+
+
+def wan(folder: Path, *, layers: int = 1, low: int | None = None, euler: bool = False, **scheduler: Any) -> Path:
+    """A repository of Wan 2.1 as diffusers writes it or, with `low` layers in transformer_2/, of Wan 2.2 A14B."""
+    from diffusers import WanPipeline  # Takes long to import, and most tests need no pipeline.
+
+    tokenizer, encoder = t5(multilingual=True)
+    kind = FlowMatchEulerDiscreteScheduler if euler else UniPCMultistepScheduler
+    WanPipeline(
+        tokenizer=tokenizer,
+        text_encoder=encoder,
+        vae=wan_vae(),
+        scheduler=kind(**({} if euler else WAN) | scheduler),
+        transformer=wan_transformer(layers, 2 * layers),
+        transformer_2=None if low is None else wan_transformer(low),
+        boundary_ratio=None if low is None else 0.875,
+    ).save_pretrained(folder)
+    return folder
+
+
+def ltx(folder: Path, *, layers: int = 1, conditioned: bool = False, **scheduler: Any) -> Path:
+    """A repository of LTX-Video as diffusers writes it."""
+    from diffusers import LTXPipeline
+
+    tokenizer, encoder = t5()
+    LTXPipeline(
+        tokenizer=tokenizer,
+        text_encoder=encoder,
+        vae=ltx_vae(conditioned),
+        scheduler=FlowMatchEulerDiscreteScheduler(**{**LTX, **scheduler}),
+        transformer=ltx_transformer(layers, 2 * layers),
+    ).save_pretrained(folder)
+    return folder
+
+
+MAKERS: dict[str, Callable[..., Path]] = {
+    "stable-diffusion": stable_diffusion,
+    "animatediff": animatediff,
+    "text-to-video-sd": text_to_video_sd,
+    "wan": wan,
+    "ltx": ltx,
+}
 """A checkpoint of each family."""
 
 

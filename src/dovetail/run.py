@@ -166,18 +166,18 @@ def stream(recipe: Recipe, cast: Cast | None = None) -> Iterator[Step | Video]:
     _joined(cast)
     start = _start(recipe)
     recipe = settled(recipe, cast, start)
-    ahead = planned(recipe, known_of(cast))
-    shape = _shape(recipe, cast.codec)
+    latent = latent_of(recipe, cast.codec.space, max(getattr(it.network, "patch", 1) for it in cast.experts.values()))
+    ahead = planned(recipe, known_of(cast), latent=latent)
     given = None if start is None else _encoded(start, recipe, cast.codec)
     warn_about(recipe)
     ledger = Ledger(Count)
     experts = {
         name: replace(expert, network=_Timed(name, expert.network, ledger)) for name, expert in cast.experts.items()
     }
-    stages = tuple(replace(stage, denoise=_watched(stage)) for stage in build(recipe, experts))
+    stages = tuple(replace(stage, denoise=_watched(stage)) for stage in build(recipe, experts, latent))
     ahead_of = {stage.name: [seen for name, _, seen in ahead.steps if name == stage.name] for stage in stages}
-    pieces, taken = [], Ledger(Count)
-    for event in _quietly(chain.run(stages, Noise(recipe.video.seed), timeline(recipe.video.frames), shape, given)):
+    pieces, taken, shape = [], Ledger(Count), (cast.codec.channels, *latent[1:])
+    for event in _quietly(chain.run(stages, Noise(recipe.video.seed), timeline(latent[0]), shape, given)):
         if isinstance(event, chain.Done):
             pieces.append(event.video)
             continue
@@ -199,7 +199,8 @@ def plan(
     """What a run of this recipe will do, without loading weights."""
     asked = resolved(prompt, recipe, seed=seed, frames=frames, overrides=overrides)
     notes: list[str] = []
-    return planned(asked, {name: _outlook(name, spec, notes) for name, spec in asked.experts.items()}, notes)
+    cast = {name: _outlook(name, spec, notes) for name, spec in asked.experts.items()}
+    return planned(asked, cast, notes, latent_of(asked, _space(asked, notes)))
 
 
 # --- what a run needs --------------------------------------------------------------------------------------------
@@ -216,10 +217,12 @@ def load(recipe: Recipe) -> Cast:
         case models.Autoencoder() as spec:
             from dovetail.experts import load_codec
 
-            options = {} if spec.subfolder is None else {"subfolder": spec.subfolder}
-            place = _device(spec.device)
-            codec = load_codec(spec.weights, dtype=spec.dtype, device=place, chunk=spec.chunk, **options)
-    experts = {name: _expert(name, spec, codec) for name, spec in recipe.experts.items() if name in _used(recipe)}
+            options = spec.model_dump(exclude={"weights", "device"})
+            codec = load_codec(spec.weights, device=_device(spec.device), **options)
+    experts: dict[str, Expert] = {}
+    for name in recipe.experts:
+        if name in _used(recipe):
+            experts[name] = _expert(recipe, name, codec, experts)
     return Cast(experts, codec)
 
 
@@ -227,7 +230,9 @@ def _used(recipe: Recipe) -> set[str]:
     return {name for stage in recipe.chain for _, name in models.named(stage, "")}
 
 
-def _expert(name: str, spec: models.ExpertSpec, codec: Codec) -> Expert:
+def _expert(recipe: Recipe, name: str, codec: Codec, before: Mapping[str, Expert]) -> Expert:
+    """An expert; `before` it these were loaded."""
+    spec = recipe.experts[name]
     if isinstance(spec, models.Exact):
         from dovetail.sprites import exact
 
@@ -245,6 +250,22 @@ def _expert(name: str, spec: models.ExpertSpec, codec: Codec) -> Expert:
         device=_device(spec.device),
         batch=spec.batch,
         adapter=spec.adapter,
+        subfolder=spec.subfolder,
+        fps=recipe.video.fps,
+        text=next((_words(before[other]) for other in before if _same_words(recipe.experts[other], spec)), None),
+    )
+
+
+def _words(expert: Expert) -> Any:
+    return expert.network.text  # type: ignore[attr-defined]
+
+
+def _same_words(a: models.ExpertSpec, b: models.ExpertSpec) -> bool:
+    """Whether two experts come from one repository, so that one text model serves both. Wan's is as large as a network."""
+    if not isinstance(a, models.Pretrained) or not isinstance(b, models.Pretrained):
+        return False
+    return all(
+        getattr(a, key) == getattr(b, key) for key in ("family", "weights", "revision", "variant", "dtype", "device")
     )
 
 
@@ -262,10 +283,12 @@ def _joined(cast: Cast) -> None:
 
 def known_of(cast: Cast) -> dict[str, Known]:
     """What a plan needs to know, of loaded experts."""
-    networks = {name: expert.network for name, expert in cast.experts.items()}
     return {
         name: Known(
-            expert.schedule, getattr(networks[name], "scheduler", None), getattr(networks[name], "max_frames", None)
+            expert.schedule,
+            getattr(expert.network, "scheduler", None),
+            getattr(expert.network, "max_frames", None),
+            getattr(expert.network, "even", False),
         )
         for name, expert in cast.experts.items()
     }
@@ -291,9 +314,11 @@ USUAL: dict[str, Schedule] = {
     "stable-diffusion": VariancePreserving.betas("scaled_linear", 0.00085, 0.012),
     "animatediff": VariancePreserving.betas("linear", 0.00085, 0.012),
     "text-to-video-sd": VariancePreserving.betas("scaled_linear", 0.00085, 0.012),
+    "wan": Flow(whole=True),
+    "ltx": Flow(),
 }
-"""Each family's published schedule (Stable Diffusion 1.5, AnimateDiff, ModelScope): what a plan
-supposes of weights that are not on this machine."""
+"""Each family's published schedule (Stable Diffusion 1.5, AnimateDiff, ModelScope, Wan, LTX-Video): what a
+plan supposes of weights that are not on this machine."""
 
 
 def _outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
@@ -306,15 +331,35 @@ def _outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
         )
     from dovetail.experts.loading import FAMILIES, scheduler_config
 
-    longest = FAMILIES[spec.family].max_frames
+    family = FAMILIES[spec.family]
     try:
         if not spec.weights.startswith("sprites/") and not Path(spec.weights).expanduser().is_dir():
             raise WeightsError(f"'{spec.weights}' is not on this machine")
         config = scheduler_config(name, spec.family, spec.weights, spec.adapter)
     except WeightsError as error:
         notes.append(f"expert '{name}': {error}; levels are those of the family's usual schedule")
-        return Known(USUAL[spec.family], longest=longest)
-    return Known(schedule_of(config), config, longest)
+        return Known(USUAL[spec.family], longest=family.max_frames)
+    return Known(schedule_of(config), config, family.max_frames, family.even)
+
+
+def _space(recipe: Recipe, notes: list[str]) -> "LatentSpace":
+    """The latents of a recipe's codec, without its weights; adds a note where that is a guess."""
+    if isinstance(recipe.codec, models.Pixels):
+        from dovetail.sprites.exact import PixelCodec
+
+        return PixelCodec(recipe.codec.pixels).space
+    from dovetail.experts.codec import space_at
+    from dovetail.experts.loading import FAMILIES, IMAGES
+
+    weights = recipe.codec.weights
+    try:
+        if not weights.startswith("sprites/") and not Path(weights).expanduser().is_dir():
+            raise WeightsError(f"'{weights}' is not on this machine")
+        return space_at(weights, recipe.codec.subfolder)
+    except WeightsError as error:
+        families = [spec.family for spec in recipe.experts.values() if isinstance(spec, models.Pretrained)]
+        notes.append(f"codec: {error}; latents are supposed to be of the size that is usual for its experts")
+        return FAMILIES[families[0]].space if families else IMAGES
 
 
 # --- during a run ------------------------------------------------------------------------------------------------
@@ -339,6 +384,10 @@ class _Timed:
     @property
     def scheduler(self) -> Any:
         return getattr(self.network, "scheduler", None)
+
+    @property
+    def even(self) -> bool:
+        return getattr(self.network, "even", False)
 
 
 @dataclass(frozen=True)
@@ -394,16 +443,27 @@ def warn_about(recipe: Recipe) -> None:
         warnings.warn(message, PromptWarning, stacklevel=3)
 
 
-def _shape(recipe: Recipe, codec: Codec) -> tuple[int, int, int]:
-    """Channels, height and width of the latent. Raises RecipeError for sizes that the codec cannot make."""
-    height, width, factor = recipe.video.height, recipe.video.width, codec.factor
-    if height % factor or width % factor:
-        near = [max(factor, round(side / factor) * factor) for side in (height, width)]
+def latent_of(recipe: Recipe, space: "LatentSpace", patch: int = 1) -> tuple[int, int, int]:
+    """Frames, height and width of the video's latent. Raises RecipeError for frames and sizes that do not fit.
+
+    patch: latent cells along each side of what a network takes for one token.
+    """
+    size, factor, compression = recipe.video, (space.factor or 1) * patch, space.compression or 1
+    if (size.frames - 1) % compression:
+        below = (size.frames - 1) // compression * compression + 1
         raise RecipeError(
-            f"video.height and video.width must be multiples of {factor}, the codec's pixels per latent cell, "
-            f"not {height}x{width}; {near[0]}x{near[1]} is near"
+            f"video.frames: the codec makes {compression}k + 1 frames, the first and then {compression} at a time, "
+            f"not {size.frames}; --frames {below} or --frames {below + compression} fits"
         )
-    return codec.channels, height // factor, width // factor
+    if size.height % factor or size.width % factor:
+        near = [max(factor, round(side / factor) * factor) for side in (size.height, size.width)]
+        what = "the codec's pixels per latent cell" if patch == 1 else "the pixels of an expert's token"
+        raise RecipeError(
+            f"video.height and video.width must be multiples of {factor}, {what}, "
+            f"not {size.height}x{size.width}; {near[0]}x{near[1]} is near"
+        )
+    cell = space.factor or 1
+    return space.latent_frames(size.frames), size.height // cell, size.width // cell
 
 
 def _start(recipe: Recipe) -> Video | None:
@@ -466,6 +526,8 @@ FAMILIES_SAID = {
     "stable-diffusion": "UNet2DConditionModel, one frame at a time: Stable Diffusion 1.x and 2.x",
     "animatediff": "UNetMotionModel: AnimateDiff and AnimateDiff-Lightning",
     "text-to-video-sd": "UNet3DConditionModel: ModelScope text-to-video",
+    "wan": "WanTransformer3DModel: Wan 2.1 of both sizes, and each expert of Wan 2.2 A14B by its subfolder",
+    "ltx": "LTXVideoTransformer3DModel: LTX-Video 2B and 13B",
     "exact": "closed-form denoisers of finite sets of sprite renders; no weights",
 }
 """What each family of experts is."""

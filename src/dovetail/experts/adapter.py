@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from dovetail.core.denoiser import Condition
@@ -49,8 +50,34 @@ def motion(module: nn.Module, x: Tensor, time: Tensor, text: Embedding) -> Tenso
 
 
 def volume(module: nn.Module, x: Tensor, time: Tensor, text: Embedding) -> Tensor:
-    """UNet3DConditionModel: video in, one text per video."""
+    """UNet3DConditionModel and WanTransformer3DModel: video in, one text per video."""
     return _first(module(x, time, text[0], return_dict=False))
+
+
+@dataclass(frozen=True)
+class Packed:
+    """LTXVideoTransformer3DModel: a token per latent cell, the text with its mask, and where tokens lie in seconds and
+    pixels. fps: frames per second; compression, factor: the latent space's."""
+
+    fps: float = 25.0
+    compression: int = 8
+    factor: int = 32
+
+    def __call__(self, module: nn.Module, x: Tensor, time: Tensor, text: Embedding) -> Tensor:
+        frames, height, width = x.shape[2:]
+        hidden, mask = text
+        out = module(
+            hidden_states=rearrange(x, "b c f h w -> b (f h w) c"),
+            encoder_hidden_states=hidden,
+            timestep=time,
+            encoder_attention_mask=mask,
+            num_frames=frames,
+            height=height,
+            width=width,
+            rope_interpolation_scale=(self.compression / self.fps, self.factor, self.factor),
+            return_dict=False,
+        )
+        return rearrange(_first(out), "b (f h w) c -> b c f h w", f=frames, h=height, w=width)
 
 
 def _first(answer: Any) -> Tensor:
@@ -63,8 +90,9 @@ def _first(answer: Any) -> Tensor:
 class Adapter:
     """A network that speaks the language of `dovetail.core.denoiser.Network`.
 
-    batch: rows per call of the module. max_frames: the longest video it was built for; None is any.
-    scheduler: the checkpoint's scheduler config, as used. space: the latents it works on.
+    batch: rows per call of the module. max_frames: the longest video it was built for, in latent frames; None is
+    any. patch: height and width of a latent are multiples of it. even: its pipeline spaces the noise levels evenly
+    and leaves to the scheduler only to shift them. scheduler: the checkpoint's scheduler config, as used. space: the latents it works on.
     """
 
     name: str
@@ -79,6 +107,8 @@ class Adapter:
     scheduler: Mapping[str, Any] = field(repr=False)
     space: LatentSpace = field(repr=False)
     max_frames: int | None = None
+    patch: int = 1
+    even: bool = False
     _said: dict[str, Embedding] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -131,4 +161,9 @@ class Adapter:
             raise RecipeError(
                 f"expert '{self.name}' ({self.family}) works on latents of {self.space.channels} channels, "
                 f"not {channels}"
+            )
+        if any(side % self.patch for side in x.shape[3:]):
+            raise RecipeError(
+                f"expert '{self.name}' ({self.family}) cuts latents in patches of {self.patch}x{self.patch}; "
+                f"{x.shape[3]}x{x.shape[4]} cells are not so many whole ones"
             )

@@ -117,7 +117,7 @@ def _wanted(part: str, variant: str | None) -> list[str]:
     weights = (
         [f"{start}.{variant}.safetensors", f"{start}.{variant}-*.safetensors"] if variant else [f"{start}*.safetensors"]
     )
-    return [*weights, f"{part}/*.json", f"{part}/*.txt"] if part else [*weights, "config.json"]
+    return [*weights, *(f"{part}/*{end}" for end in (".json", ".txt", ".model"))] if part else [*weights, "config.json"]
 
 
 def find_file(name: str, revision: str | None = None) -> Path:

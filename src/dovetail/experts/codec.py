@@ -1,6 +1,6 @@
-"""Latents to frames and back, in chunks of frames, so that a long video needs little memory."""
+"""Latents to frames and back: image autoencoders in chunks of frames, video autoencoders the whole video at once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,10 +8,15 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from dovetail.errors import RecipeError
-from dovetail.experts.checkpoint import find, model
+from dovetail.core.denoiser import timeline
+from dovetail.core.noise import Noise
+from dovetail.errors import RecipeError, nearest
+from dovetail.experts.checkpoint import Checkpoint, find, model
 from dovetail.experts.placement import device_of, dtype_of
-from dovetail.experts.space import LatentSpace, kl_space
+from dovetail.experts.space import LatentSpace, space_of
+
+CHUNK = 16
+"""Frames that an image autoencoder is given at once, unless asked otherwise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +83,96 @@ class Codec:
         return rearrange((torch.cat(codes) - shift) * scale, "(b f) c h w -> b c f h w", b=len(frames))
 
 
+@dataclass(frozen=True, eq=False)
+class Conditioning:
+    """How a decoder that was trained to end the denoising is used: latents get a last share of noise, and it is told so.
+
+    timestep: the share that it is told; noise: the share that is added; both in [0, 1]. The noise of a latent frame
+    is always the same. LTX-Video 0.9.1 and later; the values are its authors'.
+    """
+
+    timestep: float = 0.05
+    noise: float = 0.025
+
+
+@dataclass(frozen=True, eq=False)
+class VideoCodec:
+    """An AutoencoderKLWan or AutoencoderKLLTXVideo: the first latent frame is one frame, each other is `compression`.
+
+    mean, deviation: latent = (code - mean) / deviation, "c". conditioning: for decoders that take a timestep.
+    """
+
+    weights: str
+    module: Any = field(repr=False)
+    space: LatentSpace
+    mean: Tensor = field(repr=False)
+    deviation: Tensor = field(repr=False)
+    device: torch.device
+    dtype: torch.dtype
+    conditioning: Conditioning | None = None
+
+    @property
+    def channels(self) -> int:
+        """Channels of a latent."""
+        return self.space.channels
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent cell, along height and along width."""
+        assert self.space.factor is not None
+        return self.space.factor
+
+    @property
+    def compression(self) -> int:
+        """Frames per latent frame, but for the first."""
+        assert self.space.compression is not None
+        return self.space.compression
+
+    def stream(self, latent: Tensor) -> Iterator[Tensor]:
+        """What `decode` gives, here in one piece: later frames depend on those before."""
+        yield self.decode(latent)
+
+    @torch.no_grad()
+    def decode(self, latent: Tensor) -> Tensor:
+        """Frames "b f c h w" in [-1, 1], float32, on the device of the latent "b c f h w": of n latent frames
+        (n - 1) * compression + 1."""
+        if latent.shape[1] != self.channels:
+            raise RecipeError(f"codec '{self.weights}' decodes {self.channels} channels, not {latent.shape[1]}")
+        code, extra = self._moved(latent, self.deviation, self.mean), []
+        if self.conditioning is not None:
+            noise = Noise(0, "decode").like(code, timeline(latent.shape[2]).expand(len(latent), -1))
+            code = code.lerp(noise, self.conditioning.noise)
+            extra = [torch.full((len(code),), self.conditioning.timestep, device=self.device, dtype=self.dtype)]
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            # LTX-Video 0.9.1's decoder draws noise of its own, from torch's stream.
+            torch.manual_seed(0)
+            frames = self.module.decode(code.to(self.device, self.dtype), *extra, return_dict=False)[0]
+        seen: Tensor = rearrange(frames.to(latent.device, torch.float32).clamp(-1, 1), "b c f h w -> b f c h w")
+        return seen
+
+    @torch.no_grad()
+    def encode(self, frames: Tensor) -> Tensor:
+        """The latent "b c f h w" (the posterior's mean) of frames "b f c h w" in [-1, 1].
+
+        Height and width must be multiples of `factor`, frames one more than a multiple of `compression`.
+        """
+        length, _, height, width = frames.shape[1:]
+        if height % self.factor or width % self.factor:
+            raise RecipeError(
+                f"codec '{self.weights}' needs height and width in multiples of {self.factor}, not {height}x{width}"
+            )
+        if (length - 1) % self.compression:
+            raise RecipeError(f"codec '{self.weights}' encodes {self.compression}k + 1 frames, not {length}")
+        rows = rearrange(frames, "b f c h w -> b c f h w").to(self.device, self.dtype)
+        code = self.module.encode(rows).latent_dist.mode().to(frames.device, torch.float32)
+        return self._moved(code, 1 / self.deviation, -self.mean / self.deviation)
+
+    @staticmethod
+    def _moved(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """x * scale + shift, channel by channel."""
+        return x.float() * scale.to(x.device)[:, None, None, None] + shift.to(x.device)[:, None, None, None]
+
+
 def load_codec(
     weights: str,
     *,
@@ -86,23 +181,74 @@ def load_codec(
     variant: str | None = None,
     dtype: str = "float32",
     device: str = "cpu",
-    chunk: int = 16,
-) -> Codec:
-    """The codec of a checkpoint: the AutoencoderKL in its `subfolder`.
+    chunk: int | None = None,
+    decode_timestep: float | None = None,
+    decode_noise_scale: float | None = None,
+) -> Codec | VideoCodec:
+    """The codec of a checkpoint: the AutoencoderKL, AutoencoderKLWan or AutoencoderKLLTXVideo in its `subfolder`.
 
     weights: a folder, a hub id, or "sprites/NAME". subfolder: "" is the checkpoint itself; None is the
-    checkpoint itself if it is a single network, else its vae/. chunk: frames per call, at least 1. Raises
-    WeightsError for weights that are missing or unsafe to open.
+    checkpoint itself if it is a single network, else its vae/. chunk: frames per call, at least 1, of an image
+    autoencoder. decode_timestep, decode_noise_scale: see `Conditioning`. Raises RecipeError for an option that the
+    autoencoder does not have, WeightsError for weights that are missing or unsafe to open.
     """
-    if chunk < 1:
+    if chunk is not None and chunk < 1:
         raise RecipeError(f"chunk is a number of frames, at least 1, not {chunk}")
+    checkpoint, subfolder = _located(weights, subfolder, revision, variant)
+    config, file = checkpoint.config(subfolder), checkpoint.safetensors(subfolder)
+    kind = str(config.get("_class_name"))
+    if kind not in KINDS:
+        raise RecipeError(f"'{weights}' has a {kind} in {subfolder}/; {nearest(kind, KINDS)}")
+    conditioning = _conditioning(weights, config, decode_timestep, decode_noise_scale)
+    if kind != "AutoencoderKL" and chunk is not None:
+        raise RecipeError(f"'{weights}' has a {kind}, which decodes a whole video at once, so it takes no chunk")
+    module, place = _module(kind, checkpoint, subfolder, dtype, device), (device_of(device), dtype_of(dtype))
+    space = space_of(config, file)
+    if kind == "AutoencoderKL":
+        return Codec(weights, module, space, CHUNK if chunk is None else chunk, *place)
+    mean, deviation = _statistics(module)
+    return VideoCodec(weights, module, space, mean, deviation, *place, conditioning)
+
+
+KINDS = ("AutoencoderKL", "AutoencoderKLWan", "AutoencoderKLLTXVideo")
+"""The autoencoders that a codec can be made of."""
+
+
+def space_at(weights: str, subfolder: str | None = None) -> LatentSpace:
+    """The latents of a checkpoint's codec, as far as its config tells; arguments and errors as for `load_codec`."""
+    checkpoint, subfolder = _located(weights, subfolder, None, None)
+    return space_of(checkpoint.config(subfolder))
+
+
+def _located(weights: str, subfolder: str | None, revision: str | None, variant: str | None) -> tuple[Checkpoint, str]:
+    """The checkpoint, and the folder of its autoencoder in it."""
     checkpoint = find(weights, revision, variant, ["vae", ""] if subfolder is None else [subfolder])
     if subfolder is None:
         subfolder = "" if (checkpoint.path / "config.json").is_file() else "vae"
-    config, file = checkpoint.config(subfolder), checkpoint.safetensors(subfolder)
-    if config.get("_class_name") != "AutoencoderKL":
-        raise RecipeError(f"'{weights}' has a {config.get('_class_name')} in {subfolder}/; known: AutoencoderKL")
-    from diffusers import AutoencoderKL
+    return checkpoint, subfolder
 
-    module = model(AutoencoderKL, checkpoint, subfolder, dtype_of(dtype)).to(device_of(device))
-    return Codec(weights, module, kl_space(config, file), chunk, device_of(device), dtype_of(dtype))
+
+def _module(kind: str, checkpoint: Checkpoint, subfolder: str, dtype: str, device: str) -> Any:
+    import diffusers
+
+    return model(getattr(diffusers, kind), checkpoint, subfolder, dtype_of(dtype)).to(device_of(device))
+
+
+def _conditioning(
+    weights: str, config: Mapping[str, Any], timestep: float | None, noise: float | None
+) -> Conditioning | None:
+    if config.get("timestep_conditioning"):
+        given = {"timestep": timestep, "noise": noise}
+        return Conditioning(**{name: value for name, value in given.items() if value is not None})
+    if timestep is None and noise is None:
+        return None
+    raise RecipeError(
+        f"the decoder of '{weights}' takes no timestep, so decode_timestep and decode_noise_scale say nothing to it"
+    )
+
+
+def _statistics(module: Any) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel of a video autoencoder's codes, float32."""
+    if type(module).__name__ == "AutoencoderKLLTXVideo":
+        return module.latents_mean.float(), module.latents_std.float() / module.config.scaling_factor
+    return torch.tensor(module.config.latents_mean), torch.tensor(module.config.latents_std)

@@ -9,27 +9,34 @@ import torch
 from torch import nn
 
 from dovetail.core.denoiser import TARGETS, Expert
-from dovetail.core.schedules import schedule_of
+from dovetail.core.schedules import Flow, schedule_of
 from dovetail.errors import RecipeError, WeightsError, nearest
-from dovetail.experts.adapter import Adapter, Convention, motion, per_frame, volume
+from dovetail.experts.adapter import Adapter, Convention, Packed, Text, motion, per_frame, volume
 from dovetail.experts.checkpoint import Checkpoint, find, find_file, model, quietly
 from dovetail.experts.placement import device_of, dtype_of
-from dovetail.experts.space import LatentSpace, kl_space
-from dovetail.experts.text import Clip
+from dovetail.experts.space import LatentSpace, space_of
+from dovetail.experts.text import T5, UMT5, Clip
 
-PARTS = ("unet", "text_encoder", "tokenizer", "scheduler", "vae")
+IMAGES = LatentSpace(channels=4, vae="AutoencoderKL", factor=8, scaling=0.18215, shift=0.0, compression=1)
+"""The latents of Stable Diffusion 1 and of all that grew out of it."""
 
 
 @dataclass(frozen=True)
 class Family:
     """Networks that are called in one way. networks: the diffusers classes that fit it. batch: rows
-    per call, unless the recipe says otherwise. where: repositories that have such weights."""
+    per call, unless the recipe says otherwise. where: repositories that have such weights. part: the folder
+    in which they lie there. texts: the text models that fit, by the names transformers has for them. even:
+    see `Adapter`. space: the latents of the published weights."""
 
     networks: tuple[str, ...]
     convention: Convention
     batch: int
     where: str
     max_frames: int | None = None
+    part: str = "unet"
+    texts: tuple[str, ...] = ("CLIPTextModel",)
+    even: bool = False
+    space: LatentSpace = IMAGES
 
 
 FAMILIES: dict[str, Family] = {
@@ -44,6 +51,27 @@ FAMILIES: dict[str, Family] = {
         "ByteDance/AnimateDiff-Lightning/animatediff_lightning_4step_diffusers.safetensors",
     ),
     "text-to-video-sd": Family(("UNet3DConditionModel",), volume, 2, "damo-vilab/text-to-video-ms-1.7b"),
+    # Its pipeline asks for one branch of guidance at a time; these networks are large.
+    "wan": Family(
+        ("WanTransformer3DModel",),
+        volume,
+        1,
+        "Wan-AI/Wan2.1-T2V-1.3B-Diffusers, Wan-AI/Wan2.1-T2V-14B-Diffusers or, with subfolder transformer_2 for the "
+        "expert at low noise, Wan-AI/Wan2.2-T2V-A14B-Diffusers",
+        part="transformer",
+        texts=("UMT5EncoderModel", "CLIPTextModel"),
+        space=LatentSpace(channels=16, vae="AutoencoderKLWan", factor=8, compression=4),
+    ),
+    "ltx": Family(
+        ("LTXVideoTransformer3DModel",),
+        Packed(),
+        2,
+        "Lightricks/LTX-Video-0.9.5, Lightricks/LTX-Video-0.9.7-dev",
+        part="transformer",
+        texts=("T5EncoderModel",),
+        even=True,
+        space=LatentSpace(channels=128, vae="AutoencoderKLLTXVideo", factor=32, scaling=1.0, compression=8),
+    ),
 }
 """The families of networks that dovetail can call."""
 
@@ -57,6 +85,7 @@ class _Asked:
     checkpoint: Checkpoint
     adapter: str | None
     dtype: torch.dtype
+    part: str
 
 
 def load(
@@ -70,13 +99,18 @@ def load(
     device: str = "cpu",
     batch: int | None = None,
     adapter: str | None = None,
+    subfolder: str | None = None,
+    fps: float | None = None,
+    text: Text | None = None,
 ) -> Expert:
     """An expert from weights on disk or on the hub. Its network is a `dovetail.experts.Adapter`.
 
     name: what the expert is called in recipes. family: a key of FAMILIES. weights: a folder in
-    diffusers' layout (unet/ text_encoder/ tokenizer/ scheduler/ and, to know the latent space, vae/),
-    a hub id OWNER/REPO, or "sprites/NAME" for weights that ship with the package. batch: rows per
-    call of the network; results do not depend on it. adapter: for animatediff over an image unet/, the
+    diffusers' layout (unet/ or transformer/, text_encoder/ tokenizer/ scheduler/ and, to know the latent
+    space, vae/), a hub id OWNER/REPO, or "sprites/NAME" for weights that ship with the package. batch: rows
+    per call of the network; results do not depend on it. subfolder: the network's folder, where a repository
+    has several, as Wan 2.2 has transformer_2. fps: frames per second, for networks that are told (ltx; 25
+    without). text: the text model of an expert loaded before, to share it. adapter: for animatediff over an image unet/, the
     motion modules: a MotionAdapter's folder or hub id, or AnimateDiff-Lightning's bare .safetensors
     file. `revision` and `variant` are those of `weights`; only safetensors files are opened.
 
@@ -88,23 +122,28 @@ def load(
     kind, placed, precision = FAMILIES[family], device_of(device), dtype_of(dtype)
     if batch is not None and batch < 1:
         raise RecipeError(f"batch of expert '{name}' is a number of rows, at least 1, not {batch}")
-    checkpoint = find(weights, revision, variant, PARTS, f"Weights of this family: {kind.where}")
-    asked = _Asked(name, family, checkpoint, adapter, precision)
+    part = kind.part if subfolder is None else subfolder
+    parts = [part, "text_encoder", "tokenizer", "scheduler", "vae"]
+    checkpoint = find(weights, revision, variant, parts, f"Weights of this family: {kind.where}")
+    asked = _Asked(name, family, checkpoint, adapter, precision, part)
     module, longest = _network(asked)
-    config = _scheduler(asked)
+    config, space = _scheduler(asked), _space(asked)
+    _takes(asked, module.config["in_channels"], space.channels)
     network = Adapter(
         name=name,
         family=family,
         weights=weights,
         module=module.to(placed),
-        convention=kind.convention,
-        text=_clip(asked, placed),
+        convention=_convention(kind, space, fps),
+        text=_text(asked, placed) if text is None else text,
         batch=kind.batch if batch is None else batch,
         device=placed,
         dtype=precision,
         scheduler=config,
-        space=_space(checkpoint),
+        space=space,
         max_frames=longest,
+        patch=_patch(module),
+        even=kind.even,
     )
     return Expert(name, schedule_of(config), TARGETS[config["prediction_type"]], network)
 
@@ -116,29 +155,67 @@ def scheduler_config(
 
     Raises WeightsError where there is none.
     """
-    return _scheduler(_Asked(name, family, find(weights, revision, None, ["scheduler"]), adapter, torch.float32))
+    checkpoint = find(weights, revision, None, ["scheduler"])
+    return _scheduler(_Asked(name, family, checkpoint, adapter, torch.float32, FAMILIES[family].part))
 
 
-def _network(asked: _Asked) -> tuple[nn.Module, int | None]:
+def _network(asked: _Asked) -> tuple[Any, int | None]:
     """The network, and the longest video it was built for."""
     import diffusers
 
-    kind, found = FAMILIES[asked.family], asked.checkpoint.config("unet").get("_class_name", "")
+    kind, found = FAMILIES[asked.family], asked.checkpoint.config(_part(asked)).get("_class_name", "")
     if found not in kind.networks:
         fits = [name for name, other in FAMILIES.items() if found == other.networks[0]]
         raise RecipeError(
             f"expert '{asked.name}' is of family '{asked.family}', which calls a {' or '.join(kind.networks)}, but "
-            f"unet/ of '{asked.checkpoint.weights}' is a {found}" + (f"; its family: {fits[0]}" if fits else "")
+            f"{_part(asked)}/ of '{asked.checkpoint.weights}' is a {found}"
+            + (f"; its family: {fits[0]}" if fits else "")
         )
     takes = asked.family == "animatediff" and found == "UNet2DConditionModel"
     if asked.adapter is not None and not takes:
         raise RecipeError(
             f"expert '{asked.name}' asks for adapter '{asked.adapter}', but a {found} in family '{asked.family}' takes none"
         )
-    unet = model(getattr(diffusers, found), asked.checkpoint, "unet", asked.dtype)
+    module = model(getattr(diffusers, found), asked.checkpoint, _part(asked), asked.dtype)
     if takes:
-        unet = _with_motion(asked, unet)
-    return unet, unet.config.get("motion_max_seq_length", kind.max_frames)
+        module = _with_motion(asked, module)
+    places = module.config.get("motion_max_seq_length") or module.config.get("rope_max_seq_len")
+    return module, places or kind.max_frames
+
+
+def _part(asked: _Asked) -> str:
+    """The folder of the network: the one asked for, or whichever of unet/ and transformer/ there is, so that weights
+    of another family are told from weights that are not there."""
+    if (asked.checkpoint.path / asked.part).is_dir() or asked.part not in PARTS:
+        return asked.part
+    return next((part for part in PARTS if (asked.checkpoint.path / part).is_dir()), asked.part)
+
+
+PARTS = ("unet", "transformer")
+"""Folders in which networks lie, as diffusers calls them."""
+
+
+def _takes(asked: _Asked, takes: int, channels: int) -> None:
+    """Raise RecipeError unless the network takes a latent and nothing else."""
+    if takes != channels:
+        raise RecipeError(
+            f"expert '{asked.name}': {asked.part}/ of '{asked.checkpoint.weights}' takes {takes} channels, but a latent "
+            f"has {channels}. Networks that also want an image or a mask are none of family '{asked.family}'; take "
+            f"weights for text to video: {FAMILIES[asked.family].where}"
+        )
+
+
+def _convention(kind: Family, space: LatentSpace, fps: float | None) -> Convention:
+    if not isinstance(kind.convention, Packed):
+        return kind.convention
+    usual = kind.convention
+    return Packed(fps or usual.fps, space.compression or usual.compression, space.factor or usual.factor)
+
+
+def _patch(module: Any) -> int:
+    """Latent cells along each side of what a transformer takes for one token."""
+    size = module.config.get("patch_size", 1)
+    return int(size if isinstance(size, int) else size[-1])
 
 
 def _with_motion(asked: _Asked, unet: Any) -> Any:
@@ -205,7 +282,7 @@ def _scheduler(asked: _Asked) -> dict[str, Any]:
             config = folder.config("scheduler", file)
         else:
             config |= {"beta_schedule": "linear"}
-    config.setdefault("prediction_type", "epsilon")
+    config.setdefault("prediction_type", "flow_prediction" if isinstance(schedule_of(config), Flow) else "epsilon")
     if config["prediction_type"] not in TARGETS:
         raise RecipeError(
             f"scheduler/ of '{asked.checkpoint.weights}' has an unknown prediction_type "
@@ -214,17 +291,49 @@ def _scheduler(asked: _Asked) -> dict[str, Any]:
     return config
 
 
-def _clip(asked: _Asked, device: torch.device) -> Clip:
-    from transformers import CLIPTextModel, CLIPTokenizer
+def _text(asked: _Asked, device: torch.device) -> Text:
+    """The text model of the checkpoint, and its tokenizer."""
+    import transformers
 
-    tokenizer: Callable[..., Any] = CLIPTokenizer.from_pretrained(asked.checkpoint.part("tokenizer"))
-    encoder: nn.Module = model(CLIPTextModel, asked.checkpoint, "text_encoder", asked.dtype)
-    return Clip(tokenizer, encoder.to(device), asked.name)
+    fits = FAMILIES[asked.family].texts
+    found = fits[0]
+    if len(fits) > 1:
+        found = next(iter(asked.checkpoint.config("text_encoder").get("architectures") or fits))
+    if found not in fits:
+        raise RecipeError(
+            f"expert '{asked.name}' is of family '{asked.family}', which reads with a {' or '.join(fits)}, but "
+            f"text_encoder/ of '{asked.checkpoint.weights}' is a {found}"
+        )
+    make, reader = TEXTS[found]
+    tokenizer = _tokenizer(getattr(transformers, reader), asked.checkpoint)
+    encoder: nn.Module = model(getattr(transformers, found), asked.checkpoint, "text_encoder", asked.dtype)
+    return make(tokenizer, encoder.to(device), asked.name)
 
 
-def _space(checkpoint: Checkpoint) -> LatentSpace:
+TEXTS: dict[str, tuple[Callable[[Any, nn.Module, str], Text], str]] = {
+    "CLIPTextModel": (Clip, "CLIPTokenizer"),
+    "T5EncoderModel": (T5, "T5Tokenizer"),
+    "UMT5EncoderModel": (UMT5, "T5Tokenizer"),
+}
+"""How each of transformers' text models is asked, and its tokenizer there."""
+
+
+def _tokenizer(kind: Any, checkpoint: Checkpoint) -> Any:
+    folder = checkpoint.part("tokenizer")
+    try:
+        return kind.from_pretrained(folder)
+    except (ImportError, OSError, ValueError) as error:
+        said = str(error).strip().splitlines()[0]
+        raise WeightsError(
+            f"tokenizer of '{checkpoint.weights}' cannot be read ({said}). A folder with spiece.model and no "
+            "tokenizer.json needs the package sentencepiece"
+        ) from error
+
+
+def _space(asked: _Asked) -> LatentSpace:
     """The latents of the checkpoint's own autoencoder; without one, only their channels are known."""
+    checkpoint = asked.checkpoint
     if not (checkpoint.path / "vae" / "config.json").is_file():
-        return LatentSpace(channels=checkpoint.config("unet")["in_channels"])
+        return LatentSpace(channels=checkpoint.config(asked.part)["in_channels"])
     weights = sorted((checkpoint.path / "vae").glob("*.safetensors"))  # Any variant: all mean the same latents.
-    return kl_space(checkpoint.config("vae"), weights[0] if weights else None)
+    return space_of(checkpoint.config("vae"), weights[0] if weights else None)

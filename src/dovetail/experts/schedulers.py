@@ -5,10 +5,12 @@ Only a scheduler's plan is read, never its `step`: most of them keep hidden stat
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from inspect import signature
 from itertools import groupby
 from typing import Any
 
 import diffusers
+import numpy
 
 from dovetail.core.ladders import Ladder
 from dovetail.core.schedules import Flow, Schedule, schedule_of
@@ -43,12 +45,22 @@ IN_SIGMA = frozenset(["EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler
 """Schedulers whose latents are x0 + sigma * eps."""
 
 
-def ladder_of(config: Mapping[str, Any], steps: int, *, shift: float | None = None, mu: float | None = None) -> Ladder:
+def ladder_of(
+    config: Mapping[str, Any],
+    steps: int,
+    *,
+    shift: float | None = None,
+    mu: float | None = None,
+    tokens: int | None = None,
+    even: bool = False,
+) -> Ladder:
     """The ladder that a pipeline with this scheduler config walks in so many steps.
 
     config: the content of scheduler_config.json, or `dict(scheduler.config)` with `_class_name`.
     shift: replaces a flow config's `shift` or `flow_shift`. mu: the log shift of a config with
-    `use_dynamic_shifting`, which its pipeline computes from the size of the latent.
+    `use_dynamic_shifting`, which its pipeline computes from the size of the latent; or `tokens`, that
+    size, which `mu_of` makes it from. even: the pipeline (LTX-Video's is one) gives the scheduler the
+    sigmas 1, .., 2 / steps, 1 / steps to shift, and does not leave their spacing to it.
 
     The first latent is what the pipeline makes of unit noise: `init_noise_sigma` times it, in the
     family's latents. A last level above 0 (`set_alpha_to_one: false`, `final_sigmas_type:
@@ -60,7 +72,9 @@ def ladder_of(config: Mapping[str, Any], steps: int, *, shift: float | None = No
         raise ValueError(f"a ladder has one step or more, not {steps}")
     name = _readable(config)
     schedule = schedule_of(config)
-    scheduler = _planned(name, config, steps, shift, mu)
+    if mu is None and tokens is not None and config.get("use_dynamic_shifting"):
+        mu = mu_of(config, tokens)
+    scheduler = _planned(name, config, steps, shift, mu, even)
     times = [float(time) for time in scheduler.timesteps]
     if name in BY_TIMESTEP:
         # For some counts of steps, 61 for one, trailing timesteps run on to -1, which is none.
@@ -74,6 +88,17 @@ def ladder_of(config: Mapping[str, Any], steps: int, *, shift: float | None = No
     scale = 1 / (1 - start) if name in IN_SIGMA else schedule.scale(start)
     first = float(getattr(scheduler, "init_noise_sigma", 1.0)) / scale
     return Ladder((*shares, rest if rest < shares[-1] else 0.0), first)
+
+
+def mu_of(config: Mapping[str, Any], tokens: int) -> float:
+    """The log shift for a latent of so many tokens: a line through the config's two sizes, as LTXPipeline draws it.
+
+    >>> mu_of({"base_shift": 0.95, "max_shift": 2.05, "base_image_seq_len": 1024, "max_image_seq_len": 4096}, 4096)
+    2.05
+    """
+    low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    base, most = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    return float(base + (most - base) * (tokens - low) / (high - low))
 
 
 def _readable(config: Mapping[str, Any]) -> str:
@@ -92,7 +117,9 @@ def _readable(config: Mapping[str, Any]) -> str:
     return name
 
 
-def _planned(name: str, config: Mapping[str, Any], steps: int, shift: float | None, mu: float | None) -> Any:
+def _planned(
+    name: str, config: Mapping[str, Any], steps: int, shift: float | None, mu: float | None, even: bool
+) -> Any:
     """The scheduler with its timesteps set."""
     changes = {}
     if shift is not None:
@@ -105,7 +132,12 @@ def _planned(name: str, config: Mapping[str, Any], steps: int, shift: float | No
         wants = "needs mu, the log of its shift" if dynamic else "takes no mu: it does not shift dynamically"
         raise ValueError(f"this {name} {wants} (use_dynamic_shifting is {str(dynamic).lower()})")
     scheduler = getattr(diffusers, name).from_config(dict(config), **changes)
-    scheduler.set_timesteps(steps, **({} if mu is None else {"mu": mu}))
+    told: dict[str, Any] = {} if mu is None else {"mu": mu}
+    if even and "sigmas" not in signature(scheduler.set_timesteps).parameters:
+        raise ValueError(f"a {name} spaces its levels itself, but this expert's pipeline does so for its scheduler")
+    if even:
+        told["sigmas"] = numpy.linspace(1, 1 / steps, steps)
+    scheduler.set_timesteps(steps, **told)
     return scheduler
 
 

@@ -1,11 +1,15 @@
 """Words to embeddings, exactly as the stock pipelines make them."""
 
+import html
+import re
 import warnings
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dovetail.errors import PromptWarning
 from dovetail.experts.adapter import Embedding
@@ -27,17 +31,69 @@ class Clip:
     @torch.no_grad()
     def __call__(self, text: str) -> Embedding:
         """The last hidden states "1 limit d". Warns with PromptWarning about words beyond the limit."""
-        if rest := beyond(self.tokenizer, text, self.limit):
-            warnings.warn(
-                f"expert '{self.expert}' reads {self.limit} tokens; it does not see the end of this prompt: {rest!r}",
-                PromptWarning,
-                stacklevel=2,
-            )
-        read = self.tokenizer(
-            text, padding="max_length", max_length=self.limit, truncation=True, return_tensors="pt"
-        ).to(next(self.encoder.parameters()).device)
+        read = _read(self, text)
         masked = getattr(self.encoder.config, "use_attention_mask", False)
         return (self.encoder(read.input_ids, attention_mask=read.attention_mask if masked else None)[0],)
+
+
+@dataclass(frozen=True, eq=False)
+class T5:
+    """T5's encoder as LTX-Video uses it: padded to the limit; the padding is seen by the encoder and hidden from the
+    network by a mask."""
+
+    tokenizer: Any
+    encoder: nn.Module
+    expert: str = ""
+    limit: int = 128
+
+    @torch.no_grad()
+    def __call__(self, text: str) -> Embedding:
+        """The last hidden states "1 limit d" and a mask "1 limit", True where there are words. Warns with PromptWarning
+        about words beyond the limit."""
+        read = _read(self, text)
+        return self.encoder(read.input_ids)[0], read.attention_mask.bool()
+
+
+@dataclass(frozen=True, eq=False)
+class UMT5:
+    """UMT5's encoder as Wan uses it: the padding is hidden from the encoder, and is zero for the network, which has no
+    mask."""
+
+    tokenizer: Any
+    encoder: nn.Module
+    expert: str = ""
+    limit: int = 512
+
+    @torch.no_grad()
+    def __call__(self, text: str) -> Embedding:
+        """The last hidden states "1 limit d". Warns with PromptWarning about words beyond the limit."""
+        read = _read(self, cleaned(text))
+        hidden: Tensor = self.encoder(read.input_ids, read.attention_mask)[0]
+        return (hidden * read.attention_mask[..., None].to(hidden.dtype),)
+
+
+def cleaned(text: str) -> str:
+    """A text as WanPipeline cleans it: no HTML entities, single spaces and, where ftfy is installed, Unicode mended.
+
+    >>> cleaned("  a cat &amp;amp; a\\n dog ")
+    'a cat & a dog'
+    """
+    if find_spec("ftfy") is not None:
+        text = import_module("ftfy").fix_text(text)
+    return re.sub(r"\s+", " ", html.unescape(html.unescape(text))).strip()
+
+
+def _read(text_model: Clip | T5 | UMT5, text: str) -> Any:
+    """Tokens and mask, padded to the model's limit, on its device. Warns about words beyond the limit."""
+    tokenizer, limit = text_model.tokenizer, text_model.limit
+    if rest := beyond(tokenizer, text, limit):
+        warnings.warn(
+            f"expert '{text_model.expert}' reads {limit} tokens; it does not see the end of this prompt: {rest!r}",
+            PromptWarning,
+            stacklevel=3,
+        )
+    read = tokenizer(text, padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
+    return read.to(next(text_model.encoder.parameters()).device)
 
 
 def beyond(tokenizer: Any, text: str, limit: int) -> str:

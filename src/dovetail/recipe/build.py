@@ -32,16 +32,22 @@ from dovetail.methods.temporal_first import TemporalFirst
 from dovetail.recipe import models
 from dovetail.recipe.models import Recipe
 
-
-def build(recipe: Recipe, experts: Mapping[str, Expert]) -> tuple[Stage, ...]:
-    """The recipe's stages, over these experts (by the recipe's names). Raises RecipeError."""
-    return tuple(_stage(recipe, stage, experts) for stage in recipe.chain)
+Size = tuple[int, int, int]
+"""Frames, height and width of a latent."""
 
 
-def _stage(recipe: Recipe, stage: models.Stage, experts: Mapping[str, Expert]) -> Stage:
+def build(recipe: Recipe, experts: Mapping[str, Expert], latent: Size | None = None) -> tuple[Stage, ...]:
+    """The recipe's stages, over these experts (by the recipe's names). Raises RecipeError.
+
+    latent: the size of the video's; only ladders that depend on it miss it.
+    """
+    return tuple(_stage(recipe, stage, experts, latent) for stage in recipe.chain)
+
+
+def _stage(recipe: Recipe, stage: models.Stage, experts: Mapping[str, Expert], latent: Size | None) -> Stage:
     noise = Noise(recipe.video.seed).of(stage.stage)
     try:
-        ladder = _ladder(stage.ladder, experts)
+        ladder = _ladder(stage.ladder, experts, None if latent is None else _tokens(stage, latent))
     except (ValueError, IndexError) as error:
         raise RecipeError(f"chain.{stage.stage}.ladder: {error}") from None
     place = _Place(f"chain.{stage.stage}.denoise", recipe, experts, noise, ladder)
@@ -66,14 +72,20 @@ def parts(asked: Any) -> Iterator[models.Blended]:
             yield from parts(part)
 
 
-def _ladder(asked: Any, experts: Mapping[str, Expert]) -> Ladder:
+def _tokens(stage: models.Stage, latent: Size) -> int:
+    """Cells of the latent that the stage works on at once."""
+    frames, height, width = latent
+    return min(stage.window or frames, frames) * height * width
+
+
+def _ladder(asked: Any, experts: Mapping[str, Expert], tokens: int | None) -> Ladder:
     match asked:
         case models.Trailing(of=of, steps=steps):
             return ladders.trailing(experts[of].schedule, steps, ticks(experts[of].schedule))
         case models.Leading(of=of, steps=steps, offset=offset):
             return ladders.leading(experts[of].schedule, steps, ticks(experts[of].schedule), offset)
-        case models.Own(of=of, steps=steps):
-            return _own(experts[of], steps)
+        case models.Own(of=of, steps=steps, shift=shift):
+            return _own(experts[of], steps, shift, tokens)
         case models.Below(of=of, timestep=timestep, steps=steps):
             return ladders.below(experts[of].schedule, timestep, steps)
         case models.Times(of=of, times=times, unit=unit):
@@ -87,18 +99,18 @@ def _ladder(asked: Any, experts: Mapping[str, Expert]) -> Ladder:
         case models.Levels(root=shares):
             return ladders.levels(shares)
         case models.Spliced(ladder=ladder, own=own, early=early, late=late):
-            return ladders.spliced(_ladder(ladder, experts), _ladder(own, experts), early, late)
+            return ladders.spliced(_ladder(ladder, experts, tokens), _ladder(own, experts, tokens), early, late)
     raise TypeError(f"no ladder: {asked!r}")
 
 
-def _own(expert: Expert, steps: int) -> Ladder:
+def _own(expert: Expert, steps: int, shift: float | None, tokens: int | None) -> Ladder:
     config = getattr(expert.network, "scheduler", None)
     if config is None:
         raise RecipeError(f"expert '{expert.name}' has no scheduler config to space steps by; take the ladder trailing")
     # Imports diffusers, whose schedulers know their plans; no other ladder needs it.
     from dovetail.experts.schedulers import ladder_of
 
-    return ladder_of(config, steps)
+    return ladder_of(config, steps, shift=shift, tokens=tokens, even=getattr(expert.network, "even", False))
 
 
 def ticks(schedule: Schedule) -> int:
@@ -239,6 +251,7 @@ class StandIn:
     answer: float = 0.0
     longest: int | None = None
     scheduler: Mapping[str, Any] | None = None
+    even: bool = False
 
     def __call__(self, x: Tensor, time: float, conditions: Sequence[Condition], frames: Tensor) -> Tensor:
         if self.longest is not None and x.shape[2] > self.longest:
@@ -264,40 +277,50 @@ class Plan:
     """(stage, step from 1, frames that networks have seen in all when it ends), in order."""
     notes: tuple[str, ...] = ()
     switches: Mapping[str, int] = field(default_factory=dict)
+    latent: Size | None = None
 
     def passes(self, name: str) -> float:
         """Looks of an expert at the whole video, both branches of guidance counted."""
-        return self.counts[name].frames / self.recipe.video.frames
+        return self.counts[name].frames / (self.recipe.video.frames if self.latent is None else self.latent[0])
 
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of an expert before its weights are: its schedule, its scheduler's config, and the
-    most frames that it sees at once."""
+    """What is known of an expert before its weights are: its schedule, its scheduler's config and how its
+    pipeline uses that (see `Adapter.even`), and the most frames that it sees at once."""
 
     schedule: Schedule
     scheduler: Mapping[str, Any] | None = None
     longest: int | None = None
+    even: bool = False
 
 
-def plan(recipe: Recipe, cast: Mapping[str, Known], notes: Sequence[str] = ()) -> Plan:
-    """Run the recipe with stand-ins on 2x2 latents. Raises RecipeError where the run would."""
+def plan(recipe: Recipe, cast: Mapping[str, Known], notes: Sequence[str] = (), latent: Size | None = None) -> Plan:
+    """Run the recipe with stand-ins on 2x2 latents. Raises RecipeError where the run would.
+
+    latent: the size of the video's; without it a latent frame is taken for a frame.
+    """
     ledger = Ledger(Count)
     experts = {
         name: Expert(
-            name, known.schedule, predicts_x0, StandIn(name, ledger, (-10.0) ** i, known.longest, known.scheduler)
+            name,
+            known.schedule,
+            predicts_x0,
+            StandIn(name, ledger, (-10.0) ** i, known.longest, known.scheduler, known.even),
         )
         for i, (name, known) in enumerate(cast.items())
     }
-    stages = build(recipe, experts)
-    frames = timeline(recipe.video.frames)
-    given = None if recipe.start is None else torch.zeros(1, 1, recipe.video.frames, 2, 2)
+    stages = build(recipe, experts, latent)
+    frames = timeline(recipe.video.frames if latent is None else latent[0])
+    given = None if recipe.start is None else torch.zeros(1, 1, frames.shape[1], 2, 2)
     steps, calls = [], []
     for stage, step in numbered(chain.run(stages, Noise(recipe.video.seed), frames, (1, 2, 2), given)):
         steps.append((stage.name, step, sum(count.frames for count in ledger.values())))
         calls.append({name: count.calls for name, count in ledger.items()})
     counts = {name: ledger[name] for name in recipe.experts if name in ledger}
-    return Plan(recipe, stages, counts, tuple(steps), tuple(notes), _switches([name for name, *_ in steps], calls))
+    return Plan(
+        recipe, stages, counts, tuple(steps), tuple(notes), _switches([name for name, *_ in steps], calls), latent
+    )
 
 
 def _switches(stages: Sequence[str], calls: Sequence[Mapping[str, int]]) -> dict[str, int]:

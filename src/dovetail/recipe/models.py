@@ -104,11 +104,12 @@ class Leading(Worded):
 
 
 class Own(Worded):
-    """The ladder that the expert's own scheduler config describes."""
+    """The ladder that the expert's own scheduler config describes; `shift` replaces that of a flow config."""
 
     word: ClassVar[str] = "own"
     of: str
     steps: Steps
+    shift: Annotated[float, Field(gt=0)] | None = None
 
 
 class Even(Worded):
@@ -470,10 +471,12 @@ DTypes = Literal["float32", "float16", "bfloat16"]
 
 
 class Pretrained(Part):
-    """A network with weights: a hub id, a diffusers folder, or `sprites/NAME` for packaged ones."""
+    """A network with weights: a hub id, a diffusers folder, or `sprites/NAME` for packaged ones. `subfolder`: the
+    network's, where there are several."""
 
-    family: Literal["stable-diffusion", "animatediff", "text-to-video-sd"]
+    family: Literal["stable-diffusion", "animatediff", "text-to-video-sd", "wan", "ltx"]
     weights: str
+    subfolder: str | None = None
     adapter: str | None = None
     revision: str | None = None
     variant: str | None = None
@@ -492,7 +495,7 @@ class Exact(Part):
     schedule: Literal["own", "flow"] = "own"
 
 
-FAMILIES = ("stable-diffusion", "animatediff", "text-to-video-sd", "exact")
+FAMILIES = ("stable-diffusion", "animatediff", "text-to-video-sd", "wan", "ltx", "exact")
 
 
 def _family(data: Any) -> str:
@@ -515,13 +518,16 @@ class Pixels(Part):
 
 
 class Autoencoder(Part):
-    """The autoencoder between pixels and latents. `chunk`: frames decoded at once."""
+    """The autoencoder between pixels and latents. `chunk`: frames decoded at once, by one that knows single frames.
+    `decode_timestep`, `decode_noise_scale`: for decoders that are told a timestep, as LTX-Video's."""
 
     weights: str
     subfolder: str | None = None
     dtype: DTypes = "float32"
     device: str = "auto"
-    chunk: Annotated[int, Field(ge=1)] = 16
+    chunk: Annotated[int, Field(ge=1)] | None = None
+    decode_timestep: Share | None = None
+    decode_noise_scale: Share | None = None
 
 
 def _codec(data: Any) -> str:
