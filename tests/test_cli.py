@@ -46,6 +46,9 @@ def test_the_options_are_these_and_no_more() -> None:
             *["--frames", "--out", "--recipe", "--seed", "--set", "--strength", "-o", "-r", "prompt", "video"],
         ],
         "plan": ["--frames", "--set", "recipe"],
+        "calibrate": [
+            *["--also", "--budget", "--by", "--compare", "--error", "--out", "--prompts", "--set", "-o", "recipe"]
+        ],
         "recipes": [],
         "experts": [],
         "compare": ["--out", "-o", "left", "right"],

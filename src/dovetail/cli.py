@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from dovetail import recipe as recipes
-from dovetail.errors import DovetailError, OutputError, PromptWarning
+from dovetail.errors import DovetailError, OutputError, PromptWarning, RecipeError
 from dovetail.recipe import Recipe
 
 if TYPE_CHECKING:
+    from dovetail.calibrate.running import Settings
     from dovetail.recipe.build import Plan
     from dovetail.run import Cast
     from dovetail.video import Video
@@ -141,6 +142,48 @@ def plan(
     _describe(plan(recipe, frames=frames, overrides=overrides or ()))
 
 
+@app.command()
+@_taught
+def calibrate(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a .yaml file, with a blended stage.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="A folder; named after the recipe without it.")
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts", metavar="FILE", help="One a line; what stands after an empty line is kept to compare on."
+        ),
+    ] = None,
+    also: Annotated[
+        list[str] | None, typer.Option("--also", help="Candidates made of each expert: unguided, halved, shortened.")
+    ] = None,
+    by: Annotated[str, typer.Option("--by", help="Whose boundaries to write: budget, dp, fit, sweep.")] = "budget",
+    budget: Annotated[
+        float, typer.Option("--budget", min=0, max=1, help="Cost allowed, of the large expert's at all steps.")
+    ] = 0.55,
+    error: Annotated[
+        float | None,
+        typer.Option("--error", min=0, max=1, help="Error allowed instead, of the small expert's at all steps."),
+    ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            "--compare", metavar="FEATURES", help="Make and compare videos: pixels, oracle, or an encoder's weights."
+        ),
+    ] = None,
+    overrides: SetOption = None,
+) -> None:
+    """Find where the experts of a blended stage should change: measure, choose, draw, write the recipe."""
+    from dovetail.calibrate.running import Settings
+    from dovetail.run import resolved
+
+    asked, unseen = _prompts(prompts)
+    name = Path(recipe).stem if "/" in recipe or recipe.endswith((".yaml", ".yml")) else recipe
+    settings = Settings(asked, unseen, tuple(also or ()), by, budget, error, compare)
+    _calibrated(resolved(None, recipe, overrides=overrides or ()), out or Path(name), settings, name)
+
+
 @app.command("recipes")
 @_taught
 def recipes_() -> None:
@@ -238,6 +281,46 @@ def _shown(recipe: Recipe, cast: "Cast") -> "Video":
             done = f"{escape(event.stage)} {event.step}/{event.steps}"
             progress.update(task, completed=event.share, description=done)
     raise AssertionError("a run ends with a video")
+
+
+def _prompts(file: Path | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A file's prompts before and after its first empty line."""
+    if file is None:
+        return (), ()
+    try:
+        before, _, after = file.read_text(encoding="utf-8").strip().partition("\n\n")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise RecipeError(f"{file} is no list of prompts that can be read: {problem}") from None
+    first, second = (tuple(line.strip() for line in part.splitlines() if line.strip()) for part in (before, after))
+    return first, second
+
+
+def _calibrated(recipe: Recipe, folder: Path, settings: "Settings", name: str) -> None:
+    """Calibrate under a progress bar, and say what was found."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from dovetail.calibrate import Look, calibrate
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task("loading", total=None)
+        for event in calibrate(recipe, folder, settings, name=name):
+            if isinstance(event, Look):
+                done = event.prompt - 1 + (event.step / event.steps if event.steps else 0)
+                said = f"{event.doing}, prompt {event.prompt}/{event.prompts}"
+                progress.update(task, completed=done, total=event.prompts, description=said)
+            else:
+                found = event
+    for rule, schedule in found.choices.items():
+        share = schedule.cost / found.case.costs[0] / found.ladder.steps
+        bounds = ", ".join(f"{bound:.3f}" for bound in found.boundaries(rule)) or "none"
+        kept = " <- written" if rule == settings.by else ""
+        _say(f"{rule:<7} boundaries {bounds} · {share:.0%} of {found.case.names[0]} at every step{kept}")
+    for scheme, scores in found.likeness.items():
+        _say(f"  {scheme:<12} " + ", ".join(f"{measure} {value:.3f}" for measure, value in scores.items()))
+    for note in found.case.notes:
+        err.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
+    _say("\n".join(str(file) for file in found.files))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,7 +28,7 @@ from dovetail.core.sampler import Walk
 from dovetail.core.schedules import Flow, Schedule, VariancePreserving, schedule_of
 from dovetail.errors import NetworkError, PromptWarning, RecipeError, ShapeWarning, WeightsError
 from dovetail.recipe import Recipe, models
-from dovetail.recipe.build import Count, Known, Ledger, Plan, build
+from dovetail.recipe.build import Count, Known, Ledger, Plan, build, parts
 from dovetail.recipe.build import plan as planned
 from dovetail.video import Video, read
 
@@ -164,6 +165,7 @@ def stream(recipe: Recipe, cast: Cast | None = None) -> Iterator[Step | Video]:
     begun = perf_counter()
     cast = load(recipe) if cast is None else cast
     _joined(cast)
+    _read_alike(recipe, cast)
     start = _start(recipe)
     recipe = settled(recipe, cast, start)
     latent = latent_of(recipe, cast.codec.space, max(getattr(it.network, "patch", 1) for it in cast.experts.values()))
@@ -281,6 +283,18 @@ def _joined(cast: Cast) -> None:
         same_space(expert.network.space, cast.codec.space, (f"expert '{name}'", "the codec"))  # type: ignore[attr-defined]
 
 
+def _read_alike(recipe: Recipe, cast: Cast) -> None:
+    """Raise SpaceError unless experts that take turns within a walk have one text encoder."""
+    from dovetail.experts.pairs import same_text
+
+    for denoise in (stage.denoise for stage in recipe.chain):
+        turns = [*parts(denoise), *([denoise] if isinstance(denoise, models.Probing) else [])]
+        for part in turns:
+            names = [name for _, name in models.named(part, "")]
+            for a, b in pairwise(names):
+                same_text(cast.experts[a], cast.experts[b])
+
+
 def known_of(cast: Cast) -> dict[str, Known]:
     """What a plan needs to know, of loaded experts."""
     return {
@@ -380,6 +394,11 @@ class _Timed:
             raise NetworkError(self.name, time)
         self.ledger[self.name] += Count(1, len(x) * x.shape[2], perf_counter() - begun)
         return out
+
+    def without(self, skipped: tuple[int, ...]) -> "_Timed":
+        from dovetail.experts.blocks import shortened
+
+        return replace(self, network=shortened(self.network, skipped))
 
     @property
     def scheduler(self) -> Any:

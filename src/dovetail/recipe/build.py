@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -188,6 +188,14 @@ class _Place:
 
     def _leaf(self, asked: models.Leaf) -> Denoiser:
         expert = self.experts[asked.expert]
+        if asked.skip:
+            # Imports the experts' layer, which most recipes need no part of before weights are loaded.
+            from dovetail.experts.blocks import shortened
+
+            blocks = ",".join(map(str, asked.skip))
+            expert = replace(
+                expert, name=f"{expert.name} without {blocks}", network=shortened(expert.network, asked.skip)
+            )
         positive = expert.given(self.recipe.prompt)
         if asked.guidance == 1.0:
             return positive
@@ -261,6 +269,9 @@ class StandIn:
             )
         self.ledger[self.name] += Count(1, len(x) * x.shape[2])
         return torch.full_like(x, self.answer)
+
+    def without(self, skipped: tuple[int, ...]) -> "StandIn":
+        return self
 
 
 @dataclass(frozen=True)

@@ -229,11 +229,13 @@ Ladder = Annotated[
 
 
 class Leaf(Part):
-    """An expert, given the prompt. `guidance` 1 is none; `joint`: both branches go in one call."""
+    """An expert, given the prompt. `guidance` 1 is none; `joint`: both branches go in one call; `skip`: blocks of its
+    network (from 0) that are left out."""
 
     expert: str
     guidance: Annotated[float, Field(ge=0, le=100)] = 1.0
     joint: bool = True
+    skip: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False)] = ()
 
     @model_validator(mode="before")
     @classmethod

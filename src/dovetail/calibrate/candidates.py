@@ -1,0 +1,208 @@
+"""Who could take a step of a recipe's blended stage, what each costs, and where the stage begins."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dovetail import recipe as recipes
+from dovetail.core import chain
+from dovetail.core.chain import Stage
+from dovetail.core.denoiser import Condition, Denoiser, Expert, timeline
+from dovetail.core.noise import Noise
+from dovetail.core.path import mix
+from dovetail.core.tree import rewrite
+from dovetail.errors import RecipeError, nearest
+from dovetail.experts.adapter import Adapter
+from dovetail.experts.blocks import blocks_of, middle
+from dovetail.experts.flops import flops
+from dovetail.experts.pairs import same_text
+from dovetail.recipe import Recipe, models
+from dovetail.recipe.build import build
+from dovetail.run import Cast, latent_of
+
+Part = Any
+"""A denoiser of a recipe, as a model."""
+
+KINDS = ("unguided", "halved", "shortened")
+"""What else can be made of each expert: without its guidance, at half its height and width, without some blocks."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A denoiser of the recipe by name, and the floating point operations of one of its steps."""
+
+    name: str
+    part: Part = field(repr=False)
+    cost: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """A recipe, which of its stages is blended, and who could take its steps: the dearest first."""
+
+    recipe: Recipe
+    place: int
+    candidates: tuple[Candidate, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def stage(self) -> models.Stage:
+        return self.recipe.chain[self.place]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(candidate.name for candidate in self.candidates)
+
+    @property
+    def costs(self) -> tuple[float, ...]:
+        return tuple(candidate.cost for candidate in self.candidates)
+
+    @cached_property
+    def digest(self) -> str:
+        """What measurements hang on, but for prompt and seed."""
+        said = recipes.plain(recipes.changed(self.recipe, {"about": "", "prompt": "", "video.seed": 0}))
+        said["chain"] = [*said["chain"][: self.place], {**said["chain"][self.place], "denoise": self.names}]
+        parts = [candidate.part.model_dump(mode="json") for candidate in self.candidates]
+        return hashlib.sha256(json.dumps([said, parts], sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A case for one prompt and seed: the stage, a denoiser per candidate, the latent that the stage begins with."""
+
+    stage: Stage
+    denoisers: tuple[Denoiser, ...]
+    frames: Tensor
+    x: Tensor
+
+
+def case_of(recipe: Recipe, cast: Cast, also: Sequence[str] = ()) -> Case:
+    """What there is to calibrate in a recipe. also: of `KINDS`, what else is made of each expert.
+
+    Raises RecipeError where no stage is blended, or blends one expert with itself.
+    """
+    places = [i for i, stage in enumerate(recipe.chain) if isinstance(stage.denoise, models.Blended)]
+    if not places or recipe.start is not None:
+        raise RecipeError(
+            "calibrate needs a recipe that starts from noise and has a stage that is blended, as in denoise: "
+            "{blended: {above 0.5: large, else: small}}; the boundaries there are only a beginning"
+        )
+    for kind in also:
+        if kind not in KINDS:
+            raise RecipeError(f"unknown kind of candidate '{kind}'; {nearest(kind, KINDS)}")
+    place, notes = places[0], []
+    blended = recipe.chain[place].denoise
+    assert isinstance(blended, models.Blended)
+    parts = named(tuple(blended.of.values()))
+    if len(parts) < 2:
+        raise RecipeError(
+            f"chain.{recipe.chain[place].stage}.denoise.blended: one candidate only ({', '.join(parts)}); calibrate "
+            "compares two or more, as in {above 0.5: large, else: small}"
+        )
+    experts = [cast.experts[name] for part in parts.values() for _, name in models.named(part, "")]
+    for a, b in pairwise(experts):
+        same_text(a, b)
+    shape = latent_shape(recipe, cast)
+    for name, part in list(parts.items()):
+        for kind in also:
+            made = variant(part, kind, cast, shape)
+            if isinstance(made, str):
+                notes.append(f"{name}, {kind}: left out, {made}")
+            else:
+                parts[f"{name}, {kind}"] = made
+    priced = [Candidate(name, part, cost(recipe, place, part, cast)) for name, part in parts.items()]
+    return Case(recipe, place, tuple(sorted(priced, key=lambda candidate: -candidate.cost)), tuple(notes))
+
+
+def named(parts: Sequence[Part]) -> dict[str, Part]:
+    """Different denoisers by short names: an expert's own, or the method's word, with a number where that is taken."""
+    found: dict[str, Part] = {}
+    for part in parts:
+        if part in found.values():
+            continue
+        name = part.expert if isinstance(part, models.Leaf) else part.word
+        taken = sum(known.partition(" ")[0] == name for known in found)
+        found[f"{name} {taken + 1}" if taken else name] = part
+    return found
+
+
+def variant(part: Part, kind: str, cast: Cast, shape: Sequence[int]) -> Part | str:
+    """Another candidate made of one, or why there is none."""
+    if kind == "unguided":
+        guided = isinstance(part, models.Leaf) and part.guidance != 1
+        return part.model_copy(update={"guidance": 1.0}) if guided else "it is not guided"
+    if kind == "shortened":
+        network = cast.experts[part.expert].network if isinstance(part, models.Leaf) else None
+        blocks = blocks_of(network.module) if isinstance(network, Adapter) else None
+        if blocks is None or not isinstance(network, Adapter):
+            return "its network is no stack of blocks"
+        return part.model_copy(update={"skip": middle(len(getattr(network.module, blocks)))})
+    if any(side % 4 for side in shape[2:]):
+        return f"its latents are {shape[2]}x{shape[3]}, and half of that must be even"
+    return models.Halved.model_validate({"halved": part.model_dump(mode="json")})
+
+
+def latent_shape(recipe: Recipe, cast: Cast) -> tuple[int, int, int, int]:
+    """Channels, frames, height and width of the recipe's latents."""
+    patch = max(getattr(expert.network, "patch", 1) for expert in cast.experts.values())
+    return (cast.codec.channels, *latent_of(recipe, cast.codec.space, patch))
+
+
+def stages_of(recipe: Recipe, place: int, part: Part, cast: Cast) -> tuple[Stage, ...]:
+    """The recipe's stages up to the blended one, with one candidate taking all of its steps."""
+    alone = recipes.changed(recipe, {f"chain.{place}.denoise": part.model_dump(mode="json")})
+    return build(alone, cast.experts, latent_shape(recipe, cast)[1:])[: place + 1]
+
+
+def cost(recipe: Recipe, place: int, part: Part, cast: Cast) -> float:
+    """Floating point operations of one step of a candidate, both branches of guidance and all windows counted."""
+    spent: list[float] = []
+
+    def counting(node: Any) -> Any:
+        return replace(node, network=_Costing(node, recipe.prompt, spent)) if isinstance(node, Expert) else node
+
+    stage = stages_of(recipe, place, part, cast)[-1]
+    shape = latent_shape(recipe, cast)
+    denoise: Callable[[Tensor, float, Tensor], Any] = rewrite(stage.denoise, counting)
+    denoise(torch.zeros(1, *shape), stage.ladder.levels[0], timeline(shape[1]))
+    return sum(spent)
+
+
+@dataclass(frozen=True, eq=False)
+class _Costing:
+    """A network that writes down what its expert's would cost, and sees nothing."""
+
+    expert: Expert
+    text: str
+    spent: list[float]
+
+    def __call__(self, x: Tensor, time: float, conditions: Sequence[Condition], frames: Tensor) -> Tensor:
+        channels, length, height, width = x.shape[1:]
+        self.spent.append(len(x) * flops(self.expert, (channels, length, height, width), self.text))
+        return torch.zeros_like(x)
+
+
+def ready(case: Case, cast: Cast, prompt: str, seed: int) -> Ready:
+    """The case for a prompt; stages before the blended one are run."""
+    recipe = recipes.changed(case.recipe, {"prompt": prompt, "video.seed": seed})
+    chains = [stages_of(recipe, case.place, candidate.part, cast) for candidate in case.candidates]
+    shape = latent_shape(recipe, cast)
+    noise, frames = Noise(seed), timeline(shape[1])
+    *before, stage = chains[0]
+    eps = noise.of(stage.name).like(torch.zeros(()).expand(1, *shape), frames, "start")
+    x = stage.ladder.first * eps
+    if before:
+        done = [e for e in chain.run(before, noise, frames, (shape[0], *shape[2:])) if isinstance(e, chain.Done)]
+        x = mix(torch.cat([piece.video for piece in done], 2), eps, stage.ladder.levels[0])
+    denoisers = []
+    for *_, each in chains:
+        assert callable(each.denoise)
+        denoisers.append(each.denoise)
+    return Ready(stage, tuple(denoisers), frames, x)

@@ -1,0 +1,167 @@
+"""From what was measured to who takes which step. Plain numbers in, schedules out.
+
+Candidate 0 is the large expert: it costs most and errs by 0. An error of a candidate at a step is gain times state
+error; errors add up, as small ones do.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+
+import torch
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Who takes each step (places of candidates), what that costs, and the errors that add up."""
+
+    choice: tuple[int, ...]
+    cost: float
+    error: float
+
+    @classmethod
+    def of(cls, choice: Sequence[int], costs: Sequence[float], errors: Sequence[Sequence[float]]) -> "Schedule":
+        """costs: of a step, per candidate; errors: per candidate and step."""
+        error = math.fsum(errors[who][step] for step, who in enumerate(choice))
+        return cls(tuple(choice), math.fsum(costs[who] for who in choice), error)
+
+    @property
+    def switches(self) -> int:
+        return sum(a != b for a, b in pairwise(self.choice))
+
+
+def sandwich(steps: int, early: int, late: int, small: int = 1) -> tuple[int, ...]:
+    """The large expert at the first `early` and the last `late` steps, another between."""
+    return (0,) * early + (small,) * (steps - early - late) + (0,) * late
+
+
+def knee(x: Sequence[float], y: Sequence[float]) -> int:
+    """The place where a rising curve stops rising fast: farthest above the line between its ends.
+
+    Satopaa et al., 2011 ("Kneedle"), for few points and so without its smoothing. A curve that nowhere lies above
+    that line has its knee at the end that is higher; a flat one at its beginning.
+
+    >>> knee([0, 1, 2, 3, 4], [0.0, 0.6, 0.9, 0.95, 1.0])
+    2
+    """
+    rise = y[-1] - y[0]
+    if rise <= 0:
+        return 0
+    above = [(b - y[0]) / rise - (a - x[0]) / (x[-1] - x[0]) for a, b in zip(x, y, strict=True)]
+    best = max(range(len(x)), key=lambda i: above[i])
+    return best if above[best] > 1e-9 else len(x) - 1
+
+
+def two_knots(levels: Sequence[float], divergence: Sequence[float]) -> tuple[int, int]:
+    """Steps (i, j) such that log divergence, seen over t, is best drawn by three joined lines that meet before i and j.
+
+    levels: where steps start; no threshold is needed. Least squares over all pairs; each line has two points or more.
+    Raises ValueError for fewer than six steps, and where the experts never differ.
+    """
+    if len(levels) < 6:
+        raise ValueError(f"three lines need six steps or more, not {len(levels)}")
+    if max(divergence) <= 0:
+        raise ValueError("these experts never differ, so nothing says where to change; any boundary is as good")
+    t = torch.tensor(levels, dtype=torch.float64)
+    y = torch.tensor([max(r, 1e-12) for r in divergence], dtype=torch.float64).log()
+    knots = [(a + b) / 2 for a, b in pairwise(levels)]
+    best, found = math.inf, (0, len(levels))
+    for i, j in combinations(range(2, len(levels) - 1), 2):
+        if j - i < 2:
+            continue
+        hinges = [(t - knots[k - 1]).clamp(min=0) for k in (i, j)]
+        basis = torch.stack([torch.ones_like(t), t, *hinges], 1)
+        line = torch.linalg.lstsq(basis, y[:, None], driver="gelsd").solution
+        rest = float((basis @ line - y[:, None]).square().sum())
+        if rest < best - 1e-12:
+            best, found = rest, (i, j)
+    return found
+
+
+def u_shaped(divergence: Sequence[float], cut: tuple[int, int]) -> bool:
+    """Whether the geometric mean between two steps is below that on either side."""
+    i, j = cut
+    parts = [divergence[:i], divergence[i:j], divergence[j:]]
+    if not all(parts):
+        return False
+    early, middle, late = (math.fsum(math.log(max(r, 1e-12)) for r in part) / len(part) for part in parts)
+    return middle < min(early, late)
+
+
+def interval(
+    costs: Sequence[float],
+    errors: Sequence[Sequence[float]],
+    *,
+    budget: float | None = None,
+    error: float | None = None,
+    small: int = 1,
+) -> Schedule:
+    """One interval of the small expert inside the large one's: least error within a cost, or least cost within an error.
+
+    Raises ValueError where even the small expert at all steps costs more than `budget`.
+    """
+    steps = len(errors[0])
+    spans = [(i, j) for i in range(steps + 1) for j in range(i, steps + 1)]
+    tried = [Schedule.of(sandwich(steps, i, steps - j, small), costs, errors) for i, j in spans]
+    if budget is not None:
+        fits = [schedule for schedule in tried if schedule.cost <= budget * (1 + 1e-9)]
+        if not fits:
+            least = min(schedule.cost for schedule in tried)
+            raise ValueError(f"no schedule costs {budget:g} or less; the least is {least:g}")
+        return min(fits, key=lambda schedule: (schedule.error, schedule.cost))
+    assert error is not None
+    fits = [schedule for schedule in tried if schedule.error <= error * (1 + 1e-9)]
+    return min(fits, key=lambda schedule: (schedule.cost, schedule.error))
+
+
+def cheapest(costs: Sequence[float], errors: Sequence[Sequence[float]], price: float, penalty: float = 0.0) -> Schedule:
+    """The schedule of least cost + price * error + penalty * switches, by dynamic programming over steps and candidates."""
+    spent = [costs[who] + price * errors[who][0] for who in range(len(costs))]
+    came: list[list[int]] = []
+    for step in range(1, len(errors[0])):
+        best = min(range(len(costs)), key=lambda who: spent[who])
+        stays = [spent[who] <= spent[best] + penalty for who in range(len(costs))]
+        came.append([who if stays[who] else best for who in range(len(costs))])
+        spent = [
+            (spent[who] if stays[who] else spent[best] + penalty) + costs[who] + price * errors[who][step]
+            for who in range(len(costs))
+        ]
+    choice = [min(range(len(costs)), key=lambda who: spent[who])]
+    for before in reversed(came):
+        choice.append(before[choice[-1]])
+    return Schedule.of(choice[::-1], costs, errors)
+
+
+def frontier(costs: Sequence[float], errors: Sequence[Sequence[float]], penalty: float = 0.0) -> tuple[Schedule, ...]:
+    """Every schedule that some price of error makes the best, dearest first: the convex edge of cost against error.
+
+    penalty: what a switch costs, in the unit of costs.
+    """
+
+    def paid(schedule: Schedule) -> float:
+        return schedule.cost + penalty * schedule.switches
+
+    def between(dear: Schedule, cheap: Schedule) -> list[Schedule]:
+        if dear.error >= cheap.error or paid(dear) <= paid(cheap):
+            return []
+        price = (paid(dear) - paid(cheap)) / (cheap.error - dear.error)
+        new = cheapest(costs, errors, price, penalty)
+        gain = paid(dear) + price * dear.error - (paid(new) + price * new.error)
+        if gain <= 1e-9 * (abs(paid(dear)) + 1):
+            return []
+        return [*between(dear, new), new, *between(new, cheap)]
+
+    largest = max(costs) * len(errors[0])
+    smallest = min((e for row in errors for e in row if e > 0), default=1.0)
+    dear = cheapest(costs, errors, 1e6 * largest / smallest, penalty)
+    cheap = cheapest(costs, errors, 0.0, penalty)
+    return (dear, *between(dear, cheap), *([cheap] if cheap.choice != dear.choice else []))
+
+
+def within(schedules: Sequence[Schedule], budget: float) -> Schedule:
+    """The schedule of least error that costs no more than `budget`. Raises ValueError where none does."""
+    fits = [schedule for schedule in schedules if schedule.cost <= budget * (1 + 1e-9)]
+    if not fits:
+        raise ValueError(f"no schedule costs {budget:g} or less; the least is {min(s.cost for s in schedules):g}")
+    return min(fits, key=lambda schedule: (schedule.error, schedule.cost))

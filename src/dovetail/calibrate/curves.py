@@ -1,0 +1,138 @@
+"""How far candidates are from the large expert, at each step of the large expert's own trajectory.
+
+On the straight path u = eps - x0 is dx/dt. At a level t, going to t', for a candidate that says u where the large
+expert says u_L of the same latent:
+
+    velocity    |u - u_L| / |u_L|                       FlowBlending's divergence
+    cosine      1 - cos(u, u_L)
+    video       |x0 - x0_L| = t |u - u_L|               root mean square
+    state       |t' - t| |u - u_L|                      root mean square; what enters the trajectory
+    gain        |x0_L(x' + d) - x0_L(x')| / |d|,        d = (t' - t) (u - u_L), x' the latent at t'
+
+The same x0 error is a large u error at small t, so a curve's shape hangs on which of them is drawn.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from dovetail.core.combine import Guided
+from dovetail.core.denoiser import Denoiser, Prompted
+from dovetail.core.ladders import Ladder
+from dovetail.core.path import Split
+from dovetail.core.sampler import Solver, State, last, sample
+
+VIEWS = ("guided", "conditional", "unconditional")
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far a candidate's answer is from the large expert's. See the module's table."""
+
+    velocity: float
+    cosine: float
+    video: float
+    state: float
+
+    @classmethod
+    def of(cls, ours: Split, theirs: Split, t: float, to: float) -> "Gap":
+        """ours: the large expert's answer at t; theirs: the candidate's to the same latent."""
+        u, v = ((seen.eps - seen.x0).double() for seen in (ours, theirs))
+        apart, size = float((v - u).norm()), math.sqrt(u.numel())
+        cosine = float((u * v).sum() / (u.norm() * v.norm()))
+        video = float((theirs.x0.double() - ours.x0.double()).norm())
+        return cls(apart / float(u.norm()), 1 - cosine, video / size, abs(t - to) * apart / size)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One step of the large expert: the gaps of each candidate in each view, and how much of a candidate's state error
+    is left in the final video. A gain is None where there is no error to follow."""
+
+    step: int
+    t: float
+    gaps: Mapping[str, Mapping[str, Gap]]
+    gains: Mapping[str, float | None]
+
+
+def views(denoise: Denoiser, x: Tensor, t: float, frames: Tensor) -> dict[str, Split]:
+    """What a denoiser sees: guided, and, where it is an expert in plain guidance or none, by each branch alone."""
+    if isinstance(denoise, Guided):
+        positive, negative = denoise.positive(x, t, frames), denoise.negative(x, t, frames)
+        guided = negative.lerp(positive, denoise.scale)
+        return {"guided": guided, "conditional": positive, "unconditional": negative}
+    seen = denoise(x, t, frames)
+    return {"guided": seen, "conditional": seen} if isinstance(denoise, Prompted) else {"guided": seen}
+
+
+@torch.no_grad()
+def measure(
+    large: Denoiser,
+    candidates: Mapping[str, Denoiser],
+    x: Tensor,
+    frames: Tensor,
+    ladder: Ladder,
+    solver: Solver,
+    whole: bool = False,
+) -> Iterator[Measured]:
+    """Walk the large denoiser down a ladder from x, and look at every latent with every candidate too.
+
+    Each step costs a call of everyone, and one of the large denoiser per candidate for its gain; `whole` walks on to
+    the end instead, so that a gain is what the definition says and not what one look foretells.
+    """
+    before: tuple[State, ...] = ()
+    ours = views(large, x, ladder.levels[0], frames)
+    for step, (t, to) in enumerate(pairwise(ladder.levels)):
+        now = solver.correct(before, State(t, x, ours["guided"]), frames)
+        following = solver.predict(before, now, to, frames)
+        theirs = {name: views(denoise, x, t, frames) for name, denoise in candidates.items()}
+        gaps = {
+            name: {view: Gap.of(ours[view], seen[view], t, to) for view in VIEWS if view in ours and view in seen}
+            for name, seen in theirs.items()
+        }
+        before = (*before, now)[-solver.memory :] if solver.memory else ()
+        rest = _Rest(large, frames, ladder.levels[step + 1 :], solver, before, following, whole)
+        errors = {name: (to - t) * _apart(ours["guided"], seen["guided"]) for name, seen in theirs.items()}
+        after = rest.look() if rest.levels[1:] else None
+        gains = {name: rest.gain(after, error, t, to) for name, error in errors.items()}
+        yield Measured(step, t, gaps, gains)
+        if after is not None:
+            x, ours = following, after
+
+
+def _apart(ours: Split, theirs: Split) -> Tensor:
+    return (theirs.eps - theirs.x0) - (ours.eps - ours.x0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Rest:
+    """What the large denoiser has before it after a step."""
+
+    large: Denoiser
+    frames: Tensor
+    levels: Sequence[float]
+    solver: Solver
+    before: Sequence[State]
+    x: Tensor
+    whole: bool
+
+    def look(self) -> dict[str, Split]:
+        return views(self.large, self.x, self.levels[0], self.frames)
+
+    def gain(self, after: Mapping[str, Split] | None, error: Tensor, t: float, to: float) -> float | None:
+        size = float(error.norm())
+        if size == 0:
+            return None
+        if after is None:  # The last step: a stage hands over x0 as it was seen there.
+            return t / (t - to)
+        if self.whole:
+            return float((self.video(self.x + error) - self.video(self.x)).norm()) / size
+        moved = self.large(self.x + error, self.levels[0], self.frames)
+        return float((moved.x0 - after["guided"].x0).norm()) / size
+
+    def video(self, x: Tensor) -> Tensor:
+        return last(sample(self.large, x, self.frames, self.levels, self.solver, self.before)).seen.x0

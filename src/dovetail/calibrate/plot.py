@@ -1,0 +1,85 @@
+"""Curves over the noise share, from noise (left) to video (right), as a picture."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+Colour = tuple[int, int, int]
+COLOURS: tuple[Colour, ...] = ((31, 98, 178), (214, 96, 30), (36, 140, 72), (150, 60, 160), (120, 90, 60), (90, 90, 90))
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 900, 330, 80, 250, 34, 40
+INK, PALE = (40, 40, 40), (225, 225, 225)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve: its name, its values at the levels (None or 0: no point), its colour by number, dashed or not."""
+
+    name: str
+    values: Sequence[float | None]
+    colour: int
+    dashed: bool = False
+
+
+def draw(
+    levels: Sequence[float], panels: Mapping[str, Sequence[Line]], boundaries: Mapping[str, Sequence[float]]
+) -> Image.Image:
+    """One panel above the other, values on a logarithmic scale; a boundary is a vertical line in every panel."""
+    picture = Image.new("RGB", (WIDTH, HEIGHT * len(panels)), "white")
+    for place, (title, lines) in enumerate(panels.items()):
+        _Panel(ImageDraw.Draw(picture), HEIGHT * place, levels, lines).draw(title, boundaries)
+    return picture
+
+
+@dataclass(frozen=True, eq=False)
+class _Panel:
+    pen: ImageDraw.ImageDraw
+    top: int
+    levels: Sequence[float]
+    lines: Sequence[Line]
+
+    @property
+    def decades(self) -> tuple[int, int]:
+        seen = [math.log10(value) for line in self.lines for value in line.values if value]
+        return (math.floor(min(seen)), math.floor(max(seen)) + 1) if seen else (-1, 0)
+
+    def x(self, t: float) -> float:
+        return LEFT + (1 - t) * (WIDTH - LEFT - RIGHT)
+
+    def y(self, value: float) -> float:
+        low, high = self.decades
+        share = (math.log10(value) - low) / (high - low)
+        return self.top + TOP + (1 - share) * (HEIGHT - TOP - BOTTOM)
+
+    def draw(self, title: str, boundaries: Mapping[str, Sequence[float]]) -> None:
+        self.write((LEFT, self.top + 10), title, 15)
+        bottom = self.top + HEIGHT - BOTTOM
+        for decade in range(self.decades[0], self.decades[1] + 1):
+            height = self.y(10.0**decade)
+            self.pen.line([(LEFT, height), (WIDTH - RIGHT, height)], PALE)
+            self.write((LEFT - 60, height - 7), f"{10.0**decade:g}")
+        for tick in range(0, 11, 2):
+            self.write((self.x(tick / 10) - 8, bottom + 6), f"{tick / 10:g}")
+        self.write((self.x(0.5) - 60, bottom + 22), "noise share t")
+        for i, (name, bounds) in enumerate(boundaries.items()):
+            for bound in bounds:
+                self.pen.line([(self.x(bound), self.top + TOP), (self.x(bound), bottom)], COLOURS[-1 - i % 6], 2)
+            text = f"{name}: {', '.join(f'{bound:.3f}' for bound in bounds) or 'none'}"
+            self.write((WIDTH - RIGHT + 12, bottom - 18 * (len(boundaries) - i)), text, colour=COLOURS[-1 - i % 6])
+        for i, line in enumerate(self.lines):
+            self.curve(line)
+            self.write((WIDTH - RIGHT + 12, self.top + TOP + 18 * i), line.name, colour=COLOURS[line.colour % 6])
+
+    def curve(self, line: Line) -> None:
+        points = [(self.x(t), self.y(v)) for t, v in zip(self.levels, line.values, strict=True) if v]
+        for i, (start, end) in enumerate(pairwise(points)):
+            if not line.dashed or i % 2 == 0:
+                self.pen.line([start, end], COLOURS[line.colour % 6], 2)
+        for x, y in points:
+            self.pen.ellipse([x - 2, y - 2, x + 2, y + 2], COLOURS[line.colour % 6])
+
+    def write(self, place: tuple[float, float], text: str, size: int = 12, colour: Any = INK) -> None:
+        self.pen.text(place, text, colour, ImageFont.load_default(size))

@@ -1,0 +1,128 @@
+"""What a calibration leaves in its folder: measurements per prompt, a table, a picture, a recipe."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dovetail import recipe as recipes
+from dovetail.calibrate.choose import two_knots, u_shaped
+from dovetail.calibrate.plot import Line, draw
+from dovetail.errors import OutputError
+
+if TYPE_CHECKING:
+    from dovetail.calibrate.running import Calibration
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Plain data in a file that is there whole or not at all."""
+
+    path: Path
+
+    def read(self) -> Any:
+        """What was written; None where nothing was, or something broken lies."""
+        try:
+            return json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def write(self, data: Any) -> None:
+        """Raises OutputError where that cannot be written."""
+        part = self.path.with_name(f"{self.path.name}.part")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps(data), encoding="utf-8")
+            part.replace(self.path)
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error}") from None
+
+    def made(self, make: Callable[[], Any]) -> Any:
+        """What was written, made first if need be."""
+        if self.read() is None:
+            self.write(make())
+        return self.read()
+
+
+def kept(out: Path, what: str, digest: str, prompt: str, seed: int) -> Kept:
+    """Where a measurement of a prompt lies: other settings lie elsewhere, so nothing stale is ever read."""
+    key = hashlib.sha256(json.dumps([what, digest, prompt, seed]).encode()).hexdigest()[:16]
+    return Kept(out / "measured" / f"{what.replace('/', '-')}-{key}.json")
+
+
+def written(found: "Calibration", out: Path, name: str, prompts: Sequence[str]) -> tuple[Path, ...]:
+    """Write curves.png, calibration.json and the recipe. Raises OutputError where that cannot be done."""
+    table, picture, recipe = out / "calibration.json", out / "curves.png", out / f"{name}.yaml"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        table.write_text(json.dumps(told(found, prompts), indent=1), encoding="utf-8")
+        drawn(found).save(picture)
+        recipe.write_text(recipes.dump(found.recipe), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write the calibration to {out}: {error}") from None
+    return table, picture, recipe
+
+
+def told(found: "Calibration", prompts: Sequence[str]) -> dict[str, Any]:
+    """All of a calibration as plain data."""
+    case, whole = found.case, found.case.costs[0] * found.ladder.steps
+    return {
+        "stage": case.stage.stage,
+        "levels": list(found.ladder.levels),
+        "prompts": list(prompts),
+        "seed": case.recipe.video.seed,
+        "large": case.names[0],
+        "flops_per_step": dict(zip(case.names, case.costs, strict=True)),
+        "notes": list(case.notes),
+        "choices": {
+            rule: {
+                "steps": [case.names[who] for who in schedule.choice],
+                "boundaries": list(found.boundaries(rule)),
+                "switches": schedule.switches,
+                "cost": schedule.cost / whole,
+                "error": schedule.error,
+            }
+            for rule, schedule in found.choices.items()
+        },
+        "u_shaped": shapes(found),
+        "likeness": found.likeness,
+        "curves": found.curves,
+        "gains": found.gains,
+        "gain_times_state": found.weighted,
+    }
+
+
+def shapes(found: "Calibration") -> dict[str, dict[str, bool]]:
+    """For each candidate and measure, whether the curve is lower between its own two knots than on either side."""
+    levels = found.ladder.levels[:-1]
+    measures = {
+        name: {**views["guided"], "gain times state": found.weighted[name]} for name, views in found.curves.items()
+    }
+    return {
+        name: {m: max(v) > 0 and u_shaped(v, two_knots(levels, v)) for m, v in curves.items()}
+        for name, curves in measures.items()
+    }
+
+
+def drawn(found: "Calibration") -> Any:
+    """The picture: divergence in each view, state errors, what is left of them in the video; and the boundaries."""
+    names, levels = found.case.names[1:], found.ladder.levels[:-1]
+    views = ("guided", "conditional", "unconditional")
+    apart = [
+        Line(f"{name}, {view}", found.curves[name][view]["velocity"], i, dashed=view != "guided")
+        for i, name in enumerate(names)
+        for view in views
+        if view in found.curves[name]
+    ]
+    state = [Line(name, found.curves[name]["guided"]["state"], i) for i, name in enumerate(names)]
+    video = [Line(name, found.curves[name]["guided"]["video"], i) for i, name in enumerate(names)]
+    left = [Line(name, found.weighted[name], i) for i, name in enumerate(names)]
+    panels = {
+        f"velocity: distance from {found.case.names[0]}, relative": apart,
+        "video: distance of x0": video,
+        "state: error that one step adds": state,
+        "what of it is left in the final video": left,
+    }
+    return draw(levels, panels, {rule: found.boundaries(rule) for rule in found.choices})

@@ -1,0 +1,289 @@
+"""A recipe in, boundaries out: measure candidates over a handful of prompts, choose, compare, write it all down.
+
+What has been measured of a prompt is kept in the output folder, so a run that was stopped goes on where it was.
+"""
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from torch import Tensor
+
+from dovetail import recipe as recipes
+from dovetail.calibrate import choose, comparing
+from dovetail.calibrate.candidates import Case, Ready, case_of, ready, stages_of
+from dovetail.calibrate.choose import Schedule
+from dovetail.calibrate.curves import Measured, measure
+from dovetail.calibrate.judging import Features, oracle, pixels
+from dovetail.calibrate.prompts import usual
+from dovetail.calibrate.report import kept, written
+from dovetail.core.ladders import Ladder
+from dovetail.errors import RecipeError, SpaceError
+from dovetail.experts import same_space
+from dovetail.recipe import Recipe, models
+from dovetail.run import Cast, load
+
+RULES = ("fit", "budget", "dp", "sweep")
+"""Two-knot fit; one interval within a budget; any schedule within a budget; the paper's sweeps (with features)."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Progress: what is being done, for which prompt (from 1) of how many, at which step of how many."""
+
+    doing: str
+    prompt: int
+    prompts: int
+    step: int = 0
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to calibrate.
+
+    prompts, unseen: to measure with, and to compare on; the usual ones without. also: of `candidates.KINDS`. by: the
+    rule whose boundaries the written recipe has. budget: share of the large expert's cost. error: share of the small
+    one's error; if given, `budget` does not count. features: "pixels", "oracle" or an image encoder's weights; with
+    them videos are made, for the sweeps and to compare the choices.
+    """
+
+    prompts: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    by: str = "budget"
+    budget: float = 0.55
+    error: float | None = None
+    features: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What was found. curves: candidate -> view -> measure -> mean over prompts at each step; weighted: gain times
+    state error; choices: by rule, over `case.candidates`; likeness: of the choices' videos, on unseen prompts."""
+
+    case: Case
+    ladder: Ladder
+    curves: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
+    gains: Mapping[str, Sequence[float]]
+    weighted: Mapping[str, Sequence[float]]
+    choices: Mapping[str, Schedule]
+    recipe: Recipe
+    files: tuple[Path, ...]
+    likeness: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def boundaries(self, rule: str) -> tuple[float, ...]:
+        """Noise shares at which a rule's schedule changes experts."""
+        choice = self.choices[rule].choice
+        return tuple(self.ladder.between(k) for k in range(1, len(choice)) if choice[k] != choice[k - 1])
+
+
+def calibrate(
+    recipe: Recipe, out: Path, settings: Settings | None = None, cast: Cast | None = None, name: str = "recipe"
+) -> Iterator[Look | Calibration]:
+    """Calibrate a recipe's first blended stage; the last event is the result, written to `out` by then.
+
+    Raises RecipeError, WeightsError, and SpaceError for experts that do not share their latents.
+    """
+    settings = Settings() if settings is None else settings
+    _checked(settings)
+    cast = load(recipe) if cast is None else cast
+    _same_latents(cast)
+    case = case_of(recipe, cast, settings.also)
+    prompts, unseen = (
+        given or own for given, own in zip((settings.prompts, settings.unseen), usual(recipe), strict=True)
+    )
+    rows = []
+    for i in range(len(prompts)):
+        rows.append((yield from _measured(case, cast, prompts, i, out)))
+    ladder = stages_of(recipe, case.place, case.candidates[0].part, cast)[-1].ladder
+    curves, gains, weighted = _means(case, rows)
+    choices = _choices(case, ladder, curves, weighted, settings)
+    likeness: dict[str, dict[str, float]] = {}
+    if settings.features is not None:
+        work = _Work(case, cast, _features(settings.features), settings.features, out)
+        choices["sweep"] = yield from work.swept(prompts, weighted)
+        likeness = yield from work.compared(unseen, choices)
+    found = filled(case, ladder, choices[settings.by], settings.by)
+    result = Calibration(case, ladder, curves, gains, weighted, choices, found, (), likeness)
+    files = written(result, out, name, prompts)
+    yield Calibration(case, ladder, curves, gains, weighted, choices, found, files, likeness)
+
+
+def _checked(settings: Settings) -> None:
+    if settings.by not in RULES:
+        raise RecipeError(f"unknown rule '{settings.by}'; known: {', '.join(RULES)}")
+    if settings.by == "sweep" and settings.features is None:
+        raise RecipeError(
+            "the rule sweep compares videos; say by which features: pixels, oracle, or an encoder's weights"
+        )
+
+
+def _same_latents(cast: Cast) -> None:
+    try:
+        for name, expert in cast.experts.items():
+            same_space(expert.network.space, cast.codec.space, (f"expert '{name}'", "the codec"))  # type: ignore[attr-defined]
+    except SpaceError as error:
+        raise SpaceError(
+            f"{error}. To check a pair by hand: encode a video with the one's autoencoder and decode it with the other's; "
+            "if that costs more than 0.5 dB of PSNR against its own, do not blend them"
+        ) from None
+
+
+# --- measuring ---------------------------------------------------------------------------------------------------
+
+
+def _measured(
+    case: Case, cast: Cast, prompts: Sequence[str], i: int, out: Path
+) -> Generator[Look, None, list[dict[str, Any]]]:
+    """The steps of one prompt, as plain data: from the output folder, if they are there."""
+    prompt, seed = prompts[i], case.recipe.video.seed
+    file = kept(out, "curves", case.digest, prompt, seed)
+    if file.read() is None:
+        at = ready(case, cast, prompt, seed)
+        others = dict(zip(case.names[1:], at.denoisers[1:], strict=True))
+        steps = []
+        for look in measure(at.denoisers[0], others, at.x, at.frames, at.stage.ladder, at.stage.solver):
+            steps.append(_plain(look))
+            yield Look("measuring", i + 1, len(prompts), look.step + 1, at.stage.ladder.steps)
+        file.write(steps)
+    found = file.read()
+    assert isinstance(found, list)
+    return found
+
+
+def _plain(look: Measured) -> dict[str, Any]:
+    gaps = {name: {view: asdict(gap) for view, gap in seen.items()} for name, seen in look.gaps.items()}
+    return {"t": look.t, "gaps": gaps, "gains": dict(look.gains)}
+
+
+def _means(case: Case, rows: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[Any, Any, Any]:
+    """Means over prompts at each step: of each measure, of the gains, and of gain times state error."""
+    steps = list(zip(*rows, strict=True))
+    curves, gains, weighted = {}, {}, {}
+    for name in case.names[1:]:
+        views = rows[0][0]["gaps"][name]
+        curves[name] = {
+            view: {m: [fmean(row["gaps"][name][view][m] for row in step) for step in steps] for m in views[view]}
+            for view in views
+        }
+        gains[name] = [fmean(row["gains"][name] or 0.0 for row in step) for step in steps]
+        weighted[name] = [
+            fmean((row["gains"][name] or 0.0) * row["gaps"][name]["guided"]["state"] for row in step) for step in steps
+        ]
+    return curves, gains, weighted
+
+
+# --- choosing ----------------------------------------------------------------------------------------------------
+
+
+def _choices(case: Case, ladder: Ladder, curves: Any, weighted: Any, settings: Settings) -> dict[str, Schedule]:
+    """What the rules choose that need no video. Rules of two experts take the cheapest of the recipe's own."""
+    small, errors = small_of(case), errors_of(case, weighted)
+    divergence = curves[case.names[small]]["guided"]["velocity"]
+    budget = settings.budget * case.costs[0] * ladder.steps
+    allowed = None if settings.error is None else settings.error * sum(errors[small])
+    try:
+        i, j = choose.two_knots(ladder.levels[:-1], divergence)
+        fit = Schedule.of(choose.sandwich(ladder.steps, i, ladder.steps - j, small), case.costs, errors)
+        if allowed is None:
+            one = choose.interval(case.costs, errors, budget=budget, small=small)
+        else:
+            one = choose.interval(case.costs, errors, error=allowed, small=small)
+        any_ = choose.within(choose.frontier(case.costs, errors), budget if allowed is None else one.cost)
+    except ValueError as problem:
+        raise RecipeError(
+            f"calibrate: {problem}. The large expert at all steps costs {case.costs[0] * ladder.steps:g}"
+        ) from None
+    return {"fit": fit, "budget": one, "dp": any_}
+
+
+def small_of(case: Case) -> int:
+    """The place of the cheapest candidate that the recipe itself names."""
+    return max(i for i, name in enumerate(case.names) if ", " not in name)
+
+
+def errors_of(case: Case, weighted: Mapping[str, Sequence[float]]) -> list[Sequence[float]]:
+    """Gain times state error per candidate and step; the large expert's is 0."""
+    return [[0.0] * len(weighted[case.names[1]]), *(weighted[name] for name in case.names[1:])]
+
+
+def filled(case: Case, ladder: Ladder, schedule: Schedule, rule: str) -> Recipe:
+    """The recipe with a schedule's boundaries in it."""
+    choice = schedule.choice
+    runs = [
+        (choice[k], ladder.between(k + 1)) for k in range(len(choice)) if choice[k + 1 : k + 2] != choice[k : k + 1]
+    ]
+    plain = {who: case.candidates[who].part.model_dump(mode="json") for who in set(choice)}
+    denoise = plain[choice[0]]
+    if len(runs) > 1:
+        of = {f"above {bound:.6f}": plain[who] for who, bound in runs[:-1]}
+        history = case.stage.denoise.history if isinstance(case.stage.denoise, models.Blended) else "kept"
+        denoise = {"blended": {**of, "else": plain[choice[-1]], "history": history}}
+    about = f"{case.recipe.about} Boundaries found by dovetail calibrate, rule {rule}.".strip()
+    return recipes.changed(case.recipe, {f"chain.{case.place}.denoise": denoise, "about": about[:2000]})
+
+
+# --- comparing videos --------------------------------------------------------------------------------------------
+
+
+def _features(name: str) -> Features:
+    if name in ("pixels", "oracle"):
+        return {"pixels": pixels, "oracle": oracle}[name]
+    from dovetail.experts.encoders import load_encoder
+
+    return load_encoder(name, "auto")
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What it takes to make videos and compare them."""
+
+    case: Case
+    cast: Cast
+    features: Features
+    name: str
+    out: Path
+
+    def decode(self, latent: Tensor) -> Tensor:
+        return comparing.frames_of(self.cast.codec.decode(latent))
+
+    def swept(self, prompts: Sequence[str], weighted: Mapping[str, Sequence[float]]) -> Generator[Look, None, Schedule]:
+        """The paper's sweeps: first the early share, then, with it, the late one."""
+        case, small, steps = self.case, small_of(self.case), len(weighted[self.case.names[1]])
+        seed, rows, tails = case.recipe.video.seed, [], []
+        for i, prompt in enumerate(prompts):
+            yield Look("early sweep", i + 1, len(prompts))
+            file = kept(self.out, f"early-{self.name}", case.digest, prompt, seed)
+            sweep = partial(comparing.early_sweep, small=small, features=self.features, decode=self.decode)
+            rows.append(file.made(partial(self.of, prompt, sweep)))
+        early = comparing.early_share(steps, rows)
+        for i, prompt in enumerate(prompts):
+            yield Look("late sweep", i + 1, len(prompts))
+            file = kept(self.out, f"late-{early}", case.digest, prompt, seed)
+            sweep = partial(comparing.late_sweep, small=small, early=early, decode=self.decode)
+            tails.append(file.made(partial(self.of, prompt, sweep)))
+        late = comparing.late_share(steps, early, tails)
+        return Schedule.of(choose.sandwich(steps, early, late, small), case.costs, errors_of(case, weighted))
+
+    def compared(
+        self, prompts: Sequence[str], choices: Mapping[str, Schedule]
+    ) -> Generator[Look, None, dict[str, dict[str, float]]]:
+        """The choices, and the small expert alone, on prompts that they were not chosen on."""
+        small, seed = small_of(self.case), self.case.recipe.video.seed
+        steps = len(next(iter(choices.values())).choice)
+        all_ = {rule: schedule.choice for rule, schedule in choices.items()} | {"small alone": (small,) * steps}
+        rows = []
+        for i, prompt in enumerate(prompts):
+            yield Look("comparing", i + 1, len(prompts))
+            rows.append(comparing.compared(self.at(prompt), all_, self.features, self.decode, seed))
+        return comparing.averaged(rows)
+
+    def of(self, prompt: str, sweep: Callable[[Ready], list[float]]) -> list[float]:
+        return sweep(self.at(prompt))
+
+    def at(self, prompt: str) -> Ready:
+        return ready(self.case, self.cast, prompt, self.case.recipe.video.seed)
