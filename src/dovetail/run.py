@@ -371,9 +371,9 @@ def _space(recipe: Recipe, notes: list[str]) -> "LatentSpace":
             raise WeightsError(f"'{weights}' is not on this machine")
         return space_at(weights, recipe.codec.subfolder)
     except WeightsError as error:
-        families = [spec.family for spec in recipe.experts.values() if isinstance(spec, models.Pretrained)]
         notes.append(f"codec: {error}; latents are supposed to be of the size that is usual for its experts")
-        return FAMILIES[families[0]].space if families else IMAGES
+        families = [spec.family for spec in recipe.experts.values() if isinstance(spec, models.Pretrained)]
+        return FAMILIES[families[0]].space if families and not weights.startswith("sprites/") else IMAGES
 
 
 # --- during a run ------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dovetail.core.denoiser import TARGETS, Expert
-from dovetail.core.schedules import Flow, schedule_of
+from dovetail.core.schedules import schedule_of
 from dovetail.errors import RecipeError, WeightsError, nearest
 from dovetail.experts.adapter import Adapter, Convention, Packed, Text, motion, per_frame, volume
 from dovetail.experts.checkpoint import Checkpoint, find, find_file, model, quietly
@@ -145,7 +145,7 @@ def load(
         patch=_patch(module),
         even=kind.even,
     )
-    return Expert(name, schedule_of(config), TARGETS[config["prediction_type"]], network)
+    return Expert(name, schedule_of(config), TARGETS[config.get("prediction_type", "flow_prediction")], network)
 
 
 def scheduler_config(
@@ -282,7 +282,9 @@ def _scheduler(asked: _Asked) -> dict[str, Any]:
             config = folder.config("scheduler", file)
         else:
             config |= {"beta_schedule": "linear"}
-    config.setdefault("prediction_type", "flow_prediction" if isinstance(schedule_of(config), Flow) else "epsilon")
+    if "FlowMatch" in config.get("_class_name", ""):
+        return config  # It has no such key, and predicts the flow.
+    config.setdefault("prediction_type", "epsilon")
     if config["prediction_type"] not in TARGETS:
         raise RecipeError(
             f"scheduler/ of '{asked.checkpoint.weights}' has an unknown prediction_type "

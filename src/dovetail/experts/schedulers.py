@@ -98,7 +98,8 @@ def mu_of(config: Mapping[str, Any], tokens: int) -> float:
     """
     low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
     base, most = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
-    return float(base + (most - base) * (tokens - low) / (high - low))
+    slope = (most - base) / (high - low)
+    return float(tokens * slope + (base - slope * low))
 
 
 def _readable(config: Mapping[str, Any]) -> str:
