@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 MUON, ADAMW = 1.2e-3, 1e-3
-"""Rates; Muon's is matched to the size of AdamW's updates. With 3e-3 it lost to AdamW alone, with this it won (docs/log.md)."""
+"""Rates; Muon's is matched to the size of AdamW's updates. At 3e-3 it lost to AdamW alone (docs/log.md)."""
 
 
 class Optimizer:
