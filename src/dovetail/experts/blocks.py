@@ -43,6 +43,7 @@ def without(adapter: Adapter, skipped: tuple[int, ...]) -> Adapter:
     if not all(0 <= block < len(blocks) for block in skipped) or len(set(skipped)) >= len(blocks):
         raise RecipeError(f"expert '{adapter.name}' has the blocks 0..{len(blocks) - 1}; cannot skip {list(skipped)}")
     short = copy.copy(adapter.module)
+    # A copied module shares its table of parts with the whole one.
     short._modules = dict(adapter.module._modules)
     short._modules[name] = nn.ModuleList(block for i, block in enumerate(blocks) if i not in skipped)
     return replace(adapter, module=short)

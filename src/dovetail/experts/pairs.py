@@ -40,5 +40,5 @@ def _traits(encoder: nn.Module) -> list[Any]:
 
 
 def _alike(one: Any, two: Any) -> bool:
-    a, b = (encoder.get_input_embeddings().weight[:64].float().cpu() for encoder in (one, two))
+    a, b = (encoder.get_input_embeddings().weight[:64].detach().float().cpu() for encoder in (one, two))
     return torch.allclose(a, b, rtol=0.02, atol=0.02 * float(a.std()))
