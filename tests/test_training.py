@@ -117,7 +117,7 @@ def test_the_optimiser_moves_every_weight_and_remembers(tmp_path: Path) -> None:
     assert run(again, 5) == pytest.approx(after, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["spatial", "control", "temporal"])
+@pytest.mark.parametrize("name", ["spatial", "control", "temporal", "flow-small"])
 def test_a_training_goes_on_where_it_stopped(work: Path, name: str) -> None:
     for _ in range(2):
         before = steps(work, name) if (work / name).exists() else 0

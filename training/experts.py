@@ -6,7 +6,7 @@
     python training/experts.py control --work DIR --minutes 60 --start shipped     go on from the package's weights
 
 DIR holds the VAE (vae/), the pools (pools/) and one folder per expert: state.pt to go on from, and
-log.jsonl with the error of v and of x0 per fifth of the timesteps.
+log.jsonl with the error of the answer and of x0 per fifth of the timesteps.
 """
 
 import argparse
@@ -15,11 +15,12 @@ import random
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
-from networks import SPECS, WEIGHTS, Spec, network, scheduler
+from networks import PART, SHIFT, SPECS, WEIGHTS, Spec, network, scheduler
 from optimizer import Optimizer
 from pool import load
 from safetensors.torch import load_file
@@ -103,7 +104,7 @@ def weights_of(name: str, start: str, work: Path) -> dict[str, Tensor]:
     """The weights to start from: "shipped" is the package's own `name`, else an expert trained in DIR."""
     if start != "shipped":
         return torch.load(work / start / "state.pt", weights_only=True)["slow"]
-    parts = {"unet": "unet/diffusion_pytorch_model", "text": "text_encoder/model"}
+    parts = {"unet": f"{PART[name]}/diffusion_pytorch_model", "text": "text_encoder/model"}
     files = {part: load_file(WEIGHTS / name / f"{path}.safetensors") for part, path in parts.items()}
     return {f"{part}.{key}": value for part, file in files.items() for key, value in file.items()}
 
@@ -158,13 +159,36 @@ def predict(unet: nn.Module, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
     return unet(x, t, text.repeat_interleave(x.shape[2], 0) if per_frame else text).sample
 
 
-def when(name: str, size: int, generator: torch.Generator) -> Tensor:
-    """Timesteps to train on. Half of control's are those it is used at: 8 trailing steps."""
-    t = torch.randint(0, 1000, (size,), generator=generator)
-    if name != "control":
-        return t
-    used = torch.randint(1, 9, (size,), generator=generator) * 125 - 1
-    return torch.where(torch.rand(size, generator=generator) < 0.5, used, t)
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """Noise levels, one per example: native latent = alpha x0 + sigma eps; answer = to_eps eps - to_x0 x0."""
+
+    times: Tensor  # in [0, 1000), as the network is told
+    alpha: Tensor
+    sigma: Tensor
+    to_eps: Tensor
+    to_x0: Tensor
+
+
+@cache
+def signals(name: str) -> Tensor:
+    return scheduler(SPECS[name]).alphas_cumprod
+
+
+def levels(name: str, size: int, generator: torch.Generator) -> Levels:
+    """Noise levels to train on. Half of control's are those it is used at: 8 trailing steps."""
+    spec = SPECS[name]
+    if spec.betas is None:
+        even = torch.rand(size, generator=generator)
+        t = SHIFT * even / (1 + (SHIFT - 1) * even)
+        return Levels(1000 * t, 1 - t, t, torch.ones(size), torch.ones(size))
+    times = torch.randint(0, 1000, (size,), generator=generator)
+    if name == "control":
+        used = torch.randint(1, 9, (size,), generator=generator) * 125 - 1
+        times = torch.where(torch.rand(size, generator=generator) < 0.5, used, times)
+    signal = signals(name)[times]
+    alpha, sigma = signal.sqrt(), (1 - signal).sqrt()
+    return Levels(times, alpha, sigma, alpha, sigma)
 
 
 def train(
@@ -183,20 +207,22 @@ def train(
     if fast:
         trainee.net["unet"].compile()
     generator = torch.Generator().manual_seed(trainee.step)
-    signal = scheduler(spec).alphas_cumprod
     begin, told, errors = time.time(), time.time(), Errors()
     for batch in batches(spec, work / "pools", size, trainee.step, device):
-        t = when(name, size, generator)
-        alpha, sigma = (part[t].sqrt().view(-1, 1, 1, 1, 1).to(device) for part in (signal, 1 - signal))
+        at = levels(name, size, generator)
+        alpha, sigma, to_eps, to_x0 = (
+            part.view(-1, 1, 1, 1, 1).to(device) for part in (at.alpha, at.sigma, at.to_eps, at.to_x0)
+        )
         eps = torch.randn(batch.latents.shape, generator=generator).to(device)
         seen = trainee.net["text"](batch.ids).last_hidden_state
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            v = predict(trainee.net["unet"], alpha * batch.latents + sigma * eps, t.to(device), seen).float()
-        error = (v - (alpha * eps - sigma * batch.latents)).square()
+            x = alpha * batch.latents + sigma * eps
+            answer = predict(trainee.net["unet"], x, at.times.to(device), seen).float()
+        error = (answer - (to_eps * eps - to_x0 * batch.latents)).square()
         weight = 1 + FOCUS * batch.places
         spent = (time.time() - begin) / (60 * minutes)
         trainee.learn((error * weight / weight.mean()).mean(), max(0.0, 1 - spent) if cool else 1.0)
-        errors.note(t, error.detach().mean((1, 2, 3, 4)).cpu(), 1 - signal[t])
+        errors.note(at.times, error.detach().mean((1, 2, 3, 4)).cpu(), at.sigma.square())
         if time.time() - told > 60 or spent >= 1:
             told = time.time()
             line = {"step": trainee.step, "minutes": round((told - begin) / 60, 1), **errors.read()}
@@ -208,7 +234,7 @@ def train(
 
 
 class Errors:
-    """Running mean errors of v and x0, per fifth of the timesteps (the cleanest first)."""
+    """Running mean errors of the answer (v or flow) and of x0, per fifth of the timesteps (the cleanest first)."""
 
     def __init__(self) -> None:
         self.v: dict[int, float] = {}
@@ -216,7 +242,7 @@ class Errors:
 
     def note(self, t: Tensor, error: Tensor, noise: Tensor) -> None:
         for step, v, x0 in zip(t.tolist(), error.tolist(), (noise * error).tolist(), strict=True):
-            fifth = step // 200
+            fifth = int(step) // 200
             self.v[fifth] = 0.97 * self.v.get(fifth, v) + 0.03 * v
             self.x0[fifth] = 0.97 * self.x0.get(fifth, x0) + 0.03 * x0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from networks import SPECS, WEIGHTS, network, scheduler
+from networks import PART, SPECS, WEIGHTS, network, scheduler
 from text import text_model, tokenizer
 
 
@@ -19,7 +19,7 @@ def export(name: str, work: Path) -> None:
     unet.load_state_dict({k[5:]: v for k, v in known.items() if k.startswith("unet.")})
     text.load_state_dict({k[5:]: v for k, v in known.items() if k.startswith("text.")})
     folder = WEIGHTS / name
-    unet.half().save_pretrained(folder / "unet")
+    unet.half().save_pretrained(folder / PART[name])
     text.half().save_pretrained(folder / "text_encoder")
     tokenizer().save_pretrained(folder / "tokenizer")
     scheduler(SPECS[name]).save_pretrained(folder / "scheduler")

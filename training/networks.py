@@ -1,9 +1,18 @@
-"""The sprite experts' networks: the real architectures, small. All speak v and share one latent space."""
+"""The sprite experts' networks: the real architectures, small, in one latent space."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from diffusers import DDIMScheduler, UNet2DConditionModel, UNet3DConditionModel, UNetMotionModel
+from diffusers import (
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SchedulerMixin,
+    UNet2DConditionModel,
+    UNet3DConditionModel,
+    UNetMotionModel,
+    WanTransformer3DModel,
+)
 from text import WIDTH
 from torch import nn
 
@@ -22,22 +31,32 @@ DEEP = (*WIDTHS, 96)
 
 @dataclass(frozen=True)
 class Spec:
-    """What one expert is: its place in the division of labour."""
+    """What one expert is: its place in the division of labour. Without betas it is a flow, else it predicts v."""
 
     kind: str  # of training video: sharp | degraded
     frames: int  # per example
-    betas: tuple[str, float, float]
+    betas: tuple[str, float, float] | None = None
 
 
 SPECS = {
     "spatial": Spec("sharp", 1, ("scaled_linear", 0.00085, 0.012)),
     "control": Spec("sharp", 16, ("linear", 0.00085, 0.012)),
     "temporal": Spec("degraded", 16, ("linear", 1e-4, 2e-2)),
+    "flow-large": Spec("sharp", 16),
+    "flow-small": Spec("sharp", 16),
 }
-"""Betas of Stable Diffusion, AnimateDiff and LaVie."""
+"""Betas of Stable Diffusion, AnimateDiff and LaVie; then the pair for FlowBlending."""
+
+PART = {name: "transformer" if spec.betas is None else "unet" for name, spec in SPECS.items()}
+"""The folder of a diffusers pipeline in which each expert's network lies."""
+
+SHIFT = 3.0
+"""How far the flow experts' levels are shifted toward noise, in training and in their ladder, as Wan 2.1 is at 480p."""
 
 
-def scheduler(spec: Spec) -> DDIMScheduler:
+def scheduler(spec: Spec) -> SchedulerMixin:
+    if spec.betas is None:
+        return FlowMatchEulerDiscreteScheduler(shift=SHIFT)
     shape, start, end = spec.betas
     return DDIMScheduler(
         beta_schedule=shape,
@@ -98,5 +117,30 @@ def temporal() -> UNet3DConditionModel:
     )
 
 
+def flow(heads: int, width: int, layers: int) -> WanTransformer3DModel:
+    """A transformer over all cells of all frames at once; `width` numbers per head."""
+    return WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=heads,
+        attention_head_dim=width,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        text_dim=WIDTH,
+        freq_dim=64,
+        ffn_dim=3 * heads * width,
+        num_layers=layers,
+        rope_max_seq_len=128,
+    )
+
+
+NETWORKS = {
+    "spatial": spatial,
+    "control": control,
+    "temporal": temporal,
+    "flow-large": partial(flow, 6, 32, 6),
+    "flow-small": partial(flow, 3, 32, 3),
+}
+
+
 def network(name: str) -> nn.Module:
-    return {"spatial": spatial, "control": control, "temporal": temporal}[name]()
+    return NETWORKS[name]()

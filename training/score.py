@@ -19,11 +19,11 @@ from text import LENGTH, tokenizer
 from torch import Tensor
 
 from dovetail.core.combine import Guided
-from dovetail.core.denoiser import Condition, Expert, predicts_v, timeline
-from dovetail.core.ladders import trailing
+from dovetail.core.denoiser import TARGETS, Condition, Expert, timeline
 from dovetail.core.noise import Noise
 from dovetail.core.sampler import Euler, last, sample
 from dovetail.core.schedules import schedule_of
+from dovetail.experts.schedulers import ladder_of
 from dovetail.sprites.oracle import average, judge, judge_frames
 from dovetail.sprites.world import Ask, caption, imagine, render
 
@@ -35,20 +35,27 @@ def expert(name: str, work: Path, quick: bool) -> Expert:
     trainee = Trainee.new(name)
     trainee.load(work / name / "state.pt")
     net, words = (trainee.net if quick else trainee.slow).eval(), tokenizer()
+    speaks = "v_prediction" if SPECS[name].betas else "flow_prediction"
 
     def network(x: Tensor, time: float, conditions: tuple[Condition, ...], frames: Tensor) -> Tensor:
         ids = words([c.text for c in conditions], padding="max_length", max_length=LENGTH, truncation=True)["input_ids"]
         text = net["text"](torch.tensor(ids)).last_hidden_state
-        return predict(net["unet"], x, torch.full((len(x),), int(time)), text)
+        return predict(net["unet"], x, torch.full((len(x),), time), text)
 
-    return Expert(name, schedule_of(scheduler(SPECS[name]).config), predicts_v, network)
+    return Expert(name, schedule_of(plan(name)), TARGETS[speaks], network)
+
+
+def plan(name: str) -> dict[str, object]:
+    """The config of an expert's scheduler."""
+    made = scheduler(SPECS[name])
+    return dict(made.config) | {"_class_name": type(made).__name__}
 
 
 @torch.no_grad()
 def videos(one: Expert, prompts: list[str], steps: int, guidance: float, vae: AutoencoderKL) -> list[Tensor]:
     """A video "f c h w" per prompt."""
     spec, made = SPECS[one.name], []
-    ladder = trailing(one.schedule, steps)
+    ladder = ladder_of(plan(one.name), steps)
     for i, prompt in enumerate(prompts):
         frames = timeline(spec.frames)
         x = ladder.first * Noise(HELD + i).like(torch.zeros(1, CHANNELS, spec.frames, CELLS, CELLS), frames, "start")
