@@ -565,7 +565,10 @@ def test_a_plan_without_weights_supposes_what_is_usual(shelf: Shelf) -> None:
     )
     ahead = dovetail.plan(recipe)
     assert ahead.latent == (21, 60, 104)
-    assert ["codec" in note for note in ahead.notes] == [False, True]
+    (note,) = ahead.notes
+    assert "expert 'it': 'Wan-AI/Wan2.1-T2V-1.3B-Diffusers' is not on this machine" in note
+    other = recipes.changed(recipe, {"codec.weights": "Wan-AI/Wan2.1-T2V-14B-Diffusers"})
+    assert ["codec" in note for note in dovetail.plan(other).notes] == [False, True]
 
 
 def test_every_family_is_told_of() -> None:

@@ -371,9 +371,10 @@ def _space(recipe: Recipe, notes: list[str]) -> "LatentSpace":
             raise WeightsError(f"'{weights}' is not on this machine")
         return space_at(weights, recipe.codec.subfolder)
     except WeightsError as error:
-        notes.append(f"codec: {error}; latents are supposed to be of the size that is usual for its experts")
-        families = [spec.family for spec in recipe.experts.values() if isinstance(spec, models.Pretrained)]
-        return FAMILIES[families[0]].space if families and not weights.startswith("sprites/") else IMAGES
+        experts = [spec for spec in recipe.experts.values() if isinstance(spec, models.Pretrained)]
+        if weights not in [spec.weights for spec in experts]:  # else a note has said it
+            notes.append(f"codec: {error}; its latents are supposed to be of the experts' usual size")
+        return FAMILIES[experts[0].family].space if experts and not weights.startswith("sprites/") else IMAGES
 
 
 # --- during a run ------------------------------------------------------------------------------------------------
