@@ -12,7 +12,7 @@ import huggingface_hub
 import pytest
 import tiny
 import torch
-from diffusers import LTXPipeline, WanPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, LTXPipeline, WanPipeline
 from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
 from torch import Tensor
 from typer.testing import CliRunner
@@ -569,6 +569,26 @@ def test_a_plan_without_weights_supposes_what_is_usual(shelf: Shelf) -> None:
     assert "expert 'it': 'Wan-AI/Wan2.1-T2V-1.3B-Diffusers' is not on this machine" in note
     other = recipes.changed(recipe, {"codec.weights": "Wan-AI/Wan2.1-T2V-14B-Diffusers"})
     assert ["codec" in note for note in dovetail.plan(other).notes] == [False, True]
+
+
+def test_a_small_network_over_an_image_autoencoder_has_a_latent_frame_for_each_frame(tmp_path: Path) -> None:
+    """Wan's architecture with CLIP's words, in fp16: what a home-made expert may be."""
+    tiny.wan_transformer(text=tiny.CROSS).half().save_pretrained(tmp_path / "transformer")
+    for part, made in zip(("tokenizer", "text_encoder"), tiny.clip(), strict=True):
+        made.save_pretrained(tmp_path / part)
+    FlowMatchEulerDiscreteScheduler(shift=2.0).save_pretrained(tmp_path / "scheduler")
+    tiny.vae().save_pretrained(tmp_path / "vae")
+    size = {"video.frames": 4, "video.height": 8, "video.width": 12}
+    recipe = recipe_of(tmp_path, "wan", **size, **{"chain.make.ladder.own.steps": 3})
+    video = dovetail.generate(recipe=recipe)
+    assert video.latent is not None
+    assert (len(video.frames), video.latent.shape) == (4, (1, tiny.CHANNELS, 4, 4, 6))
+
+
+def test_the_plan_on_the_command_line_tells_latent_frames(shelf: Shelf, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(recipes.dump(recipe_of(shelf("wan"), "wan")))
+    result = CliRunner().invoke(cli.app, ["plan", str(tmp_path / "mine.yaml")])
+    assert "9 frames (3 latent frames) of 32x16" in result.output
 
 
 def test_every_family_is_told_of() -> None:

@@ -216,7 +216,9 @@ def t5(multilingual: bool = False) -> tuple[T5Tokenizer, Any]:
     return tokenizer, grown(lambda: T5EncoderModel(T5Config(**options)), 6, 0.3)
 
 
-def wan_transformer(layers: int = 1, heads: int = 2, channels: int = CHANNELS) -> WanTransformer3DModel:
+def wan_transformer(
+    layers: int = 1, heads: int = 2, channels: int = CHANNELS, text: int = WIDE
+) -> WanTransformer3DModel:
     """`layers` and `heads` are what tells Wan's sizes apart."""
     return grown(
         lambda: WanTransformer3DModel(
@@ -224,7 +226,7 @@ def wan_transformer(layers: int = 1, heads: int = 2, channels: int = CHANNELS) -
             attention_head_dim=12,
             in_channels=channels,
             out_channels=CHANNELS,
-            text_dim=WIDE,
+            text_dim=text,
             freq_dim=16,
             ffn_dim=24,
             num_layers=layers,

@@ -346,7 +346,8 @@ def _say(line: str) -> None:
 
 def _describe(plan: "Plan") -> None:
     recipe, video = plan.recipe, plan.recipe.video
-    _say(f"{video.frames} frames of {video.width}x{video.height} at {video.fps:g} fps, seed {video.seed}")
+    latent = f" ({plan.latent[0]} latent frames)" if plan.latent and plan.latent[0] != video.frames else ""
+    _say(f"{video.frames} frames{latent} of {video.width}x{video.height} at {video.fps:g} fps, seed {video.seed}")
     _say(f'prompt: "{recipe.prompt}"' + (f', not "{recipe.negative}"' if recipe.negative else ""))
     for stage in plan.stages:
         levels = " ".join(f"{level:.4g}" for level in stage.ladder.levels)

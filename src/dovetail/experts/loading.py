@@ -17,6 +17,9 @@ from dovetail.experts.placement import device_of, dtype_of
 from dovetail.experts.space import LatentSpace, space_of
 from dovetail.experts.text import T5, UMT5, Clip
 
+PARTS = ("text_encoder", "tokenizer", "scheduler", "vae")
+"""What is taken of a checkpoint beside the network."""
+
 IMAGES = LatentSpace(channels=4, vae="AutoencoderKL", factor=8, scaling=0.18215, shift=0.0, compression=1)
 """The latents of Stable Diffusion 1 and of all that grew out of it."""
 
@@ -119,15 +122,13 @@ def load(
     """
     if family not in FAMILIES:
         raise RecipeError(f"unknown family '{family}' of expert '{name}'; {nearest(family, FAMILIES)}")
-    kind, placed, precision = FAMILIES[family], device_of(device), dtype_of(dtype)
     if batch is not None and batch < 1:
         raise RecipeError(f"batch of expert '{name}' is a number of rows, at least 1, not {batch}")
+    kind, placed, precision = FAMILIES[family], device_of(device), dtype_of(dtype)
     part = kind.part if subfolder is None else subfolder
-    parts = [part, "text_encoder", "tokenizer", "scheduler", "vae"]
-    checkpoint = find(weights, revision, variant, parts, f"Weights of this family: {kind.where}")
+    checkpoint = find(weights, revision, variant, [part, *PARTS], f"Weights of this family: {kind.where}")
     asked = _Asked(name, family, checkpoint, adapter, precision, part)
-    module, longest = _network(asked)
-    config, space = _scheduler(asked), _space(asked)
+    (module, longest), config, space = _network(asked), _scheduler(asked), _space(asked)
     _takes(asked, module.config["in_channels"], space.channels)
     network = Adapter(
         name=name,
@@ -186,13 +187,10 @@ def _network(asked: _Asked) -> tuple[Any, int | None]:
 def _part(asked: _Asked) -> str:
     """The folder of the network: the one asked for, or whichever of unet/ and transformer/ there is, so that weights
     of another family are told from weights that are not there."""
-    if (asked.checkpoint.path / asked.part).is_dir() or asked.part not in PARTS:
+    usual = ("unet", "transformer")
+    if (asked.checkpoint.path / asked.part).is_dir() or asked.part not in usual:
         return asked.part
-    return next((part for part in PARTS if (asked.checkpoint.path / part).is_dir()), asked.part)
-
-
-PARTS = ("unet", "transformer")
-"""Folders in which networks lie, as diffusers calls them."""
+    return next((part for part in usual if (asked.checkpoint.path / part).is_dir()), asked.part)
 
 
 def _takes(asked: _Asked, takes: int, channels: int) -> None:
