@@ -47,7 +47,8 @@ def test_the_options_are_these_and_no_more() -> None:
         ],
         "plan": ["--frames", "--set", "recipe"],
         "calibrate": [
-            *["--also", "--budget", "--by", "--compare", "--error", "--out", "--prompts", "--set", "-o", "recipe"]
+            *["--also", "--budget", "--by", "--compare", "--error", "--follow", "--out", "--prompts", "--set", "-o"],
+            "recipe",
         ],
         "recipes": [],
         "experts": [],

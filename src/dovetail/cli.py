@@ -172,6 +172,9 @@ def calibrate(
             "--compare", metavar="FEATURES", help="Make and compare videos: pixels, oracle, or an encoder's weights."
         ),
     ] = None,
+    follow: Annotated[
+        int, typer.Option("--follow", min=1, help="Looks in which an error is followed to the video; more cost more.")
+    ] = 4,
     overrides: SetOption = None,
 ) -> None:
     """Find where the experts of a blended stage should change: measure, choose, draw, write the recipe."""
@@ -180,7 +183,7 @@ def calibrate(
 
     asked, unseen = _prompts(prompts)
     name = Path(recipe).stem if "/" in recipe or recipe.endswith((".yaml", ".yml")) else recipe
-    settings = Settings(asked, unseen, tuple(also or ()), by, budget, error, compare)
+    settings = Settings(asked, unseen, tuple(also or ()), by, budget, error, compare, follow)
     _calibrated(resolved(None, recipe, overrides=overrides or ()), out or Path(name), settings, name)
 
 

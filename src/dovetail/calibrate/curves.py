@@ -7,7 +7,10 @@ expert says u_L of the same latent:
     cosine      1 - cos(u, u_L)
     video       |x0 - x0_L| = t |u - u_L|               root mean square
     state       |t' - t| |u - u_L|                      root mean square; what enters the trajectory
-    gain        |x0_L(x' + d) - x0_L(x')| / |d|,        d = (t' - t) (u - u_L), x' the latent at t'
+    gain        |V(x' + d) - V(x')| / |d|,              d = (t' - t) (u - u_L), x' the latent at t'
+
+V is the large expert's way from x' to the video, in a few looks or many. In a single look V is its x0 at t', which
+hardly moves early on, when nothing is decided yet: that underrates the errors that decide.
 
 The same x0 error is a large u error at small t, so a curve's shape hangs on which of them is drawn.
 """
@@ -15,6 +18,7 @@ The same x0 error is a large u error at small t, so a curve's shape hangs on whi
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import torch
@@ -24,7 +28,7 @@ from dovetail.core.combine import Guided
 from dovetail.core.denoiser import Denoiser, Prompted
 from dovetail.core.ladders import Ladder
 from dovetail.core.path import Split
-from dovetail.core.sampler import Solver, State, last, sample
+from dovetail.core.sampler import Euler, Solver, State, last, sample
 
 VIEWS = ("guided", "conditional", "unconditional")
 
@@ -77,12 +81,13 @@ def measure(
     frames: Tensor,
     ladder: Ladder,
     solver: Solver,
-    whole: bool = False,
+    follow: int = 1,
 ) -> Iterator[Measured]:
     """Walk the large denoiser down a ladder from x, and look at every latent with every candidate too.
 
-    Each step costs a call of everyone, and one of the large denoiser per candidate for its gain; `whole` walks on to
-    the end instead, so that a gain is what the definition says and not what one look foretells.
+    follow: in how many looks, at most, a gain's way to the video is walked; each step costs a call of everyone, and of the
+    large denoiser `follow` more per candidate, and `follow` - 1 for all of them. With as many looks as steps are left
+    the way is the solver's own; with fewer, Euler's over every so many levels.
     """
     before: tuple[State, ...] = ()
     ours = views(large, x, ladder.levels[0], frames)
@@ -95,7 +100,7 @@ def measure(
             for name, seen in theirs.items()
         }
         before = (*before, now)[-solver.memory :] if solver.memory else ()
-        rest = _Rest(large, frames, ladder.levels[step + 1 :], solver, before, following, whole)
+        rest = _Rest(large, frames, ladder.levels[step + 1 :], solver, before, following, follow)
         errors = {name: (to - t) * _apart(ours["guided"], seen["guided"]) for name, seen in theirs.items()}
         after = rest.look() if rest.levels[1:] else None
         gains = {name: rest.gain(after, error, t, to) for name, error in errors.items()}
@@ -118,7 +123,7 @@ class _Rest:
     solver: Solver
     before: Sequence[State]
     x: Tensor
-    whole: bool
+    follow: int
 
     def look(self) -> dict[str, Split]:
         return views(self.large, self.x, self.levels[0], self.frames)
@@ -129,10 +134,15 @@ class _Rest:
             return None
         if after is None:  # The last step: a stage hands over x0 as it was seen there.
             return t / (t - to)
-        if self.whole:
-            return float((self.video(self.x + error) - self.video(self.x)).norm()) / size
-        moved = self.large(self.x + error, self.levels[0], self.frames)
-        return float((moved.x0 - after["guided"].x0).norm()) / size
+        return float((self.video(self.x + error) - self.straight).norm()) / size
+
+    @cached_property
+    def straight(self) -> Tensor:
+        return self.video(self.x)
 
     def video(self, x: Tensor) -> Tensor:
-        return last(sample(self.large, x, self.frames, self.levels, self.solver, self.before)).seen.x0
+        steps = len(self.levels) - 1
+        if self.follow >= steps:
+            return last(sample(self.large, x, self.frames, self.levels, self.solver, self.before)).seen.x0
+        fewer = [self.levels[round(i * steps / self.follow)] for i in range(self.follow + 1)]
+        return last(sample(self.large, x, self.frames, fewer, Euler())).seen.x0

@@ -48,7 +48,8 @@ class Settings:
     prompts, unseen: to measure with, and to compare on; the usual ones without. also: of `candidates.KINDS`. by: the
     rule whose boundaries the written recipe has. budget: share of the large expert's cost. error: share of the small
     one's error; if given, `budget` does not count. features: "pixels", "oracle" or an image encoder's weights; with
-    them videos are made, for the sweeps and to compare the choices.
+    them videos are made, for the sweeps and to compare the choices. follow: in how many looks
+    of the large expert an error is followed to the video; see `curves.measure`.
     """
 
     prompts: tuple[str, ...] = ()
@@ -58,6 +59,7 @@ class Settings:
     budget: float = 0.55
     error: float | None = None
     features: str | None = None
+    follow: int = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +100,7 @@ def calibrate(
     )
     rows = []
     for i in range(len(prompts)):
-        rows.append((yield from _measured(case, cast, prompts, i, out)))
+        rows.append((yield from _measured(case, cast, prompts, i, out, settings.follow)))
     ladder = stages_of(recipe, case.place, case.candidates[0].part, cast)[-1].ladder
     curves, gains, weighted = _means(case, rows)
     choices = _choices(case, ladder, curves, weighted, settings)
@@ -137,16 +139,16 @@ def _same_latents(cast: Cast) -> None:
 
 
 def _measured(
-    case: Case, cast: Cast, prompts: Sequence[str], i: int, out: Path
+    case: Case, cast: Cast, prompts: Sequence[str], i: int, out: Path, follow: int
 ) -> Generator[Look, None, list[dict[str, Any]]]:
     """The steps of one prompt, as plain data: from the output folder, if they are there."""
     prompt, seed = prompts[i], case.recipe.video.seed
-    file = kept(out, "curves", case.digest, prompt, seed)
+    file = kept(out, f"curves-{follow}", case.digest, prompt, seed)
     if file.read() is None:
         at = ready(case, cast, prompt, seed)
         others = dict(zip(case.names[1:], at.denoisers[1:], strict=True))
         steps = []
-        for look in measure(at.denoisers[0], others, at.x, at.frames, at.stage.ladder, at.stage.solver):
+        for look in measure(at.denoisers[0], others, at.x, at.frames, at.stage.ladder, at.stage.solver, follow):
             steps.append(_plain(look))
             yield Look("measuring", i + 1, len(prompts), look.step + 1, at.stage.ladder.steps)
         file.write(steps)

@@ -1,0 +1,581 @@
+"""Calibration: what is measured, how boundaries are chosen, and the command from a recipe to a recipe."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from PIL import Image
+from torch import Tensor
+from typer.testing import CliRunner
+
+import dovetail
+from dovetail import cli
+from dovetail import recipe as recipes
+from dovetail.calibrate import Calibration, Look, calibrate
+from dovetail.calibrate.candidates import case_of, ready
+from dovetail.calibrate.choose import (
+    Schedule,
+    cheapest,
+    frontier,
+    interval,
+    knee,
+    sandwich,
+    two_knots,
+    u_shaped,
+    within,
+)
+from dovetail.calibrate.comparing import compared, film, frames_of
+from dovetail.calibrate.curves import measure, views
+from dovetail.calibrate.judging import artifacts, oracle, pixels, psnr, similarity
+from dovetail.calibrate.plot import Line, draw
+from dovetail.calibrate.running import Settings
+from dovetail.core.combine import Guided
+from dovetail.core.denoiser import predicts_flow, timeline
+from dovetail.core.exact import Gaussian, spoken
+from dovetail.core.ladders import even, shifted
+from dovetail.core.noise import Noise
+from dovetail.core.sampler import Euler, UniPC, last, sample
+from dovetail.core.schedules import Flow
+from dovetail.errors import RecipeError, SpaceError
+from dovetail.experts import load as load_expert
+from dovetail.experts.flops import counted, flops, hollow
+from dovetail.recipe import Recipe
+from dovetail.run import Cast, load
+from dovetail.sprites import exact
+from dovetail.sprites.world import Ask, imagine, render
+
+EXACT = recipes.load("sprites-flowblending-exact")
+FRAMES = timeline(3)
+X = Noise(5).like(torch.zeros(1, 4, 3, 6, 6), FRAMES, "start")
+LARGE, SMALL = Gaussian(0.4, 0.8), Gaussian(-0.2, 0.5)
+
+
+def quick(**changes: object) -> Recipe:
+    small = {"video.frames": 3, "experts.large.candidates": 48, "experts.small.candidates": 8, "video.height": 32}
+    ladder = {"chain.video.ladder": {"shifted": {"steps": 8, "shift": 3.0}}}
+    return recipes.changed(EXACT, {**small, "video.width": 32, **ladder, **changes})
+
+
+PROMPTS = ("a red circle moving right", "a blue square on a gray plain background")
+TWO = Settings(prompts=PROMPTS, unseen=PROMPTS[:1], budget=0.7)
+
+
+def found(recipe: Recipe, out: Path, settings: Settings = TWO, cast: Cast | None = None) -> Calibration:
+    *_, result = calibrate(recipe, out, settings, cast)
+    assert isinstance(result, Calibration)
+    return result
+
+
+class Watched:
+    """The large expert, and what it was shown."""
+
+    def __init__(self) -> None:
+        self.shown: list[Tensor] = []
+
+    def __call__(self, x: Tensor, t: float, frames: Tensor) -> Any:
+        self.shown.append(x)
+        return LARGE(x, t, frames)
+
+
+# --- what is measured --------------------------------------------------------------------------------------------
+
+
+def test_candidates_are_looked_at_on_the_large_experts_own_trajectory() -> None:
+    ladder = shifted(8, 3.0)
+    shown: list[Tensor] = []
+
+    def small(x: Tensor, t: float, frames: Tensor) -> Any:
+        shown.append(x)
+        return SMALL(x, t, frames)
+
+    for solver in (Euler(), UniPC()):
+        shown.clear()
+        looks = list(measure(LARGE, {"small": small}, X, FRAMES, ladder, solver))
+        seen = Watched()
+        last(sample(seen, X, FRAMES, ladder.levels, solver))
+        assert [look.t for look in looks] == list(ladder.levels[:-1])
+        assert all(torch.equal(a, b) for a, b in zip(shown, seen.shown, strict=True))
+
+
+def test_gaps_are_the_definitions() -> None:
+    ladder = shifted(6, 3.0)
+    for look in measure(LARGE, {"small": SMALL}, X, FRAMES, ladder, Euler()):
+        t, to = ladder.levels[look.step : look.step + 2]
+        x = last(sample(LARGE, X, FRAMES, ladder.levels[: look.step + 2], Euler())).x if look.step else X
+        ours, theirs = LARGE(x, t, FRAMES), SMALL(x, t, FRAMES)
+        u, v = ours.eps - ours.x0, theirs.eps - theirs.x0
+        gap = look.gaps["small"]["guided"]
+        assert gap.velocity == pytest.approx(float((v - u).norm() / u.norm()), rel=1e-4)
+        assert gap.video == pytest.approx(float((theirs.x0 - ours.x0).square().mean().sqrt()), rel=1e-4)
+        assert gap.state == pytest.approx(float(((t - to) * (v - u)).square().mean().sqrt()), rel=1e-4)
+        assert gap.cosine == pytest.approx(1 - float(torch.cosine_similarity(u.flatten(), v.flatten(), 0)), abs=1e-5)
+
+
+def test_gains_of_a_linear_expert_are_known() -> None:
+    """For one Gaussian all is linear: a look foretells its posterior gain, the whole way the flow's own ratio."""
+    ladder = even(64)
+    looks, ways = (list(measure(LARGE, {"small": SMALL}, X, FRAMES, ladder, Euler(), follow)) for follow in (1, 64))
+    for look, way in zip(looks[:-1], ways[:-1], strict=True):
+        t = ladder.levels[look.step + 1]
+        variance = ((1 - t) * 0.8) ** 2 + t**2
+        assert look.gains["small"] == pytest.approx((1 - t) * 0.8**2 / variance, rel=2e-3)
+        assert way.gains["small"] == pytest.approx(0.8 / variance**0.5, rel=0.05)
+    assert looks[-1].gains["small"] == 1
+
+
+def test_an_expert_beside_itself_leaves_no_gap_and_no_gain() -> None:
+    for look in measure(LARGE, {"same": Gaussian(0.4, 0.8)}, X, FRAMES, even(4), UniPC()):
+        assert look.gaps["same"]["guided"].velocity == look.gaps["same"]["guided"].state == 0
+        assert look.gains["same"] is None
+
+
+def test_guidance_is_seen_from_three_sides() -> None:
+    guided = Guided(LARGE, SMALL, 4.0)
+    seen = views(guided, X, 0.5, FRAMES)
+    assert torch.equal(seen["guided"].x0, guided(X, 0.5, FRAMES).x0)
+    assert torch.equal(seen["conditional"].x0, LARGE(X, 0.5, FRAMES).x0)
+    assert torch.equal(seen["unconditional"].x0, SMALL(X, 0.5, FRAMES).x0)
+    prompted = spoken(LARGE, Flow(), predicts_flow).given("")
+    assert set(views(prompted, X, 0.5, FRAMES)) == {"guided", "conditional"}
+    assert set(views(LARGE, X, 0.5, FRAMES)) == {"guided"}
+    # Without its guidance the same expert errs only by what guidance adds, and not at all by its branches.
+    look = next(measure(guided, {"unguided": LARGE}, X, FRAMES, even(4), Euler()))
+    assert look.gaps["unguided"]["guided"].velocity > 0.1
+
+
+# --- choosing ----------------------------------------------------------------------------------------------------
+
+
+def tangle(seed: int, candidates: int = 3, steps: int = 6) -> tuple[list[float], list[list[float]]]:
+    rolls = torch.rand(candidates, steps, generator=torch.Generator().manual_seed(seed)).tolist()
+    return [1.0, 0.5, 0.1][:candidates], [
+        [0.0] * steps,
+        *([(m + 1) * e for e in rolls[m]] for m in range(1, candidates)),
+    ]
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.3])
+@pytest.mark.parametrize("seed", range(5))
+def test_dynamic_programming_finds_what_trying_all_finds(seed: int, penalty: float) -> None:
+    costs, errors = tangle(seed)
+    every = [Schedule.of(choice, costs, errors) for choice in itertools.product(range(3), repeat=6)]
+    edge = frontier(costs, errors, penalty)
+    for price in (0.0, 0.05, 0.3, 1.0, 4.0, 50.0):
+
+        def paid(schedule: Schedule, price: float = price) -> float:
+            return schedule.cost + price * schedule.error + penalty * schedule.switches
+
+        least = min(map(paid, every))
+        assert paid(cheapest(costs, errors, price, penalty)) == pytest.approx(least)
+        assert min(map(paid, edge)) == pytest.approx(least)
+    if penalty == 0:
+        assert edge[0].error == 0
+        assert edge[-1].cost == pytest.approx(0.6)
+        assert not any(b.cost <= a.cost and b.error < a.error for a, b in itertools.permutations(edge, 2))
+
+
+def test_a_price_on_switches_makes_fewer() -> None:
+    costs, errors = tangle(1)
+    free, dear = (within(frontier(costs, errors, penalty), 3.0) for penalty in (0.0, 0.5))
+    assert dear.switches < free.switches
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_interval_is_the_best_of_all_intervals(seed: int) -> None:
+    costs, errors = tangle(seed, candidates=2, steps=9)
+    every = [Schedule.of(sandwich(9, early, late), costs, errors) for early in range(10) for late in range(10 - early)]
+    one = interval(costs, errors, budget=7.0)
+    assert one.cost <= 7.0
+    assert one.error == min(schedule.error for schedule in every if schedule.cost <= 7.0)
+    other = interval(costs, errors, error=1.5)
+    assert other.error <= 1.5
+    assert other.cost == min(schedule.cost for schedule in every if schedule.error <= 1.5)
+    assert interval(costs, errors, error=0.0).choice == (0,) * 9
+    with pytest.raises(ValueError, match=r"costs 1 or less; the least is 4\.5"):
+        interval(costs, errors, budget=1.0)
+    with pytest.raises(ValueError, match="the least is"):
+        within(frontier(costs, errors), 1.0)
+
+
+@pytest.mark.parametrize(("i", "j"), [(4, 12), (8, 16), (3, 17)])
+def test_two_knots_are_found_where_they_are(i: int, j: int) -> None:
+    """A log-divergence that is three lines, joined midway between levels."""
+    levels = shifted(20, 3.0).levels[:-1]
+    high, low = (levels[i - 1] + levels[i]) / 2, (levels[j - 1] + levels[j]) / 2
+    curve = [2.0 ** (-3 + 20 * max(t - high, 0) + 9 * max(low - t, 0) + 0.3 * t) for t in levels]
+    assert two_knots(levels, curve) == (i, j)
+    assert u_shaped(curve, (i, j))
+    assert two_knots(levels, [7 * r for r in curve]) == (i, j), "a scale is no threshold"
+    assert not u_shaped([2.0**k for k in range(20)], (i, j))
+    with pytest.raises(ValueError, match="six steps"):
+        two_knots(levels[:5], curve[:5])
+    with pytest.raises(ValueError, match="never differ"):
+        two_knots(levels, [0.0] * 19 + [0.0])
+
+
+def test_knees() -> None:
+    assert knee([0, 2, 4, 6, 8], [0.2, 0.7, 0.95, 0.97, 1.0]) == 2
+    assert knee([0, 1, 2], [0.5, 0.5, 0.5]) == 0
+    assert knee([0, 1, 2, 3], [0.0, 0.01, 0.02, 1.0]) == 3, "nothing short of the end will do"
+    assert knee([0, 1, 2], [1.0, 0.5, 0.2]) == 0, "what falls is best at its beginning"
+
+
+# --- videos, compared --------------------------------------------------------------------------------------------
+
+
+def test_likeness_knows_same_from_near_from_other() -> None:
+    scene = imagine(Ask(shape="circle", motion="right", texture="solid"), 1)
+    video = render(scene, range(6))
+    near = (video + 0.02 * torch.randn(video.shape)).clamp(-1, 1)
+    other = render(imagine(Ask(shape="square", motion="up"), 3), range(6))
+    for features in (pixels, oracle):
+        same, close, far = (similarity(features, video, v) for v in (video, near, other))
+        assert same == pytest.approx(1, abs=1e-5)
+        assert far < close - 0.05
+        assert far < 0.9
+    assert psnr(video, video) == pytest.approx(50)
+    assert 20 < psnr(video, near) < 45
+    assert artifacts(video, video) == 0
+    assert artifacts(near, video) > 0.01
+    assert artifacts(video + 0.2, video) < 1e-5, "brightness is no detail"
+
+
+def test_an_image_encoder_gives_features(tmp_path: Path) -> None:
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, Dinov2Config, Dinov2Model
+
+    from dovetail.experts.encoders import load_encoder
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    Dinov2Model(Dinov2Config(**sizes)).save_pretrained(tmp_path / "dino")
+    clip = CLIPVisionModelWithProjection(CLIPVisionConfig(**sizes, intermediate_size=16, projection_dim=5))
+    clip.save_pretrained(tmp_path / "clip")
+    (tmp_path / "clip" / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "crop_size": {"height": 28, "width": 28}})
+    )
+    video = torch.rand(2, 3, 32, 32) * 2 - 1
+    dino = load_encoder(str(tmp_path / "dino"))
+    assert dino(video).shape == (2, 16)
+    assert similarity(dino, video, video) == pytest.approx(1, abs=1e-5)
+    encoder = load_encoder(str(tmp_path / "clip"))
+    assert encoder(video).shape == (2, 5)
+    small = torch.nn.functional.interpolate((video + 1) / 2, (28, 28), mode="bicubic", antialias=True)
+    expected = clip.eval()(pixel_values=(small - 0.5) / 0.5).image_embeds
+    torch.testing.assert_close(encoder(video), expected.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_comparison_is_one_for_the_same_video() -> None:
+    recipe = quick()
+    cast = load(recipe)
+    at = ready(case_of(recipe, cast), cast, PROMPTS[0], 3)
+
+    def decode(latent: Tensor) -> Tensor:
+        return frames_of(cast.codec.decode(latent))
+
+    rows = compared(at, {"LLL": (0,) * 8, "SSS": (1,) * 8}, pixels, decode, 3)
+    assert rows["LLL"].similarity == pytest.approx(1, abs=1e-5)
+    assert rows["LLL"].normalised >= 1 - 1e-6
+    assert rows["LLL"].psnr == pytest.approx(50)
+    assert rows["SSS"].normalised < rows["LLL"].normalised
+    whole = recipes.changed(recipe, {"prompt": PROMPTS[0], "video.seed": 3, "chain.video.denoise": "large"})
+    *_, video = dovetail.stream(whole, cast)
+    assert isinstance(video, dovetail.Video)
+    torch.testing.assert_close(film(at, (0,) * 8, lambda latent: latent), video.latent, rtol=1e-4, atol=1e-4)
+
+
+# --- what a step costs -------------------------------------------------------------------------------------------
+
+
+def test_flops_on_meta_tensors_see_attention(tmp_path: Path) -> None:
+    """A tiny Wan, by hand: two operations per product and sum of every linear layer and of attention."""
+    expert = load_expert("wan", "wan", str(tiny.MAKERS["wan"](tmp_path / "wan", layers=2)))
+    module = expert.network.module  # type: ignore[attr-defined]
+    channels = expert.network.space.channels  # type: ignore[attr-defined]
+    small, large = (flops(expert, (channels, 3, side, side), "a") for side in (4, 8))
+    config = module.config
+    width = config.num_attention_heads * config.attention_head_dim
+    tokens = {side: 3 * (side // 2) ** 2 for side in (4, 8)}
+    quadratic = 2 * 2 * 2 * width  # two layers; two products, each a product and a sum per pair and channel
+    linear = (large - small) - quadratic * (tokens[8] ** 2 - tokens[4] ** 2)
+    per_token = linear / (tokens[8] - tokens[4])
+    words = expert.network.text("a")[0].shape[1]  # type: ignore[attr-defined]
+    patch = 2 * channels * 4 * width + 2 * width * channels * 4
+    inner = config.ffn_dim
+    block = 2 * width * width * 6 + 2 * 2 * width * inner + 2 * 2 * words * width
+    assert per_token == pytest.approx(patch + 2 * block)
+    assert all(p.device.type == "meta" for p in hollow(module).parameters())
+    assert all(p.device.type == "cpu" for p in module.parameters())
+
+
+def test_flops_of_an_exact_expert_grow_with_what_it_knows() -> None:
+    few, many = (flops(exact.load("e", "control", candidates=n), (3, 2, 8, 8), "a circle") for n in (16, 64))
+    assert 2 * few < many
+    assert counted(lambda: torch.ones(3, 4) @ torch.ones(4, 5)) == 2 * 3 * 4 * 5
+
+
+def test_a_step_costs_both_branches_and_every_window() -> None:
+    whole = quick(**{"video.frames": 8})
+    cast = load(whole)
+
+    def cost_of(denoise: str) -> float:
+        recipe = recipes.changed(whole, [f"chain.video.denoise={{blended: {{above 0.5: {denoise}, else: small}}}}"])
+        return case_of(recipe, cast).costs[0]
+
+    once = cost_of("large")
+    assert cost_of("{expert: large, guidance: 3.0, joint: false}") == pytest.approx(2 * once, rel=0.2)
+    assert cost_of("{expert: large, guidance: 3.0}") == pytest.approx(2 * once, rel=1e-6)
+    assert cost_of("{windowed: {of: large, size: 4, stride: 2}}") == pytest.approx(1.5 * once, rel=0.1)
+
+
+# --- candidates --------------------------------------------------------------------------------------------------
+
+
+def test_one_expert_lends_itself_as_several_candidates(tmp_path: Path) -> None:
+    guided = "{blended: {above 0.5: large, else: small, guidance: 2.0}}"
+    recipe = recipes.changed(quick(), [f"chain.video.denoise={guided}"])
+    settings = Settings(prompts=PROMPTS[:1], also=("unguided", "halved", "shortened"), by="dp", budget=0.5)
+    result = found(recipe, tmp_path, settings)
+    assert result.case.names[0] == "large"
+    assert set(result.case.names) == {
+        *("large", "small"),
+        *("large, unguided", "small, unguided", "large, halved", "small, halved"),
+    }
+    assert [note.split(":")[0] for note in result.case.notes] == ["large, shortened", "small, shortened"]
+    assert list(result.case.costs) == sorted(result.case.costs, reverse=True)
+    assert result.choices["dp"].cost <= 0.5 * 8 * result.case.costs[0]
+    assert result.choices["dp"].error <= result.choices["budget"].error
+    assert set(result.curves["large, unguided"]) == {"guided", "conditional"}
+    assert max(result.curves["large, unguided"]["conditional"]["velocity"]) < 1e-5
+    assert set(result.curves["small"]) == {"guided", "conditional", "unconditional"}
+    plan = dovetail.plan(result.recipe)
+    assert plan.stages[0].ladder.levels == result.ladder.levels
+
+
+def test_blocks_are_skipped_where_there_are_blocks(tmp_path: Path) -> None:
+    for name, layers in (("large", 4), ("small", 1)):
+        tiny.MAKERS["wan"](tmp_path / name, layers=layers)
+    experts = {name: {"family": "wan", "weights": str(tmp_path / name)} for name in ("large", "small")}
+    recipe = recipes.changed(
+        quick(),
+        {
+            "experts": experts,
+            "codec": {"weights": str(tmp_path / "large"), "subfolder": "vae"},
+            "video.frames": 5,
+            "chain.video.ladder": {"shifted": {"steps": 6, "shift": 3.0}},
+            "prompt": "a",
+        },
+    )
+    settings = Settings(
+        prompts=("a",), unseen=("b",), also=("shortened", "halved"), by="dp", budget=0.8, features="pixels"
+    )
+    result = found(recipe, tmp_path / "out", settings)
+    assert "large, shortened" in result.case.names
+    costs = dict(zip(result.case.names, result.case.costs, strict=True))
+    assert costs["large"] > costs["large, shortened"] > costs["small"]
+    assert any(note.startswith("large, halved: left out, its latents are 4x4") for note in result.case.notes) or (
+        "large, halved" in costs
+    )
+    skipped = {"expert": "large", "skip": [1]}
+    shorter = recipes.changed(recipe, {"chain.video.denoise": skipped})
+    whole = recipes.changed(recipe, {"chain.video.denoise": {"expert": "large"}})
+    one, two = (list(dovetail.stream(each))[-1] for each in (shorter, whole))
+    assert isinstance(one, dovetail.Video)
+    assert isinstance(two, dovetail.Video)
+    assert one.settings["calls"] == two.settings["calls"] == {"large": 6}
+    assert not torch.equal(one.latent, two.latent)
+
+
+def test_a_later_stage_is_calibrated_on_what_the_stages_before_leave(tmp_path: Path) -> None:
+    first = {"stage": "draft", "ladder": {"shifted": {"steps": 4, "shift": 3.0}}, "denoise": "small"}
+    second = {
+        "stage": "video",
+        "ladder": {"even": {"steps": 6, "start": 0.7}},
+        "denoise": {"blended": {"above 0.3": "large", "else": "small"}},
+    }
+    recipe = recipes.changed(quick(), {"chain": [first, second]})
+    cast = load(recipe)
+    at = ready(case_of(recipe, cast), cast, PROMPTS[0], 4)
+    whole = recipes.changed(recipe, {"prompt": PROMPTS[0], "video.seed": 4, "chain.1.denoise": "large"})
+    *_, video = dovetail.stream(whole, cast)
+    assert isinstance(video, dovetail.Video)
+    torch.testing.assert_close(film(at, (0,) * 6, lambda latent: latent), video.latent, rtol=1e-4, atol=1e-4)
+
+
+# --- the whole ---------------------------------------------------------------------------------------------------
+
+
+def test_a_calibration_writes_a_picture_a_table_and_a_recipe_that_runs(tmp_path: Path) -> None:
+    settings = Settings(prompts=PROMPTS, unseen=PROMPTS[:1], budget=0.7, features="pixels")
+    *looks, result = calibrate(quick(), tmp_path, settings, name="mine")
+    assert isinstance(result, Calibration)
+    assert all(isinstance(look, Look) for look in looks)
+    assert {look.doing for look in looks} == {"measuring", "early sweep", "late sweep", "comparing"}
+    assert [(look.prompt, look.step) for look in looks if look.doing == "measuring"] == [
+        (p, k) for p in (1, 2) for k in range(1, 9)
+    ]
+    assert [file.name for file in result.files] == ["calibration.json", "curves.png", "mine.yaml"]
+    assert set(result.choices) == {"fit", "budget", "dp", "sweep"}
+    table = json.loads((tmp_path / "calibration.json").read_text())
+    for rule, choice in table["choices"].items():
+        assert choice["boundaries"] == list(result.boundaries(rule))
+        assert len(choice["steps"]) == 8
+        assert choice["switches"] == len(choice["boundaries"])
+    assert table["choices"]["budget"]["cost"] <= 0.7
+    assert set(table["likeness"]) == {"fit", "budget", "dp", "sweep", "small alone"}
+    assert set(table["curves"]["small"]["guided"]) == {"velocity", "cosine", "video", "state"}
+    assert set(table["u_shaped"]["small"]) == {"velocity", "cosine", "video", "state", "gain times state"}
+    picture = Image.open(tmp_path / "curves.png")
+    assert picture.size[0] == 900
+    assert len(picture.getcolors(1_000_000)) > 5
+    recipe = recipes.load(tmp_path / "mine.yaml")
+    plan = dovetail.plan(recipe)
+    assert plan.counts["large"].calls == table["choices"]["budget"]["steps"].count("large")
+    assert plan.switches == {"video": table["choices"]["budget"]["switches"]}
+    *_, video = dovetail.stream(recipe)
+    assert isinstance(video, dovetail.Video)
+    assert video.settings["calls"]["small"] == table["choices"]["budget"]["steps"].count("small")
+
+
+def test_a_stopped_calibration_goes_on_where_it_was(tmp_path: Path) -> None:
+    events = calibrate(quick(), tmp_path / "a", TWO)
+    for event in events:
+        if isinstance(event, Look) and event.prompt == 2:
+            break
+    events.close()  # type: ignore[attr-defined]
+    rest = list(calibrate(quick(), tmp_path / "a", TWO))
+    assert [look.prompt for look in rest if isinstance(look, Look)] == [2] * 8, "the first prompt is done"
+    again = list(calibrate(quick(), tmp_path / "a", TWO))
+    assert len(again) == 1
+    found(quick(), tmp_path / "b", TWO)
+    assert (tmp_path / "a" / "calibration.json").read_text() == (tmp_path / "b" / "calibration.json").read_text()
+
+
+def test_what_was_measured_with_other_settings_is_not_taken(tmp_path: Path) -> None:
+    found(quick(), tmp_path)
+    for change in (
+        {"experts.small.candidates": 9},
+        {"chain.video.solver": "euler"},
+        {"video.seed": 5},
+        {"chain.video.ladder.shifted.steps": 9},
+    ):
+        assert len(list(calibrate(quick(**change), tmp_path, TWO))) > 1, change
+    moved = {"chain.video.denoise": {"blended": {"above 0.5": "large", "else": "small"}}, "about": "else"}
+    assert len(list(calibrate(quick(**moved), tmp_path, TWO))) == 1, "boundaries are what is looked for"
+
+
+def test_half_written_measurements_are_made_again(tmp_path: Path) -> None:
+    found(quick(), tmp_path)
+    file = next((tmp_path / "measured").glob("curves-*.json"))
+    file.write_text(file.read_text()[:100])
+    assert len(list(calibrate(quick(), tmp_path, TWO))) == 9
+
+
+def test_an_error_bound_may_stand_for_the_budget(tmp_path: Path) -> None:
+    tight, loose = (
+        found(quick(), tmp_path, Settings(prompts=PROMPTS, error=share)).choices["budget"] for share in (0.001, 0.5)
+    )
+    assert tight.error <= loose.error
+    assert tight.cost > loose.cost
+
+
+@pytest.mark.parametrize(
+    ("denoise", "said"),
+    [
+        ("large", "needs a recipe that starts from noise and has a stage that is blended"),
+        ("{blended: {above 0.5: large, else: large}}", r"one candidate only \(large\)"),
+    ],
+)
+def test_one_candidate_is_none_to_choose_from(denoise: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=said):
+        found(recipes.changed(quick(), [f"chain.video.denoise={denoise}"]), tmp_path)
+
+
+def test_experts_of_two_latent_spaces_are_refused_with_a_way_to_check(tmp_path: Path) -> None:
+    experts = {
+        name: exact.load(name, "control", candidates=8, codec=exact.PixelCodec(factor), schedule=Flow())
+        for name, factor in (("large", 2), ("small", 4))
+    }
+    with pytest.raises(SpaceError, match=r"(?s)expert 'small' and the codec live in different.*0\.5 dB of PSNR"):
+        found(quick(), tmp_path, TWO, Cast(experts, exact.PixelCodec(2)))
+    assert not list(tmp_path.iterdir()), "found before anything is measured"
+
+
+def test_other_mistakes_are_told(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no schedule costs"):
+        found(quick(), tmp_path, Settings(prompts=PROMPTS[:1], budget=0.01))
+    with pytest.raises(RecipeError, match="unknown rule 'knots'"):
+        found(quick(), tmp_path, Settings(by="knots"))
+    with pytest.raises(RecipeError, match="compares videos; say by which features"):
+        found(quick(), tmp_path, Settings(by="sweep"))
+    with pytest.raises(RecipeError, match="unknown kind of candidate 'halfed'; did you mean 'halved'"):
+        found(quick(), tmp_path, Settings(also=("halfed",)))
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "few.yaml").write_text(recipes.dump(quick()))
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS) + "\n\na green ring\n")
+    words = ["calibrate", "few.yaml", "--prompts", "prompts.txt", "--budget", "0.7", "--also", "unguided"]
+    result = CliRunner().invoke(cli.app, words)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["fit", "budget", "dp"]
+    assert lines[1].endswith("<- written")
+    assert "note: large, unguided: left out, it is not guided" in result.stderr
+    assert (tmp_path / "few" / "curves.png").is_file()
+    assert recipes.load(tmp_path / "few" / "few.yaml").chain[0].ladder == quick().chain[0].ladder
+    again = CliRunner().invoke(cli.app, [*words, "--compare", "pixels", "--by", "sweep", "-o", "other"])
+    assert again.exit_code == 0, again.output
+    assert any(line.startswith("  small alone") for line in again.stdout.splitlines())
+    refused = CliRunner().invoke(cli.app, ["calibrate", "few.yaml", "--prompts", "none.txt"])
+    assert refused.exit_code == 1
+    assert "none.txt is no list of prompts" in refused.stderr
+    refused = CliRunner().invoke(cli.app, ["calibrate", "sprites-exact"])
+    assert refused.exit_code == 1
+    assert "has a stage that is blended" in refused.stderr
+
+
+def test_a_picture_of_one_panel() -> None:
+    lines = [Line("a", [0.1, None, 0.3, 0.0], 0), Line("b", [1.0, 2.0, 3.0, 4.0], 1, dashed=True)]
+    picture = draw([1.0, 0.7, 0.4, 0.1], {"one": lines}, {"rule": (0.5,)})
+    assert picture.size == (900, 330)
+    assert picture.getpixel((int(80 + 0.5 * 570), 100)) == (90, 90, 90), "the boundary at t = .5"
+    assert draw([1.0, 0.5], {"none": [Line("a", [0.0, None], 0)]}, {}).size == (900, 330)
+
+
+# --- boundaries transfer -----------------------------------------------------------------------------------------
+
+
+def test_boundaries_found_once_serve_other_steps_shifts_and_solvers(tmp_path: Path) -> None:
+    """On sprites' exact experts: boundaries found with 20 UniPC steps at shift 3, beside the best of an exhaustive search
+    with the same number of large steps, in other settings; regret as a share of the way from LLL to SSS."""
+    base = quick(**{"chain.video.ladder": {"shifted": {"steps": 20, "shift": 3.0}}})
+    few = recipes.changed(base, {"experts.large.candidates": 64, "experts.small.candidates": 16})
+    prompts = tuple(
+        f"a {colour} {shape}" for colour, shape in (("red", "circle"), ("blue", "square"), ("white", "ring"))
+    )
+    result = found(few, tmp_path, Settings(prompts=prompts, budget=0.55))
+    high, low = result.boundaries("budget")
+    for steps, shift, solver in ((12, 1.5, "euler"), (30, 5.0, "dpm++2m"), (20, 3.0, "unipc")):
+        ladder = {"chain.video.ladder": {"shifted": {"steps": steps, "shift": shift}}, "chain.video.solver": solver}
+        recipe = recipes.changed(few, ladder)
+        cast = load(recipe)
+        case = case_of(recipe, cast)
+        choice = tuple(int(low < t <= high) for t in shifted(steps, shift).levels[:-1])
+        small = sum(choice)
+        regrets = []
+        for prompt in ("a yellow triangle moving left", "a green circle moving up"):
+            at = ready(case, cast, prompt, 0)
+
+            def apart(who: tuple[int, ...], at: Any = at, steps: int = steps) -> float:
+                whole, other = (film(at, c, lambda latent: latent) for c in ((0,) * steps, who))
+                return float((whole - other).norm())
+
+            tried = {i: apart(sandwich(steps, i, steps - small - i)) for i in range(steps - small + 1)}
+            span = apart((1,) * steps)
+            regrets.append((apart(choice) - min(tried.values())) / span)
+        assert 0 < small < steps
+        assert sum(regrets) / len(regrets) < 0.1, (steps, shift, solver, regrets)
