@@ -102,3 +102,12 @@ def recipe_in_python(left: Names) -> None:
     assert recipe.load(left["path"]) == left["mine"]
     assert left["video"].settings["calls"] == {"control": 6, "spatial": 4, "temporal": 4}
     shows(left["video"], left["mine"].prompt)
+
+
+@example
+def find_boundaries(left: Names) -> None:
+    found = left["found"]
+    assert found.choices["budget"].cost <= 0.6 * found.case.costs[0] * found.ladder.steps
+    assert left["video"].settings["calls"]["large"] == found.choices["budget"].choice.count(0)
+    assert Path("out/calibration/curves.png").is_file()
+    shows(left["video"].resized(64, 64), left["prompts"][0])

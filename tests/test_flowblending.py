@@ -10,8 +10,10 @@ import pytest
 import tiny
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
 import dovetail
+from dovetail import cli
 from dovetail import recipe as recipes
 from dovetail.calibrate.choose import Schedule
 from dovetail.calibrate.curves import Gap
@@ -406,6 +408,13 @@ def test_the_papers_letters_are_recipes(letters: str) -> None:
     assert plan.switches == {"video": switches}
     if letters != "LDL":
         assert plan.stages[0].ladder.levels == shifted(20, 3.0).levels, "one ladder, whoever is asked"
+
+
+def test_a_plan_says_how_often_experts_change() -> None:
+    said = CliRunner().invoke(cli.app, ["plan", "sprites-flowblending-exact"]).stdout
+    assert "2 changes from one step's experts to the next's" in said
+    assert "    above 0.833: large\n    above 0.464: small\n    else: large\n" in said
+    assert [line.split()[:2] for line in said.splitlines()[-2:]] == [["large", "12"], ["small", "8"]]
 
 
 def test_each_expert_is_guided_by_itself() -> None:

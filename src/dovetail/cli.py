@@ -158,7 +158,7 @@ def calibrate(
     also: Annotated[
         list[str] | None, typer.Option("--also", help="Candidates made of each expert: unguided, halved, shortened.")
     ] = None,
-    by: Annotated[str, typer.Option("--by", help="Whose boundaries to write: budget, dp, fit, sweep.")] = "budget",
+    by: Annotated[str, typer.Option("--by", help="Whose boundaries to write: fit, budget, dp, sweep.")] = "fit",
     budget: Annotated[
         float, typer.Option("--budget", min=0, max=1, help="Cost allowed, of the large expert's at all steps.")
     ] = 0.55,

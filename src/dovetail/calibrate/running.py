@@ -4,7 +4,7 @@ What has been measured of a prompt is kept in the output folder, so a run that w
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -55,7 +55,7 @@ class Settings:
     prompts: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
-    by: str = "budget"
+    by: str = "fit"
     budget: float = 0.55
     error: float | None = None
     features: str | None = None
@@ -103,7 +103,8 @@ def calibrate(
         rows.append((yield from _measured(case, cast, prompts, i, out, settings.follow)))
     ladder = stages_of(recipe, case.place, case.candidates[0].part, cast)[-1].ladder
     curves, gains, weighted = _means(case, rows)
-    choices = _choices(case, ladder, curves, weighted, settings)
+    choices, missing = _choices(case, ladder, curves, weighted, settings)
+    case = replace(case, notes=(*case.notes, *missing))
     likeness: dict[str, dict[str, float]] = {}
     if settings.features is not None:
         work = _Work(case, cast, _features(settings.features), settings.features, out)
@@ -182,25 +183,36 @@ def _means(case: Case, rows: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[Any
 # --- choosing ----------------------------------------------------------------------------------------------------
 
 
-def _choices(case: Case, ladder: Ladder, curves: Any, weighted: Any, settings: Settings) -> dict[str, Schedule]:
-    """What the rules choose that need no video. Rules of two experts take the cheapest of the recipe's own."""
-    small, errors = small_of(case), errors_of(case, weighted)
-    divergence = curves[case.names[small]]["guided"]["velocity"]
-    budget = settings.budget * case.costs[0] * ladder.steps
+def _choices(
+    case: Case, ladder: Ladder, curves: Any, weighted: Any, settings: Settings
+) -> tuple[dict[str, Schedule], list[str]]:
+    """What the rules choose that need no video, and why those that are missing cannot. Rules of two experts take the
+    cheapest of the recipe's own."""
+    small, errors, steps = small_of(case), errors_of(case, weighted), ladder.steps
+    budget = settings.budget * case.costs[0] * steps
     allowed = None if settings.error is None else settings.error * sum(errors[small])
-    try:
-        i, j = choose.two_knots(ladder.levels[:-1], divergence)
-        fit = Schedule.of(choose.sandwich(ladder.steps, i, ladder.steps - j, small), case.costs, errors)
-        if allowed is None:
-            one = choose.interval(case.costs, errors, budget=budget, small=small)
-        else:
-            one = choose.interval(case.costs, errors, error=allowed, small=small)
-        any_ = choose.within(choose.frontier(case.costs, errors), budget if allowed is None else one.cost)
-    except ValueError as problem:
-        raise RecipeError(
-            f"calibrate: {problem}. The large expert at all steps costs {case.costs[0] * ladder.steps:g}"
-        ) from None
-    return {"fit": fit, "budget": one, "dp": any_}
+
+    def fit() -> Schedule:
+        i, j = choose.two_knots(ladder.levels[:-1], curves[case.names[small]]["guided"]["velocity"])
+        return Schedule.of(choose.sandwich(steps, i, steps - j, small), case.costs, errors)
+
+    def one() -> Schedule:
+        limits = {"budget": budget} if allowed is None else {"error": allowed}
+        return choose.interval(case.costs, errors, small=small, **limits)
+
+    def any_() -> Schedule:
+        return choose.within(choose.frontier(case.costs, errors), budget if allowed is None else one().cost)
+
+    found, notes = {}, []
+    for rule, choice in (("fit", fit), ("budget", one), ("dp", any_)):
+        try:
+            found[rule] = choice()
+        except ValueError as problem:
+            said = f"rule {rule}: {problem}; the large expert at all steps costs {case.costs[0] * steps:g}"
+            if rule == settings.by:
+                raise RecipeError(said) from None
+            notes.append(said)
+    return found, notes
 
 
 def small_of(case: Case) -> int:

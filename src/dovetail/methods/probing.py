@@ -5,7 +5,7 @@
     S takes over once r_k was below `enter` for some probes in a row, L once r_k is above `leave` >= enter
 
 Beyond the paper (Song et al., 2025, arXiv:2512.24724), which finds its boundaries beforehand. What was found is kept in
-the states, not in the method, so this is a walk: docs/decisions/0011-walks.md.
+the states, not in the method, so this is a walk: docs/decisions/0012-walks.md.
 """
 
 from collections.abc import Generator, Sequence
