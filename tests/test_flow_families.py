@@ -29,6 +29,7 @@ from dovetail.core.sampler import Euler, Solver, UniPC, last, sample
 from dovetail.core.schedules import Flow
 from dovetail.errors import PromptWarning, RecipeError, SpaceError, WeightsError
 from dovetail.experts import FAMILIES, VideoCodec, load, load_codec, same_space
+from dovetail.experts.adapter import Packed
 from dovetail.experts.schedulers import ladder_of, mu_of
 from dovetail.recipe import Recipe
 from dovetail.run import FAMILIES_SAID
@@ -520,6 +521,11 @@ def test_frames_that_do_not_fit_say_which_do(shelf: Shelf, family: str, frames: 
         with pytest.raises(RecipeError, match=rf"not {frames}; --frames {below} or --frames {above} fits"):
             attempt(recipe=recipe, frames=frames)
     assert dovetail.plan(recipe, frames=above).latent[0] == dovetail.plan(recipe, frames=below).latent[0] + 1  # type: ignore[index]
+
+
+def test_ltx_is_told_the_frame_rate_of_the_video(shelf: Shelf) -> None:
+    (expert,) = cast_of(recipe_of(shelf("ltx"), "ltx", **{"video.fps": 12.0})).experts.values()
+    assert network(expert).convention == Packed(12.0, 8, 32)
 
 
 def test_sizes_are_whole_tokens(shelf: Shelf) -> None:
