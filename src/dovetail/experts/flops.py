@@ -34,7 +34,7 @@ def flops(expert: Expert, shape: tuple[int, int, int, int], text: str = "") -> i
 
 def on_meta(adapter: Adapter, row: Tensor, text: str) -> Tensor:
     """The adapter's network on a row "1 c f h w", without a value in it."""
-    words = tuple(part.to("meta") for part in adapter.text(text))
+    words = tuple(part.to("meta") for part in adapter._embedding(text))  # which keeps what it has read
     module = hollow(adapter.module)
     time = torch.full((1,), 500.0, device="meta")
     return adapter.convention(module, row.to("meta", adapter.dtype), time, words)
