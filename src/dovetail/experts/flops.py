@@ -5,6 +5,7 @@ On the CPU torch's counter misses attention, which there is one fused operation 
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ def flops(expert: Expert, shape: tuple[int, int, int, int], text: str = "") -> i
     """
     network, row = expert.network, torch.zeros(1, *shape)
     if isinstance(network, Adapter):
-        return counted(lambda: on_meta(network, row, text))
+        return counted(on_meta(network, row, text))
 
     def look() -> Tensor:
         return network(row, expert.schedule.native(0.5), (Condition(text),), torch.arange(shape[1])[None])
@@ -32,12 +33,11 @@ def flops(expert: Expert, shape: tuple[int, int, int, int], text: str = "") -> i
     return counted(look)
 
 
-def on_meta(adapter: Adapter, row: Tensor, text: str) -> Tensor:
-    """The adapter's network on a row "1 c f h w", without a value in it."""
-    words = tuple(part.to("meta") for part in adapter._embedding(text))  # which keeps what it has read
-    module = hollow(adapter.module)
+def on_meta(adapter: Adapter, row: Tensor, text: str) -> Callable[[], Tensor]:
+    """A call of the adapter's network on a row "1 c f h w" without a value in it; the text is read before."""
+    words = tuple(part.to("meta") for part in adapter._embedding(text))
     time = torch.full((1,), 500.0, device="meta")
-    return adapter.convention(module, row.to("meta", adapter.dtype), time, words)
+    return partial(adapter.convention, hollow(adapter.module), row.to("meta", adapter.dtype), time, words)
 
 
 def hollow(module: nn.Module) -> nn.Module:
