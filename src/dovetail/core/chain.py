@@ -1,11 +1,15 @@
 """Stages, one after another: each adds noise to the video that the last one ended with.
 
 A chain pulls: a stage takes `window` frames at a time from the stage before, as they come, so a
-long video needs no more memory than its widest window. A stage without a window takes the whole.
+long video needs no more memory than a few windows. A stage without a window takes the whole.
+Windows may stand side by side, straddle those of the stage before (`offset`), or overlap (`hop`):
+overlapping ones are averaged at every step, in a wavefront. Design page: docs/decisions/0013-segments.md.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,23 +17,90 @@ from torch import Tensor
 from dovetail.core.denoiser import Denoiser
 from dovetail.core.ladders import Ladder
 from dovetail.core.noise import Noise
-from dovetail.core.path import mix
+from dovetail.core.path import Split, mix
 from dovetail.core.sampler import Euler, Solver, State, Walk, sample
+from dovetail.core.windows import WEIGHTS, along, begun
+
+
+class Start(Protocol):
+    """The noise that a stage starts from: a function of global frames, as all noise."""
+
+    def eps(self, x: Tensor, frames: Tensor) -> Tensor:
+        """Standard normal noise like x, "b c f h w", for the global frames "b f"."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """A window that a stage has finished: its global frames "b f", and its states from noise to video."""
+
+    frames: Tensor
+    states: tuple[State, ...]
+
+
+@runtime_checkable
+class Sequel(Protocol):
+    """A method that makes a window in view of the one before it, and so is no denoiser: it has one for each window.
+
+    Its memory is the states of the window before, which the chain hands over; so a run that is resumed from them
+    goes on as it would have.
+    """
+
+    def after(self, before: Segment | None) -> Denoiser | Walk:
+        """What makes the window after this one; None: what makes the first."""
+        ...
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A denoiser (or a walk of its own), the ladder it walks, and how. `window`: latent frames worked on at once.
+    """A denoiser (or a walk, or a sequel), the ladder it walks, and how.
+
+    window: latent frames worked on at once. hop: from window to window, the whole window by default; where it is less,
+    overlapping windows are averaged at every step with `weights`, unless a sequel makes them one after another.
+    offset: length of the first of windows that stand side by side, so that they straddle those of the stage before.
+    ends: what windows shorter than the others see, at both ends: "half" what they make, "full" as much as others do.
+    start: the noise to begin with, by default the stage's own.
 
     A stage hands over the video that it saw last (`seen.x0`), so a ladder that ends above 0 leaves no
     noise in it.
     """
 
     name: str
-    denoise: Denoiser | Walk
+    denoise: Denoiser | Walk | Sequel
     ladder: Ladder
     solver: Solver = field(default_factory=Euler)
     window: int | None = None
+    hop: int | None = None
+    offset: int = 0
+    weights: str = "flat"
+    ends: str = "half"
+    start: Start | None = None
+
+    def __post_init__(self) -> None:
+        if self.fuses and isinstance(self.denoise, Walk):
+            raise ValueError(
+                f"{type(self.denoise).__name__} goes by what whole windows showed, so where they overlap they cannot be "
+                "averaged at every step; let them stand side by side (hop = window)"
+            )
+
+    @property
+    def fuses(self) -> bool:
+        """Whether its windows are averaged where they overlap."""
+        overlap = self.window is not None and self.hop is not None and self.hop < self.window
+        return overlap and not isinstance(self.denoise, Sequel)
+
+    def windows(self, frames: int) -> Iterator[slice]:
+        """Where its windows lie in so many latent frames. Raises ValueError where they leave gaps."""
+        return along(frames, self.window or frames, self.hop, self.offset)
+
+    def spans(self, frames: int) -> Iterator[tuple[slice, slice]]:
+        """What each window sees, and which frames of that, counted from there, none before it has made."""
+        made, size = 0, min(self.window or frames, frames)
+        for window in self.windows(frames):
+            start = min(window.start, frames - size) if self.ends == "full" else window.start
+            stop = max(window.stop, start + size) if self.ends == "full" else window.stop
+            yield slice(start, stop), slice(max(made, window.start) - start, window.stop - start)
+            made = window.stop
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +119,10 @@ class Done:
     frames: Tensor
     video: Tensor
 
+    def cut(self, span: slice) -> "Done":
+        """The frames at these places."""
+        return Done(self.frames[:, span], self.video[:, :, span])
+
 
 Event = Seen | Done
 
@@ -65,46 +140,145 @@ def run(
     empty = torch.zeros(()).expand(len(frames), shape[0], frames.shape[1], *shape[1:]) if video is None else video
     events: Iterator[Event] = iter([Done(frames, empty)])
     for i, stage in enumerate(stages):
-        events = _through(stage, noise.of(stage.name), _pieces(events, stage.window), fresh=video is None and i == 0)
+        through = _wavefront if stage.fuses else _in_turn
+        events = through(stage, noise.of(stage.name), events, frames.shape[1], video is None and i == 0)
     return events
 
 
-def _through(stage: Stage, noise: Noise, source: Iterator[Event], fresh: bool) -> Iterator[Event]:
+def _start(stage: Stage, noise: Noise, piece: Done, fresh: bool) -> Tensor:
+    """The latent at the first level."""
+    start = stage.start
+    eps = noise.like(piece.video, piece.frames, "start") if start is None else start.eps(piece.video, piece.frames)
+    return eps * stage.ladder.first if fresh else mix(piece.video, eps, stage.ladder.levels[0])
+
+
+def _cut(source: Iterator[Event], spans: Iterator[slice]) -> Iterator[Event]:
+    """The same video in these spans, each of which starts and stops no earlier than the one before."""
+    held, first, span = None, 0, next(spans, None)
     for event in source:
         if isinstance(event, Seen):
             yield event
             continue
-        eps = noise.like(event.video, event.frames, "start")
-        ladder = stage.ladder
-        x = eps * ladder.first if fresh else mix(event.video, eps, ladder.levels[0])
-        for state in _states(stage, x, event.frames):
+        held = event if held is None else _joined(held, event)
+        while span is not None and first + held.frames.shape[1] >= span.stop:
+            yield held.cut(slice(span.start - first, span.stop - first))
+            span = next(spans, None)
+            # What no later span asks for is let go.
+            past = held.frames.shape[1] if span is None else span.start - first
+            held, first = held.cut(slice(past, None)), first + past
+
+
+def _joined(one: Done, other: Done) -> Done:
+    return Done(torch.cat([one.frames, other.frames], 1), torch.cat([one.video, other.video], 2))
+
+
+# --- windows one after another -----------------------------------------------------------------------------------
+
+
+def _in_turn(stage: Stage, noise: Noise, source: Iterator[Event], length: int, fresh: bool) -> Iterator[Event]:
+    """Each window from noise to video before the next; of frames that one has made already, the next makes no more."""
+    makes = (new for _, new in stage.spans(length))
+    before: Segment | None = None
+    for event in _cut(source, (sees for sees, _ in stage.spans(length))):
+        if isinstance(event, Seen):
+            yield event
+            continue
+        denoise = stage.denoise.after(before) if isinstance(stage.denoise, Sequel) else stage.denoise
+        states: tuple[State, ...] = ()
+        for state in _states(denoise, stage, _start(stage, noise, event, fresh), event.frames):
+            states = (*states, state) if isinstance(stage.denoise, Sequel) else (state,)
             yield Seen(stage, event.frames, state)
-        yield Done(event.frames, state.seen.x0)
+        before = Segment(event.frames, states)
+        yield Done(event.frames, states[-1].seen.x0).cut(next(makes))
 
 
-def _states(stage: Stage, x: Tensor, frames: Tensor) -> Iterator[State]:
-    if isinstance(stage.denoise, Walk):
-        return stage.denoise.walk(x, frames, stage.ladder.levels, stage.solver)
-    return sample(stage.denoise, x, frames, stage.ladder.levels, stage.solver)
+def _states(denoise: Denoiser | Walk, stage: Stage, x: Tensor, frames: Tensor) -> Iterator[State]:
+    if isinstance(denoise, Walk):
+        return denoise.walk(x, frames, stage.ladder.levels, stage.solver)
+    return sample(denoise, x, frames, stage.ladder.levels, stage.solver)
 
 
-def _pieces(source: Iterator[Event], window: int | None) -> Iterator[Event]:
-    """The same video, cut into pieces of `window` frames; the last one may be shorter."""
-    waiting: list[Done] = []
+# --- windows averaged where they overlap -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Some frames on their way down: their latent at the next level, and the states that led there."""
+
+    frames: Tensor
+    x: Tensor
+    before: tuple[State, ...] = ()
+
+
+def _wavefront(stage: Stage, noise: Noise, source: Iterator[Event], length: int, fresh: bool) -> Iterator[Event]:
+    """What `Windowed` makes of the whole video, window by window: every level pulls from the one above.
+
+    A level holds the frames of about one window, so all of them hold as many windows as there are steps.
+    """
+    parts = _parts(stage, noise, source, length, fresh)
+    for t, to in pairwise(stage.ladder.levels):
+        parts = _level(stage, parts, length, t, to)
+    for part in parts:
+        yield Done(part.frames, part.before[-1].seen.x0) if isinstance(part, _Part) else part
+
+
+def _parts(stage: Stage, noise: Noise, source: Iterator[Event], length: int, fresh: bool) -> Iterator[Seen | _Part]:
+    """The video at the first level, in pieces that begin where windows begin."""
+    for event in _cut(source, begun(stage.windows(length), length)):
+        yield event if isinstance(event, Seen) else _Part(event.frames, _start(stage, noise, event, fresh))
+
+
+def _level(stage: Stage, source: Iterator[Seen | _Part], length: int, t: float, to: float) -> Iterator[Seen | _Part]:
+    """One step of every part; a part takes it once all windows that see it have looked."""
+    weight = WEIGHTS[stage.weights](min(stage.window or length, length))
+    waiting: list[_Part] = []
+    said: _Said | None = None
     for event in source:
         if isinstance(event, Seen):
             yield event
             continue
         waiting.append(event)
-        while window is not None and sum(piece.frames.shape[1] for piece in waiting) >= window:
-            whole = _joined(waiting)
-            yield Done(whole.frames[:, :window], whole.video[:, :, :window])
-            waiting = [Done(whole.frames[:, window:], whole.video[:, :, window:])]
-    if waiting and (rest := _joined(waiting)).frames.shape[1]:
-        yield rest
+        while sum(part.x.shape[2] for part in waiting) >= len(weight):
+            with torch.no_grad():
+                said = _Said.of(_look(stage, waiting, t, len(weight)), weight, said)
+                part = waiting.pop(0)
+                mean, said = said.cut(part.x.shape[2])
+                memory = part.before[-stage.solver.memory :] if stage.solver.memory else ()
+                now = stage.solver.correct(memory, State(t, part.x, mean), part.frames)
+                x = stage.solver.predict(memory, now, to, part.frames)
+            yield Seen(stage, part.frames, now)
+            yield _Part(part.frames, x, (*part.before, now)[-max(stage.solver.memory, 1) :])
 
 
-def _joined(pieces: Sequence[Done]) -> Done:
-    if len(pieces) == 1:
-        return pieces[0]
-    return Done(torch.cat([piece.frames for piece in pieces], 1), torch.cat([piece.video for piece in pieces], 2))
+def _look(stage: Stage, parts: Sequence[_Part], t: float, size: int) -> Split:
+    """What the denoiser sees in the first window of these parts."""
+    assert not isinstance(stage.denoise, Walk | Sequel)
+    x, frames = torch.cat([part.x for part in parts], 2), torch.cat([part.frames for part in parts], 1)
+    return stage.denoise(x[:, :, :size], t, frames[:, :size])
+
+
+@dataclass(frozen=True, eq=False)
+class _Said:
+    """What windows have said so far: weighted sums over frames, and the weights' own sums "f"."""
+
+    total: Split
+    mass: Tensor
+
+    @classmethod
+    def of(cls, seen: Split, weight: Tensor, before: "_Said | None") -> "_Said":
+        """The newest window's answer, with what those before said of its first frames."""
+        weight = weight.to(seen.x0)
+        total = seen.map(lambda z: z * weight[:, None, None])
+        if before is None:
+            return cls(total, weight)
+        known, mass = len(before.mass), weight.clone()
+        mass[:known] += before.mass
+        for new, old in ((total.x0, before.total.x0), (total.eps, before.total.eps)):
+            new[:, :, :known] += old
+        return cls(total, mass)
+
+    def cut(self, frames: int) -> tuple[Split, "_Said"]:
+        """The mean of so many first frames, and what is said of the rest."""
+        mass = self.mass[:frames, None, None]
+        mean = self.total.map(lambda z: z[:, :, :frames] / mass)
+        return mean, _Said(self.total.map(lambda z: z[:, :, frames:]), self.mass[frames:])

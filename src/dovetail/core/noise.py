@@ -42,7 +42,18 @@ class Noise:
         rows = [torch.stack([drawn[frame] for frame in row], dim=1) for row in frames.tolist()]
         return torch.stack(rows).to(x)
 
+    def order(self, n: int, *key: object) -> list[int]:
+        """The numbers below n in a random order, addressed as noise is.
+
+        >>> sorted(Noise(7).order(4, "segment", 1))
+        [0, 1, 2, 3]
+        """
+        order: list[int] = torch.randperm(n, generator=self._generator(("order", *key))).tolist()
+        return order
+
     def _draw(self, shape: tuple[int, ...], key: tuple[object, ...]) -> Tensor:
+        return torch.randn(shape, generator=self._generator(key), dtype=torch.float32)
+
+    def _generator(self, key: tuple[object, ...]) -> torch.Generator:
         digest = hashlib.blake2b(repr((self.seed, self.stage, *key)).encode(), digest_size=8).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
-        return torch.randn(shape, generator=generator, dtype=torch.float32)
+        return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)

@@ -1,7 +1,8 @@
 """Windows over time: where they lie, and how much each frame in them counts."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain, pairwise
 
 import torch
 from torch import Tensor
@@ -19,6 +20,36 @@ def tile(frames: int, size: int, stride: int) -> list[slice]:
         return [slice(0, frames)]
     starts = [*range(0, frames - size, stride), frames - size]
     return [slice(s, s + size) for s in starts]
+
+
+def along(frames: int, size: int, hop: int | None = None, offset: int = 0) -> Iterator[slice]:
+    """Windows along a timeline of any length, one at a time, so that a long one needs no long list.
+
+    hop: from start to start. At `size`, the default, windows stand side by side: the first is `offset` long, if that
+    is not 0, and the last takes what is left. Below it they are those of `tile`. Raises ValueError for windows that
+    leave gaps, and for an offset of windows that overlap.
+
+    >>> [(w.start, w.stop) for w in along(12, 4, offset=2)]
+    [(0, 2), (2, 6), (6, 10), (10, 12)]
+    """
+    hop = size if hop is None else hop
+    if not 0 < hop <= size or not 0 <= offset < size:
+        raise ValueError(
+            f"windows of {size} have a hop in 1..{size} and an offset in 0..{size - 1}, not {hop}, {offset}"
+        )
+    if offset and hop < size:
+        raise ValueError("an offset staggers windows that stand side by side; these overlap, so take one of the two")
+    if hop < size:
+        starts = chain(range(0, frames - size, hop), [max(0, frames - size)])
+        return (slice(start, min(start + size, frames)) for start in starts)
+    edges = chain([0], range(offset or size, frames, size), [frames])
+    return (slice(start, stop) for start, stop in pairwise(edges))
+
+
+def begun(windows: Iterator[slice], frames: int) -> Iterator[slice]:
+    """The frames from each window's start to the next one's, or to the end."""
+    starts = chain((window.start for window in windows), [frames])
+    return (slice(start, stop) for start, stop in pairwise(starts))
 
 
 def gather(x: Tensor, frames: Tensor, windows: Sequence[slice]) -> tuple[Tensor, Tensor]:
