@@ -74,12 +74,15 @@ class _Panel:
             self.write((WIDTH - RIGHT + 12, self.top + TOP + 18 * i), line.name, colour=COLOURS[line.colour % 6])
 
     def curve(self, line: Line) -> None:
-        points = [(self.x(t), self.y(v)) for t, v in zip(self.levels, line.values, strict=True) if v]
+        points = [(self.x(t), self.y(v)) if v else None for t, v in zip(self.levels, line.values, strict=True)]
+        colour = COLOURS[line.colour % 6]
         for i, (start, end) in enumerate(pairwise(points)):
-            if not line.dashed or i % 2 == 0:
-                self.pen.line([start, end], COLOURS[line.colour % 6], 2)
-        for x, y in points:
-            self.pen.ellipse([x - 2, y - 2, x + 2, y + 2], COLOURS[line.colour % 6])
+            # Where there is no point, there is no line across.
+            if start and end and not (line.dashed and i % 2):
+                self.pen.line([start, end], colour, 2)
+        for point in points:
+            if point:
+                self.pen.ellipse([point[0] - 2, point[1] - 2, point[0] + 2, point[1] + 2], colour)
 
     def write(self, place: tuple[float, float], text: str, size: int = 12, colour: Any = INK) -> None:
         self.pen.text(place, text, colour, ImageFont.load_default(size))
