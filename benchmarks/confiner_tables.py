@@ -155,7 +155,7 @@ def one(recipe: Recipe, cell: Cell, cast: run.Cast) -> dict[str, Any]:
     asked = run.resolved(caption(cell.scene.ask), recipe, seed=cell.noise)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PromptWarning)
-        video = run.finished(run.stream(asked, cast))
+        video = run.finished(run.play(asked, cast))
     ahead = plan(asked, run.known_of(cast))
     facts = {name: video.settings[name] for name in ("calls", "seconds", "seconds_in_networks")}
     # A plan is an upper bound where calls depend on what is seen; what was called is known now.

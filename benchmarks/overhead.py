@@ -102,7 +102,7 @@ def inside(recipe: Recipe, rounds: int) -> str:
     cast = run.load(recipe)
     shares, seconds = [], []
     for at in range(rounds + 1):
-        settings = run.finished(run.stream(recipe, fresh(cast))).settings
+        settings = run.finished(run.play(recipe, fresh(cast))).settings
         if at:  # the first one warms up
             shares.append(settings["seconds_in_networks"] / settings["seconds"])
             seconds.append(settings["seconds"])
@@ -121,7 +121,7 @@ def against(recipe: Recipe, name: str, folder: Path, steps: int, rounds: int) ->
     guidance = alone.chain[0].denoise.guidance  # type: ignore[union-attr]
 
     def ours() -> None:
-        run.finished(run.stream(alone, fresh(cast)))
+        run.finished(run.play(alone, fresh(cast)))
 
     def theirs() -> None:
         video = alone.video

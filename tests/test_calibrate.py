@@ -44,7 +44,7 @@ from dovetail.errors import RecipeError, SpaceError
 from dovetail.experts import load as load_expert
 from dovetail.experts.flops import counted, flops, hollow
 from dovetail.recipe import Recipe, models
-from dovetail.run import Cast, load
+from dovetail.run import Cast, finished, load, play
 from dovetail.sprites import exact
 from dovetail.sprites.world import Ask, imagine, render
 
@@ -281,7 +281,7 @@ def test_a_comparison_is_one_for_the_same_video() -> None:
     assert rows["LLL"].psnr == pytest.approx(50)
     assert rows["SSS"].normalised < rows["LLL"].normalised
     whole = recipes.changed(recipe, {"prompt": PROMPTS[0], "video.seed": 3, "chain.video.denoise": "large"})
-    *_, video = dovetail.stream(whole, cast)
+    video = finished(play(whole, cast))
     assert isinstance(video, dovetail.Video)
     torch.testing.assert_close(film(at, (0,) * 8, lambda latent: latent), video.latent, rtol=1e-4, atol=1e-4)
 
@@ -381,7 +381,7 @@ def test_blocks_are_skipped_where_there_are_blocks(tmp_path: Path) -> None:
     skipped = {"expert": "large", "skip": [1]}
     shorter = recipes.changed(recipe, {"chain.video.denoise": skipped})
     whole = recipes.changed(recipe, {"chain.video.denoise": {"expert": "large"}})
-    one, two = (list(dovetail.stream(each))[-1] for each in (shorter, whole))
+    one, two = (finished(play(each)) for each in (shorter, whole))
     assert isinstance(one, dovetail.Video)
     assert isinstance(two, dovetail.Video)
     assert one.settings["calls"] == two.settings["calls"] == {"large": 6}
@@ -399,7 +399,7 @@ def test_a_later_stage_is_calibrated_on_what_the_stages_before_leave(tmp_path: P
     cast = load(recipe)
     at = ready(case_of(recipe, cast), cast, PROMPTS[0], 4)
     whole = recipes.changed(recipe, {"prompt": PROMPTS[0], "video.seed": 4, "chain.1.denoise": "large"})
-    *_, video = dovetail.stream(whole, cast)
+    video = finished(play(whole, cast))
     assert isinstance(video, dovetail.Video)
     torch.testing.assert_close(film(at, (0,) * 6, lambda latent: latent), video.latent, rtol=1e-4, atol=1e-4)
 
@@ -434,7 +434,7 @@ def test_a_calibration_writes_a_picture_a_table_and_a_recipe_that_runs(tmp_path:
     plan = dovetail.plan(recipe)
     assert plan.counts["large"].calls == table["choices"]["budget"]["steps"].count("large")
     assert plan.switches == {"video": table["choices"]["budget"]["switches"]}
-    *_, video = dovetail.stream(recipe)
+    video = finished(play(recipe))
     assert isinstance(video, dovetail.Video)
     assert video.settings["calls"]["small"] == table["choices"]["budget"]["steps"].count("small")
 

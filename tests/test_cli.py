@@ -234,16 +234,16 @@ def test_strange_words_get_one_note_with_the_grammar(tmp_path: Path) -> None:
 ANNOUNCED = """
 from dovetail import cli, run
 
-whole = run.stream
+whole = run.play
 
 
-def stream(recipe, cast):
+def play(recipe, cast):
     for event in whole(recipe, cast):
         print("step", flush=True)
         yield event
 
 
-run.stream = stream
+run.play = play
 cli.main()
 """
 """The command, saying when it has taken a step."""

@@ -33,7 +33,7 @@ from dovetail.methods.flowblending import Blended
 from dovetail.methods.halved import Halved
 from dovetail.methods.placements import WAN_22, interleaved, placed, sandwich, scattered, stitched
 from dovetail.methods.probing import Mood, Probed, Probing, divergence
-from dovetail.run import Cast, stream
+from dovetail.run import Cast, finished, play
 from dovetail.sprites.exact import PixelCodec, load
 
 FRAMES = timeline(3)
@@ -300,7 +300,7 @@ def tiny_expert(family: str, folder: Path, layers: int) -> Any:
 def test_a_network_without_blocks_says_so() -> None:
     changes = {"chain.video.denoise": {"expert": "large", "skip": [0]}}
     with pytest.raises(RecipeError, match="Exact experts have no blocks"):
-        list(stream(recipes.changed(EXACT, {**changes, "video.frames": 2})))
+        list(play(recipes.changed(EXACT, {**changes, "video.frames": 2})))
 
 
 # --- probing -----------------------------------------------------------------------------------------------------
@@ -443,7 +443,7 @@ def test_probing_in_a_recipe_runs_and_its_plan_is_the_most_it_asks() -> None:
     assert recipes.parse(recipes.dump(recipe)) == recipe
     most = {name: count.calls for name, count in dovetail.plan(recipe).counts.items()}
     assert most["large"] == 20
-    *_, video = stream(recipe)
+    video = finished(play(recipe))
     assert isinstance(video, dovetail.Video)
     assert video.settings["calls"]["small"] > 0
     assert video.settings["calls"]["large"] <= 20
@@ -522,7 +522,7 @@ def test_different_text_encoders_are_not_blended() -> None:
         same_text(large, reader("small", t5))
     cast = Cast({"large": large, "small": reader("small", other)}, PixelCodec())
     with pytest.raises(SpaceError, match="do not read a prompt in the same way"):
-        next(stream(EXACT, cast))
+        next(play(EXACT, cast))
 
 
 def test_blends_of_prompted_experts_are_values() -> None:

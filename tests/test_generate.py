@@ -23,7 +23,7 @@ from dovetail.errors import (
     WeightsError,
 )
 from dovetail.recipe import Recipe
-from dovetail.run import Cast, Step, load, plan, refining, resolved, stream
+from dovetail.run import Cast, End, Piece, Step, finished, load, plan, play, refining, resolved
 from dovetail.sprites.world import BACKGROUNDS, GRAMMAR, ask, imagine, render
 from dovetail.video import Video, read, settings_of
 
@@ -56,18 +56,16 @@ def exact(**changes: object) -> Recipe:
 
 
 def video_of(recipe: Recipe, cast: Cast | None = None) -> Video:
-    *_, video = stream(recipe, cast)
-    assert isinstance(video, Video)
-    return video
+    return finished(play(recipe, cast))
 
 
 # --- runs --------------------------------------------------------------------------------------------------------
 
 
 def test_the_default_chain_runs_over_real_families(checkpoints: Path) -> None:
-    events = list(stream(tiny_recipe(checkpoints)))
-    steps, video = events[:-1], events[-1]
-    assert isinstance(video, Video)
+    events = list(play(tiny_recipe(checkpoints)))
+    assert [type(event) for event in events] == [*[Step] * 4, Piece, End]
+    steps, video = events[:-2], finished(events)
     assert video.frames.shape == (2, 16, 16, 3)
     assert video.latent is not None
     assert video.latent.shape == (1, 4, 2, 8, 8)

@@ -12,7 +12,7 @@ from PIL import Image, ImageSequence
 
 from dovetail import video as videos
 from dovetail.errors import OutputError, RecipeError
-from dovetail.video import Video, beside, checked_output, manifest_of, read, settings_of, sheet
+from dovetail.video import Video, beside, checked_output, manifest_of, read, settings_of, sheet, writing
 
 SETTINGS = {"recipe": {"prompt": 'é, "quotes" = and; \\ # signs', "video": {"fps": 8.0}, "long": "x" * 20_000}}
 
@@ -179,17 +179,56 @@ def test_a_break_leaves_what_was_there(
     old = ramps(3)
     old.save(tmp_path / name)
     before = {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()}
-    writer = {".mp4": "_mp4", ".npz": "_npz", "": "_pngs"}[Path(name).suffix]
-    whole = getattr(videos, writer)
+    encoder: Any = videos.ENCODERS[Path(name).suffix]
+    whole = encoder.end
 
-    def broken(video: Video, path: Path) -> None:
-        whole(video, path)
+    def broken(self: Any, settings: Any) -> None:
+        whole(self, settings)
         raise error
 
-    monkeypatch.setattr(videos, writer, broken)
+    monkeypatch.setattr(encoder, "end", broken)
     with pytest.raises(error):
         ramps(5).save(tmp_path / name)
     assert {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.mp4", "a.gif", "a.webp", "frames"])
+def test_a_file_grows_while_its_video_is_made(tmp_path: Path, name: str) -> None:
+    """In pieces of any length it is the file that the whole would be."""
+    video = ramps(7)
+    with writing(tmp_path / name, 8.0) as growing:
+        for piece in np.split(video.frames, [3, 4]):
+            growing.add(piece)
+            assert not (tmp_path / name).exists()
+        growing.settings = video.settings
+    whole = video.save(tmp_path / "whole" / name)
+    assert (read(tmp_path / name).frames == read(whole).frames).all()
+    assert settings_of(tmp_path / name) == settings_of(whole)
+    assert read(tmp_path / name).fps == 8.0
+    assert sorted(f.name for f in tmp_path.iterdir()) == sorted(
+        {name, manifest_of(tmp_path / name).name, "whole"} - {"dovetail.json"}
+    )
+
+
+def test_frames_are_on_the_disk_before_the_end(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (60, 64, 64, 3), dtype=np.uint8)
+    with writing(tmp_path / "a.mp4", 8.0) as growing:
+        growing.add(noise)
+        growing.add(noise)
+        (part,) = tmp_path.iterdir()
+        assert part.stat().st_size > 100_000
+        growing.settings = SETTINGS
+    assert len(read(tmp_path / "a.mp4").frames) == 120
+
+
+def test_a_video_that_was_left_before_its_end_is_none(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="left before it had frames and settings"), writing(tmp_path / "a.mp4", 8.0):
+        pass
+    with pytest.raises(OutputError, match="left before"), writing(tmp_path / "a.npz", 8.0) as growing:
+        growing.add(ramps(2).frames)
+    with pytest.raises(ValueError, match="'f h w 3'"), writing(tmp_path / "a.mp4", 8.0) as growing:
+        growing.add(Video(ramps(2).frames[:0], 8.0).frames)
+    assert not list(tmp_path.iterdir())
 
 
 def test_outputs_that_cannot_be_written_are_known_beforehand(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from dovetail.recipe import Recipe
 
 if TYPE_CHECKING:
     from dovetail.calibrate.running import Settings
+    from dovetail.core.chain import Stage
     from dovetail.recipe.build import Plan
     from dovetail.run import Cast
     from dovetail.video import Video
@@ -256,34 +257,42 @@ def _play(recipe: Recipe, target: Path, count: int, inputs: Sequence[Path] = ())
         cast = load(recipe)
     strips = []
     for path, run in runs.items():
-        video = _shown(run, cast)
-        video.save(path)
-        strips.append(strip(video))
-        _say(_summary(video, path))
+        shown = _written(run, cast, path)
+        strips.append(strip(shown))
+        _say(_summary(shown, path))
     if count > 1:
         _say(str(save_image(stacked(strips), target.with_name(f"{target.stem}-sheet.png"))))
 
 
-def _shown(recipe: Recipe, cast: "Cast") -> "Video":
-    """Run the recipe under a progress bar; quiet when stderr is no terminal."""
+def _written(recipe: Recipe, cast: "Cast", path: Path) -> "Video":
+    """Run the recipe under a progress bar (quiet when stderr is no terminal) and write each piece as it is finished.
+
+    Of the video only what a strip shows is kept.
+    """
+    import numpy as np
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from dovetail.run import Step, stream
+    from dovetail.run import End, Step, play
+    from dovetail.video import Video, evenly, writing
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f}%"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+    bar = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"), TimeRemainingColumn())
+    kept, picked = [], evenly(recipe.video.frames)
+    with (
+        Progress(*bar, console=err, transient=True, disable=not err.is_terminal) as progress,
+        writing(path, recipe.video.fps) as growing,
+    ):
         task = progress.add_task("preparing", total=1.0)
-        for event in stream(recipe, cast):
-            if not isinstance(event, Step):
-                return event
-            done = f"{escape(event.stage)} {event.step}/{event.steps}"
-            progress.update(task, completed=event.share, description=done)
-    raise AssertionError("a run ends with a video")
+        for event in play(recipe, cast):
+            if isinstance(event, Step):
+                done = f"{escape(event.stage)} {event.step}/{event.steps}"
+                progress.update(task, completed=event.share, description=done)
+            elif isinstance(event, End):
+                growing.settings = event.settings
+            else:
+                growing.add(event.frames)
+                kept += [frame for i, frame in enumerate(event.frames, event.first) if i in picked]
+    assert growing.settings is not None
+    return Video(np.stack(kept), recipe.video.fps, growing.settings)
 
 
 def _prompts(file: Path | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -353,9 +362,12 @@ def _describe(plan: "Plan") -> None:
     _say(f"{video.frames} frames{latent} of {video.width}x{video.height} at {video.fps:g} fps, seed {video.seed}")
     _say(f'prompt: "{recipe.prompt}"' + (f', not "{recipe.negative}"' if recipe.negative else ""))
     for stage in plan.stages:
+        frames = plan.latent[0] if plan.latent else video.frames
         levels = " ".join(f"{level:.4g}" for level in stage.ladder.levels)
         solver = type(stage.solver).__name__
         _say(f"\nstage {stage.name}: {stage.ladder.steps} steps by {solver}, noise shares {levels}")
+        if stage.window is not None:
+            _say(f"  {_windows(stage, frames)}")
         for line in _tree(stage.denoise, 1):
             _say(line)
         if switches := plan.switches[stage.name]:
@@ -365,6 +377,21 @@ def _describe(plan: "Plan") -> None:
         _say(f"{name:<12} {count.calls:>6}   {plan.passes(name):g}")
     for note in plan.notes:
         err.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
+
+
+def _windows(stage: "Stage", frames: int) -> str:
+    """Where a stage's windows lie."""
+    lengths = [window.stop - window.start for window in stage.windows(frames)]
+    count = (
+        f"{len(lengths)} windows of {stage.window} latent frames" if len(lengths) > 1 else f"1 window of {lengths[0]}"
+    )
+    short = [str(length) for length in dict.fromkeys((lengths[0], lengths[-1])) if length != stage.window]
+    ends = f", at the ends {' and '.join(short)}" if short and len(lengths) > 1 else ""
+    how = "straddling those before" if stage.offset else "side by side"
+    if stage.hop is not None and stage.hop < (stage.window or 0):
+        how = f"one every {stage.hop}, " + (f"averaged at each step ({stage.weights})" if stage.fuses else "in turn")
+    begin = f"; starts from {stage.start}" if stage.start is not None else ""
+    return f"{count}, {how}{ends}{begin}"
 
 
 def _tree(node: Any, depth: int) -> Iterator[str]:

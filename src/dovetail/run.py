@@ -1,6 +1,7 @@
 """From a recipe to a video: load the experts, check that they fit, walk the chain, decode.
 
-`stream` is a generator: whoever runs it sees every step, and stops it by not asking for the next.
+`play` is a generator: whoever runs it sees every step and every finished piece of video, and stops it by not asking
+for the next. Nothing is kept that is finished, so a long video needs no more memory than its chain's windows.
 """
 
 import hashlib
@@ -15,12 +16,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dovetail import recipe as recipes
 from dovetail.core import chain
-from dovetail.core.chain import Stage
+from dovetail.core.chain import Segment, Sequel, Stage
 from dovetail.core.denoiser import Condition, Denoiser, Expert, Network, timeline
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split
@@ -30,7 +32,7 @@ from dovetail.errors import NetworkError, PromptWarning, RecipeError, ShapeWarni
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.build import Count, Known, Ledger, Plan, build, parts
 from dovetail.recipe.build import plan as planned
-from dovetail.video import Video, read
+from dovetail.video import Frames, Video, read
 
 if TYPE_CHECKING:
     from dovetail.experts import LatentSpace
@@ -40,13 +42,30 @@ Overrides = Iterable[str] | Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Step:
-    """A step that has just been taken: its stage, its number there (from 1), and the share of all
-    network work that is done, in (0, 1]."""
+    """A step that has just been taken: its stage, its number there (from 1), the share of all network work that is
+    done, in (0, 1], and the first and last latent frame that it worked on."""
 
     stage: str
     step: int
     steps: int
     share: float
+    frames: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Frames that are finished: uint8 "f h w c", how many came before them, and their latent "1 c f h w"."""
+
+    frames: Frames
+    first: int
+    latent: Tensor
+
+
+@dataclass(frozen=True)
+class End:
+    """A run's end, and what a manifest says of it."""
+
+    settings: Mapping[str, Any]
 
 
 class Codec(Protocol):
@@ -89,7 +108,27 @@ def generate(
     >>> generate("a red circle moving left", "sprites-exact", frames=4).frames.shape
     (4, 64, 64, 3)
     """
-    return finished(stream(resolved(prompt, recipe, seed=seed, frames=frames, overrides=overrides)))
+    return finished(play(resolved(prompt, recipe, seed=seed, frames=frames, overrides=overrides)))
+
+
+def stream(
+    prompt: str | None = None,
+    recipe: str | Path | Recipe = "sprites-long",
+    *,
+    seed: int | None = None,
+    frames: int | None = None,
+    overrides: Overrides = (),
+) -> Iterator[Frames]:
+    """The frames that `generate` would make, uint8 "f h w c", some at a time, as soon as they are finished.
+
+    How many come at once is the recipe's: its last stage's window. Raises what `generate` raises.
+
+    >>> pieces = stream("a red circle moving left", "sprites-long-exact", frames=100_000)
+    >>> next(pieces).shape
+    (8, 64, 64, 3)
+    """
+    asked = resolved(prompt, recipe, seed=seed, frames=frames, overrides=overrides)
+    return (event.frames for event in play(asked) if isinstance(event, Piece))
 
 
 def refine(
@@ -108,14 +147,19 @@ def refine(
     Raises OutputError for a video that cannot be read, and all that `generate` raises.
     """
     asked = resolved(prompt, recipe, seed=seed, overrides=overrides)
-    return finished(stream(refining(asked, video, strength, frames)))
+    return finished(play(refining(asked, video, strength, frames)))
 
 
-def finished(events: Iterator[Step | Video]) -> Video:
-    """The video at the end of a run."""
-    *_, video = events
-    assert isinstance(video, Video)
-    return video
+def finished(events: Iterable[Step | Piece | End]) -> Video:
+    """The whole video that a run makes, once it has ended."""
+    pieces = []
+    for event in events:
+        if isinstance(event, Piece):
+            pieces.append(event)
+        elif isinstance(event, End):
+            frames, latent = np.concatenate([piece.frames for piece in pieces]), [piece.latent for piece in pieces]
+            return Video(frames, event.settings["recipe"]["video"]["fps"], event.settings, torch.cat(latent, 2))
+    raise ValueError("this run has no end, so its video is not whole")
 
 
 def resolved(
@@ -156,8 +200,8 @@ def refining(recipe: Recipe, video: str | Path, strength: int | None = None, fra
     return recipes.changed(recipe, changes)
 
 
-def stream(recipe: Recipe, cast: Cast | None = None) -> Iterator[Step | Video]:
-    """Run a recipe: every step as it is taken, then the video.
+def play(recipe: Recipe, cast: Cast | None = None) -> Iterator[Step | Piece | End]:
+    """Run a recipe: every step as it is taken, every piece of video as soon as it is finished, then the end.
 
     Before the first step everything is checked that can be: weights, latent spaces, frames, size.
     Warns with PromptWarning about words that the experts do not know, with ShapeWarning about a stretched video.
@@ -176,18 +220,27 @@ def stream(recipe: Recipe, cast: Cast | None = None) -> Iterator[Step | Video]:
     experts = {
         name: replace(expert, network=_Timed(name, expert.network, ledger)) for name, expert in cast.experts.items()
     }
-    stages = tuple(replace(stage, denoise=_watched(stage)) for stage in build(recipe, experts, latent))
-    ahead_of = {stage.name: [seen for name, _, seen in ahead.steps if name == stage.name] for stage in stages}
-    pieces, taken, shape = [], Ledger(Count), (cast.codec.channels, *latent[1:])
-    for event in _quietly(chain.run(stages, Noise(recipe.video.seed), timeline(latent[0]), shape, given)):
+    stages = tuple(_watched_stage(stage) for stage in build(recipe, experts, latent))
+    shape, clock = (cast.codec.channels, *latent[1:]), _Clock()
+    events = _quietly(chain.run(stages, Noise(recipe.video.seed), timeline(latent[0]), shape, given))
+    yield from _decoded(_told(events, ahead), cast.codec, clock)
+    yield End(_settings(recipe, ledger, clock.seconds, begun))
+
+
+def _told(events: Iterator[chain.Event], ahead: Plan) -> Iterator[Step | chain.Done]:
+    """The chain's events, its steps numbered and weighed as the plan foresees them."""
+    marks: dict[str, list[int]] = {stage.name: [] for stage in ahead.stages}
+    for name, _, seen in ahead.steps:
+        marks[name].append(seen)
+    taken = dict.fromkeys(marks, 0)
+    for event in events:
         if isinstance(event, chain.Done):
-            pieces.append(event.video)
+            yield event
             continue
-        name = event.stage.name
-        taken[name] += Count(1)
-        marks = ahead_of[name]
-        yield Step(name, taken[name].calls, len(marks), marks[taken[name].calls - 1] / ahead.steps[-1][2])
-    yield _decoded(recipe, cast.codec, torch.cat(pieces, 2), ledger, begun)
+        name, shown = event.stage.name, event.frames[0]
+        taken[name] += 1
+        share = marks[name][taken[name] - 1] / ahead.steps[-1][2]
+        yield Step(name, taken[name], len(marks[name]), share, (int(shown[0]), int(shown[-1])))
 
 
 def plan(
@@ -424,9 +477,19 @@ class _Watched:
             raise error.at(self.stage.name, self.stage.ladder.levels.index(t) + 1) from None
 
 
-def _watched(stage: Stage) -> Denoiser | Walk:
-    """A stage's denoiser, watched; of a walk, the denoisers that it is made of."""
-    whole = stage.denoise
+@dataclass(frozen=True)
+class _WatchedSequel:
+    """A stage's sequel; what it makes each window with is watched."""
+
+    stage: Stage = field(repr=False, compare=False)
+    denoise: Sequel
+
+    def after(self, before: Segment | None) -> Denoiser | Walk:
+        return _watched(self.stage, self.denoise.after(before))
+
+
+def _watched(stage: Stage, whole: Denoiser | Walk) -> Denoiser | Walk:
+    """What a stage does, watched; of a walk, the denoisers that it is made of."""
     if not isinstance(whole, Walk):
         return _Watched(stage, whole)
     assert is_dataclass(whole)
@@ -443,6 +506,12 @@ def _quietly(events: Iterator[chain.Event]) -> Iterator[chain.Event]:
             event = next(events, None)
         if event is None:
             return
+def _watched_stage(stage: Stage) -> Stage:
+    whole = stage.denoise
+    watched = _WatchedSequel(stage, whole) if isinstance(whole, Sequel) else _watched(stage, whole)
+    return replace(stage, denoise=watched)
+
+
         yield event
 
 
@@ -517,20 +586,53 @@ def digest(video: Video) -> str:
     return hashlib.sha256(video.frames.tobytes()).hexdigest()[:16]
 
 
-def _decoded(recipe: Recipe, codec: Codec, latent: Tensor, ledger: Ledger, begun: float) -> Video:
-    clock = perf_counter()
-    pixels = codec.decode(latent)
-    now = perf_counter()
-    networks = sum(count.seconds for count in ledger.values()) + now - clock
-    settings = {
+CONTEXT = 4
+"""Latent frames that a video autoencoder is shown again before a piece, so that what it makes joins the piece before."""
+
+
+def _decoded(events: Iterator[Step | chain.Done], codec: Codec, clock: "_Clock") -> Iterator[Step | Piece]:
+    """Latents to frames, piece by piece; a codec that looks back in time sees the end of the piece before again."""
+    compression, tail, made = codec.space.compression or 1, None, 0
+    for event in events:
+        if isinstance(event, Step):
+            yield event
+            continue
+        shown = event.video if tail is None else torch.cat([tail, event.video], 2)
+        with clock:
+            pixels = codec.decode(shown)
+        if tail is not None:
+            pixels = pixels[:, -event.video.shape[2] * compression :]
+        tail = shown[:, :, -CONTEXT:] if compression > 1 else None
+        frames = Video.of(pixels, 1.0).frames
+        yield Piece(frames, made, event.video)
+        made += len(frames)
+
+
+@dataclass
+class _Clock:
+    """Seconds spent inside its blocks."""
+
+    seconds: float = 0.0
+    begun: float = 0.0
+
+    def __enter__(self) -> None:
+        self.begun = perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += perf_counter() - self.begun
+
+
+def _settings(recipe: Recipe, ledger: Ledger, decoding: float, begun: float) -> dict[str, Any]:
+    """What a manifest says of a run that took so many seconds to decode."""
+    networks = sum(count.seconds for count in ledger.values()) + decoding
+    return {
         "recipe": recipes.plain(recipe),
         "versions": {name: version(name) for name in ("dovetail-video", "torch", "diffusers")},
         "calls": {name: ledger[name].calls for name in recipe.experts if name in ledger},
-        "seconds": round(now - begun, 3),
+        "seconds": round(perf_counter() - begun, 3),
         "seconds_in_networks": round(networks, 3),
         "peak_megabytes": round(peak_memory()),
     }
-    return Video.of(pixels, recipe.video.fps, settings, latent)
 
 
 def peak_memory() -> float:

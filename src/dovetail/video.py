@@ -16,13 +16,15 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -95,26 +97,65 @@ class Video:
 
         Raises OutputError for a name that says no known format, or a place that cannot be written.
         """
-        target = checked_output(path, self.fps)
-        if not target.suffix:
-            with _whole(target) as part:
-                _pngs(self, part)
-            return target
-        writer = {".mp4": _mp4, ".gif": _gif, ".webp": _webp, ".npz": _npz}[target.suffix]
-        # The manifest is ready before the video takes its name, so that none is seen with an older one.
-        with _whole(target) as part, _whole(manifest_of(target)) as manifest:
-            writer(self, part)
-            _manifest(self, manifest)
-        return target
+        with writing(path, self.fps) as growing:
+            growing.add(self.frames)
+            growing.settings = self.settings
+        return Path(path)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """What a notebook shows: the video itself, looping."""
         with tempfile.TemporaryDirectory() as folder:
-            _mp4(self, Path(folder) / "clip.mp4")
+            self.save(Path(folder) / "clip.mp4")
             data = base64.b64encode((Path(folder) / "clip.mp4").read_bytes()).decode()
         height, width = self.size
         shown = f'<video controls loop autoplay muted width="{max(width, SHOWN)}" src="data:video/mp4;base64,{data}"></video>'
         return {"text/plain": f"{len(self.frames)} frames of {width}x{height} at {self.fps:g} fps", "text/html": shown}
+
+
+class Encoder(Protocol):
+    """What turns frames uint8 "f h w c" into a file, as they come."""
+
+    def add(self, frames: Frames) -> None: ...
+
+    def end(self, settings: Mapping[str, Any]) -> None:
+        """Make the file whole."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the file, whole or not."""
+        ...
+
+
+@dataclass(eq=False)
+class Growing:
+    """A video that is being written: add frames uint8 "f h w c" as they come, and say its settings before the end."""
+
+    encoder: Encoder = field(repr=False)
+    length: int = 0
+    settings: Mapping[str, Any] | None = None
+
+    def add(self, frames: Frames) -> None:
+        self.encoder.add(frames)
+        self.length += len(frames)
+
+
+@contextmanager
+def writing(path: str | Path, fps: float) -> Iterator[Growing]:
+    """Write a video while it is being made; it appears with its manifest, whole or not at all.
+
+    What is added to an .mp4, an .npz or a folder is on the disk and out of memory; what is added to a .gif or a .webp
+    is kept until the end. Raises OutputError as `Video.save` does, and for a video without frames or settings.
+    """
+    target = checked_output(path, fps)
+    # The manifest is ready before the video takes its name, so that none is seen with an older one.
+    with _whole(target) as part, _whole(manifest_of(target)) if target.suffix else nullcontext() as manifest:
+        with closing(ENCODERS[target.suffix](part, fps)) as encoder:
+            growing = Growing(encoder)
+            yield growing
+            if growing.settings is None or not growing.length:
+                raise OutputError(f"cannot write {target}: it was left before it had frames and settings")
+            encoder.end(growing.settings)
+        _manifest(growing.settings, part / INSIDE if manifest is None else manifest)
 
 
 def read(path: str | Path) -> Video:
@@ -154,9 +195,14 @@ def sheet(videos: Iterable[Video], columns: int = 8) -> Frames:
 
 def strip(video: Video, columns: int = 8) -> Frames:
     """A picture "h w c" of so many frames side by side, evenly apart."""
-    count = min(columns, len(video.frames))
-    picked = [round(i * (len(video.frames) - 1) / max(count - 1, 1)) for i in range(count)]
+    picked = evenly(len(video.frames), columns)
     return np.concatenate([np.pad(video.frames[i], ((1, 1), (1, 1), (0, 0))) for i in picked], axis=1)
+
+
+def evenly(length: int, count: int = 8) -> list[int]:
+    """So many of `length` frames, evenly apart, the first and the last among them."""
+    count = min(count, length)
+    return [round(i * (length - 1) / max(count - 1, 1)) for i in range(count)]
 
 
 def stacked(strips: Sequence[Frames]) -> Frames:
@@ -251,7 +297,7 @@ def _refuse(target: Path, fps: float, inputs: Iterable[str | Path]) -> None:
 
 
 def _ours(folder: Path) -> bool:
-    """Whether a folder may be replaced: it is new, or empty, or all in it was written by `_pngs`."""
+    """Whether a folder may be replaced: it is new, or empty, or all in it was written by `_Pngs`."""
     if not folder.exists():
         return True
     if not folder.is_dir():
@@ -301,26 +347,58 @@ def _larger(frames: Frames, factor: int) -> Frames:
     return frames if factor == 1 else frames.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
-def _shown(video: Video) -> Frames:
+def _shown(frames: Frames) -> Frames:
     """The frames as large as a screen shows well; H.264 wants even sides, so an odd one gains a line."""
-    factor = min(math.ceil(SHOWN / min(video.size)), WIDEST // max(video.size))
-    frames = _larger(video.frames, max(1, factor))
+    factor = min(math.ceil(SHOWN / min(frames.shape[1:3])), WIDEST // max(frames.shape[1:3]))
+    frames = _larger(frames, max(1, factor))
     return np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
 
 
-def _mp4(video: Video, path: Path) -> None:
-    import av
+class _Mp4:
+    """H.264, encoded as frames come. The settings, known only at the end, and the index then go in front."""
 
-    frames = _shown(video)
-    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        container.metadata["comment"] = json.dumps(dict(video.settings))
-        stream = container.add_stream(
-            "libx264", rate=Fraction(video.fps).limit_denominator(1001), options={"crf": "16"}
-        )
-        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+    def __init__(self, path: Path, fps: float) -> None:
+        import av
+
+        self.path, self.fps = path, fps
+        self.container = av.open(str(path), "w", format="mp4")
+        self.stream: Any = None
+
+    def add(self, frames: Frames) -> None:
+        import av
+
+        frames = _shown(frames)
+        if self.stream is None:
+            rate = Fraction(self.fps).limit_denominator(1001)
+            self.stream = self.container.add_stream("libx264", rate=rate, options={"crf": "16"})
+            self.stream.height, self.stream.width, self.stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        container.mux(stream.encode())
+            shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            self.container.mux(self.stream.encode(shown))
+
+    def end(self, settings: Mapping[str, Any]) -> None:
+        import av
+
+        self.container.mux(self.stream.encode())
+        self.container.close()
+        whole = self.path.with_name(f"{self.path.name}.end")
+        try:
+            with (
+                av.open(str(self.path)) as source,
+                av.open(str(whole), "w", format="mp4", options={"movflags": "+faststart"}) as target,
+            ):
+                target.metadata["comment"] = json.dumps(dict(settings))
+                copy = target.add_stream_from_template(source.streams.video[0])
+                for packet in source.demux(source.streams.video[0]):
+                    if packet.dts is not None:  # the last one only says that there are no more
+                        packet.stream = copy
+                        target.mux(packet)
+            whole.replace(self.path)
+        finally:
+            whole.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        self.container.close()
 
 
 def _images(frames: Frames) -> list[Any]:
@@ -329,38 +407,91 @@ def _images(frames: Frames) -> list[Any]:
     return [Image.fromarray(frame) for frame in frames]
 
 
-def _durations(video: Video, unit: int) -> list[int]:
+def _durations(frames: int, fps: float, unit: int) -> list[int]:
     """Milliseconds of each frame in whole units, rounded so that the clip as a whole keeps its speed."""
-    ends = [round(i * 1000 / video.fps / unit) * unit for i in range(len(video.frames) + 1)]
+    ends = [round(i * 1000 / fps / unit) * unit for i in range(frames + 1)]
     return [end - start for start, end in pairwise(ends)]
 
 
-def _gif(video: Video, path: Path) -> None:
-    first, *rest = _images(_shown(video))
-    times = _durations(video, 10)
-    first.save(path, format="GIF", save_all=True, append_images=rest, duration=times, loop=0, disposal=2)
+class _Kept:
+    """An animated picture, for which all frames are kept until the end. unit: of its durations, in milliseconds."""
+
+    def __init__(self, path: Path, fps: float, unit: int, options: Mapping[str, Any]) -> None:
+        self.path, self.fps, self.unit, self.options = path, fps, unit, options
+        self.frames: list[Frames] = []
+
+    def add(self, frames: Frames) -> None:
+        self.frames.append(frames)
+
+    def end(self, settings: Mapping[str, Any]) -> None:
+        first, *rest = _images(_shown(np.concatenate(self.frames)))
+        times = _durations(1 + len(rest), self.fps, self.unit)
+        first.save(self.path, save_all=True, append_images=rest, duration=times, loop=0, **self.options)
+
+    def close(self) -> None:
+        self.frames.clear()
 
 
-def _webp(video: Video, path: Path) -> None:
-    first, *rest = _images(_shown(video))
-    times = _durations(video, 1)
-    first.save(path, format="WEBP", save_all=True, append_images=rest, duration=times, loop=0, lossless=True)
+class _Npz:
+    """What numpy.savez_compressed writes. How many frames there are stands in front of them, so they wait on the disk."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self.path, self.fps = path, fps
+        self.raw = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115
+        self.shape = (0, 0, 0, 0)
+
+    def add(self, frames: Frames) -> None:
+        self.raw.write(frames.tobytes())
+        self.shape = (self.shape[0] + len(frames), *frames.shape[1:])
+
+    def end(self, settings: Mapping[str, Any]) -> None:
+        self.raw.seek(0)
+        header = {
+            "descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)),
+            "fortran_order": False,
+            "shape": self.shape,
+        }
+        with zipfile.ZipFile(self.path, "w", zipfile.ZIP_DEFLATED) as file:
+            with file.open("frames.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array_header_1_0(entry, header)
+                shutil.copyfileobj(self.raw, entry, 2**20)
+            for name, value in (("fps", self.fps), ("settings", json.dumps(dict(settings)))):
+                with file.open(f"{name}.npy", "w") as entry:
+                    np.lib.format.write_array(entry, np.asanyarray(value), allow_pickle=False)
+
+    def close(self) -> None:
+        self.raw.close()
 
 
-def _npz(video: Video, path: Path) -> None:
-    with path.open("wb") as file:
-        np.savez_compressed(file, frames=video.frames, fps=video.fps, settings=json.dumps(dict(video.settings)))
+class _Pngs:
+    """A folder with a picture for each frame."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self.path, self.count = path, 0
+        path.mkdir()
+
+    def add(self, frames: Frames) -> None:
+        for i, image in enumerate(_images(frames), self.count):
+            image.save(self.path / f"{i:05d}.png")
+        self.count += len(frames)
+
+    def end(self, settings: Mapping[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
 
 
-def _pngs(video: Video, path: Path) -> None:
-    path.mkdir()
-    for i, image in enumerate(_images(video.frames)):
-        image.save(path / f"{i:05d}.png")
-    _manifest(video, path / INSIDE)
+ENCODERS: dict[str, Callable[[Path, float], Encoder]] = {
+    ".mp4": _Mp4,
+    ".gif": partial(_Kept, unit=10, options={"format": "GIF", "disposal": 2}),
+    ".webp": partial(_Kept, unit=1, options={"format": "WEBP", "lossless": True}),
+    ".npz": _Npz,
+    "": _Pngs,
+}
+"""What writes each kind of file."""
 
 
-def _manifest(video: Video, path: Path) -> None:
-    path.write_text(json.dumps(dict(video.settings), indent=2) + "\n", encoding="utf-8")
+def _manifest(settings: Mapping[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(dict(settings), indent=2) + "\n", encoding="utf-8")
 
 
 Read = tuple[Frames, float, dict[str, Any]]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dovetail.core import chain, ladders
-from dovetail.core.chain import Seen, Stage
+from dovetail.core.chain import Seen, Sequel, Stage
 from dovetail.core.combine import Framewise, Guided, Windowed
 from dovetail.core.denoiser import Condition, Denoiser, Expert, predicts_x0, timeline
 from dovetail.core.ladders import Ladder, Mask
@@ -21,11 +21,15 @@ from dovetail.errors import RecipeError
 from dovetail.methods.alternating import Alternating
 from dovetail.methods.averaged import Averaged
 from dovetail.methods.bridge import Clock, SameIndex, SameSNR
+from dovetail.methods.coherent import Coherent
 from dovetail.methods.confiner import Coordinated
+from dovetail.methods.consistent import Consistent
 from dovetail.methods.flowblending import Blended
+from dovetail.methods.freenoise import rescheduled
 from dovetail.methods.fused import Fused
 from dovetail.methods.halved import Halved
 from dovetail.methods.probing import Probing
+from dovetail.methods.reinjected import Reinjected
 from dovetail.methods.relayed import Relayed
 from dovetail.methods.skipping import Skipping
 from dovetail.methods.temporal_first import TemporalFirst
@@ -50,8 +54,21 @@ def _stage(recipe: Recipe, stage: models.Stage, experts: Mapping[str, Expert], l
         ladder = _ladder(stage.ladder, experts, None if latent is None else _tokens(stage, latent))
     except (ValueError, IndexError) as error:
         raise RecipeError(f"chain.{stage.stage}.ladder: {error}") from None
-    place = _Place(f"chain.{stage.stage}.denoise", recipe, experts, noise, ladder)
-    return Stage(stage.stage, place.whole(stage.denoise), ladder, _solver(stage, noise), stage.window)
+    start = _begin(stage, noise)
+    place = _Place(f"chain.{stage.stage}.denoise", recipe, experts, noise, ladder, start)
+    windows = {key: getattr(stage, key) for key in ("window", "hop", "offset", "weights", "ends")}
+    return Stage(stage.stage, place.whole(stage.denoise), ladder, _solver(stage, noise), **windows, start=start)
+
+
+def _begin(stage: models.Stage, noise: Noise) -> Consistent | None:
+    """The noise that a stage starts from, where that is not simply its own."""
+    match stage.noise:
+        case models.Consistent(strength=strength, turn=turn):
+            assert stage.window is not None
+            return Consistent(noise, stage.window, strength, turn)
+        case models.Rescheduled(length=length, block=block):
+            return rescheduled(noise, length, block)
+    return None
 
 
 def _solver(stage: models.Stage, noise: Noise) -> Solver:
@@ -68,7 +85,7 @@ def parts(asked: Any) -> Iterator[models.Blended]:
         yield asked
     inner = asked.of.values() if isinstance(asked, models.Blended) else [part for _, part in asked]
     for part in inner:
-        if isinstance(part, models.Part | models.Framewise | models.Halved):
+        if isinstance(part, models.Part | models.Alone):
             yield from parts(part)
 
 
@@ -132,9 +149,14 @@ class _Place:
     experts: Mapping[str, Expert]
     noise: Noise
     ladder: Ladder
+    start: Consistent | None = None
 
-    def whole(self, asked: Any) -> Denoiser | Walk:
+    def whole(self, asked: Any) -> Denoiser | Walk | Sequel:
         """What a stage does at its steps."""
+        if isinstance(asked, models.Coherent):
+            return self._coherent(asked)
+        if isinstance(asked, models.Reinjected):
+            return Reinjected(self.denoiser(asked.root), self.noise)
         if not isinstance(asked, models.Probing):
             return self.denoiser(asked)
         options = asked.model_dump(exclude={"large", "small"})[asked.word]
@@ -142,6 +164,12 @@ class _Place:
             return Probing(self.denoiser(asked.large), self.denoiser(asked.small), **options)
         except ValueError as error:
             raise RecipeError(f"{self.path}: {error}") from None
+
+    def _coherent(self, asked: models.Coherent) -> Coherent:
+        """Never at the last step, whose noise is not gone on with: there it would only change the video."""
+        last = self.ladder.between(self.ladder.steps - 1)
+        options = asked.model_dump(exclude={"of", "above"})[asked.word]
+        return Coherent(self.denoiser(asked.of), start=self.start, above=max(asked.above, last), **options)
 
     def denoiser(self, asked: Any) -> Denoiser:
         match asked:
@@ -155,6 +183,11 @@ class _Place:
                 raise RecipeError(
                     f"{self.path}: probing goes by what earlier steps showed, so it is a whole stage's denoiser and "
                     "stands inside no other; its large and small parts may be of any kind"
+                )
+            case models.Coherent() | models.Reinjected():
+                raise RecipeError(
+                    f"{self.path}: {asked.word} goes by the window before, so it is a whole stage's denoiser and stands "
+                    "inside no other; what it is made of may be of any kind"
                 )
             case models.Framewise(root=of):
                 return Framewise(self.denoiser(of))
@@ -263,7 +296,11 @@ class StandIn:
 
     def __call__(self, x: Tensor, time: float, conditions: Sequence[Condition], frames: Tensor) -> Tensor:
         if self.longest is not None and x.shape[2] > self.longest:
-            hint = "wrap it in framewise" if self.longest == 1 else f"use --frames {self.longest} or fewer, or windowed"
+            hint = (
+                "wrap it in framewise"
+                if self.longest == 1
+                else f"use --frames {self.longest} or fewer, windowed, or window: {self.longest} on its stage"
+            )
             raise RecipeError(
                 f"expert '{self.name}' sees at most {self.longest} frames at once, not {x.shape[2]}; {hint}"
             )

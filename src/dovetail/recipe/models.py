@@ -447,8 +447,51 @@ class Probing(Worded):
     late: Share = 0.0
 
 
+class Coherent(Worded):
+    """ConFiner-Long's coherence guidance: each of a stage's windows is drawn to the noise of the one before.
+
+    `strength` is lambda, 2 gamma of Eq. 12; 0 is none. `align`: which frames are compared. It is active where
+    above < t <= below, and never at the last step.
+    """
+
+    word: ClassVar[str] = "coherent"
+    of: "Denoise"
+    strength: Share
+    align: Literal["aligned", "literal", "mean"] = "aligned"
+    above: Share = 0.0
+    below: Share = 0.833
+    renormalised: bool = True
+    direction: bool = False
+
+    @model_validator(mode="after")
+    def _active(self) -> Self:
+        if self.above >= self.below:
+            message = "above {above} and below {below} leave no level between them"
+            raise PydanticCustomError("falling", message, {"above": self.above, "below": self.below})
+        if self.below == 1 and not self.direction:
+            message = "pure noise says nothing of the video, so take below less than 1, or direction: true"
+            raise PydanticCustomError("falling", message, {})
+        return self
+
+
+class Reinjected(Alone, RootModel["Denoise"]):
+    """A baseline: each of a stage's overlapping windows begins with the frames that the one before has made."""
+
+    model_config = ConfigDict(frozen=True)
+    word: ClassVar[str] = "reinjected"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _open(cls, data: Any) -> Any:
+        return data[cls.word] if _keys(data) == [cls.word] else data
+
+    @model_serializer(mode="wrap")
+    def _close(self, inner: Any) -> dict[str, Any]:
+        return {self.word: inner(self)}
+
+
 PAIRS = (Coordinated, Alternating, Averaged, Fused, Relayed, TemporalFirst, Skipping)
-METHODS = (Framewise, Windowed, *PAIRS, Blended, Halved, Probing)
+METHODS = (Framewise, Windowed, *PAIRS, Blended, Halved, Probing, Coherent, Reinjected)
 Denoise = Annotated[
     Annotated[Leaf, Tag("(expert)")]
     | Annotated[Framewise, Tag("framewise")]
@@ -462,7 +505,9 @@ Denoise = Annotated[
     | Annotated[Skipping, Tag("skipping")]
     | Annotated[Blended, Tag("blended")]
     | Annotated[Halved, Tag("halved")]
-    | Annotated[Probing, Tag("probing")],
+    | Annotated[Probing, Tag("probing")]
+    | Annotated[Coherent, Tag("coherent")]
+    | Annotated[Reinjected, Tag("reinjected")],
     Discriminator(_word),
 ]
 
@@ -559,14 +604,101 @@ class Start(Part):
     digest: str | None = None
 
 
+class Consistent(Worded):
+    """ConFiner-Long's consistency initialisation: each window starts from the first one's noise, its frames permuted.
+
+    `strength`: how much of it the second window has; 0 is none. `turn`: radians by which each further one has less.
+    """
+
+    word: ClassVar[str] = "consistent"
+    strength: Share = 1.0
+    turn: Annotated[float, Field(ge=0, le=2)] = 0.0
+
+
+class Rescheduled(Worded):
+    """FreeNoise's noise: each block of frames is a shuffle of the block `length` frames earlier."""
+
+    word: ClassVar[str] = "rescheduled"
+    length: Annotated[int, Field(ge=1)] = 16
+    block: Annotated[int, Field(ge=1)] = 4
+
+    @model_validator(mode="after")
+    def _fills(self) -> Self:
+        if self.length % self.block:
+            message = "blocks of {block} frames do not fill {length}; take a divisor of it"
+            raise PydanticCustomError("gaps", message, {"block": self.block, "length": self.length})
+        return self
+
+
+NOISES = (Consistent, Rescheduled)
+Begin = Annotated[
+    Annotated[Consistent, Tag("consistent")] | Annotated[Rescheduled, Tag("rescheduled")], Discriminator(_word)
+]
+
+
 class Stage(Part):
-    """One walk down a ladder. `window`: latent frames worked on at once; none is the whole video."""
+    """One walk down a ladder.
+
+    `window`: latent frames worked on at once; none is the whole video. `hop`: from window to window; where windows
+    overlap they are averaged at every step, with `weights`. `offset`: the first window's length, so that windows
+    straddle those of the stage before. `ends`: what shorter windows at both ends see: what they make, or full windows.
+    `noise`: what the windows of a first stage start from.
+    """
 
     stage: Name
     ladder: Ladder
     denoise: Denoise
     solver: Literal["euler", "ancestral", "dpm++2m", "unipc"] = "euler"
     window: Annotated[int, Field(ge=1)] | None = None
+    hop: Annotated[int, Field(ge=1)] | None = None
+    offset: Annotated[int, Field(ge=0)] = 0
+    weights: Literal["flat", "triangle", "sine", "pyramid"] = "flat"
+    ends: Literal["half", "full"] = "half"
+    noise: Begin | None = None
+
+    @model_validator(mode="after")
+    def _windows(self) -> Self:
+        for holds, message in self._misfits():
+            if holds:
+                raise PydanticCustomError("gaps", message)
+        return self
+
+    def _misfits(self) -> list[tuple[bool, str]]:
+        """What may be wrong with the windows, and what fits."""
+        window, hop, offset = self.window or 0, self.hop or self.window or 0, self.offset
+        sequel = isinstance(self.denoise, Coherent | Reinjected)
+        asked = self.hop is not None or offset > 0 or self.weights != "flat" or self.ends != "half"
+        return [
+            (not window and asked, "hop, offset, weights and ends are said of windows; add a window, as in window: 16"),
+            (
+                not window and isinstance(self.denoise, Coherent),
+                "coherent draws each window to the one before, and without a window there is one only; add window: 16",
+            ),
+            (
+                not window and isinstance(self.noise, Consistent),
+                "consistent repeats the noise of the first window, and without a window there is one only; add window: 16",
+            ),
+            (hop > window, f"hop {hop} leaves gaps between windows of {window}; take {window} or less"),
+            (0 < window <= offset, f"offset {offset} is no part of a window of {window}; half of it is {window // 2}"),
+            (
+                offset > 0 and hop < window,
+                "an offset staggers windows that stand side by side, a hop makes them overlap; take one of the two",
+            ),
+            (
+                isinstance(self.denoise, Reinjected) and hop >= window,
+                f"reinjected windows begin with the end of the one before, so they overlap; take a hop below {window}, "
+                f"as in hop: {max(1, window * 3 // 4)}",
+            ),
+            (
+                self.weights != "flat" and (hop == window or sequel),
+                "weights are those of averaged windows; these are not averaged"
+                + ("" if sequel else f", so take a hop below {window} as well"),
+            ),
+            (
+                isinstance(self.denoise, Probing) and hop < window,
+                "probing goes by what whole windows showed, so they cannot be averaged where they overlap; leave out hop",
+            ),
+        ]
 
 
 class Recipe(Part):
@@ -602,8 +734,19 @@ class Recipe(Part):
         longest = self.video.longest
         if longest is not None and self.video.frames > longest:
             message = (
+    @model_validator(mode="after")
+    def _begins(self) -> Self:
+        for i, stage in enumerate(self.chain):
+            if stage.noise is not None and (i or self.start is not None):
+                message = (
+                    "{path}: noise is what a stage starts from that is given no video; this one refines what it is "
+                    "given, through noise of its own. Leave it out"
+                )
+                raise PydanticCustomError("refers", message, {"path": f"chain.{stage.stage}.noise"})
+        return self
+
                 "video.frames: {frames} frames, but this recipe's experts make clips of at most {longest}. "
-                "Use --frames {longest} or fewer, or a recipe that is made for long video (see `dovetail recipes`)"
+                "Use --frames {longest} or fewer, or a recipe that is made for long video, as sprites-long"
             )
             raise PydanticCustomError("refers", message, {"frames": self.video.frames, "longest": longest})
         return self

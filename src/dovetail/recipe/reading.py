@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from yaml.constructor import ConstructorError
 
 from dovetail.errors import RecipeError, nearest
-from dovetail.recipe.models import FAMILIES, LADDERS, METHODS, Autoencoder, Pretrained, Recipe
+from dovetail.recipe.models import FAMILIES, LADDERS, METHODS, NOISES, Autoencoder, Pretrained, Recipe
 
 SHIPPED = resources.files("dovetail") / "recipes"
 
@@ -220,9 +220,9 @@ def _line(detail: ErrorDetails, data: Any) -> str:
 
 
 def _no_word(path: str, last: int | str, came: Any) -> str:
-    """A ladder or a method that is none: not one word, or a word that nobody knows."""
-    kind = "ladder" if last in ("ladder", "own") else "method"
-    words = [model.word for model in (LADDERS if kind == "ladder" else METHODS)]
+    """A ladder, noise or method that is none: not one word, or a word that nobody knows."""
+    kind = "ladder" if last in ("ladder", "own") else "noise" if last == "noise" else "method"
+    words = [model.word for model in {"ladder": LADDERS, "noise": NOISES, "method": METHODS}[kind]]
     keys = [str(key) for key in came] if isinstance(came, dict) else []
     if len(keys) == 1:
         return f"{path}.{keys[0]}: unknown {kind}; {nearest(keys[0], words)}"

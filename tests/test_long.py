@@ -1,0 +1,435 @@
+"""ConFiner-Long: its equations written out, its laws, and long video in constant memory."""
+
+import gc
+import math
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from dovetail.core import chain
+from dovetail.core.chain import Done, Seen, Segment, Stage, run
+from dovetail.core.combine import Windowed
+from dovetail.core.denoiser import predicts_eps, timeline
+from dovetail.core.exact import Gaussian, spoken
+from dovetail.core.ladders import even, levels, timesteps
+from dovetail.core.noise import Noise
+from dovetail.core.path import Split, mix, split
+from dovetail.core.sampler import Ancestral, DPMSolver2M, Euler, State, UniPC, last, sample
+from dovetail.core.schedules import VariancePreserving
+from dovetail.methods.coherent import Coherent
+from dovetail.methods.consistent import Consistent
+from dovetail.methods.freenoise import rescheduled
+from dovetail.methods.reinjected import Reinjected
+
+L, SHAPE, NOISE = 8, (2, 3, 3), Noise(11)
+VP = VariancePreserving.betas("linear", 0.00085, 0.012)
+
+
+@dataclass(frozen=True)
+class Smeared:
+    """A denoiser that looks over time: the video it sees is the latent's mean with both neighbours."""
+
+    def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
+        wide = torch.cat([x[:, :, :1], x, x[:, :, -1:]], 2)
+        return split(x, (wide[:, :, :-2] + wide[:, :, 1:-1] + wide[:, :, 2:]) * (1 - t) / 3, t)
+
+
+def pieces(events):
+    done = [event for event in events if isinstance(event, Done)]
+    return torch.cat([event.frames for event in done], 1), torch.cat([event.video for event in done], 2)
+
+
+def video_of(*stages, frames=3 * L, given=None):
+    found, video = pieces(run(stages, NOISE, timeline(frames), SHAPE, given))
+    assert torch.equal(found, timeline(frames))
+    return video
+
+
+EVEN = even(4)
+
+
+def control(denoise=Smeared(), ladder=EVEN, **options):
+    return Stage("structure", denoise, ladder, window=L, **options)
+
+
+def refine(**options):
+    return Stage("refine", Smeared(), levels([0.5, 0.3, 0.1, 0.0]), **options)
+
+
+def start(**options):
+    return Consistent(NOISE.of("structure"), L, **options)
+
+
+# --- the paper's equations ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gamma", [0.05, 0.2, 0.5])
+def test_equation_12_as_printed(gamma):
+    """DDIM in the paper's alphas and sigmas, Eq. 2-4, with the gradient of Eq. 12 taken by autograd."""
+    times = [799, 549, 299, 99]
+    expert = spoken(Smeared(), VP, predicts_eps)
+    guided = Coherent(expert.given(""), 2 * gamma, "literal", below=0.99, renormalised=False)
+    video = video_of(control(guided, timesteps(VP, times)))
+
+    abars = [float(VP.alphas_cumprod[time]) for time in times] + [1.0]
+    before: list[Tensor] = []
+    for n in range(3):
+        frames = timeline(L, n * L)
+        x, after = NOISE.of("structure").like(torch.empty(1, *SHAPE[:1], L, *SHAPE[1:]), frames, "start"), []
+        for k, (here, there) in enumerate(pairwise(abars)):
+            alpha, sigma = here**0.5, (1 - here) ** 0.5
+            eps = expert.network(x, times[k], [None], frames).requires_grad_()
+            if n:
+                (gradient,) = torch.autograd.grad((eps - before[k]).square().sum(), eps)
+                eps = eps - gamma * gradient
+            eps = eps.detach()
+            after.append(eps)
+            x0 = (x - sigma * eps) / alpha
+            x = there**0.5 * x0 + (1 - there) ** 0.5 * eps
+        before = after
+        torch.testing.assert_close(video[:, :, n * L : (n + 1) * L], x, atol=2e-4, rtol=2e-4)
+
+
+def test_equation_13_as_printed():
+    """Window n is the second half of structure n and the first half of structure n + 1, noised by Eq. 6."""
+    structures = [torch.randn(1, SHAPE[0], L, *SHAPE[1:]) for _ in range(4)]
+    joined = [torch.cat([a[:, :, L // 2 :], b[:, :, : L // 2]], 2) for a, b in pairwise(structures)]
+    stage = refine(window=L, offset=L // 2)
+    video = video_of(stage, frames=4 * L, given=torch.cat(structures, 2))
+    for n, window in enumerate(joined):
+        frames = timeline(L, n * L + L // 2)
+        x = mix(window, NOISE.of("refine").like(window, frames, "start"), 0.5)
+        expected = last(sample(Smeared(), x, frames, stage.ladder.levels, Euler())).seen.x0
+        assert torch.equal(video[:, :, frames[0]], expected)
+
+
+# --- consistency initialisation ----------------------------------------------------------------------------------
+
+
+def noise_of(begin, frames=4 * L, first=0):
+    shown = timeline(frames, first)
+    return begin.eps(torch.empty(1, SHAPE[0], frames, *SHAPE[1:]), shown)
+
+
+def test_every_segment_starts_from_the_frames_of_the_base_each_once():
+    base, *others = noise_of(start()).split(L, 2)
+    assert torch.equal(base, NOISE.of("structure").like(base, timeline(L), "start")), "the first is not permuted"
+    for segment in others:
+        places = [[torch.equal(a, b) for b in base.unbind(2)].index(True) for a in segment.unbind(2)]
+        assert sorted(places) == list(range(L))
+        assert places != list(range(L))
+    assert not torch.equal(others[0], others[1])
+
+
+def test_the_base_gives_way_to_fresh_noise_and_keeps_its_variance():
+    begin = Consistent(NOISE, 32, strength=0.9, turn=0.3)
+    x = torch.empty(1, 4, 7 * 32, 16, 16)
+    noise, base = begin.eps(x, timeline(7 * 32)), replace(begin, strength=1.0, turn=0.0).eps(x, timeline(7 * 32))
+    kept = [float((a * b).mean()) for a, b in zip(noise.split(32, 2), base.split(32, 2), strict=True)]
+    thetas = [0.0, *(min(math.acos(0.9) + 0.3 * n, math.pi / 2) for n in range(6))]
+    assert kept == pytest.approx([math.cos(theta) for theta in thetas], abs=0.02)
+    assert all(segment.var() == pytest.approx(1, abs=0.03) for segment in noise.split(32, 2))
+    mixed = [begin.share(n) ** 2 + (1 - begin.share(n) ** 2) for n in range(9)]
+    assert mixed == pytest.approx([1] * 9)
+    assert begin.share(6) == 0, "by then nothing of the base is left"
+
+
+def test_without_strength_it_is_the_stage_s_own_noise():
+    own = NOISE.of("structure").like(torch.empty(1, SHAPE[0], 4 * L, *SHAPE[1:]), timeline(4 * L), "start")
+    assert torch.equal(noise_of(start(strength=0.0)), own)
+    assert torch.equal(video_of(control(start=start(strength=0.0))), video_of(control()))
+    assert not torch.equal(video_of(control(start=start())), video_of(control()))
+
+
+@pytest.mark.parametrize("begin", [start(), start(strength=0.7, turn=0.1), rescheduled(NOISE, 8, 2)])
+def test_where_noise_comes_from_does_not_hang_on_how_it_is_asked_for(begin):
+    whole = noise_of(begin)
+    parts = [noise_of(begin, b - a, a) for a, b in pairwise([0, 3, 8, 9, 31, 32])]
+    assert torch.equal(whole, torch.cat(parts, 2))
+
+
+def test_freenoise_shuffles_blocks_of_what_lies_a_window_earlier():
+    """Block by block the same frames come back, a window later, and within the window there are no two alike."""
+    frames = rescheduled(NOISE, 8, 2).source(timeline(48))[0]
+    assert frames[:8].tolist() == list(range(8))
+    for i in range(8, 48, 2):
+        assert sorted(frames[i : i + 2].tolist()) == sorted(frames[i - 8 : i - 6].tolist())
+    assert any(frames[i] > frames[i + 1] for i in range(8, 48, 2)), "some are shuffled"
+
+
+@pytest.mark.parametrize("options", [{"strength": 1.1}, {"strength": -0.1}, {"turn": -1.0}, {"block": 3}])
+def test_noise_that_cannot_be_is_refused(options):
+    with pytest.raises(ValueError, match=r"strength lies|take a divisor"):
+        start(**options)
+
+
+# --- coherence guidance ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("align", ["aligned", "literal", "mean"])
+def test_no_strength_is_no_guidance_to_the_bit(align):
+    guided = Coherent(Smeared(), 0.0, align, start())
+    assert torch.equal(video_of(control(guided, start=start())), video_of(control(start=start())))
+
+
+@pytest.mark.parametrize("align", ["aligned", "literal", "mean"])
+def test_it_moves_later_segments_and_leaves_the_first(align):
+    plain = video_of(control(start=start()))
+    guided = video_of(control(Coherent(Smeared(), 0.2, align, start()), start=start()))
+    assert torch.equal(guided[:, :, :L], plain[:, :, :L])
+    assert not torch.allclose(guided[:, :, L:], plain[:, :, L:])
+
+
+@pytest.mark.parametrize("renormalised", [True, False])
+def test_all_of_it_and_the_same_noise_is_the_segment_before(renormalised):
+    """In the order of the permutation, whatever the denoiser sees: x and eps say what x0 is."""
+    guided = Coherent(Smeared(), 1.0, "aligned", start(), below=0.99, renormalised=False)
+    first, *others = video_of(control(guided, levels([0.98, 0.6, 0.3, 0.0]), start=start())).split(L, 2)
+    for n, segment in enumerate(others, 1):
+        order = start().source(timeline(L, n * L))[0]
+        torch.testing.assert_close(segment, first[:, :, order], atol=1e-4, rtol=1e-4)
+    # A denoiser without a view over time gives that by itself, and guidance has nothing to change.
+    alone = Coherent(Gaussian(0.5, 0.3), 1.0, "aligned", start(), renormalised=renormalised)
+    torch.testing.assert_close(
+        video_of(control(alone, start=start())), video_of(control(Gaussian(0.5, 0.3), start=start()))
+    )
+
+
+def states_of(segment, strength=0.3, **options):
+    """One look at t = 0.5 in view of a segment before; (what was seen without, with)."""
+    x, before = torch.randn(1, 2, 4, 3, 3), segment
+    guided = Coherent(Smeared(), strength, **options)
+    return Smeared()(x, 0.5, timeline(4, 4)), guided.after(before)(x, 0.5, timeline(4, 4)), x
+
+
+def before(eps):
+    return Segment(timeline(4), (State(0.5, eps, Split(torch.zeros_like(eps), eps)),))
+
+
+def test_the_latent_stays_and_the_noise_keeps_its_deviation():
+    other = torch.randn(1, 2, 4, 3, 3)
+    plain, guided, x = states_of(before(other))
+    torch.testing.assert_close(guided.mix(0.5), x)
+    torch.testing.assert_close(guided.eps.std(), plain.eps.std())
+    _, bare, _ = states_of(before(other), renormalised=False)
+    plain, kept, x = states_of(before(other), direction=True)
+    assert torch.equal(kept.x0, plain.x0)
+    assert not torch.allclose(kept.mix(0.5), x)
+    assert bare.eps.std() < 0.95 * plain.eps.std(), "two independent noises, mixed, are less than one"
+
+
+def test_means_meet_and_the_rest_stays():
+    other = torch.randn(1, 2, 4, 3, 3)
+    plain, guided, _ = states_of(before(other), 1.0, align="mean", renormalised=False)
+    torch.testing.assert_close(guided.eps.mean(2), other.mean(2))
+    torch.testing.assert_close(guided.eps - guided.eps.mean(2, True), plain.eps - plain.eps.mean(2, True))
+
+
+def test_it_is_active_only_in_its_range():
+    other = torch.randn(1, 2, 4, 3, 3)
+    for options in ({"above": 0.5}, {"below": 0.49}):
+        plain, guided, _ = states_of(before(other), **options)
+        assert torch.equal(guided.eps, plain.eps)
+        assert torch.equal(guided.x0, plain.x0)
+    plain, guided, _ = states_of(before(other), above=0.49, below=0.5)
+    assert not torch.equal(guided.eps, plain.eps)
+
+
+def test_aligned_frames_started_from_the_same_noise():
+    begin = Consistent(NOISE, 4)
+    theirs, ours = (begin.source(timeline(4, first))[0].tolist() for first in (4, 8))
+    marked = torch.arange(4.0)[None, None, :, None, None].expand(1, 2, 4, 3, 3).clone()
+    segment = replace(before(marked), frames=timeline(4, 4))
+    drawn = Coherent(Smeared(), 1.0, "aligned", begin, renormalised=False).after(segment)
+    seen = drawn(torch.randn(1, 2, 4, 3, 3), 0.5, timeline(4, 8))
+    assert [theirs[int(place)] for place in seen.eps[0, 0, :, 0, 0]] == ours
+
+
+def test_guidance_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="below must be less than 1; or set direction"):
+        Coherent(Smeared(), 0.1, below=1.0)
+    assert Coherent(Smeared(), 0.1, below=1.0, direction=True)
+    with pytest.raises(ValueError, match="align is one of aligned, literal, mean, not 'alined'"):
+        Coherent(Smeared(), 0.1, "alined")
+
+
+# --- all three, and none -----------------------------------------------------------------------------------------
+
+
+def test_all_three_off_is_plain_concatenation():
+    """Each segment by itself, from its own noise, through both stages."""
+    chained = [
+        control(Coherent(Smeared(), 0.0, "aligned", start(strength=0.0)), start=start(strength=0.0)),
+        refine(window=L, offset=0),
+    ]
+    video = video_of(*chained)
+    for n in range(3):
+        frames = timeline(L, n * L)
+        alone = pieces(run([control(), refine()], NOISE, frames, SHAPE))[1]
+        assert torch.equal(video[:, :, n * L : (n + 1) * L], alone)
+
+
+@pytest.mark.parametrize("window", [{"offset": 4}, {"offset": 4, "ends": "full"}, {"hop": 3, "weights": "triangle"}])
+def test_the_beginning_does_not_know_how_long_the_video_is(window):
+    """What is made of the first frames is the same for any length, but near the end and in the last segment."""
+    stages = [control(Coherent(Smeared(), 0.2, "aligned", start()), start=start()), refine(window=L, **window)]
+    short, long = video_of(*stages, frames=4 * L), video_of(*stages, frames=7 * L)
+    assert torch.equal(short[:, :, : 2 * L], long[:, :, : 2 * L])
+
+
+# --- overlapping windows: the wavefront --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solver", [Euler(), Ancestral(noise=NOISE), DPMSolver2M(), UniPC()], ids=repr)
+@pytest.mark.parametrize(("hop", "weights"), [(4, "flat"), (3, "triangle"), (7, "sine"), (1, "pyramid")])
+@pytest.mark.parametrize("frames", [5, 8, 29])
+def test_a_wavefront_is_windowed_denoising_of_the_whole(solver, hop, weights, frames):
+    """One window at a time, levels skewed, or everything at every level: one video."""
+    front = refine(window=L, hop=hop, weights=weights, solver=solver)
+    whole = replace(refine(solver=solver), denoise=Windowed(Smeared(), L, hop, weights))
+    given = torch.randn(2, SHAPE[0], frames, *SHAPE[1:])
+    shown = timeline(frames).expand(2, -1)
+    one, two = (pieces(run([stage], NOISE, shown, SHAPE, given))[1] for stage in (front, whole))
+    torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
+
+
+def test_a_wavefront_starts_from_pure_noise_too():
+    front, whole = control(hop=4), Stage("structure", Windowed(Smeared(), L, 4), even(4))
+    torch.testing.assert_close(video_of(front), video_of(whole), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("upstream", [1, 5, 8, 24, None])
+@pytest.mark.parametrize("window", [{"offset": 4}, {"offset": 4, "ends": "full"}, {"hop": 3}])
+def test_results_do_not_hang_on_how_the_timeline_is_cut(upstream, window):
+    """The stage before hands over pieces of any length: an elementwise one makes the same of each."""
+    draft = Stage("draft", Gaussian(0.0, 0.7), even(2), window=upstream)
+    one = video_of(draft, refine(window=L, **window))
+    assert torch.equal(one, video_of(replace(draft, window=None), refine(window=L, **window)))
+
+
+@pytest.mark.parametrize("window", [{}, {"offset": 4}, {"offset": 4, "ends": "full"}, {"hop": 5}])
+def test_what_is_pulled_is_all_that_is_made(window):
+    """Whoever stops early has the same frames, and nothing was made that these do not need."""
+    stages = [control(), refine(window=L, **window)]
+    first = next(event for event in run(stages, NOISE, timeline(64), SHAPE) if isinstance(event, Done))
+    assert torch.equal(first.video, video_of(*stages, frames=64)[:, :, first.frames[0]])
+    events = run(stages, NOISE, timeline(64), SHAPE)
+    segments = set()
+    for event in events:
+        if isinstance(event, Done):
+            break
+        segments |= {int(event.frames[0, 0])} if event.stage.name == "structure" else set()
+    assert max(segments) <= 4 * L, "a window and a step or two ahead, not the whole"
+
+
+# --- windows -----------------------------------------------------------------------------------------------------
+
+
+def looked_at(stage, frames):
+    """Which frames each window shows to the denoiser, and how often each frame is made."""
+    shown, made = [], torch.zeros(frames, dtype=torch.int64)
+
+    def watch(x, t, seen):
+        shown.append(seen[0].tolist())
+        return Smeared()(x, t, seen)
+
+    for event in run([replace(stage, denoise=watch, ladder=levels([0.5, 0.0]))], NOISE, timeline(frames), SHAPE):
+        if isinstance(event, Done):
+            made[event.frames[0]] += 1
+    return shown, made
+
+
+@pytest.mark.parametrize("frames", [1, 3, 4, 5, 8, 11, 12, 13, 20, 33])
+@pytest.mark.parametrize("window", [{}, {"offset": 4}, {"offset": 1}, {"offset": 4, "ends": "full"}, {"hop": 3}])
+def test_every_frame_is_made_once(frames, window):
+    shown, made = looked_at(refine(window=L, **window), frames)
+    assert made.tolist() == [1] * frames
+    if "hop" not in window and "ends" not in window:
+        assert sorted(frame for row in shown for frame in row) == list(range(frames)), "and looked at in one window"
+    if "hop" in window or "ends" in window:
+        assert {len(row) for row in shown} == {min(L, frames)}, "every window is whole"
+
+
+def test_ends_are_half_windows_or_whole_ones_of_which_half_is_kept():
+    half, _ = looked_at(refine(window=L, offset=4), 24)
+    assert [(row[0], row[-1]) for row in half] == [(0, 3), (4, 11), (12, 19), (20, 23)]
+    full, _ = looked_at(refine(window=L, offset=4, ends="full"), 24)
+    assert [(row[0], row[-1]) for row in full] == [(0, 7), (4, 11), (12, 19), (16, 23)]
+
+
+@pytest.mark.parametrize(
+    ("window", "says"),
+    [
+        ({"hop": 9}, r"hop in 1\.\.8"),
+        ({"hop": 0}, r"hop in 1\.\.8"),
+        ({"offset": 8}, r"offset in 0\.\.7"),
+        ({"hop": 4, "offset": 2}, "take one of the two"),
+    ],
+)
+def test_windows_that_leave_gaps_are_refused(window, says):
+    with pytest.raises(ValueError, match=says):
+        video_of(refine(window=L, **window))
+
+
+# --- the baseline that begins with the tail ----------------------------------------------------------------------
+
+
+def test_a_reinjected_tail_stays_and_the_next_window_is_made_around_it():
+    stage = control(Reinjected(Smeared(), NOISE.of("structure")), hop=5)
+    states = {}
+    for event in run([stage], NOISE, timeline(18), SHAPE):
+        if isinstance(event, Seen):
+            states[int(event.frames[0, 0])] = event.state.seen.x0
+    assert list(states) == [0, 5, 10]
+    assert torch.equal(states[5][:, :, :3], states[0][:, :, 5:])
+    assert torch.equal(states[10][:, :, :3], states[5][:, :, 5:])
+    video = video_of(stage, frames=18)
+    assert torch.equal(video, torch.cat([states[0], states[5][:, :, 3:], states[10][:, :, 3:]], 2))
+    assert not torch.equal(video[:, :, 8:], video_of(control(hop=None), frames=18)[:, :, 8:])
+
+
+# --- constant memory ---------------------------------------------------------------------------------------------
+
+
+def frames_held():
+    """Frames of all latents that are alive, each storage counted once."""
+    kept = {}
+    for thing in gc.get_objects():
+        if type(thing) is Tensor and thing.ndim == 5 and thing.untyped_storage().nbytes() > 4:
+            kept[thing.untyped_storage().data_ptr()] = thing.untyped_storage().nbytes() // (4 * 4)
+    return sum(kept.values())
+
+
+LONG = {
+    "staggered": {"offset": 8},
+    "whole ends": {"offset": 8, "ends": "full"},
+    "overlapping": {"hop": 6, "weights": "triangle", "solver": UniPC()},
+}
+
+
+@pytest.mark.parametrize("window", LONG.values(), ids=LONG)
+@pytest.mark.parametrize("longer", [960, pytest.param(6400, marks=pytest.mark.slow)])
+def test_frames_held_do_not_grow_with_length(window, longer):
+    """All strategies on; 2x2 latents of one channel, so a frame is 16 bytes."""
+    noise, begin = Noise(3), Consistent(Noise(3).of("structure"), 16, strength=0.9, turn=0.01)
+    stages = [
+        Stage("structure", Coherent(Gaussian(), 0.2, start=begin), even(4), window=16, start=begin),
+        Stage("refine", Gaussian(0.0, 0.5), levels([0.4, 0.3, 0.2, 0.1, 0.0]), **{"window": 16, **window}),
+    ]
+    gc.collect()
+    gc.freeze()  # what is there already need not be looked at
+    most, made = {}, 0
+    for length in (240, longer):
+        most[length] = 0
+        for i, event in enumerate(chain.run(stages, noise, timeline(length), (1, 2, 2))):
+            made += event.video.shape[2] if isinstance(event, Done) else 0
+            # Every so many events of the long run, in step with neither stage.
+            if i % (1 if length == 240 else 7) == 0:
+                most[length] = max(most[length], frames_held())
+    gc.unfreeze()
+    assert made == 240 + longer
+    # A level of a wavefront holds about a window of its latent, of two states with three latents each, and of sums.
+    assert 16 <= most[longer] <= most[240] <= 64 * 16
