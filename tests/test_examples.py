@@ -111,3 +111,12 @@ def find_boundaries(left: Names) -> None:
     assert left["video"].settings["calls"]["large"] == found.choices["budget"].choice.count(0)
     assert Path("out/calibration/curves.png").is_file()
     shows(left["video"].resized(64, 64), left["prompts"][0])
+
+
+@example
+def long_video(left: Names) -> None:
+    assert left["lengths"] == [8, 16, 16, 8], "windows straddle the segments"
+    frames = read("out/long.mp4").resized(64, 64).frames
+    assert len(frames) == left["frames"]
+    for first in range(0, left["frames"], 16):
+        shows(Video(frames[first : first + 16], 8.0), left["prompt"])

@@ -5,10 +5,13 @@ import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+import dovetail
+from dovetail import recipe as recipes
 from dovetail.core import chain
 from dovetail.core.chain import Done, Seen, Segment, Stage, run
 from dovetail.core.combine import Windowed
@@ -19,10 +22,13 @@ from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix, split
 from dovetail.core.sampler import Ancestral, DPMSolver2M, Euler, State, UniPC, last, sample
 from dovetail.core.schedules import VariancePreserving
+from dovetail.errors import RecipeError
 from dovetail.methods.coherent import Coherent
 from dovetail.methods.consistent import Consistent
 from dovetail.methods.freenoise import rescheduled
 from dovetail.methods.reinjected import Reinjected
+from dovetail.recipe.build import build
+from dovetail.run import End, Piece, Step, finished, load, play
 
 L, SHAPE, NOISE = 8, (2, 3, 3), Noise(11)
 VP = VariancePreserving.betas("linear", 0.00085, 0.012)
@@ -433,3 +439,164 @@ def test_frames_held_do_not_grow_with_length(window, longer):
     assert made == 240 + longer
     # A level of a wavefront holds about a window of its latent, of two states with three latents each, and of sums.
     assert 16 <= most[longer] <= most[240] <= 64 * 16
+
+
+# --- recipes -----------------------------------------------------------------------------------------------------
+
+SMALL = {f"experts.{name}.candidates": 16 for name in ("control", "spatial", "temporal")} | {
+    "chain.structure.ladder.trailing.steps": 3,
+    "chain.refine.ladder.below.steps": 2,
+}
+EXACT = recipes.load("sprites-long-exact")
+
+
+def small(**changes):
+    return recipes.changed(EXACT, SMALL | {"video.frames": 40} | changes)
+
+
+def refused(*changes):
+    with pytest.raises(RecipeError) as caught:
+        dovetail.plan(EXACT, overrides=changes)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            ["chain.refine.hop=17", "chain.refine.offset=0"],
+            "chain.refine: hop 17 leaves gaps between windows of 16; take 16",
+        ),
+        (["chain.refine.hop=8"], "chain.refine: an offset staggers windows that stand side by side"),
+        (["chain.refine.offset=16"], "chain.refine: offset 16 is no part of a window of 16; half of it is 8"),
+        (["chain.refine.window=null"], "chain.refine: hop, offset, weights and ends are said of windows; add a window"),
+        (["chain.refine.weights=sine"], "chain.refine: weights are those of averaged windows"),
+        (
+            ["chain.structure.weights=sine", "chain.structure.hop=8"],
+            "chain.structure: weights are those of averaged windows",
+        ),
+        (["chain.structure.window=null"], "coherent draws each window to the one before, and without a window"),
+        (
+            ["chain.structure.window=null", "chain.structure.denoise=control"],
+            "consistent repeats the noise of the first window, and without a window",
+        ),
+        (["chain.structure.denoise={reinjected: control}"], "so they overlap; take a hop below 16, as in hop: 12"),
+        (
+            [
+                "chain.refine.denoise={probing: {large: control, small: temporal}}",
+                "chain.refine.offset=0",
+                "chain.refine.hop=8",
+            ],
+            "probing goes by what whole windows showed",
+        ),
+        (
+            ["chain.refine.noise={consistent: {}}"],
+            "chain.refine.noise: noise is what a stage starts from that is given no video",
+        ),
+        (["start.video=a.mp4"], "chain.structure.noise: noise is what a stage starts from"),
+        (
+            ["chain.structure.noise={consistnt: {}}"],
+            "chain.structure.noise.consistnt: unknown noise; did you mean 'consistent'",
+        ),
+        (["chain.structure.noise={rescheduled: {block: 5}}"], "blocks of 5 frames do not fill 16; take a divisor"),
+        (
+            ["chain.structure.noise.consistent.strength=2"],
+            "chain.structure.noise.consistent.strength: 2 (a number) came",
+        ),
+        (["chain.structure.denoise.coherent.align=alined"], "unknown value 'alined'; did you mean 'aligned'?"),
+        (["chain.structure.denoise.coherent.below=1"], "pure noise says nothing of the video"),
+        (["chain.structure.denoise.coherent.above=0.9"], "above 0.9 and below 0.833 leave no level between them"),
+        (
+            ["chain.refine.denoise={windowed: {of: {coherent: {of: temporal, strength: 0.1}}, size: 8, stride: 8}}"],
+            "coherent goes by the window before",
+        ),
+        (["chain.refine.denoise={framewise: {reinjected: spatial}}"], "reinjected goes by the window before"),
+        (["chain.refine.denoise=spatial"], "sees at most 1 frames at once, not 8; wrap it in framewise"),
+    ],
+)
+def test_recipes_that_cannot_be_say_what_fits(changes, says):
+    assert says in refused(*changes)
+
+
+def test_too_many_frames_name_the_recipe_for_long_video():
+    with pytest.raises(RecipeError, match="made for long video, as sprites-long"):
+        dovetail.plan("sprites", frames=600)
+    with pytest.raises(RecipeError, match=r"at most 16 frames at once, not 600; .* window: 16 on its stage"):
+        dovetail.plan("sprites", frames=600, overrides=["video.longest=null"])
+
+
+def test_what_a_recipe_says_is_what_is_built():
+    (structure, refine), noise = build(EXACT, load(EXACT).experts), Noise(0).of("structure")
+    start = Consistent(noise, 16, 1.0, 0.02)
+    assert structure.start == structure.denoise.start == start
+    assert (structure.window, structure.hop, refine.window, refine.offset) == (16, None, 16, 8)
+    assert structure.denoise.strength == 0.1
+    last, before = structure.ladder.levels[3], structure.ladder.levels[2]
+    assert last < structure.denoise.above < before, "not at the last step"
+
+
+def test_a_plan_counts_segments_and_windows():
+    ahead = dovetail.plan("sprites-long", frames=600)
+    assert len(list(ahead.stages[0].windows(600))) == 38
+    assert len(list(ahead.stages[1].windows(600))) == 38
+    counts = {name: count.calls for name, count in ahead.counts.items()}
+    assert counts == {"control": 38 * 4, "spatial": 38 * 10, "temporal": 38 * 5}
+    assert ahead.passes("control") == 4 * 2, "guidance looks twice, and no frame is made in two segments"
+
+
+@pytest.mark.parametrize(
+    "name", ["sprites-long", "sprites-long-fast", "sprites-long-plain", "sprites-freenoise", "sprites-gen-l-video"]
+)
+def test_recipes_over_trained_experts_can_be_of_any_length(name):
+    for frames in (1, 15, 601):
+        steps = dovetail.plan(name, frames=frames).steps
+        assert {stage for stage, *_ in steps} == {"structure", "refine"}
+
+
+# --- runs --------------------------------------------------------------------------------------------------------
+
+
+def test_frames_come_while_later_ones_are_still_to_be_made():
+    events = list(play(small()))
+    order = [event.stage if isinstance(event, Step) else type(event) for event in events]
+    first, last = order.index(Piece), len(order) - 1 - order[::-1].index("structure")
+    assert first < last, "the first piece is finished before the last segment is begun"
+    pieces = [event for event in events if isinstance(event, Piece)]
+    assert [(piece.first, len(piece.frames)) for piece in pieces] == [(0, 8), (8, 16), (24, 16)]
+    assert isinstance(events[-1], End)
+    steps = [event for event in events if isinstance(event, Step)]
+    assert [step.frames for step in steps if step.stage == "structure"][::3] == [(0, 15), (16, 31), (32, 39)]
+    assert [step.share for step in steps] == sorted(step.share for step in steps)
+    assert steps[-1].share == 1
+    assert all(step.step <= step.steps for step in steps)
+
+
+def test_what_is_streamed_is_what_is_generated():
+    streamed = np.concatenate(list(dovetail.stream(recipe=small())))
+    video = finished(play(small()))
+    assert (streamed == video.frames).all()
+    assert video.latent.shape[2] == len(video.frames) == 40
+    assert video.settings["calls"] == {"control": 9, "spatial": 12, "temporal": 6}
+    assert (finished(play(recipes.checked(dict(video.settings["recipe"])))).frames == video.frames).all()
+
+
+def test_a_stream_begins_at_once_whatever_its_length():
+    pieces = dovetail.stream(recipe=small(**{"video.frames": 4000}))
+    assert (next(pieces) == next(dovetail.stream(recipe=small()))).all()
+
+
+def test_each_strategy_has_a_switch_and_none_of_them_is_concatenation():
+    off = {
+        "chain.structure.noise.consistent.strength": 0.0,
+        "chain.structure.denoise.coherent.strength": 0.0,
+        "chain.refine.offset": 0,
+    }
+    cast = load(small())
+    plain = recipes.changed(
+        small(), {"chain.structure.noise": None, "chain.structure.denoise": "control", "chain.refine.offset": 0}
+    )
+    none, bare = finished(play(small(**off), cast)), finished(play(plain, cast))
+    assert torch.equal(none.latent, bare.latent)
+    for path in off:
+        alone = finished(play(small(**{key: value for key, value in off.items() if key != path}), cast))
+        assert not torch.equal(alone.latent, bare.latent), path
