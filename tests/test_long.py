@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
 import dovetail
+from dovetail import cli
 from dovetail import recipe as recipes
 from dovetail.core import chain
 from dovetail.core.chain import Done, Seen, Segment, Stage, run
@@ -29,6 +31,7 @@ from dovetail.methods.freenoise import rescheduled
 from dovetail.methods.reinjected import Reinjected
 from dovetail.recipe.build import build
 from dovetail.run import End, Piece, Step, finished, load, play
+from dovetail.video import read
 
 L, SHAPE, NOISE = 8, (2, 3, 3), Noise(11)
 VP = VariancePreserving.betas("linear", 0.00085, 0.012)
@@ -600,3 +603,28 @@ def test_each_strategy_has_a_switch_and_none_of_them_is_concatenation():
     for path in off:
         alone = finished(play(small(**{key: value for key, value in off.items() if key != path}), cast))
         assert not torch.equal(alone.latent, bare.latent), path
+
+
+def command(*words):
+    result = CliRunner().invoke(cli.app, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_the_command_plans_segments_and_windows():
+    said = command("plan", "sprites-long", "--frames", 600)
+    assert "  38 windows of 16 latent frames, side by side, at the ends 8; starts from Consistent(" in said
+    assert "  38 windows of 16 latent frames, straddling those before, at the ends 8\n" in said
+    assert "  Coherent(strength=0.1, " in said
+    said = command("plan", "sprites-freenoise", "--frames", 32)
+    assert "  5 windows of 16 latent frames, one every 4, averaged at each step (pyramid); starts from Cons" in said
+    said = command("plan", "sprites-reinjected", "--frames", 32)
+    assert "  3 windows of 16 latent frames, one every 12, in turn\n" in said
+    assert "  1 window of 12" in command("plan", "sprites-long", "--frames", 12, "--set", "chain.refine.offset=0")
+
+
+def test_the_command_writes_what_is_generated(tmp_path):
+    changes = [word for path, value in SMALL.items() for word in ("--set", f"{path}={value}")]
+    said = command("generate", "-r", "sprites-long-exact", "--frames", 40, "-o", tmp_path / "a.npz", *changes)
+    assert said.startswith("calls: control 9, spatial 12, temporal 6 · ")
+    assert (read(tmp_path / "a.npz").frames == finished(play(small())).frames).all()

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageSequence
 
 from dovetail import video as videos
-from dovetail.errors import OutputError, RecipeError
+from dovetail.errors import OutputError, RecipeError, WeightsError
 from dovetail.video import Video, beside, checked_output, manifest_of, read, settings_of, sheet, writing
 
 SETTINGS = {"recipe": {"prompt": 'é, "quotes" = and; \\ # signs', "video": {"fps": 8.0}, "long": "x" * 20_000}}
@@ -222,12 +222,26 @@ def test_frames_are_on_the_disk_before_the_end(tmp_path: Path) -> None:
 
 
 def test_a_video_that_was_left_before_its_end_is_none(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="left before it had frames and settings"), writing(tmp_path / "a.mp4", 8.0):
+    with (
+        pytest.raises(OutputError, match=r"^cannot write \S*a.mp4: it was left before it had frames and settings$"),
+        writing(tmp_path / "a.mp4", 8.0),
+    ):
         pass
     with pytest.raises(OutputError, match="left before"), writing(tmp_path / "a.npz", 8.0) as growing:
         growing.add(ramps(2).frames)
     with pytest.raises(ValueError, match="'f h w 3'"), writing(tmp_path / "a.mp4", 8.0) as growing:
         growing.add(Video(ramps(2).frames[:0], 8.0).frames)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_fails_while_a_file_grows_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    """WeightsError is an OSError too."""
+
+    def fails() -> None:
+        raise WeightsError("no weights")
+
+    with pytest.raises(WeightsError, match=r"^no weights$"), writing(tmp_path / "a.mp4", 8.0):
+        fails()
     assert not list(tmp_path.iterdir())
 
 

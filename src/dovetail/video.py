@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from dovetail.errors import OutputError, RecipeError
+from dovetail.errors import DovetailError, OutputError, RecipeError
 
 Frames = NDArray[np.uint8]
 
@@ -318,6 +318,8 @@ def _whole(target: Path) -> Iterator[Path]:
     try:
         yield part
         _take_place(part, target)
+    except DovetailError:  # says what it is about; a network may have failed while a file was growing
+        raise
     except OSError as error:
         raise OutputError(f"cannot write {target}: {_reason(error)}") from None
     finally:
