@@ -234,16 +234,16 @@ def test_strange_words_get_one_note_with_the_grammar(tmp_path: Path) -> None:
 ANNOUNCED = """
 from dovetail import cli, run
 
-whole = run.play
+whole = run.together
 
 
-def play(recipe, cast):
-    for event in whole(recipe, cast):
+def together(asked, cast):
+    for event in whole(asked, cast):
         print("step", flush=True)
         yield event
 
 
-run.play = play
+run.together = together
 cli.main()
 """
 """The command, saying when it has taken a step."""

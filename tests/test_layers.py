@@ -20,6 +20,7 @@ BELOW: dict[str, set[str]] = {
     "recipe": {"recipe", "methods", "experts", "sprites", "core"},
     "eval": {"eval"},
     "calibrate": {"calibrate", "run", "recipe", "methods", "experts", "sprites", "eval", "core"},
+    "costs": {"costs", "run", "recipe", "methods", "experts", "sprites", "core"},
     "run": {"run", "recipe", "methods", "experts", "sprites", "video", "core"},
 }
 """What each part may import, beside the errors. The edges (the package itself, the command) may import all."""

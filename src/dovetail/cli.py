@@ -1,8 +1,8 @@
 """The command line. Exit codes: 0 done; 1 an error that says what to do; 2 wrong usage; 130 Ctrl-C."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +18,8 @@ from dovetail.recipe import Recipe
 if TYPE_CHECKING:
     from dovetail.calibrate.running import Settings
     from dovetail.core.chain import Stage
+    from dovetail.costs import Costs
+    from dovetail.experts.flops import Operations
     from dovetail.recipe.build import Plan
     from dovetail.run import Cast
     from dovetail.video import Video
@@ -256,43 +258,49 @@ def _play(recipe: Recipe, target: Path, count: int, inputs: Sequence[Path] = ())
     with _waiting("loading"):
         cast = load(recipe)
     strips = []
-    for path, run in runs.items():
-        shown = _written(run, cast, path)
+    for path, shown in _written(runs, cast):
         strips.append(strip(shown))
         _say(_summary(shown, path))
     if count > 1:
         _say(str(save_image(stacked(strips), target.with_name(f"{target.stem}-sheet.png"))))
 
 
-def _written(recipe: Recipe, cast: "Cast", path: Path) -> "Video":
-    """Run the recipe under a progress bar (quiet when stderr is no terminal) and write each piece as it is finished.
+def _written(runs: Mapping[Path, Recipe], cast: "Cast") -> Iterator[tuple[Path, "Video"]]:
+    """Run recipes under a progress bar (quiet when stderr is no terminal) and write each piece as it is finished.
 
-    Of the video only what a strip shows is kept.
+    Of the videos only what a strip shows is kept.
     """
     import numpy as np
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from dovetail.run import End, Step, play
+    from dovetail.run import End, Step, together
     from dovetail.video import Video, evenly, writing
 
     bar = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"), TimeRemainingColumn())
-    kept, picked = [], evenly(recipe.video.frames)
-    with (
-        Progress(*bar, console=err, transient=True, disable=not err.is_terminal) as progress,
-        writing(path, recipe.video.fps) as growing,
-    ):
-        task = progress.add_task("preparing", total=1.0)
-        for event in play(recipe, cast):
+    paths, asked = list(runs), list(runs.values())
+    kept: list[list[Any]] = [[] for _ in runs]
+    shares = [0.0] * len(runs)
+    with ExitStack() as files, Progress(*bar, console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task("preparing", total=float(len(runs)))
+        # Each file has a stack of its own, so that it takes its name as soon as its run ends.
+        stacks = [files.enter_context(ExitStack()) for _ in runs]
+        growing = [stacks[0].enter_context(writing(paths[0], asked[0].video.fps))]
+        for run, event in together(asked, cast):
+            while len(growing) <= run:
+                place = len(growing)
+                growing.append(stacks[place].enter_context(writing(paths[place], asked[place].video.fps)))
             if isinstance(event, Step):
+                shares[run] = event.share
                 done = f"{escape(event.stage)} {event.step}/{event.steps}"
-                progress.update(task, completed=event.share, description=done)
+                progress.update(task, completed=sum(shares), description=done)
             elif isinstance(event, End):
-                growing.settings = event.settings
+                growing[run].settings = event.settings
+                stacks[run].close()
+                yield paths[run], Video(np.stack(kept[run]), asked[run].video.fps, event.settings)
             else:
-                growing.add(event.frames)
-                kept += [frame for i, frame in enumerate(event.frames, event.first) if i in picked]
-    assert growing.settings is not None
-    return Video(np.stack(kept), recipe.video.fps, growing.settings)
+                growing[run].add(event.frames)
+                picked = evenly(asked[run].video.frames)
+                kept[run] += [frame for i, frame in enumerate(event.frames, event.first) if i in picked]
 
 
 def _prompts(file: Path | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -372,11 +380,41 @@ def _describe(plan: "Plan") -> None:
             _say(line)
         if switches := plan.switches[stage.name]:
             _say(f"  {switches} changes from one step's experts to the next's")
+    known = _priced(plan)
     _say("\nexpert        calls   looks at the whole video, both branches of guidance counted")
     for name, count in plan.counts.items():
         _say(f"{name:<12} {count.calls:>6}   {plan.passes(name):g}")
-    for note in plan.notes:
+    for note in dict.fromkeys((*plan.notes, *known.notes)):
         err.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
+
+
+def _priced(plan: "Plan") -> "Costs":
+    """What a run costs, as far as its networks are known."""
+    from dovetail.costs import costs
+
+    known = costs(plan)
+    if known.experts:
+        _say("\nexpert       parameters   weights   TFLOPs of a look   in all   (in linear layers / with attention)")
+        for name, share in known.experts.items():
+            _say(
+                f"{name:<12} {share.parameters / 1e9:>7.3f} B  {_gigabytes(share.bytes)}   {_tera(share.look)}"
+                f"   {_tera(share.spent)}"
+            )
+        for name, spent in known.alone.items():
+            part = f"{known.spent.linear / spent.linear:.0%} / {known.spent.total / spent.total:.0%}"
+            _say(f"{name} at every step: {_tera(spent)} TFLOPs; this recipe is {part} of that")
+        _say(f"this recipe: {_tera(known.spent)} TFLOPs")
+        memory = ", ".join(f"{part} {_gigabytes(size).strip()}" for part, size in known.memory.items())
+        _say(f"weights on the device at most, residency {plan.recipe.residency}: {memory}")
+    return known
+
+
+def _tera(spent: "Operations") -> str:
+    return f"{spent.linear / 1e12:.5g} / {spent.total / 1e12:.5g}"
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:>6.2f} GB"
 
 
 def _windows(stage: "Stage", frames: int) -> str:

@@ -9,6 +9,7 @@ import resource
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib.metadata import version
 from itertools import pairwise
@@ -23,11 +24,12 @@ from torch import Tensor
 from dovetail import recipe as recipes
 from dovetail.core import chain
 from dovetail.core.chain import Segment, Sequel, Stage
-from dovetail.core.denoiser import Condition, Denoiser, Expert, Network, timeline
+from dovetail.core.denoiser import Condition, Denoiser, Expert, Network, Prompted, timeline
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split
 from dovetail.core.sampler import Walk
 from dovetail.core.schedules import Flow, Schedule, VariancePreserving, schedule_of
+from dovetail.core.tree import walk
 from dovetail.errors import NetworkError, PromptWarning, RecipeError, ShapeWarning, WeightsError
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.build import Count, Known, Ledger, Plan, build, parts
@@ -123,7 +125,7 @@ def stream(
 
     How many come at once is the recipe's: its last stage's window. Raises what `generate` raises.
 
-    >>> pieces = stream("a red circle moving left", "sprites-long-exact", frames=100_000)
+    >>> pieces = stream("a red circle moving left", "sprites-long-exact", frames=600)
     >>> next(pieces).shape
     (8, 64, 64, 3)
     """
@@ -206,8 +208,33 @@ def play(recipe: Recipe, cast: Cast | None = None) -> Iterator[Step | Piece | En
     Before the first step everything is checked that can be: weights, latent spaces, frames, size.
     Warns with PromptWarning about words that the experts do not know, with ShapeWarning about a stretched video.
     """
+    yield from (event for _, event in together([recipe], cast))
+
+
+TOGETHER = 16
+"""Runs that are walked together at most: each keeps a latent and its solver's memory meanwhile."""
+
+
+def together(asked: Sequence[Recipe], cast: Cast | None = None) -> Iterator[tuple[int, Step | Piece | End]]:
+    """Several runs with one cast, each event with the place of its run; what each makes is what `play` makes of it.
+
+    They run one after another. But where experts take turns on the device (`residency`), each stretch of steps that asks
+    the same experts is walked by all runs before the next, so that experts change no more often than for one run. Such
+    runs ask the same experts at the same steps, as those of one recipe with other prompts and seeds; else RecipeError.
+    """
+    cast = load(asked[0]) if cast is None else cast
+    if asked[0].residency == "all":
+        for run, recipe in enumerate(asked):
+            yield from ((run, event) for event in _ready(recipe, cast)[1])
+        return
+    for first in range(0, len(asked), TOGETHER):
+        ready = [_ready(recipe, cast) for recipe in asked[first : first + TOGETHER]]
+        yield from ((first + run, event) for run, event in _by_turns(ready, cast, asked[0].residency))
+
+
+def _ready(recipe: Recipe, cast: Cast) -> "_Ready":
+    """A run before its first step: everything is checked, nothing is asked."""
     begun = perf_counter()
-    cast = load(recipe) if cast is None else cast
     _joined(cast)
     _read_alike(recipe, cast)
     start = _start(recipe)
@@ -221,10 +248,53 @@ def play(recipe: Recipe, cast: Cast | None = None) -> Iterator[Step | Piece | En
         name: replace(expert, network=_Timed(name, expert.network, ledger)) for name, expert in cast.experts.items()
     }
     stages = tuple(_watched_stage(stage) for stage in build(recipe, experts, latent))
-    shape, clock = (cast.codec.channels, *latent[1:]), _Clock()
+    shape = (cast.codec.channels, *latent[1:])
     events = _quietly(chain.run(stages, Noise(recipe.video.seed), timeline(latent[0]), shape, given))
-    yield from _decoded(_told(events, ahead), cast.codec, clock)
-    yield End(_settings(recipe, ledger, clock.seconds, begun))
+
+    def told() -> Iterator[Step | Piece | End]:
+        clock = _Clock()
+        yield from _decoded(_told(events, ahead), cast.codec, clock)
+        yield End(_settings(recipe, ledger, clock.seconds, begun))
+
+    return ahead, told()
+
+
+_Ready = tuple[Plan, Iterator[Step | Piece | End]]
+
+
+def _by_turns(ready: Sequence[_Ready], cast: Cast, residency: str) -> Iterator[tuple[int, Step | Piece | End]]:
+    """Runs walked together, their experts on the device only when they are asked."""
+    from dovetail.experts.residency import Platform, interleaved, passengers
+
+    asked = ready[0][0].asked
+    if any(plan.asked != asked for plan, _ in ready):
+        raise RecipeError(
+            "these runs ask different experts at the same step, so their experts cannot take turns together; run them "
+            "one by one, or take residency: all"
+        )
+    _read_ahead([plan for plan, _ in ready], cast)
+    order, aboard = list(interleaved(asked, len(ready))), passengers(cast.experts)
+    turns = [asked[step] & aboard.keys() for _, step in order]
+    with closing(Platform(aboard).during(turns, residency)) as steps:
+        for (run, _), _ in zip(order, steps, strict=True):
+            for event in ready[run][1]:
+                yield run, event
+                if isinstance(event, Step):
+                    break
+    for run, (_, events) in enumerate(ready):
+        yield from ((run, event) for event in events)
+
+
+def _read_ahead(plans: Sequence[Plan], cast: Cast) -> None:
+    """Show the texts of all runs to the text models, each on its device for that long."""
+    from dovetail.experts.residency import read
+
+    said: dict[str, list[str]] = {}
+    for stage in (stage for plan in plans for stage in plan.stages):
+        for part in walk(stage.denoise):
+            if isinstance(part, Prompted):
+                said.setdefault(part.expert.name, []).extend(condition.text for _, condition in part.prompt.keys)
+    read(cast.experts, said)
 
 
 def _told(events: Iterator[chain.Event], ahead: Plan) -> Iterator[Step | chain.Done]:
@@ -255,7 +325,7 @@ def plan(
     asked = resolved(prompt, recipe, seed=seed, frames=frames, overrides=overrides)
     notes: list[str] = []
     cast = {name: _outlook(name, spec, notes) for name, spec in asked.experts.items()}
-    return planned(asked, cast, notes, latent_of(asked, _space(asked, notes)))
+    return planned(asked, cast, notes, latent_of(asked, space_foreseen(asked, notes)))
 
 
 # --- what a run needs --------------------------------------------------------------------------------------------
@@ -308,6 +378,7 @@ def _expert(recipe: Recipe, name: str, codec: Codec, before: Mapping[str, Expert
         subfolder=spec.subfolder,
         fps=recipe.video.fps,
         text=next((_words(before[other]) for other in before if _same_words(recipe.experts[other], spec)), None),
+        waiting=recipe.residency != "all",
     )
 
 
@@ -316,12 +387,16 @@ def _words(expert: Expert) -> Any:
 
 
 def _same_words(a: models.ExpertSpec, b: models.ExpertSpec) -> bool:
-    """Whether two experts come from one repository, so that one text model serves both. Wan's is as large as a network."""
+    """Whether one text model serves two experts: they come from one repository, or it is known that theirs have the
+    same. Wan's is as large as a network."""
     if not isinstance(a, models.Pretrained) or not isinstance(b, models.Pretrained):
         return False
-    return all(
-        getattr(a, key) == getattr(b, key) for key in ("family", "weights", "revision", "variant", "dtype", "device")
-    )
+    from dovetail.experts.published import known
+
+    one, two = (known(spec.weights, spec.subfolder or "transformer") for spec in (a, b))
+    told = one is not None and two is not None and one.words is two.words and a.revision is b.revision is None
+    keys = ("family", "dtype", "device") if told else ("family", "weights", "revision", "variant", "dtype", "device")
+    return all(getattr(a, key) == getattr(b, key) for key in keys)
 
 
 def _device(name: str) -> str:
@@ -397,6 +472,7 @@ def _outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
             SCHEDULES[spec.kind] if spec.schedule == "own" else Flow(), longest=1 if spec.kind == "spatial" else None
         )
     from dovetail.experts.loading import FAMILIES, scheduler_config
+    from dovetail.experts.published import known
 
     family = FAMILIES[spec.family]
     try:
@@ -404,12 +480,15 @@ def _outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
             raise WeightsError(f"'{spec.weights}' is not on this machine")
         config = scheduler_config(name, spec.family, spec.weights, spec.adapter)
     except WeightsError as error:
+        if (told := known(spec.weights, spec.subfolder or family.part)) is not None:
+            notes.append(f"expert '{name}': {error}; planned by its published configuration")
+            return Known(schedule_of(told.scheduler), told.scheduler, family.max_frames, family.even)
         notes.append(f"expert '{name}': {error}; levels are those of the family's usual schedule")
         return Known(USUAL[spec.family], longest=family.max_frames)
     return Known(schedule_of(config), config, family.max_frames, family.even)
 
 
-def _space(recipe: Recipe, notes: list[str]) -> "LatentSpace":
+def space_foreseen(recipe: Recipe, notes: list[str]) -> "LatentSpace":
     """The latents of a recipe's codec, without its weights; adds a note where that is a guess."""
     if isinstance(recipe.codec, models.Pixels):
         from dovetail.sprites.exact import PixelCodec
@@ -498,6 +577,12 @@ def _watched(stage: Stage, whole: Denoiser | Walk) -> Denoiser | Walk:
     return replace(whole, **{name: _Watched(stage, part) for name, part in inner.items() if callable(part)})
 
 
+def _watched_stage(stage: Stage) -> Stage:
+    whole = stage.denoise
+    watched = _WatchedSequel(stage, whole) if isinstance(whole, Sequel) else _watched(stage, whole)
+    return replace(stage, denoise=watched)
+
+
 def _quietly(events: Iterator[chain.Event]) -> Iterator[chain.Event]:
     """The same events, without the experts' own warnings about words: the run has warned already."""
     while True:
@@ -506,12 +591,6 @@ def _quietly(events: Iterator[chain.Event]) -> Iterator[chain.Event]:
             event = next(events, None)
         if event is None:
             return
-def _watched_stage(stage: Stage) -> Stage:
-    whole = stage.denoise
-    watched = _WatchedSequel(stage, whole) if isinstance(whole, Sequel) else _watched(stage, whole)
-    return replace(stage, denoise=watched)
-
-
         yield event
 
 

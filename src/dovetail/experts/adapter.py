@@ -5,7 +5,7 @@ What differs between families is a `Convention` (how the network wants its tenso
 row's text, cutting the batch into pieces, precision, placement, and the check of the answer.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -142,6 +142,11 @@ class Adapter:
         text = tuple(torch.cat(parts) for parts in zip(*said, strict=True))
         times = torch.full((len(x),), time, device=self.device)
         return self.convention(self.module, x.to(self.device, self.dtype), times, text).float()
+
+    def read(self, texts: Iterable[str]) -> None:
+        """Read texts before they are asked for, so that the text model can go."""
+        for text in texts:
+            self._embedding(text)
 
     def _embedding(self, text: str) -> Embedding:
         # Encoded alone, so that what a text means does not depend on the texts it came with.

@@ -4,7 +4,8 @@ On the CPU torch's counter misses attention, which there is one fused operation 
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,29 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dovetail.core.denoiser import Condition, Expert
 from dovetail.experts.adapter import Adapter
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Floating point operations; a product and a sum count as two. linear: of tokens with weights (convolutions
+    among them), which is what papers often count alone; attention: of tokens with tokens."""
+
+    linear: int = 0
+    attention: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.linear + self.attention
+
+    def __add__(self, other: "Operations") -> "Operations":
+        return Operations(self.linear + other.linear, self.attention + other.attention)
+
+    def __mul__(self, times: int) -> "Operations":
+        return Operations(self.linear * times, self.attention * times)
+
+
+ATTENTION = ("bmm", "attention")
+"""Parts of the names of torch's operations in which no weights take part."""
 
 
 def flops(expert: Expert, shape: tuple[int, int, int, int], text: str = "") -> int:
@@ -52,9 +76,16 @@ def hollow(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, known)
 
 
-@torch.no_grad()
 def counted(call: Callable[[], object]) -> int:
     """Operations that torch counts while `call` runs."""
+    return operations(call).total
+
+
+@torch.no_grad()
+def operations(call: Callable[[], object]) -> Operations:
+    """The same, linear layers and attention apart."""
     with FlopCounterMode(display=False) as counter:
         call()
-    return int(counter.get_total_flops())
+    found: Mapping[Any, int] = counter.get_flop_counts().get("Global", {})
+    attention = sum(count for kind, count in found.items() if any(word in str(kind) for word in ATTENTION))
+    return Operations(sum(found.values()) - attention, attention)

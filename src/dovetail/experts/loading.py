@@ -20,6 +20,9 @@ from dovetail.experts.text import T5, UMT5, Clip
 PARTS = ("text_encoder", "tokenizer", "scheduler", "vae")
 """What is taken of a checkpoint beside the network."""
 
+WORDS = ("text_encoder", "tokenizer")
+"""What is not taken where the text model is an expert's that was loaded before."""
+
 IMAGES = LatentSpace(channels=4, vae="AutoencoderKL", factor=8, scaling=0.18215, shift=0.0, compression=1)
 """The latents of Stable Diffusion 1 and of all that grew out of it."""
 
@@ -105,6 +108,7 @@ def load(
     subfolder: str | None = None,
     fps: float | None = None,
     text: Text | None = None,
+    waiting: bool = False,
 ) -> Expert:
     """An expert from weights on disk or on the hub. Its network is a `dovetail.experts.Adapter`.
 
@@ -113,7 +117,8 @@ def load(
     space, vae/), a hub id OWNER/REPO, or "sprites/NAME" for weights that ship with the package. batch: rows
     per call of the network; results do not depend on it. subfolder: the network's folder, where a repository
     has several, as Wan 2.2 has transformer_2. fps: frames per second, for networks that are told (ltx; 25
-    without). text: the text model of an expert loaded before, to share it. adapter: for animatediff over an image unet/, the
+    without). text: the text model of an expert loaded before, to share it. waiting: the weights stay in the computer's
+    memory until `residency` brings them to the device. adapter: for animatediff over an image unet/, the
     motion modules: a MotionAdapter's folder or hub id, or AnimateDiff-Lightning's bare .safetensors
     file. `revision` and `variant` are those of `weights`; only safetensors files are opened.
 
@@ -126,7 +131,8 @@ def load(
         raise RecipeError(f"batch of expert '{name}' is a number of rows, at least 1, not {batch}")
     kind, placed, precision = FAMILIES[family], device_of(device), dtype_of(dtype)
     part = kind.part if subfolder is None else subfolder
-    checkpoint = find(weights, revision, variant, [part, *PARTS], f"Weights of this family: {kind.where}")
+    parts = [part, *(other for other in PARTS if text is None or other not in WORDS)]
+    checkpoint = find(weights, revision, variant, parts, f"Weights of this family: {kind.where}")
     asked = _Asked(name, family, checkpoint, adapter, precision, part)
     (module, longest), config, space = _network(asked), _scheduler(asked), _space(asked)
     _takes(asked, module.config["in_channels"], space.channels)
@@ -134,9 +140,9 @@ def load(
         name=name,
         family=family,
         weights=weights,
-        module=module.to(placed),
+        module=module if waiting else module.to(placed),
         convention=_convention(kind, space, fps),
-        text=_text(asked, placed) if text is None else text,
+        text=_text(asked, torch.device("cpu") if waiting else placed) if text is None else text,
         batch=kind.batch if batch is None else batch,
         device=placed,
         dtype=precision,

@@ -1,6 +1,6 @@
 """From a recipe to stages, given experts; and the dry run, which is the run with counting stand-ins."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -280,6 +280,18 @@ class Count:
 Ledger = defaultdict[str, Count]
 
 
+@dataclass(frozen=True)
+class Look:
+    """What an expert is shown at once: so many frames, at `height` / 2 and `width` / 2 of the latent's size; `skipped`
+    are blocks that its network leaves out."""
+
+    expert: str
+    frames: int
+    height: int = 2
+    width: int = 2
+    skipped: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class StandIn:
     """A network that sees nothing: it counts, and refuses videos that are too long for the real one.
@@ -293,6 +305,8 @@ class StandIn:
     longest: int | None = None
     scheduler: Mapping[str, Any] | None = None
     even: bool = False
+    shown: Counter[Look] = field(default_factory=Counter)
+    skipped: tuple[int, ...] = ()
 
     def __call__(self, x: Tensor, time: float, conditions: Sequence[Condition], frames: Tensor) -> Tensor:
         if self.longest is not None and x.shape[2] > self.longest:
@@ -305,17 +319,20 @@ class StandIn:
                 f"expert '{self.name}' sees at most {self.longest} frames at once, not {x.shape[2]}; {hint}"
             )
         self.ledger[self.name] += Count(1, len(x) * x.shape[2])
+        length, height, width = x.shape[2:]
+        self.shown[Look(self.name, length, height, width, self.skipped)] += len(x)
         return torch.full_like(x, self.answer)
 
     def without(self, skipped: tuple[int, ...]) -> "StandIn":
-        return self
+        return replace(self, skipped=skipped)
 
 
 @dataclass(frozen=True)
 class Plan:
     """What a run will do: its stages, what each expert is asked, and the frames seen up to each step.
 
-    switches: for each stage, how often a step asks other experts than the step before it.
+    switches: for each stage, how often a step asks other experts than the step before it. asked: the experts that each
+    step may ask, in the order of `steps`. shown: what experts see, and how many rows of it.
     """
 
     recipe: Recipe
@@ -326,6 +343,8 @@ class Plan:
     notes: tuple[str, ...] = ()
     switches: Mapping[str, int] = field(default_factory=dict)
     latent: Size | None = None
+    asked: tuple[frozenset[str], ...] = field(default=(), repr=False)
+    shown: Mapping[Look, int] = field(default_factory=dict, repr=False)
 
     def passes(self, name: str) -> float:
         """Looks of an expert at the whole video, both branches of guidance counted."""
@@ -348,13 +367,13 @@ def plan(recipe: Recipe, cast: Mapping[str, Known], notes: Sequence[str] = (), l
 
     latent: the size of the video's; without it a latent frame is taken for a frame.
     """
-    ledger = Ledger(Count)
+    ledger, shown = Ledger(Count), Counter[Look]()
     experts = {
         name: Expert(
             name,
             known.schedule,
             predicts_x0,
-            StandIn(name, ledger, (-10.0) ** i, known.longest, known.scheduler, known.even),
+            StandIn(name, ledger, (-10.0) ** i, known.longest, known.scheduler, known.even, shown),
         )
         for i, (name, known) in enumerate(cast.items())
     }
@@ -366,14 +385,20 @@ def plan(recipe: Recipe, cast: Mapping[str, Known], notes: Sequence[str] = (), l
         steps.append((stage.name, step, sum(count.frames for count in ledger.values())))
         calls.append({name: count.calls for name, count in ledger.items()})
     counts = {name: ledger[name] for name in recipe.experts if name in ledger}
-    return Plan(
-        recipe, stages, counts, tuple(steps), tuple(notes), _switches([name for name, *_ in steps], calls), latent
-    )
+    asked = [frozenset(name for name in now if now[name] > was.get(name, 0)) for was, now in pairwise([{}, *calls])]
+    # A walk's steps ask whom they ask by what they saw, so each of them may ask anyone of its stage.
+    free = {stage.stage: _named(stage) for stage in recipe.chain if isinstance(stage.denoise, models.Probing)}
+    may = tuple(free.get(name, names) for (name, *_), names in zip(steps, asked, strict=True))
+    switches = _switches([name for name, *_ in steps], asked)
+    return Plan(recipe, stages, counts, tuple(steps), tuple(notes), switches, latent, may, shown)
 
 
-def _switches(stages: Sequence[str], calls: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    """How often the experts asked change within each stage, from the calls in all up to each step."""
-    asked = [{name for name in now if now[name] > was.get(name, 0)} for was, now in pairwise([{}, *calls])]
+def _named(stage: models.Stage) -> frozenset[str]:
+    return frozenset(name for _, name in models.named(stage.denoise, ""))
+
+
+def _switches(stages: Sequence[str], asked: Sequence[frozenset[str]]) -> dict[str, int]:
+    """How often the experts asked change within each stage."""
     return {
         stage: sum(a != b and one == two == stage for (one, a), (two, b) in pairwise(zip(stages, asked, strict=True)))
         for stage in dict.fromkeys(stages)

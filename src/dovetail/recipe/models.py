@@ -702,7 +702,11 @@ class Stage(Part):
 
 
 class Recipe(Part):
-    """A whole run, as values. `about` says what it is for; `prompt` is its own example."""
+    """A whole run, as values. `about` says what it is for; `prompt` is its own example.
+
+    `residency`: which experts are on their device: `all` of them, always; or only those whose `turns` it is, the others
+    waiting in the computer's memory; or these, and `ahead` of a change, while the last step before it is taken, the next.
+    """
 
     about: Text = ""
     prompt: Text
@@ -710,6 +714,7 @@ class Recipe(Part):
     video: Size = Size()
     experts: Annotated[dict[Name, ExpertSpec], Field(min_length=1)]
     codec: Codec
+    residency: Literal["all", "turns", "ahead"] = "all"
     start: Start | None = None
     chain: Annotated[tuple[Stage, ...], Field(strict=False, min_length=1)]
 
@@ -730,11 +735,6 @@ class Recipe(Part):
         return self
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
-        longest = self.video.longest
-        if longest is not None and self.video.frames > longest:
-            message = (
-    @model_validator(mode="after")
     def _begins(self) -> Self:
         for i, stage in enumerate(self.chain):
             if stage.noise is not None and (i or self.start is not None):
@@ -745,6 +745,11 @@ class Recipe(Part):
                 raise PydanticCustomError("refers", message, {"path": f"chain.{stage.stage}.noise"})
         return self
 
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        longest = self.video.longest
+        if longest is not None and self.video.frames > longest:
+            message = (
                 "video.frames: {frames} frames, but this recipe's experts make clips of at most {longest}. "
                 "Use --frames {longest} or fewer, or a recipe that is made for long video, as sprites-long"
             )

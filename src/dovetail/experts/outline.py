@@ -1,0 +1,139 @@
+"""A network known by its configuration alone: its parameters, and what a look costs, counted on meta tensors.
+
+A transformer is a stack of one block, so it is built with one block and with two, and the rest is arithmetic: a model
+of any size is counted in moments. That the whole stack says the same is tested.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dovetail.errors import RecipeError, WeightsError
+from dovetail.experts.adapter import Embedding
+from dovetail.experts.checkpoint import find, quietly
+from dovetail.experts.flops import Operations, operations
+from dovetail.experts.loading import FAMILIES, PARTS
+from dovetail.experts.placement import dtype_of
+from dovetail.experts.published import LTX_CODEC, T5, UMT5, WAN_CODEC, Words, known
+
+Shape = tuple[int, int, int, int]
+"""Channels, frames, height and width of a latent."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """A network without its weights. kind: its class in diffusers; size: bytes per number.
+
+    `skipped` blocks, here and below, are as in a recipe's `skip`.
+    """
+
+    family: str
+    kind: str
+    config: Mapping[str, Any] = field(repr=False)
+    words: Words = field(repr=False)
+    size: int
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the network has learned."""
+        return self._told(lambda config: (_parameters(_hollow(self.kind, config)),))[0]
+
+    @property
+    def bytes(self) -> int:
+        """What its weights weigh in the precision that it is used in."""
+        return self.parameters * self.size
+
+    def look(self, shape: Shape, skipped: tuple[int, ...] = ()) -> Operations:
+        """Operations for one row: a latent of this shape, one text, no guidance. The text model's are not counted."""
+        words = (self.words.limit, self.words.width, self.words.masked)
+        return Operations(*self._told(lambda config: _looked(self.family, self.kind, config, words, shape), skipped))
+
+    def _told(self, tell: Callable[[str], tuple[int, ...]], skipped: tuple[int, ...] = ()) -> tuple[int, ...]:
+        """What `tell` says of the whole network, made of what it says of one and of two blocks."""
+        layers = self.config.get("num_layers")
+        if not isinstance(layers, int):
+            if skipped:
+                raise RecipeError(f"a {self.kind} is no stack of blocks of one size, so none can be skipped")
+            return tell(_written(self.config))
+        one, two = (tell(_written({**self.config, "num_layers": n})) for n in (1, 2))
+        more = layers - len(skipped) - 1
+        return tuple(a + (b - a) * more for a, b in zip(one, two, strict=True))
+
+
+def _written(config: Mapping[str, Any]) -> str:
+    return json.dumps(dict(config), sort_keys=True)
+
+
+@cache
+def _hollow(kind: str, config: str) -> nn.Module:
+    """A network of diffusers, or a text model of transformers, on the meta device."""
+    import diffusers
+
+    with quietly(), torch.device("meta"):
+        if hasattr(diffusers, kind):
+            module: nn.Module = getattr(diffusers, kind).from_config(json.loads(config))
+        else:
+            import transformers
+
+            found = getattr(transformers, kind)
+            module = found(found.config_class.from_dict(json.loads(config)))
+    return module.eval()
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(part.numel() for part in module.parameters())
+
+
+@cache
+def _looked(family: str, kind: str, config: str, words: tuple[int, int, bool], shape: Shape) -> tuple[int, int]:
+    """Operations of a look: in linear layers, in attention."""
+    limit, width, masked = words
+    with torch.device("meta"):
+        row, time, hidden = torch.zeros(1, *shape), torch.full((1,), 500.0), torch.zeros(1, limit, width)
+        text: Embedding = (hidden, torch.ones(1, limit, dtype=torch.bool)) if masked else (hidden,)
+    found = operations(lambda: FAMILIES[family].convention(_hollow(kind, config), row, time, text))
+    return found.linear, found.attention
+
+
+def outline(name: str, family: str, weights: str, *, subfolder: str | None = None, dtype: str = "float32") -> Outline:
+    """The outline of an expert, from its files if they are on this machine, else from what is published of it.
+
+    Arguments are those of `load`. Raises WeightsError where neither is there.
+    """
+    part, size = FAMILIES[family].part if subfolder is None else subfolder, dtype_of(dtype).itemsize
+    if not (weights.startswith("sprites/") or Path(weights).expanduser().is_dir()):
+        if (told := known(weights, part)) is None:
+            raise WeightsError(f"expert '{name}': '{weights}' is not on this machine, and its sizes are not known")
+        return Outline(family, told.kind, told.config, told.words, size)
+    checkpoint = find(weights, None, None, [part, *PARTS])
+    config, text = checkpoint.config(part), checkpoint.config("text_encoder")
+    if (kind := str(config.get("_class_name"))) not in FAMILIES[family].networks:
+        raise WeightsError(f"expert '{name}': {part}/ of '{weights}' is a {kind}")
+    return Outline(family, kind, config, _words(text), size)
+
+
+def _words(config: Mapping[str, Any]) -> Words:
+    kind = str(next(iter(config.get("architectures") or ["CLIPTextModel"])))
+    usual = {words.kind: words for words in (UMT5, T5)}.get(kind)
+    if usual is not None:
+        return Words(kind, config, usual.limit, usual.masked)
+    return Words(kind, config, int(config["max_position_embeddings"]))
+
+
+def text_parameters(words: Words) -> int:
+    """How many numbers a text model has learned, its word embeddings among them."""
+    if not words.kind.endswith("T5EncoderModel"):
+        return _parameters(_hollow(words.kind, _written(words.config)))
+    one, two = (_parameters(_hollow(words.kind, _written({**words.config, "num_layers": n}))) for n in (1, 2))
+    return one + (two - one) * (int(words.config["num_layers"]) - 1)
+
+
+def codec_parameters(kind: str) -> int:
+    """How many numbers a published video autoencoder has learned. Raises KeyError for other autoencoders."""
+    return _parameters(_hollow(kind, _written(dict((WAN_CODEC, LTX_CODEC))[kind])))

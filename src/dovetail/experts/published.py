@@ -1,0 +1,153 @@
+"""Published weights, as far as a plan must know them: their configurations, written down once.
+
+They are used where the weights are not on this machine; where they are, their own files tell. Sources: for Wan,
+`wan/configs` and the README of github.com/Wan-Video/Wan2.1 (9737cba) and Wan2.2 (42bf4cf), which diffusers' conversion
+carries over; for LTX-Video, `ltx_video/utils/diffusers_config_mapping.py` of github.com/Lightricks/LTX-Video (5260738)
+and diffusers' conversion script. `tests/test_costs.py` holds what follows from them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Words:
+    """A text model. kind: its class in transformers; limit: tokens; masked: whether the network is told the mask."""
+
+    kind: str
+    config: Mapping[str, Any]
+    limit: int
+    masked: bool = False
+
+    @property
+    def width(self) -> int:
+        """Numbers per token."""
+        return int(self.config.get("d_model") or self.config["hidden_size"])
+
+
+@dataclass(frozen=True)
+class Published:
+    """A network, what it reads with, and its autoencoder. kind, codec: classes in diffusers, the codec with its config;
+    scheduler: scheduler_config.json as the repository has it; licence: of the weights."""
+
+    kind: str
+    config: Mapping[str, Any]
+    words: Words
+    codec: tuple[str, Mapping[str, Any]]
+    scheduler: Mapping[str, Any]
+    licence: str
+
+
+def _wan(layers: int, heads: int, inner: int) -> dict[str, Any]:
+    return {
+        "patch_size": (1, 2, 2),
+        "num_attention_heads": heads,
+        "attention_head_dim": 128,
+        "in_channels": 16,
+        "out_channels": 16,
+        "text_dim": 4096,
+        "freq_dim": 256,
+        "ffn_dim": inner,
+        "num_layers": layers,
+        "cross_attn_norm": True,
+        "qk_norm": "rms_norm_across_heads",
+        "eps": 1e-6,
+    }
+
+
+def _ltx(layers: int, width: int) -> dict[str, Any]:
+    return {
+        "in_channels": 128,
+        "out_channels": 128,
+        "patch_size": 1,
+        "patch_size_t": 1,
+        "num_attention_heads": 32,
+        "attention_head_dim": width // 32,
+        "cross_attention_dim": width,
+        "num_layers": layers,
+        "caption_channels": 4096,
+        "qk_norm": "rms_norm_across_heads",
+        "norm_elementwise_affine": False,
+    }
+
+
+_XXL = {
+    "d_model": 4096,
+    "d_kv": 64,
+    "d_ff": 10240,
+    "num_layers": 24,
+    "num_heads": 64,
+    "feed_forward_proj": "gated-gelu",
+}
+UMT5 = Words("UMT5EncoderModel", {**_XXL, "vocab_size": 256384}, 512)
+"""google/umt5-xxl, the encoder."""
+
+T5 = Words("T5EncoderModel", {**_XXL, "vocab_size": 32128}, 128, masked=True)
+"""google/t5-v1_1-xxl, the encoder; the tokens are those of LTXPipeline."""
+
+WAN_CODEC: tuple[str, dict[str, Any]] = ("AutoencoderKLWan", {})
+"""Wan2.1_VAE.pth: of Wan 2.1 in both sizes and of Wan 2.2 A14B. Wan 2.2 TI2V-5B has another, with 48 channels."""
+
+LTX_CODEC: tuple[str, dict[str, Any]] = (
+    "AutoencoderKLLTXVideo",
+    {
+        "latent_channels": 128,
+        "block_out_channels": (128, 256, 512, 1024, 2048),
+        "down_block_types": ("LTXVideo095DownBlock3D",) * 4,
+        "decoder_block_out_channels": (256, 512, 1024),
+        "layers_per_block": (4, 6, 6, 2, 2),
+        "decoder_layers_per_block": (5, 5, 5, 5),
+        "spatio_temporal_scaling": (True,) * 4,
+        "decoder_spatio_temporal_scaling": (True,) * 3,
+        "decoder_inject_noise": (False,) * 4,
+        "downsample_type": ("spatial", "temporal", "spatiotemporal", "spatiotemporal"),
+        "upsample_residual": (True,) * 3,
+        "upsample_factor": (2,) * 3,
+        "timestep_conditioning": True,
+        "patch_size": 4,
+        "patch_size_t": 1,
+        "spatial_compression_ratio": 32,
+        "temporal_compression_ratio": 8,
+    },
+)
+"""Of LTX-Video 0.9.5 and later."""
+
+_UNIPC = {
+    "_class_name": "UniPCMultistepScheduler",
+    "num_train_timesteps": 1000,
+    "solver_order": 2,
+    "solver_type": "bh2",
+    "predict_x0": True,
+    "prediction_type": "flow_prediction",
+    "use_flow_sigmas": True,
+    "flow_shift": 3.0,
+}
+_EULER = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 1.0}
+
+WAN_14B, WAN_1_3B = _wan(layers=40, heads=40, inner=13824), _wan(layers=30, heads=12, inner=8960)
+LTX_13B, LTX_2B = _ltx(layers=48, width=4096), _ltx(layers=28, width=2048)
+
+
+def _wan_weights(config: Mapping[str, Any]) -> Published:
+    return Published("WanTransformer3DModel", config, UMT5, WAN_CODEC, _UNIPC, "Apache-2.0")
+
+
+def _ltx_weights(config: Mapping[str, Any], licence: str) -> Published:
+    return Published("LTXVideoTransformer3DModel", config, T5, LTX_CODEC, _EULER, licence)
+
+
+PUBLISHED: dict[tuple[str, str], Published] = {
+    ("Wan-AI/Wan2.1-T2V-14B-Diffusers", "transformer"): _wan_weights(WAN_14B),
+    ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "transformer"): _wan_weights(WAN_1_3B),
+    ("Wan-AI/Wan2.2-T2V-A14B-Diffusers", "transformer"): _wan_weights(WAN_14B),
+    ("Wan-AI/Wan2.2-T2V-A14B-Diffusers", "transformer_2"): _wan_weights(WAN_14B),
+    ("Lightricks/LTX-Video-0.9.7-dev", "transformer"): _ltx_weights(LTX_13B, "LTXV Open Weights, see its model card"),
+    ("Lightricks/LTX-Video-0.9.5", "transformer"): _ltx_weights(LTX_2B, "OpenRAIL-M"),
+}
+"""By hub id and the folder of the network."""
+
+
+def known(weights: str, part: str = "transformer") -> Published | None:
+    """What is published of a hub id; None if nothing is written down here."""
+    return PUBLISHED.get((weights, part))
