@@ -17,21 +17,23 @@ from dovetail import recipe as recipes
 from dovetail.core import chain
 from dovetail.core.chain import Done, Seen, Segment, Stage, run
 from dovetail.core.combine import Windowed
-from dovetail.core.denoiser import predicts_eps, timeline
+from dovetail.core.denoiser import predicts_eps, predicts_flow, timeline
 from dovetail.core.exact import Gaussian, spoken
 from dovetail.core.ladders import even, levels, timesteps
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix, split
 from dovetail.core.sampler import Ancestral, DPMSolver2M, Euler, State, UniPC, last, sample
-from dovetail.core.schedules import VariancePreserving
+from dovetail.core.schedules import Flow, VariancePreserving
 from dovetail.errors import RecipeError
 from dovetail.methods.coherent import Coherent
 from dovetail.methods.consistent import Consistent
 from dovetail.methods.freenoise import rescheduled
 from dovetail.methods.reinjected import Reinjected
-from dovetail.recipe.build import build
-from dovetail.run import End, Piece, Step, finished, load, play
-from dovetail.video import read
+from dovetail.recipe.build import Known, build, plan
+from dovetail.run import Cast, End, Piece, Step, finished, load, play
+from dovetail.sprites import exact
+from dovetail.sprites.exact import PixelCodec
+from dovetail.video import Video, read
 
 L, SHAPE, NOISE = 8, (2, 3, 3), Noise(11)
 VP = VariancePreserving.betas("linear", 0.00085, 0.012)
@@ -524,8 +526,10 @@ def test_recipes_that_cannot_be_say_what_fits(changes, says):
 def test_too_many_frames_name_the_recipe_for_long_video():
     with pytest.raises(RecipeError, match="made for long video, as sprites-long"):
         dovetail.plan("sprites", frames=600)
-    with pytest.raises(RecipeError, match=r"at most 16 frames at once, not 600; .* window: 16 on its stage"):
-        dovetail.plan("sprites", frames=600, overrides=["video.longest=null"])
+    short = {name: Known(exact.SCHEDULES[name], longest=16 if name == "temporal" else None) for name in EXACT.experts}
+    whole = recipes.changed(EXACT, {"chain.refine.window": None, "chain.refine.offset": 0})
+    with pytest.raises(RecipeError, match=r"at most 16 frames at once, not 64; .* window: 16 on its stage"):
+        plan(recipes.changed(whole, {"chain.refine.denoise": "temporal"}), short)
 
 
 def test_what_a_recipe_says_is_what_is_built():
@@ -583,9 +587,57 @@ def test_what_is_streamed_is_what_is_generated():
     assert (finished(play(recipes.checked(dict(video.settings["recipe"])))).frames == video.frames).all()
 
 
+class Causal(PixelCodec):
+    """A video codec that looks back: the first latent frame is one frame, each other four, of it and the two before."""
+
+    space = replace(PixelCodec().space, compression=4)
+
+    def decode(self, latent):
+        wide = torch.cat([latent[:, :, :1], latent[:, :, :1], latent], 2)
+        seen = (wide[:, :, 2:] + wide[:, :, 1:-1] + wide[:, :, :-2]) / 3
+        return super().decode(seen.repeat_interleave(4, 2)[:, :, 3:])
+
+
+def test_a_codec_that_looks_back_joins_the_pieces():
+    """Decoded piece by piece, each after the end of the one before, it is what the whole would be."""
+    codec = Causal()
+    events = list(play(small(**{"video.frames": 4 * 39 + 1}), Cast(load(small()).experts, codec)))
+    pieces = [event for event in events if isinstance(event, Piece)]
+    assert [(piece.first, len(piece.frames)) for piece in pieces] == [(0, 29), (29, 64), (93, 64)]
+    video = finished(events)
+    assert (video.frames == Video.of(codec.decode(video.latent), 8.0).frames).all()
+
+
 def test_a_stream_begins_at_once_whatever_its_length():
     pieces = dovetail.stream(recipe=small(**{"video.frames": 4000}))
     assert (next(pieces) == next(dovetail.stream(recipe=small()))).all()
+
+
+def made(recipe, frames):
+    """What the recipe's chain makes with experts that see every latent anew, not one of a few renders."""
+    experts = {name: spoken(Smeared(), exact.SCHEDULES[name], predicts_eps, name) for name in recipe.experts}
+    if recipe.experts["control"].schedule == "flow":
+        experts["control"] = spoken(Smeared(), Flow(), predicts_flow, "control")
+    return pieces(run(build(recipe, experts), Noise(0), timeline(frames), SHAPE))[1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"chain.refine.denoise.coordinated.clock": "index"},
+        {"experts.control.schedule": "flow", "chain.structure.ladder": {"shifted": {"steps": 3, "shift": 3.0}}},
+        {"chain.refine.offset": 0, "chain.refine.hop": 12, "chain.refine.weights": "triangle"},
+        {"chain.structure.noise": {"rescheduled": {}}, "chain.structure.hop": 4, "chain.structure.denoise": "control"},
+        {"chain.structure.denoise": {"reinjected": "control"}, "chain.structure.hop": 12},
+    ],
+    ids=["index clock", "flow control", "overlapping", "freenoise", "reinjected"],
+)
+def test_strategies_nest_as_all_else_does(changes):
+    """Whatever is joined: the frames are not the recipe's own, and they do not hang on the video's length."""
+    latent = made(small(**changes), 40)
+    assert latent.shape[2] == 40
+    assert not torch.allclose(latent, made(small(), 40))
+    assert torch.equal(made(small(**changes), 72)[:, :, :8], latent[:, :, :8])
 
 
 def test_each_strategy_has_a_switch_and_none_of_them_is_concatenation():
@@ -594,15 +646,12 @@ def test_each_strategy_has_a_switch_and_none_of_them_is_concatenation():
         "chain.structure.denoise.coherent.strength": 0.0,
         "chain.refine.offset": 0,
     }
-    cast = load(small())
-    plain = recipes.changed(
-        small(), {"chain.structure.noise": None, "chain.structure.denoise": "control", "chain.refine.offset": 0}
-    )
-    none, bare = finished(play(small(**off), cast)), finished(play(plain, cast))
-    assert torch.equal(none.latent, bare.latent)
+    plain = {"chain.structure.noise": None, "chain.structure.denoise": "control", "chain.refine.offset": 0}
+    bare = made(small(**plain), 40)
+    assert torch.equal(made(small(**off), 40), bare)
     for path in off:
-        alone = finished(play(small(**{key: value for key, value in off.items() if key != path}), cast))
-        assert not torch.equal(alone.latent, bare.latent), path
+        alone = made(small(**{key: value for key, value in off.items() if key != path}), 40)
+        assert not torch.allclose(alone, bare), path
 
 
 def command(*words):
@@ -612,15 +661,16 @@ def command(*words):
 
 
 def test_the_command_plans_segments_and_windows():
-    said = command("plan", "sprites-long", "--frames", 600)
+    said = command("plan", "sprites-long-exact", "--frames", 600)
     assert "  38 windows of 16 latent frames, side by side, at the ends 8; starts from Consistent(" in said
     assert "  38 windows of 16 latent frames, straddling those before, at the ends 8\n" in said
     assert "  Coherent(strength=0.1, " in said
-    said = command("plan", "sprites-freenoise", "--frames", 32)
-    assert "  5 windows of 16 latent frames, one every 4, averaged at each step (pyramid); starts from Cons" in said
-    said = command("plan", "sprites-reinjected", "--frames", 32)
-    assert "  3 windows of 16 latent frames, one every 12, in turn\n" in said
-    assert "  1 window of 12" in command("plan", "sprites-long", "--frames", 12, "--set", "chain.refine.offset=0")
+    other = ["--set", "chain.structure.hop=12", "--set", "chain.structure.denoise={reinjected: control}"]
+    mean = ["--set", "chain.refine.offset=0", "--set", "chain.refine.hop=4", "--set", "chain.refine.weights=pyramid"]
+    said = command("plan", "sprites-long-exact", "--frames", 32, *other, *mean)
+    assert "  3 windows of 16 latent frames, one every 12, in turn; starts from Cons" in said
+    assert "  5 windows of 16 latent frames, one every 4, averaged at each step (pyramid)\n" in said
+    assert "  1 window of 12" in command("plan", "sprites-long-exact", "--frames", 12, *mean[:2])
 
 
 def test_the_command_writes_what_is_generated(tmp_path):

@@ -210,7 +210,8 @@ def test_a_file_grows_while_its_video_is_made(tmp_path: Path, name: str) -> None
     )
 
 
-def test_frames_are_on_the_disk_before_the_end(tmp_path: Path) -> None:
+def test_frames_are_on_the_disk_before_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(videos, "SHOWN", 64)  # small files are quick
     noise = np.random.default_rng(0).integers(0, 255, (60, 64, 64, 3), dtype=np.uint8)
     with writing(tmp_path / "a.mp4", 8.0) as growing:
         growing.add(noise)
