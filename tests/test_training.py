@@ -16,6 +16,7 @@ import export
 import networks
 import pool
 import score
+import text
 import vae
 from optimizer import Optimizer
 
@@ -87,6 +88,22 @@ def test_a_video_network_takes_over_the_outer_levels_of_an_image_network() -> No
     last = "unet.up_blocks.{}.resnets.1.conv2.weight"
     assert torch.equal(ours[last.format(2)], theirs[last.format(1)])
     assert all(torch.equal(video.slow.state_dict()[name], value) for name, value in ours.items())
+
+
+def test_a_video_expert_begins_with_motions_that_sound_different() -> None:
+    words, image, video = text.tokenizer(), experts.Trainee.new("spatial"), experts.Trainee.new("control")
+
+    def apart(model: torch.nn.Module, one: str, other: str) -> float:
+        said = [words(s, padding="max_length", max_length=text.LENGTH, truncation=True) for s in (one, other)]
+        with torch.no_grad():
+            a, b = (model(torch.tensor([ids["input_ids"]])).last_hidden_state for ids in said)
+        return float((a - b).norm() / a.norm())
+
+    video.begin(image.slow.state_dict(), of_stills=True)
+    ways = ("a ring moving left", "a ring moving right")
+    assert apart(video.net["text"], *ways) > 2 * apart(image.net["text"], *ways)
+    # Two words of one meaning stay one.
+    assert apart(video.net["text"], "it pulses", "it pulsing") < 1e-6
 
 
 def test_the_optimiser_moves_every_weight_and_remembers(tmp_path: Path) -> None:

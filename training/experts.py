@@ -24,7 +24,7 @@ from networks import PART, SHIFT, SPECS, WEIGHTS, Spec, network, scheduler
 from optimizer import Optimizer
 from pool import load
 from safetensors.torch import load_file
-from text import LENGTH, text_model, tokenizer
+from text import LENGTH, text_model, tokenizer, told_apart
 from torch import Tensor, nn
 
 from dovetail.sprites.world import Ask, caption, forget
@@ -51,8 +51,8 @@ class Trainee:
         slow.load_state_dict(net.state_dict())
         return cls(net.train(), slow, Optimizer(net))
 
-    def begin(self, known: dict[str, Tensor]) -> None:
-        """Take over what fits of another expert's weights: an image network's, for a video network.
+    def begin(self, known: dict[str, Tensor], of_stills: bool = False) -> None:
+        """Take over what fits of another expert's weights: an image network's (`of_stills`), for a video network.
 
         Levels are counted from the outside, so that a deeper network takes over the outer ones.
         """
@@ -60,6 +60,8 @@ class Trainee:
         known = outer_levels(known, ours)
         fitting = {k: v.float() for k, v in known.items() if k in ours and ours[k].shape == v.shape}
         self.net.load_state_dict(ours | fitting)
+        if of_stills:
+            told_apart(self.net["text"])
         self.slow.load_state_dict(self.net.state_dict())
 
     def load(self, path: Path) -> None:
@@ -176,16 +178,19 @@ def signals(name: str) -> Tensor:
 
 
 def levels(name: str, size: int, generator: torch.Generator) -> Levels:
-    """Noise levels to train on. Half of control's are those it is used at: 8 trailing steps."""
+    """Noise levels to train on. Half of a video expert's are high, where words decide on the motion; control's high
+    ones are those of 8 trailing steps."""
     spec = SPECS[name]
     if spec.betas is None:
         even = torch.rand(size, generator=generator)
         t = SHIFT * even / (1 + (SHIFT - 1) * even)
         return Levels(1000 * t, 1 - t, t, torch.ones(size), torch.ones(size))
     times = torch.randint(0, 1000, (size,), generator=generator)
-    if name == "control":
-        used = torch.randint(1, 9, (size,), generator=generator) * 125 - 1
-        times = torch.where(torch.rand(size, generator=generator) < 0.5, used, times)
+    if spec.frames > 1:
+        high = torch.randint(600, 1000, (size,), generator=generator)
+        if name == "control":
+            high = torch.randint(4, 9, (size,), generator=generator) * 125 - 1
+        times = torch.where(torch.rand(size, generator=generator) < 0.5, high, times)
     signal = signals(name)[times]
     alpha, sigma = signal.sqrt(), (1 - signal).sqrt()
     return Levels(times, alpha, sigma, alpha, sigma)
@@ -199,7 +204,8 @@ def train(
     fresh = not (folder / "state.pt").exists()
     trainee = Trainee.new(name)
     if fresh and start:
-        trainee.begin(weights_of(name, start, work))
+        of_stills = spec.frames > 1 and start in SPECS and SPECS[start].frames == 1
+        trainee.begin(weights_of(name, start, work), of_stills)
     trainee.net.to(device)
     trainee.slow.to(device)
     if not fresh:

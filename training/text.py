@@ -1,12 +1,15 @@
 """The sprite experts' text side: a CLIP tokenizer of whole words, and a small CLIP text model."""
 
+import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from dovetail.sprites.world import VOCABULARY
+from dovetail.sprites.world import MEANINGS, VOCABULARY
 
 LENGTH = 16
 """Tokens of a caption, start and end included."""
 WIDTH = 64
+TOLD = 20.0
+"""Length of an embedding that outweighs all that a text model adds to it."""
 
 
 def tokenizer() -> CLIPTokenizer:
@@ -48,3 +51,18 @@ def text_model(vocab_size: int) -> CLIPTextModel:
             pad_token_id=1,
         )
     )
+
+
+@torch.no_grad()
+def told_apart(model: CLIPTextModel) -> None:
+    """Give the motions' words embeddings that are long and at right angles.
+
+    To an image expert they are all the same, and its text model has learned to make nothing of them: a video
+    expert that begins with it sees no difference that it could learn from.
+    """
+    table, words = model.get_input_embeddings().weight, tokenizer()
+    meanings = sorted({meaning for meaning in MEANINGS.values() if meaning[0] == "motion"})
+    axes = torch.linalg.qr(torch.randn(WIDTH, len(meanings), generator=torch.Generator().manual_seed(0))).Q
+    for word, meaning in MEANINGS.items():
+        if meaning in meanings:
+            table[words(word)["input_ids"][1]] = TOLD * axes[:, meanings.index(meaning)]
