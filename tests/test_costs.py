@@ -185,7 +185,7 @@ def test_boundaries_are_the_papers_shares_and_lie_between_levels(name: str) -> N
 def test_plan_prints_both_counts() -> None:
     result = CliRunner().invoke(cli.app, ["plan", "flowblending-wan21"])
     assert result.exit_code == 0, result.output
-    for said in ("598.96 / 1119.8", "62.585 / 179.77", "14.288 B", "large at every step", "2 changes", "64% / 66%"):
+    for said in ("598.96 / 1,120", "62.58 / 179.77", "14.288 B", "large at every step", "2 changes", "64% / 66%"):
         assert said in result.stdout
     assert "residency ahead: text 11.87 GB, video 31.92 GB, decode 0.51 GB" in result.stdout
     assert result.stderr.count("published configuration") == 2

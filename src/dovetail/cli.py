@@ -401,16 +401,20 @@ def _priced(plan: "Plan") -> "Costs":
                 f"   {_tera(share.spent)}"
             )
         for name, spent in known.alone.items():
-            part = f"{known.spent.linear / spent.linear:.0%} / {known.spent.total / spent.total:.0%}"
-            _say(f"{name} at every step: {_tera(spent)} TFLOPs; this recipe is {part} of that")
-        _say(f"this recipe: {_tera(known.spent)} TFLOPs")
+            _say(f"{name} at every step: {_tera(spent)}")
+        part = ""
+        if known.alone:
+            dearest = max(known.alone.values(), key=lambda spent: spent.total)
+            shares = known.spent.linear / dearest.linear, known.spent.total / dearest.total
+            part = f", {shares[0]:.0%} / {shares[1]:.0%} of the dearest expert at every step"
+        _say(f"this recipe: {_tera(known.spent)}{part}")
         memory = ", ".join(f"{part} {_gigabytes(size).strip()}" for part, size in known.memory.items())
         _say(f"weights on the device at most, residency {plan.recipe.residency}: {memory}")
     return known
 
 
 def _tera(spent: "Operations") -> str:
-    return f"{spent.linear / 1e12:.5g} / {spent.total / 1e12:.5g}"
+    return " / ".join(f"{part / 1e12:,.{2 if part < 1e15 else 0}f}" for part in (spent.linear, spent.total))
 
 
 def _gigabytes(size: int) -> str:

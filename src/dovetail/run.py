@@ -752,10 +752,12 @@ def weights_used() -> list[str]:
 
 def _whereabouts(weights: str) -> str:
     from dovetail.experts.checkpoint import find
+    from dovetail.experts.published import PUBLISHED
 
     local = weights.startswith("sprites/") or Path(weights).expanduser().is_dir()
     if not local:
-        return "on the hub, licence in its model card"
+        licences = {name: told.licence for (name, _), told in PUBLISHED.items()}
+        return f"on the hub, {licences.get(weights, 'licence in its model card')}"
     try:
         folder = find(weights, None, None, []).path
     except WeightsError as error:

@@ -61,61 +61,71 @@ class Passenger(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """A module that waits in the computer's memory. Its weights do not change, so going copies nothing back."""
+    """A module that waits in the computer's memory. Its weights do not change, so going copies nothing back.
+
+    home: where each tensor is held (a part's table and its name there), and the tensor.
+    """
 
     module: nn.Module = field(repr=False)
     device: torch.device
-    home: tuple[tuple[Tensor, Tensor], ...] = field(repr=False)
+    home: tuple[tuple[dict[str, Any], str, Tensor], ...] = field(repr=False)
 
     @classmethod
     def of(cls, module: nn.Module, device: torch.device) -> "Weights":
         """A module as it is now, home where it is."""
-        tensors = (*module.parameters(), *module.buffers())
-        return cls(module, device, tuple((tensor, tensor.data) for tensor in tensors))
+        tables: list[dict[str, Any]] = [t for part in module.modules() for t in (part._parameters, part._buffers)]
+        held = [(table, name, tensor) for table in tables for name, tensor in table.items() if tensor is not None]
+        return cls(module, device, tuple(held))
 
     def come(self) -> None:
-        for tensor, home in self.home:
-            tensor.data = home.to(self.device, non_blocking=True)
+        # All are copied before the first is put in place: where there is no room, nothing has moved. A tensor that
+        # stands in several places is copied once.
+        there = {id(tensor): tensor for _, _, tensor in self.home}
+        there = {key: self._copied(tensor) for key, tensor in there.items()}
+        for table, name, tensor in self.home:
+            table[name] = there[id(tensor)]
+
+    def _copied(self, tensor: Tensor) -> Tensor:
+        copy = tensor.detach().to(self.device, non_blocking=True)
+        return nn.Parameter(copy, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copy
 
     def go(self) -> None:
-        for tensor, home in self.home:
-            tensor.data = home
+        for table, name, tensor in self.home:
+            table[name] = tensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Platform:
-    """Passengers by name, and a lane beside the computation on which they come ahead of time."""
+    """Passengers by name."""
 
     passengers: Mapping[str, Passenger]
-    lane: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1), repr=False)
 
     def during(self, asked: Sequence[Collection[str]], residency: str) -> Generator[None, None, None]:
-        """Once asked, everyone whom the next step needs is there; nobody is left when the last step is done.
+        """Each yield begins a step, and everyone whom it asks is there. Nobody is left at the end, nor when the
+        generator is closed before.
 
-        Each of its yields is a step's beginning. Closing it early sends everyone home as well.
+        Those who come ahead come on a thread beside the step under way; the step that asks them waits for them.
         """
         coming: dict[str, Future[None]] = {}
         here: set[str] = set()
-        try:
-            for now, known in zip(asked, timetable(asked, residency), strict=True):
-                for name in sorted(here - known):
-                    self.passengers[name].go()
-                here &= known
-                for name in sorted(set(now) - here - coming.keys()):
-                    self.passengers[name].come()
-                for name in [name for name in coming if name in now]:
-                    coming.pop(name).result()
-                here |= set(now)
-                # Who is not asked yet comes while this step is taken.
-                for name in sorted(known - here - coming.keys()):
-                    coming[name] = self.lane.submit(self._ahead, name)
-                yield
-        finally:
-            for name, future in coming.items():
-                future.result()
-                here.add(name)
-            for name in sorted(here):
-                self.passengers[name].go()
+        with ThreadPoolExecutor(1) as lane:
+            try:
+                for now, known in zip(asked, timetable(asked, residency), strict=True):
+                    self._go(here - known)
+                    here &= known
+                    for name in sorted(set(now) - here):
+                        coming.pop(name).result() if name in coming else self.passengers[name].come()
+                        here.add(name)
+                    # Who is not asked yet comes while this step is taken.
+                    coming |= {name: lane.submit(self._ahead, name) for name in sorted(known - here - coming.keys())}
+                    yield
+            finally:
+                self._go({*here, *(name for name, future in coming.items() if future.exception() is None)})
+
+    def _go(self, names: Collection[str]) -> None:
+        # No work on a device still reads them: a step has ended once its answer was found finite.
+        for name in sorted(names):
+            self.passengers[name].go()
 
     def _ahead(self, name: str) -> None:
         """Bring a passenger on a stream of its own, so that the step under way goes on meanwhile."""

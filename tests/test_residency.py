@@ -1,0 +1,349 @@
+"""Which expert is on the device when: timetables, movements of stand-ins, and videos that do not change."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+import dovetail
+from dovetail import cli
+from dovetail import recipe as recipes
+from dovetail.core.denoiser import Condition, Network
+from dovetail.errors import RecipeError
+from dovetail.experts.residency import Platform, Weights, interleaved, most, switches, timetable
+from dovetail.recipe import Recipe
+from dovetail.run import Cast, End, Step, finished, load, play, together
+from dovetail.video import read
+
+QUICK = {
+    "experts.large.candidates": 16,
+    "experts.small.candidates": 4,
+    "video.frames": 3,
+    "chain.video.ladder": {"shifted": {"steps": 10, "shift": 3.0}},
+}
+EXACT = recipes.changed(recipes.load("sprites-flowblending-exact"), QUICK)
+"""Large, small and large again, 10 steps."""
+
+Log = list[tuple[str, str]]
+
+
+@dataclass(frozen=True, eq=False)
+class Traveller:
+    """A network that writes down when it comes, is asked and goes, and fails if it is asked elsewhere."""
+
+    name: str
+    network: Network
+    log: Log
+    here: set[str] = field(default_factory=set)
+
+    def come(self) -> None:
+        assert self.name not in self.here, "it is there already"
+        self.log.append(("come", self.name))
+        self.here.add(self.name)
+
+    def go(self) -> None:
+        assert self.name in self.here, "it is not there"
+        self.log.append(("go", self.name))
+        self.here.discard(self.name)
+
+    def __call__(self, x: Tensor, time: float, conditions: Sequence[Condition], frames: Tensor) -> Tensor:
+        assert self.name in self.here, f"{self.name} is asked while it is away"
+        self.log.append(("ask", self.name))
+        return self.network(x, time, conditions, frames)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.network, name)
+
+
+def travelling(recipe: Recipe) -> tuple[Cast, Log]:
+    """The recipe's cast, its experts travellers."""
+    cast, log = load(recipe), []
+    here: set[str] = set()
+    experts = {
+        name: replace(expert, network=Traveller(name, expert.network, log, here))
+        for name, expert in cast.experts.items()
+    }
+    return Cast(experts, cast.codec), log
+
+
+def moves(log: Log) -> Log:
+    return [entry for entry in log if entry[0] != "ask"]
+
+
+def videos(asked: Sequence[Recipe], cast: Cast) -> list[Tensor]:
+    events: list[list[Any]] = [[] for _ in asked]
+    for run, event in together(asked, cast):
+        events[run].append(event)
+    found = [finished(mine).latent for mine in events]
+    assert all(latent is not None for latent in found)
+    return [latent for latent in found if latent is not None]
+
+
+def resident(how: str, recipe: Recipe = EXACT) -> Recipe:
+    return recipes.changed(recipe, {"residency": how})
+
+
+# --- timetables -------------------------------------------------------------------------------------------------------
+
+
+def test_all_are_there_always() -> None:
+    assert timetable(["L", "S"], "all") == (frozenset("LS"),) * 2
+
+
+def test_in_turns_only_those_asked_are_there() -> None:
+    assert timetable(["L", "LS", "S"], "turns") == (frozenset("L"), frozenset("LS"), frozenset("S"))
+
+
+def test_ahead_the_next_one_comes_during_the_last_step_before_a_change() -> None:
+    here = ["".join(sorted(names)) for names in timetable("LLLSSL", "ahead")]
+    assert here == ["L", "L", "LS", "S", "LS", "L"]
+
+
+@pytest.mark.parametrize("asked", ["", "L", "LLSSL", "LSLSLS", ["LS", "S", "LT"]])
+@pytest.mark.parametrize("residency", ["all", "turns", "ahead"])
+def test_whoever_is_asked_is_there(asked: Sequence[str], residency: str) -> None:
+    here = timetable(asked, residency)
+    assert len(here) == len(asked)
+    assert all(set(names) <= there for names, there in zip(asked, here, strict=True))
+
+
+def test_the_most_that_is_there_at_once() -> None:
+    sizes = {"L": 10, "S": 1}
+    assert [most(timetable("LLSL", how), sizes) for how in ("all", "turns", "ahead")] == [11, 10, 11]
+    assert most([], sizes) == 0
+
+
+@pytest.mark.parametrize(("asked", "count"), [("LLSSL", 2), ("LLL", 0), ("LSLSL", 4), ("", 0)])
+def test_switches_are_counted(asked: str, count: int) -> None:
+    assert switches(asked) == count
+
+
+# --- movements --------------------------------------------------------------------------------------------------------
+
+
+def test_a_video_of_large_small_large_changes_experts_twice() -> None:
+    recipe = resident("turns")
+    cast, log = travelling(recipe)
+    asked = dovetail.plan(recipe).asked
+    assert switches(asked) == 2
+    finished(play(recipe, cast))
+    large, small = ("come", "large"), ("come", "small")
+    assert moves(log) == [large, ("go", "large"), small, ("go", "small"), large, ("go", "large")]
+
+
+def test_ahead_brings_the_next_one_before_its_step_and_at_the_last_one_before() -> None:
+    recipe = resident("ahead")
+    cast, log = travelling(recipe)
+    finished(play(recipe, cast))
+    large, small = ("come", "large"), ("come", "small")
+    assert moves(log) == [large, small, ("go", "large"), large, ("go", "small"), ("go", "large")]
+    # The small one comes during the last step of the large one: exactly that one step is asked after it at most.
+    first = log.index(small)
+    assert log[first - 1 : first + 2].count(("ask", "large")) >= 1
+    early = log[: log.index(("go", "large"))].count(("ask", "large"))
+    assert log[:first].count(("ask", "large")) >= early - 1
+
+
+def test_all_never_moves() -> None:
+    cast, log = travelling(EXACT)
+    with pytest.raises(AssertionError, match="asked while it is away"):
+        finished(play(EXACT, cast))
+    assert moves(log) == []
+
+
+@pytest.mark.parametrize("residency", ["turns", "ahead"])
+def test_a_video_does_not_depend_on_who_is_where(residency: str) -> None:
+    cast, _ = travelling(resident(residency))
+    ours, theirs = finished(play(resident(residency), cast)).latent, finished(play(EXACT)).latent
+    assert ours is not None
+    assert theirs is not None
+    assert torch.equal(ours, theirs)
+
+
+def test_both_experts_of_one_step_stay_for_its_length() -> None:
+    """A walk asks by what it saw, so all whom it may ask are there; nobody moves between steps."""
+    probing = {"chain.video.denoise": {"probing": {"large": "large", "small": "small", "enter": 0.5, "leave": 0.6}}}
+    recipe = recipes.changed(resident("turns"), probing)
+    cast, log = travelling(recipe)
+    finished(play(recipe, cast))
+    assert moves(log) == [("come", "large"), ("come", "small"), ("go", "large"), ("go", "small")]
+    assert ("ask", "small") in log
+
+
+def test_a_run_that_is_stopped_sends_everyone_home() -> None:
+    cast, log = travelling(resident("ahead"))
+    events = play(resident("ahead"), cast)
+    assert isinstance(next(events), Step)
+    events.close()  # type: ignore[attr-defined]
+    assert moves(log)[-1] == ("go", "large")
+    assert moves(log).count(("come", "large")) == 1
+
+
+def test_who_comes_ahead_comes_while_the_step_is_taken() -> None:
+    """The step before the change does not wait for the one who comes; the step after it does."""
+    let, log = threading.Event(), []
+
+    class Slow:
+        def come(self) -> None:
+            assert let.wait(10)
+            log.append("small has come")
+
+        def go(self) -> None:
+            log.append("small goes")
+
+    class Quick:
+        def come(self) -> None:
+            log.append("large has come")
+
+        def go(self) -> None:
+            log.append("large goes")
+
+    steps = Platform({"L": Quick(), "S": Slow()}).during("LS", "ahead")
+    next(steps)
+    log.append("step of the large one")
+    let.set()
+    next(steps)
+    log.append("step of the small one")
+    assert next(steps, "end") == "end"
+    first, second = log.index("step of the large one"), log.index("step of the small one")
+    assert log.index("large has come") < first
+    assert first < log.index("small has come") < second
+    assert log[-1] == "small goes"
+
+
+def test_a_passenger_that_cannot_come_is_no_silent_loss() -> None:
+    class Lost:
+        def come(self) -> None:
+            raise RuntimeError("out of memory")
+
+        def go(self) -> None: ...
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(Platform({"L": Lost()}).during("L", "turns"))
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+
+def test_weights_come_and_go_without_a_copy_back() -> None:
+    """On the meta device, which stands for any other."""
+    module = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 3))
+    module[2].weight = module[0].weight
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    places = [value.data_ptr() for value in module.state_dict().values()]
+    weights = Weights.of(module, torch.device("meta"))
+    weights.come()
+    assert {value.device.type for value in module.state_dict().values()} == {"meta"}
+    assert module[2].weight is module[0].weight, "what is shared stays shared"
+    weights.go()
+    assert [value.data_ptr() for value in module.state_dict().values()] == places, "the very same memory"
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_a_pretrained_expert_waits_and_gives_the_same_video(tmp_path: Path) -> None:
+    folder = tiny.MAKERS["wan"](tmp_path / "large", layers=2)
+    small = tiny.MAKERS["wan"](tmp_path / "small")
+    recipe = recipes.changed(
+        EXACT,
+        {
+            "experts": {
+                "large": {"family": "wan", "weights": str(folder)},
+                "small": {"family": "wan", "weights": str(small)},
+            },
+            "codec": {"weights": str(folder)},
+            "chain.video.ladder": {"own": {"of": "large", "steps": 5}},
+            "video.height": 32,
+            "video.width": 48,
+            "video.frames": 5,
+        },
+    )
+    ours, theirs = (finished(play(resident(how, recipe))).latent for how in ("turns", "all"))
+    assert ours is not None
+    assert theirs is not None
+    assert torch.equal(ours, theirs)
+
+
+# --- many runs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+@pytest.mark.parametrize("asked", ["LLSSL", "LSLS", "LL"])
+def test_runs_walk_each_stretch_together(asked: str, runs: int) -> None:
+    names = [frozenset(letter) for letter in asked]
+    order = list(interleaved(names, runs))
+    assert sorted(order) == [(run, step) for run in range(runs) for step in range(len(asked))]
+    for run in range(runs):
+        assert [step for mine, step in order if mine == run] == list(range(len(asked))), "each run in its own order"
+    assert switches([asked[step] for _, step in order]) == switches(asked)
+
+
+@pytest.mark.parametrize("residency", ["turns", "ahead"])
+def test_many_runs_change_experts_as_often_as_one_and_are_bit_for_bit_those_of_one_by_one(residency: str) -> None:
+    prompts = ["a red circle moving left", "a blue square moving up", "a green ring"]
+    asked = [
+        recipes.changed(resident(residency), {"video.seed": seed, "prompt": prompt})
+        for seed, prompt in enumerate(prompts)
+    ]
+    cast, log = travelling(asked[0])
+    ours = videos(asked, cast)
+    assert [entry for entry in moves(log) if entry[0] == "come"] == [
+        ("come", name) for name in ("large", "small", "large")
+    ]
+    alone = [finished(play(resident("all", recipe))).latent for recipe in asked]
+    assert len(ours) == 3
+    for mine, theirs in zip(ours, alone, strict=True):
+        assert theirs is not None
+        assert torch.equal(mine, theirs)
+    assert not torch.equal(ours[0], ours[1])
+
+
+def test_runs_of_one_cast_without_turns_come_one_after_another() -> None:
+    asked = [recipes.changed(EXACT, {"video.seed": seed}) for seed in (0, 1)]
+    order = [run for run, _ in together(asked)]
+    assert order == sorted(order)
+    assert set(order) == {0, 1}
+
+
+def test_runs_that_ask_differently_do_not_walk_together() -> None:
+    other = recipes.changed(resident("turns"), {"chain.video.denoise": "large"})
+    with pytest.raises(RecipeError, match="ask different experts at the same step"):
+        list(together([resident("turns"), other], travelling(EXACT)[0]))
+
+
+def test_many_groups_are_walked_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dovetail.run.TOGETHER", 2)
+    asked = [recipes.changed(resident("turns"), {"video.seed": seed}) for seed in range(3)]
+    cast, log = travelling(asked[0])
+    ends = [run for run, event in together(asked, cast) if isinstance(event, End)]
+    assert ends == [0, 1, 2]
+    assert moves(log).count(("come", "small")) == 2
+
+
+def test_count_gives_the_same_files_with_and_without_turns(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    for how in ("all", "turns"):
+        file.write_text(recipes.dump(resident(how)))
+        result = CliRunner().invoke(
+            cli.app, ["generate", "-r", str(file), "--count", "2", "-o", str(tmp_path / f"{how}.npz")]
+        )
+        assert result.exit_code == 0, result.output
+    for seed in (0, 1):
+        one, two = (read(tmp_path / f"{how}-{seed}.npz") for how in ("all", "turns"))
+        assert (one.frames == two.frames).all()
+
+
+def test_stand_ins_would_show_a_mistake() -> None:
+    """A timetable that forgets the small one is found out."""
+    cast, _ = travelling(resident("turns"))
+    large: Mapping[str, Any] = {"large": cast.experts["large"].network}
+    steps = Platform(large).during([["large"]], "turns")
+    next(steps)
+    with pytest.raises(AssertionError, match="small is asked while it is away"):
+        cast.experts["small"].network(torch.zeros(1, 3, 1, 4, 4), 1.0, [Condition("")], torch.zeros(1, 1))
