@@ -15,13 +15,14 @@ import experts
 import export
 import networks
 import pool
+import rivals
 import score
 import text
 import vae
 from optimizer import Optimizer
 
 from dovetail.core.path import split
-from dovetail.sprites.world import Ask, backdrop, imagine, render
+from dovetail.sprites.world import Ask, ask, backdrop, imagine, render
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +105,39 @@ def test_a_video_expert_begins_with_motions_that_sound_different() -> None:
     assert apart(video.net["text"], *ways) > 2 * apart(image.net["text"], *ways)
     # Two words of one meaning stay one.
     assert apart(video.net["text"], "it pulses", "it pulsing") < 1e-6
+
+
+def test_the_mean_of_rivals_is_the_posterior_mean() -> None:
+    """Against Bayes' rule, written out for each clip; from much noise it is near the plain mean, from little the clip."""
+    torch.manual_seed(0)
+    clips = torch.randn(5, 2, 3, 2, 2, dtype=torch.float64)
+    x = 0.6 * clips[2] + 0.8 * torch.randn(2, 3, 2, 2, dtype=torch.float64)
+    likely = torch.stack([torch.exp(-(x - 0.6 * clip).square().sum() / (2 * 0.8**2)) for clip in clips])
+    wanted = sum(p * clip for p, clip in zip(likely / likely.sum(), clips, strict=True))
+    torch.testing.assert_close(rivals.expected(x, 0.6, 0.8, clips), wanted)
+    far = rivals.expected(torch.randn(2, 3, 2, 2, dtype=torch.float64), 1e-3, 1.0, clips)
+    torch.testing.assert_close(far, clips.mean(0), atol=0.01, rtol=0)
+    torch.testing.assert_close(rivals.expected(0.99 * clips[1], 0.99, 0.05, clips), clips[1])
+
+
+def test_clips_of_one_look_are_rivals_where_words_do_not_part_them(work: Path, tmp_path: Path) -> None:
+    small = AutoencoderKL.from_pretrained(work / "vae").eval()
+    made = pool.piece("sharp", 3, small, scenes=40, looks=2)
+    torch.save(made, tmp_path / "sharp-3.pt")
+    asks = pool.load(tmp_path, "sharp")[2]
+    families = rivals.looks(asks)
+    assert sorted(len(clips) for clips in families.values()) == [20, 20]
+    assert len({asked.motion for asked in asks}) == 6
+    assert rivals.looks([imagine(Ask(), i).ask for i in range(40)]) == {}
+    words, seen = text.tokenizer(), set()
+    stream = experts.batches(networks.SPECS["control"], tmp_path, 8, 0, "cpu")
+    for batch in (next(stream) for _ in range(6)):
+        for ids, others in zip(batch.ids, batch.rivals, strict=True):
+            told = ask(words.decode(ids, skip_special_tokens=True))[0]
+            assert others is not None
+            seen.add((told.motion is None, len(others) == 20))
+    # Words that name the motion leave its clips alone; without them all clips of the look are possible.
+    assert seen == {(True, True), (False, False)}
 
 
 def test_the_optimiser_moves_every_weight_and_remembers(tmp_path: Path) -> None:

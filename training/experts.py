@@ -23,6 +23,7 @@ from diffusers import UNet2DConditionModel
 from networks import PART, SHIFT, SPECS, WEIGHTS, Spec, network, scheduler
 from optimizer import Optimizer
 from pool import load
+from rivals import expected, looks
 from safetensors.torch import load_file
 from text import LENGTH, text_model, tokenizer, told_apart
 from torch import Tensor, nn
@@ -33,7 +34,9 @@ WARMUP, EMA = 100, 0.999
 DROPOUT = 0.10
 """Share of examples trained without a caption, for guidance."""
 FOCUS = 3.0
-"""How much more the object's cells weigh than the background's: it is a small part of the frame."""
+"""How much more the object's cells weigh than the background's, where there is no noise; from much noise the place is
+not yet decided, and a weight that knows it would draw the object everywhere."""
+RIVALS = 96
 
 
 @dataclass(eq=False)
@@ -113,11 +116,12 @@ def weights_of(name: str, start: str, work: Path) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """latents "b c f h w", object places "b 1 f h w", token ids "b n"."""
+    """latents "b c f h w", object places "b 1 f h w", token ids "b n", and the rivals "n c f h w" of each clip."""
 
     latents: Tensor
     places: Tensor
     ids: Tensor
+    rivals: tuple[Tensor | None, ...]
 
 
 def batches(spec: Spec, pools: Path, size: int, seed: int, device: str) -> Iterator[Batch]:
@@ -125,19 +129,33 @@ def batches(spec: Spec, pools: Path, size: int, seed: int, device: str) -> Itera
     words, dice = tokenizer(), random.Random(seed)
     known: dict[str, list[int]] = {}
 
-    def ids(asked: Ask) -> list[int]:
-        said = caption(forget(asked, dice.getrandbits(48)), apart=dice.random() < 0.3)
-        said = "" if dice.random() < DROPOUT else said
+    families = looks(asks) if spec.frames > 1 else {}
+
+    def ids(told: Ask | None) -> list[int]:
+        said = "" if told is None else caption(told, apart=dice.random() < 0.3)
         if said not in known:
             known[said] = words(said, padding="max_length", max_length=LENGTH, truncation=True)["input_ids"]
         return known[said]
 
+    def example(i: int, frames: list[int]) -> tuple[Tensor, Tensor, list[int], Tensor | None]:
+        family, quiet = families.get(replace(asks[i], motion=None)), dice.random() < DROPOUT
+        told, rivals = forget(asks[i], dice.getrandbits(48)), None
+        if family is not None:
+            told = asks[i] if told.motion else replace(asks[i], motion=None)
+            alike = [j for j in family if quiet or told.motion in (None, asks[j].motion)]
+            rivals = latents[dice.sample(alike, min(len(alike), RIVALS))][:, frames].transpose(1, 2)
+        told = told if frames[0] <= frames[-1] else backwards(told)
+        return latents[i, frames].transpose(0, 1), places[i, frames][None], ids(None if quiet else told), rivals
+
     while True:
         picks = [(dice.randrange(len(asks)), slice_of(spec.frames, latents.shape[1], dice)) for _ in range(size)]
-        cut = torch.stack([latents[i, frames] for i, frames in picks]).float().transpose(1, 2)
-        where = torch.stack([places[i, frames] for i, frames in picks]).float()[:, None]
-        said = [ids(asks[i] if frames[0] <= frames[-1] else backwards(asks[i])) for i, frames in picks]
-        yield Batch(*(x.to(device) for x in (cut, where, torch.tensor(said))))
+        cut, where, said, rivals = zip(*(example(i, frames) for i, frames in picks), strict=True)
+        yield Batch(
+            torch.stack(cut).float().to(device),
+            torch.stack(where).float().to(device),
+            torch.tensor(said).to(device),
+            rivals,
+        )
 
 
 def slice_of(count: int, length: int, dice: random.Random) -> list[int]:
@@ -196,6 +214,17 @@ def levels(name: str, size: int, generator: torch.Generator) -> Levels:
     return Levels(times, alpha, sigma, alpha, sigma)
 
 
+def aims(x: Tensor, batch: Batch, at: Levels) -> Tensor:
+    """What x0 is to be learned: the clip itself, or the mean of its rivals (and itself) as the latent has it."""
+    found = []
+    for one, clip, rivals, alpha, sigma in zip(x, batch.latents, batch.rivals, at.alpha, at.sigma, strict=True):
+        if rivals is None:
+            found.append(clip)
+        else:
+            found.append(expected(one, float(alpha), float(sigma), torch.cat([clip[None], rivals.to(clip)])))
+    return torch.stack(found)
+
+
 def train(
     name: str, work: Path, minutes: float, size: int, start: str | None, cool: bool, device: str, fast: bool
 ) -> None:
@@ -224,8 +253,9 @@ def train(
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             x = alpha * batch.latents + sigma * eps
             answer = predict(trainee.net["unet"], x, at.times.to(device), seen).float()
-        error = (answer - (to_eps * eps - to_x0 * batch.latents)).square()
-        weight = 1 + FOCUS * batch.places
+        x0 = aims(x, batch, at)
+        error = (answer - (to_eps * (x - alpha * x0) / sigma - to_x0 * x0)).square()
+        weight = 1 + FOCUS * alpha.square() * batch.places
         spent = (time.time() - begin) / (60 * minutes)
         trainee.learn((error * weight / weight.mean()).mean(), max(0.0, 1 - spent) if cool else 1.0)
         errors.note(at.times, error.detach().mean((1, 2, 3, 4)).cpu(), at.sigma.square())

@@ -7,7 +7,7 @@ differ by their number alone, so a trainer can be given fresh ones at any time.
 """
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -22,11 +22,18 @@ SCENES, LENGTH = 3750, 16
 
 
 @torch.no_grad()
-def piece(kind: str, number: int, vae: AutoencoderKL, scenes: int = SCENES) -> dict[str, object]:
-    """latents "n f c h w" (scaled, float16), where the object is "n f h w" in [0, 1], and the asks."""
+def piece(
+    kind: str, number: int, vae: AutoencoderKL, scenes: int = SCENES, looks: int | None = None
+) -> dict[str, object]:
+    """latents "n f c h w" (scaled, float16), where the object is "n f h w" in [0, 1], and the asks.
+
+    looks: how many there are in all; without it every scene has its own. See training/rivals.py.
+    """
     latents, places, asks = [], [], []
     for i in range(scenes):
-        scene = imagine(Ask(), seed=number * 1_000_000 + i + 1)
+        seed = number * 1_000_000 + i + 1
+        look = Ask() if looks is None else replace(imagine(Ask(), seed=number + i % looks).ask, motion=None)
+        scene = imagine(look, seed)
         frames = render(scene, range(LENGTH))
         object_ = (frames - backdrop(scene)).abs().amax(1).gt(0.1).float()
         shown = degrade(frames) if kind == "degraded" else frames
@@ -56,10 +63,10 @@ def main() -> None:
     parser.add_argument("number", type=int)
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--looks", type=int, help="so many looks in all, each in many motions (see rivals.py)")
     args = parser.parse_args()
-    made = piece(
-        args.kind, args.number, AutoencoderKL.from_pretrained(args.vae).eval().to(memory_format=torch.channels_last)
-    )
+    vae = AutoencoderKL.from_pretrained(args.vae).eval().to(memory_format=torch.channels_last)
+    made = piece(args.kind, args.number, vae, looks=args.looks)
     args.out.mkdir(parents=True, exist_ok=True)
     torch.save(made, args.out / f"{args.kind}-{args.number}.tmp")
     (args.out / f"{args.kind}-{args.number}.tmp").rename(args.out / f"{args.kind}-{args.number}.pt")
