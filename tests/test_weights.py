@@ -53,11 +53,16 @@ def test_the_spatial_expert_draws_what_is_asked(cast: run.Cast) -> None:
     scores = average([judge_frames(still, s.ask)[0] for still, s in zip(stills(cast), SCENES, strict=True)])
     assert scores["colour_right"] >= 0.9
     assert scores["background_right"] >= 0.9
-    assert scores["prompt"] >= 0.75
+    assert scores["texture_right"] >= 0.7
+    assert scores["prompt"] >= 0.88
 
 
 def test_the_default_recipe_shows_what_the_prompt_says() -> None:
-    """Colour and background; shape and motion as far as the benchmarks say."""
-    verdict = judge(torch.from_numpy(dovetail.generate("a red square on a teal plain background").frames), "")
-    assert verdict.presence >= 0.9
-    assert (verdict.found.colour, verdict.found.background) == ("red", "teal")
+    """Colour, texture and background, in an object that moves evenly; the way it moves is not yet the prompt's."""
+    prompt = "a solid yellow triangle moving up on a gray checkered background"
+    videos = [dovetail.generate(prompt, seed=seed).frames for seed in range(4)]
+    verdicts = [judge(torch.from_numpy(frames), prompt) for frames in videos]
+    scores = average(verdicts)
+    assert scores["presence"] >= 0.9
+    assert min(scores[f"{name}_right"] for name in ("colour", "background", "pattern", "texture")) >= 0.75
+    assert scores["path_fit"] >= 0.7
