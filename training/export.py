@@ -32,7 +32,9 @@ def main() -> None:
     args = parser.parse_args()
     for name in args.only:
         if name == "vae":
-            AutoencoderKL.from_pretrained(args.work / "vae").half().save_pretrained(WEIGHTS / "vae")
+            vae = AutoencoderKL.from_pretrained(args.work / "vae").half()
+            vae.register_to_config(_name_or_path="sprites/vae")  # else it names a folder of this machine
+            vae.save_pretrained(WEIGHTS / "vae")
         else:
             export(name, args.work)
     size = sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file())
