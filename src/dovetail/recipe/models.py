@@ -243,11 +243,11 @@ class Leaf(Part):
         return {"expert": data} if isinstance(data, str) else data
 
 
-class Framewise(Alone, RootModel["Denoise"]):
-    """An image denoiser, shown every frame on its own."""
+class Around(Alone, RootModel["Denoise"]):
+    """A word with nothing to say but the one denoiser that it wraps."""
 
     model_config = ConfigDict(frozen=True)
-    word: ClassVar[str] = "framewise"
+    word: ClassVar[str]
 
     @model_validator(mode="before")
     @classmethod
@@ -257,6 +257,12 @@ class Framewise(Alone, RootModel["Denoise"]):
     @model_serializer(mode="wrap")
     def _close(self, inner: Any) -> dict[str, Any]:
         return {self.word: inner(self)}
+
+
+class Framewise(Around):
+    """An image denoiser, shown every frame on its own."""
+
+    word: ClassVar[str] = "framewise"
 
 
 class Windowed(Worded):
@@ -342,20 +348,10 @@ class Skipping(Bridged):
     tau: Annotated[float, Field(ge=0)]
 
 
-class Halved(Alone, RootModel["Denoise"]):
+class Halved(Around):
     """A denoiser that is shown half the height and width."""
 
-    model_config = ConfigDict(frozen=True)
     word: ClassVar[str] = "halved"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _open(cls, data: Any) -> Any:
-        return data[cls.word] if _keys(data) == [cls.word] else data
-
-    @model_serializer(mode="wrap")
-    def _close(self, inner: Any) -> dict[str, Any]:
-        return {self.word: inner(self)}
 
 
 class Blended(Worded):
