@@ -5,7 +5,8 @@ DovetailError
 ├── WeightsError   (also OSError)
 ├── SpaceError     (also ValueError)
 ├── NetworkError   (also ArithmeticError)
-└── OutputError    (also OSError)
+├── OutputError    (also OSError)
+└── ExtraError     (also ImportError)
 PromptWarning      (a UserWarning)
 ShapeWarning       (a UserWarning)
 """
@@ -52,6 +53,13 @@ class NetworkError(DovetailError, ArithmeticError):
 
 class OutputError(DovetailError, OSError):
     """The result cannot be written there."""
+
+
+class ExtraError(DovetailError, ImportError):
+    """Something optional is asked for that is not installed: what, and how to get it."""
+
+    def __init__(self, reason: str, extra: str) -> None:
+        super().__init__(f"{reason}; pip install 'dovetail-video[{extra}]' brings it")
 
 
 class PromptWarning(UserWarning):
