@@ -43,10 +43,10 @@ def steps(work: Path, name: str) -> int:
     return int(torch.load(work / name / "state.pt", weights_only=True)["step"])
 
 
-def test_the_latents_of_a_pool_have_unit_size_and_their_words(work: Path) -> None:
+def test_the_latents_of_a_pool_have_their_loudness_and_their_words(work: Path) -> None:
     latents, places, asks = pool.load(work / "pools", "sharp")
     assert latents.shape == (6, 16, networks.CHANNELS, networks.CELLS, networks.CELLS)
-    assert float(latents.float().std()) == pytest.approx(1, rel=0.5)
+    assert float(latents.float().std()) == pytest.approx(networks.LOUDNESS, rel=0.5)
     assert places.shape == (6, 16, networks.CELLS, networks.CELLS)
     assert 0 < float(places.float().mean()) < 0.6
     assert asks == [imagine(Ask(), i + 1).ask for i in range(6)]
@@ -105,6 +105,15 @@ def test_a_video_expert_begins_with_motions_that_sound_different() -> None:
     assert apart(video.net["text"], *ways) > 2 * apart(image.net["text"], *ways)
     # Two words of one meaning stay one.
     assert apart(video.net["text"], "it pulses", "it pulsing") < 1e-6
+
+
+def test_only_control_begins_with_nothing_of_the_video() -> None:
+    least = {name: float(experts.signals(name).min()) for name in ("spatial", "control", "temporal")}
+    assert least["control"] == 0
+    assert min(least["spatial"], least["temporal"]) > 0
+    drawn = [experts.levels("control", 64, torch.Generator().manual_seed(i)) for i in range(4)]
+    assert any((at.alpha == 0).any() for at in drawn)
+    assert all(torch.equal(at.sigma[at.alpha == 0], torch.ones_like(at.sigma[at.alpha == 0])) for at in drawn)
 
 
 def test_the_mean_of_rivals_is_the_posterior_mean() -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
-from networks import PART, SHIFT, SPECS, WEIGHTS, Spec, network, scheduler
+from networks import LOUDNESS, PART, SHIFT, SPECS, WEIGHTS, Spec, network, scheduler
 from optimizer import Optimizer
 from pool import load
 from rivals import expected, looks
@@ -197,7 +197,7 @@ def signals(name: str) -> Tensor:
 
 def levels(name: str, size: int, generator: torch.Generator) -> Levels:
     """Noise levels to train on. Half of a video expert's are high, where words decide on the motion; control's high
-    ones are those of 8 trailing steps."""
+    ones are the first of 8 trailing steps."""
     spec = SPECS[name]
     if spec.betas is None:
         even = torch.rand(size, generator=generator)
@@ -205,9 +205,9 @@ def levels(name: str, size: int, generator: torch.Generator) -> Levels:
         return Levels(1000 * t, 1 - t, t, torch.ones(size), torch.ones(size))
     times = torch.randint(0, 1000, (size,), generator=generator)
     if spec.frames > 1:
-        high = torch.randint(600, 1000, (size,), generator=generator)
+        high = torch.randint(650, 1000, (size,), generator=generator)
         if name == "control":
-            high = torch.randint(4, 9, (size,), generator=generator) * 125 - 1
+            high = torch.randint(6, 9, (size,), generator=generator) * 125 - 1
         times = torch.where(torch.rand(size, generator=generator) < 0.5, high, times)
     signal = signals(name)[times]
     alpha, sigma = signal.sqrt(), (1 - signal).sqrt()
@@ -255,9 +255,10 @@ def train(
             answer = predict(trainee.net["unet"], x, at.times.to(device), seen).float()
         x0 = aims(x, batch, at)
         error = (answer - (to_eps * (x - alpha * x0) / sigma - to_x0 * x0)).square()
-        weight = 1 + FOCUS * alpha.square() * batch.places
+        # An error of x0 weighs as it would if the latents' own deviation were 1.
+        weight = (alpha.square() + (sigma / LOUDNESS).square()) * (1 + FOCUS * alpha.square() * batch.places)
         spent = (time.time() - begin) / (60 * minutes)
-        trainee.learn((error * weight / weight.mean()).mean(), max(0.0, 1 - spent) if cool else 1.0)
+        trainee.learn((error * weight).mean(), max(0.0, 1 - spent) if cool else 1.0)
         errors.note(at.times, error.detach().mean((1, 2, 3, 4)).cpu(), at.sigma.square())
         if time.time() - told > 60 or spent >= 1:
             told = time.time()

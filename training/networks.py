@@ -23,6 +23,10 @@ WEIGHTS = Path(dovetail.sprites.__file__).parent / "weights"
 
 CHANNELS, CELLS = 16, 8
 """Latent channels, and latent cells across a frame of 64 pixels."""
+LOUDNESS = 0.4
+"""Standard deviation of the latents. At 1, as images have it, a clip of 16 frames shows its object's way through almost
+any noise, and words are left with nothing to tell (docs/log.md); louder noise is what video models need (Chen, 2023,
+arXiv:2301.10972: scale the input)."""
 WIDTHS = (64, 96)
 HEADS = 4
 DEEP = (*WIDTHS, 96)
@@ -36,11 +40,14 @@ class Spec:
     kind: str  # of training video: sharp | degraded
     frames: int  # per example
     betas: tuple[str, float, float] | None = None
+    to_nothing: bool = False
+    """Whether the noisiest level holds nothing of the video, so that what is drawn first comes from the words alone
+    (zero terminal SNR, Lin et al., 2023, arXiv:2305.08891)."""
 
 
 SPECS = {
     "spatial": Spec("sharp", 1, ("scaled_linear", 0.00085, 0.012)),
-    "control": Spec("sharp", 16, ("linear", 0.00085, 0.012)),
+    "control": Spec("sharp", 16, ("linear", 0.00085, 0.012), to_nothing=True),
     "temporal": Spec("degraded", 16, ("linear", 1e-4, 2e-2)),
     "flow-large": Spec("sharp", 16),
     "flow-small": Spec("sharp", 16),
@@ -66,6 +73,7 @@ def scheduler(spec: Spec) -> SchedulerMixin:
         timestep_spacing="trailing",
         clip_sample=False,
         set_alpha_to_one=True,
+        rescale_betas_zero_snr=spec.to_nothing,
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from networks import CHANNELS
+from networks import CHANNELS, LOUDNESS
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
@@ -142,7 +142,7 @@ def psnr(vae: AutoencoderKL, held: Tensor) -> float:
 def save(vae: AutoencoderKL, held: Tensor, folder: Path) -> None:
     latents = vae.encode(held).latent_dist.mean
     known = json.loads((folder / "config.json").read_text())["scaling_factor"] if folder.exists() else None
-    vae.register_to_config(scaling_factor=known or round(1 / float(latents.std()), 5))
+    vae.register_to_config(scaling_factor=known or round(LOUDNESS / float(latents.std()), 5))
     vae.save_pretrained(folder)
 
 
