@@ -15,6 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from dovetail import cli, run
+from dovetail import recipe as recipes
 from dovetail.video import Video, read, settings_of
 
 QUICK = [part for name in ("control", "spatial", "temporal") for part in ("--set", f"experts.{name}.candidates=32")]
@@ -53,6 +54,7 @@ def test_the_options_are_these_and_no_more() -> None:
         "recipes": [],
         "experts": [],
         "compare": ["--out", "-o", "left", "right"],
+        "eval": ["--out", "--segments", "-o", "videos"],
     }
 
 
@@ -204,7 +206,7 @@ def test_an_output_that_cannot_be_written_stops_before_the_work(
 def test_what_a_run_reads_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`out.mp4` is the default for all commands, so the second one would write over the first one's video."""
     monkeypatch.chdir(tmp_path)
-    settings = {"recipe": run.recipes.plain(run.recipes.load("sprites-exact"))}
+    settings = {"recipe": recipes.plain(recipes.load("sprites-exact"))}
     before = Video(np.zeros((2, 64, 64, 3), np.uint8), 8.0, settings).save("out.mp4").read_bytes()
     for words in (
         ["refine", "out.mp4", "-r", "sprites-exact"],

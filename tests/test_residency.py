@@ -318,7 +318,7 @@ def test_runs_that_ask_differently_do_not_walk_together() -> None:
 
 
 def test_many_groups_are_walked_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dovetail.run.TOGETHER", 2)
+    monkeypatch.setattr("dovetail.run.playing.TOGETHER", 2)
     asked = [recipes.changed(resident("turns"), {"video.seed": seed}) for seed in range(3)]
     cast, log = travelling(asked[0])
     ends = [run for run, event in together(asked, cast) if isinstance(event, End)]

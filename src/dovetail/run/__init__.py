@@ -1,0 +1,51 @@
+"""From a recipe to a video: load the experts, check that they fit, walk the chain, decode.
+
+`play` is a generator: whoever runs it sees every step and every finished piece of video, and stops it by not asking
+for the next. Nothing is kept that is finished, so a long video needs no more memory than its chain's windows.
+
+| room | what is in it |
+|---|---|
+| verbs | what a person asks for: `generate`, `stream`, `refine`, `plan`, and the recipe that it comes to |
+| cast | a recipe's experts and codec, loaded, and whether they fit together |
+| outlook | what is known of them before they are loaded |
+| playing | a run from its first step to its end; several runs that take turns |
+| events | a run's steps, pieces and end |
+| watching | networks counted and timed; errors that say at which step |
+| given | the video that a run starts from, and words that nobody knows |
+| decoding | latents to frames, piece by piece |
+| manifest | what a file says of its run |
+| catalogue | families of experts and weights, listed |
+"""
+
+from dovetail.run.cast import Cast, Codec, known_of, load, settled
+from dovetail.run.catalogue import FAMILIES_SAID, weights_used
+from dovetail.run.events import End, Piece, Step
+from dovetail.run.manifest import peak_memory
+from dovetail.run.outlook import latent_of, space_foreseen
+from dovetail.run.playing import play, together
+from dovetail.run.verbs import finished, generate, plan, refine, refining, resolved, stream
+
+__all__ = [
+    "FAMILIES_SAID",
+    "Cast",
+    "Codec",
+    "End",
+    "Piece",
+    "Step",
+    "finished",
+    "generate",
+    "known_of",
+    "latent_of",
+    "load",
+    "peak_memory",
+    "plan",
+    "play",
+    "refine",
+    "refining",
+    "resolved",
+    "settled",
+    "space_foreseen",
+    "stream",
+    "together",
+    "weights_used",
+]

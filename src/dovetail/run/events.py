@@ -1,0 +1,37 @@
+"""What happens in a run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from dovetail.video import Frames
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that has just been taken: its stage, its number there (from 1), the share of all network work that is
+    done, in (0, 1], and the first and last latent frame that it worked on."""
+
+    stage: str
+    step: int
+    steps: int
+    share: float
+    frames: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Frames that are finished: uint8 "f h w c", how many came before them, and their latent "1 c f h w"."""
+
+    frames: Frames
+    first: int
+    latent: Tensor
+
+
+@dataclass(frozen=True)
+class End:
+    """A run's end, and what a manifest says of it."""
+
+    settings: Mapping[str, Any]

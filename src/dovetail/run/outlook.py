@@ -1,0 +1,92 @@
+"""What is known of experts and latents before weights are loaded."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dovetail.core.schedules import Flow, Schedule, VariancePreserving, schedule_of
+from dovetail.errors import RecipeError, WeightsError
+from dovetail.recipe import Recipe, models
+from dovetail.recipe.build import Known
+
+if TYPE_CHECKING:
+    from dovetail.experts import LatentSpace
+
+
+USUAL: dict[str, Schedule] = {
+    "stable-diffusion": VariancePreserving.betas("scaled_linear", 0.00085, 0.012),
+    "animatediff": VariancePreserving.betas("linear", 0.00085, 0.012),
+    "text-to-video-sd": VariancePreserving.betas("scaled_linear", 0.00085, 0.012),
+    "wan": Flow(whole=True),
+    "ltx": Flow(),
+}
+"""Each family's published schedule (Stable Diffusion 1.5, AnimateDiff, ModelScope, Wan, LTX-Video): what a
+plan supposes of weights that are not on this machine."""
+
+
+def outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
+    """What is known of an expert without its weights; adds a note where that is a guess."""
+    if isinstance(spec, models.Exact):
+        from dovetail.sprites.exact import SCHEDULES
+
+        return Known(
+            SCHEDULES[spec.kind] if spec.schedule == "own" else Flow(), longest=1 if spec.kind == "spatial" else None
+        )
+    from dovetail.experts.loading import FAMILIES, scheduler_config
+    from dovetail.experts.published import known
+
+    family = FAMILIES[spec.family]
+    try:
+        if not spec.weights.startswith("sprites/") and not Path(spec.weights).expanduser().is_dir():
+            raise WeightsError(f"'{spec.weights}' is not on this machine")
+        config = scheduler_config(name, spec.family, spec.weights, spec.adapter)
+    except WeightsError as error:
+        if (told := known(spec.weights, spec.subfolder or family.part)) is not None:
+            notes.append(f"expert '{name}': {error}; planned by its published configuration")
+            return Known(schedule_of(told.scheduler), told.scheduler, family.max_frames, family.even)
+        notes.append(f"expert '{name}': {error}; levels are those of the family's usual schedule")
+        return Known(USUAL[spec.family], longest=family.max_frames)
+    return Known(schedule_of(config), config, family.max_frames, family.even)
+
+
+def space_foreseen(recipe: Recipe, notes: list[str]) -> "LatentSpace":
+    """The latents of a recipe's codec, without its weights; adds a note where that is a guess."""
+    if isinstance(recipe.codec, models.Pixels):
+        from dovetail.sprites.exact import PixelCodec
+
+        return PixelCodec(recipe.codec.pixels).space
+    from dovetail.experts.codec import space_at
+    from dovetail.experts.loading import FAMILIES, IMAGES
+
+    weights = recipe.codec.weights
+    try:
+        if not weights.startswith("sprites/") and not Path(weights).expanduser().is_dir():
+            raise WeightsError(f"'{weights}' is not on this machine")
+        return space_at(weights, recipe.codec.subfolder)
+    except WeightsError as error:
+        experts = [spec for spec in recipe.experts.values() if isinstance(spec, models.Pretrained)]
+        if weights not in [spec.weights for spec in experts]:  # else a note has said it
+            notes.append(f"codec: {error}; its latents are supposed to be of the experts' usual size")
+        return FAMILIES[experts[0].family].space if experts and not weights.startswith("sprites/") else IMAGES
+
+
+def latent_of(recipe: Recipe, space: "LatentSpace", patch: int = 1) -> tuple[int, int, int]:
+    """Frames, height and width of the video's latent. Raises RecipeError for frames and sizes that do not fit.
+
+    patch: latent cells along each side of what a network takes for one token.
+    """
+    size, factor, compression = recipe.video, (space.factor or 1) * patch, space.compression or 1
+    if (size.frames - 1) % compression:
+        below = (size.frames - 1) // compression * compression + 1
+        raise RecipeError(
+            f"video.frames: the codec makes {compression}k + 1 frames, the first and then {compression} at a time, "
+            f"not {size.frames}; --frames {below} or --frames {below + compression} fits"
+        )
+    if size.height % factor or size.width % factor:
+        near = [max(factor, round(side / factor) * factor) for side in (size.height, size.width)]
+        what = "the codec's pixels per latent cell" if patch == 1 else "the pixels of an expert's token"
+        raise RecipeError(
+            f"video.height and video.width must be multiples of {factor}, {what}, "
+            f"not {size.height}x{size.width}; {near[0]}x{near[1]} is near"
+        )
+    cell = space.factor or 1
+    return space.latent_frames(size.frames), size.height // cell, size.width // cell

@@ -1,0 +1,144 @@
+"""What a person asks for, and the recipe that it comes to."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dovetail import recipe as recipes
+from dovetail.errors import RecipeError
+from dovetail.recipe import Recipe, models
+from dovetail.recipe.build import Plan
+from dovetail.recipe.build import plan as planned
+from dovetail.run.events import End, Piece, Step
+from dovetail.run.given import digest
+from dovetail.run.outlook import latent_of, outlook, space_foreseen
+from dovetail.run.playing import play
+from dovetail.video import Frames, Video, read
+
+Overrides = Iterable[str] | Mapping[str, Any]
+
+
+def generate(
+    prompt: str | None = None,
+    recipe: str | Path | Recipe = "sprites",
+    *,
+    seed: int | None = None,
+    frames: int | None = None,
+    overrides: Overrides = (),
+) -> Video:
+    """Make a video. Without a prompt, the recipe's own example.
+
+    recipe: a shipped recipe's name, a path, or a Recipe. overrides: "path=value" texts, or a mapping.
+    Raises RecipeError, WeightsError, SpaceError, NetworkError.
+
+    >>> generate("a red circle moving left", "sprites-exact", frames=4).frames.shape
+    (4, 64, 64, 3)
+    """
+    return finished(play(resolved(prompt, recipe, seed=seed, frames=frames, overrides=overrides)))
+
+
+def stream(
+    prompt: str | None = None,
+    recipe: str | Path | Recipe = "sprites-long",
+    *,
+    seed: int | None = None,
+    frames: int | None = None,
+    overrides: Overrides = (),
+) -> Iterator[Frames]:
+    """The frames that `generate` would make, uint8 "f h w c", some at a time, as soon as they are finished.
+
+    How many come at once is the recipe's: its last stage's window. Raises what `generate` raises.
+
+    >>> pieces = stream("a red circle moving left", "sprites-long-exact", frames=600)
+    >>> next(pieces).shape
+    (8, 64, 64, 3)
+    """
+    asked = resolved(prompt, recipe, seed=seed, frames=frames, overrides=overrides)
+    return (event.frames for event in play(asked) if isinstance(event, Piece))
+
+
+def refine(
+    video: str | Path,
+    prompt: str | None = None,
+    recipe: str | Path | Recipe = "sprites",
+    *,
+    strength: int | None = None,
+    seed: int | None = None,
+    frames: int | None = None,
+    overrides: Overrides = (),
+) -> Video:
+    """Take a given video as the structure, and refine it with the recipe's stages after the first.
+
+    strength: the timestep T_e up to which noise is added; more changes more. frames: only the first so many.
+    Raises OutputError for a video that cannot be read, and all that `generate` raises.
+    """
+    asked = resolved(prompt, recipe, seed=seed, overrides=overrides)
+    return finished(play(refining(asked, video, strength, frames)))
+
+
+def finished(events: Iterable[Step | Piece | End]) -> Video:
+    """The whole video that a run makes, once it has ended."""
+    pieces = []
+    for event in events:
+        if isinstance(event, Piece):
+            pieces.append(event)
+        elif isinstance(event, End):
+            frames, latent = np.concatenate([piece.frames for piece in pieces]), [piece.latent for piece in pieces]
+            return Video(frames, event.settings["recipe"]["video"]["fps"], event.settings, torch.cat(latent, 2))
+    raise ValueError("this run has no end, so its video is not whole")
+
+
+def resolved(
+    prompt: str | None,
+    recipe: str | Path | Recipe,
+    *,
+    seed: int | None = None,
+    frames: int | None = None,
+    overrides: Overrides = (),
+) -> Recipe:
+    """The recipe with the prompt, the seed and the frames in it. Raises RecipeError."""
+    asked = recipe if isinstance(recipe, Recipe) else recipes.load(recipe)
+    asked = recipes.changed(asked, overrides)
+    given = {"prompt": prompt, "video.seed": seed, "video.frames": frames}
+    return recipes.changed(asked, {path: value for path, value in given.items() if value is not None})
+
+
+def refining(recipe: Recipe, video: str | Path, strength: int | None = None, frames: int | None = None) -> Recipe:
+    """The recipe that refines a video: its stages after the first (all, if it already starts from one)."""
+    stages = recipe.chain if recipe.start is not None else recipe.chain[1:]
+    if not stages:
+        raise RecipeError("this recipe has one stage only, so nothing of it is left to refine with; take `sprites`")
+    given = read(video)
+    if frames is not None and not 1 <= frames <= len(given.frames):
+        raise RecipeError(f"{frames} frames are asked for, but {video} has {len(given.frames)}")
+    changes: dict[str, Any] = {
+        "chain": [stage.model_dump(mode="json") for stage in stages],
+        "start": {"video": str(Path(video).absolute()), "digest": digest(given)},
+        "video.frames": frames or len(given.frames),
+        "video.fps": given.fps,
+    }
+    if strength is not None:
+        if not isinstance(stages[0].ladder, models.Below):
+            raise RecipeError(
+                f"strength is a timestep of the ladder `below`; stage '{stages[0].stage}' walks another ladder"
+            )
+        changes["chain.0.ladder.below.timestep"] = strength
+    return recipes.changed(recipe, changes)
+
+
+def plan(
+    recipe: str | Path | Recipe,
+    prompt: str | None = None,
+    *,
+    seed: int | None = None,
+    frames: int | None = None,
+    overrides: Overrides = (),
+) -> Plan:
+    """What a run of this recipe will do, without loading weights."""
+    asked = resolved(prompt, recipe, seed=seed, frames=frames, overrides=overrides)
+    notes: list[str] = []
+    cast = {name: outlook(name, spec, notes) for name, spec in asked.experts.items()}
+    return planned(asked, cast, notes, latent_of(asked, space_foreseen(asked, notes)))

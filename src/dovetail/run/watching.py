@@ -1,0 +1,87 @@
+"""Networks counted and timed; when one fails, the error says at which step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from time import perf_counter
+from typing import Any
+
+from torch import Tensor
+
+from dovetail.core.chain import Segment, Sequel, Stage
+from dovetail.core.denoiser import Condition, Denoiser, Network
+from dovetail.core.path import Split
+from dovetail.core.sampler import Walk
+from dovetail.errors import NetworkError
+from dovetail.recipe.build import Count, Ledger
+
+
+@dataclass(frozen=True, eq=False)
+class Timed:
+    """A network, counted and timed; its answer must be finite."""
+
+    name: str
+    network: Network
+    ledger: Ledger
+
+    def __call__(self, x: Tensor, time: float, conditions: Sequence[Condition], frames: Tensor) -> Tensor:
+        begun = perf_counter()
+        out = self.network(x, time, conditions, frames)
+        if not bool(out.isfinite().all()):
+            raise NetworkError(self.name, time)
+        self.ledger[self.name] += Count(1, len(x) * x.shape[2], perf_counter() - begun)
+        return out
+
+    def without(self, skipped: tuple[int, ...]) -> "Timed":
+        from dovetail.experts.blocks import shortened
+
+        return replace(self, network=shortened(self.network, skipped))
+
+    @property
+    def scheduler(self) -> Any:
+        return getattr(self.network, "scheduler", None)
+
+    @property
+    def even(self) -> bool:
+        return getattr(self.network, "even", False)
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """A stage's denoiser; when a network fails in it, the error says at which step."""
+
+    stage: Stage = field(repr=False, compare=False)
+    denoise: Denoiser
+
+    def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
+        try:
+            return self.denoise(x, t, frames)
+        except NetworkError as error:
+            raise error.at(self.stage.name, self.stage.ladder.levels.index(t) + 1) from None
+
+
+@dataclass(frozen=True)
+class _WatchedSequel:
+    """A stage's sequel; what it makes each window with is watched."""
+
+    stage: Stage = field(repr=False, compare=False)
+    denoise: Sequel
+
+    def after(self, before: Segment | None) -> Denoiser | Walk:
+        return _parts_watched(self.stage, self.denoise.after(before))
+
+
+def _parts_watched(stage: Stage, whole: Denoiser | Walk) -> Denoiser | Walk:
+    """What a stage does, watched; of a walk, the denoisers that it is made of."""
+    if not isinstance(whole, Walk):
+        return _Watched(stage, whole)
+    assert is_dataclass(whole)
+    assert not isinstance(whole, type)
+    inner = {part.name: getattr(whole, part.name) for part in fields(whole)}
+    return replace(whole, **{name: _Watched(stage, part) for name, part in inner.items() if callable(part)})
+
+
+def watched(stage: Stage) -> Stage:
+    """The stage; when a network fails in it, the error says at which step."""
+    whole = stage.denoise
+    seen = _WatchedSequel(stage, whole) if isinstance(whole, Sequel) else _parts_watched(stage, whole)
+    return replace(stage, denoise=seen)
