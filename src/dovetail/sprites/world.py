@@ -54,6 +54,8 @@ DOT = 0.30
 """Brightness of the dots of a dotted shape, relative to its colour."""
 PULSE = 0.30
 """Relative amplitude of a pulsing shape's radius."""
+CROSSING = 7.5
+"""Frames until a moving object passes the middle part of the frame: half of a clip of 16."""
 
 GRAMMAR = f"""\
 a [{"|".join(TEXTURES)}] [{"|".join(COLOURS)}] {"|".join(SHAPES)}
@@ -173,24 +175,26 @@ def imagine(asked: Ask, seed: int) -> Scene:
     dice = Dice(seed)
     motion = dice.pick(tuple(MOTIONS)) if asked.motion is None else asked.motion
     radius = dice.uniform(0.38, 0.50)
-    # Only along its way does an object leave the frame; across it, it keeps well clear of the border.
-    along_x, along_y = DIRECTIONS.get(motion, (0, 0))
+    dx, dy = DIRECTIONS.get(motion, (0, 0))
     room = 0.5 * (1 - radius * (1 + PULSE if motion == "pulsing" else 1))
-    return Scene(
+    scene = Scene(
         texture=dice.pick(TEXTURES) if asked.texture is None else asked.texture,
         colour=dice.pick(tuple(COLOURS)) if asked.colour is None else asked.colour,
         shape=dice.pick(SHAPES) if asked.shape is None else asked.shape,
         motion=motion,
         background=dice.pick(tuple(BACKGROUNDS)) if asked.background is None else asked.background,
         pattern=dice.pick(PATTERNS) if asked.pattern is None else asked.pattern,
-        x=dice.uniform(-1, 1) * (1 if along_x else room),
-        y=dice.uniform(-1, 1) * (1 if along_y else room),
+        x=dice.uniform(-room, room),
+        y=dice.uniform(-room, room),
         radius=radius,
         speed=dice.uniform(0.035, 0.055),
         period=dice.uniform(12.0, 18.0),
         phase=dice.uniform(0, 1),
         shift=dice.uniform(0, 1),
     )
+    # As in a filmed clip, the object is near the middle half way through; so where it is tells where it goes.
+    before = CROSSING * scene.speed
+    return replace(scene, x=scene.x - dx * before, y=scene.y - dy * before)
 
 
 def forget(asked: Ask, seed: int, p: float = 0.12) -> Ask:
