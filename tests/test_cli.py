@@ -42,10 +42,27 @@ def surface(command: Any) -> dict[str, list[str]]:
 def test_the_options_are_these_and_no_more() -> None:
     """A new option is a decision: most wishes are a recipe's value, and --set reaches all of them."""
     assert surface(typer.main.get_command(cli.app)) == {
-        "generate": ["--count", "--frames", "--from", "--out", "--recipe", "--seed", "--set", "-o", "-r", "prompt"],
-        "refine": [
-            *["--frames", "--out", "--recipe", "--seed", "--set", "--strength", "-o", "-r", "prompt", "video"],
+        "generate": [
+            *[
+                "--continue",
+                "--count",
+                "--frames",
+                "--from",
+                "--out",
+                "--preview",
+                "--recipe",
+                "--run",
+                "--seed",
+                "--set",
+            ],
+            *["-o", "-r", "prompt"],
         ],
+        "refine": [
+            *["--frames", "--out", "--preview", "--recipe", "--run", "--seed", "--set", "--strength"],
+            *["-o", "-r", "prompt", "video"],
+        ],
+        "resume": ["--preview", "run"],
+        "decode": ["--crf", "--fps", "--out", "--size", "--tiles", "-o", "run"],
         "plan": ["--frames", "--set", "recipe"],
         "calibrate": [
             *["--also", "--budget", "--by", "--compare", "--error", "--follow", "--out", "--prompts", "--set", "-o"],

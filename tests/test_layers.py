@@ -18,9 +18,10 @@ BELOW: dict[str, set[str]] = {
     "video": {"video", "core"},
     "sprites": {"sprites", "experts", "video", "core"},
     "recipe": {"recipe", "methods", "experts", "sprites", "core"},
-    "eval": {"eval"},
+    "eval": {"eval", "sprites", "video", "core"},
     "calibrate": {"calibrate", "run", "recipe", "methods", "experts", "sprites", "eval", "core"},
     "costs": {"costs", "run", "recipe", "methods", "experts", "sprites", "core"},
+    "progress": {"progress", "run", "video"},
     "run": {"run", "recipe", "methods", "experts", "sprites", "video", "core"},
 }
 """What each part may import, beside the errors. The edges (the package itself, the command) may import all."""

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from dovetail.costs import Costs
     from dovetail.experts.flops import Operations
     from dovetail.recipe.build import Plan
-    from dovetail.run import Cast
-    from dovetail.video import Video
+    from dovetail.run import Cast, End, Piece, Step
+    from dovetail.video import Frames
+
+    Happening = Step | Piece | End
 
 # dovetail.run and dovetail.video import torch; commands import them, so that --help does not wait.
 
@@ -52,6 +54,15 @@ OutOption = Annotated[
 ]
 FramesOption = Annotated[int | None, typer.Option("--frames", help="How many frames.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Same seed, same video.")]
+RunOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--run",
+        metavar="DIR",
+        help="Keep what is finished there, so that `resume` can go on. OUT.run without it, if the video comes in pieces.",
+    ),
+]
+PreviewOption = Annotated[bool, typer.Option("--preview", help="Write OUT-preview.png anew after every piece.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change any value of the recipe.")
 ]
@@ -99,15 +110,30 @@ def generate(
     source: Annotated[
         Path | None, typer.Option("--from", metavar="VIDEO", help="Make this video again, from its own settings.")
     ] = None,
+    onto: Annotated[
+        Path | None,
+        typer.Option(
+            "--continue", metavar="RUN", help="Go on where a run ended, by --frames more, in a run of its own."
+        ),
+    ] = None,
+    run: RunOption = None,
+    preview: PreviewOption = False,
 ) -> None:
-    """A prompt in, a video out."""
-    from dovetail.run import resolved
+    """A prompt in, a video out. A run that is there already, of the same recipe, is gone on with."""
+    from dovetail.run import continuing, resolved
 
+    if onto is not None:
+        if recipe is not None or source is not None or count > 1:
+            raise typer.BadParameter("--continue brings the run's own recipe, and makes one video")
+        further = continuing(onto, prompt, frames=frames, seed=seed, overrides=overrides or ())
+        _play(further, out, 1, run=run, onto=onto, preview=preview)
+        return
     if source is not None and recipe is not None:
         raise typer.BadParameter("--from brings the video's own recipe; give one of --from and --recipe")
     asked: str | Recipe = (recipe or DEFAULT) if source is None else _recipe_of(source)
     made_from = [] if source is None else [source]
-    _play(resolved(prompt, asked, seed=seed, frames=frames, overrides=overrides or ()), out, count, made_from)
+    full = resolved(prompt, asked, seed=seed, frames=frames, overrides=overrides or ())
+    _play(full, out, count, made_from, run=run, preview=preview)
 
 
 @app.command()
@@ -124,12 +150,59 @@ def refine(
     frames: Annotated[int | None, typer.Option("--frames", min=1, help="Only the first so many frames.")] = None,
     seed: SeedOption = None,
     overrides: SetOption = None,
+    run: RunOption = None,
+    preview: PreviewOption = False,
 ) -> None:
     """Refine any video: an animatic, a draft, another model's clip."""
     from dovetail.run import refining, resolved
 
     asked = resolved(prompt, recipe or DEFAULT, seed=seed, overrides=overrides or ())
-    _play(refining(asked, video, strength, frames), out, 1)
+    _play(refining(asked, video, strength, frames), out, 1, run=run, preview=preview)
+
+
+@app.command()
+@_taught
+def resume(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run: OUT.run, or what --run named.")],
+    preview: PreviewOption = False,
+) -> None:
+    """Go on with a run that was stopped: by Ctrl-C, a crash, a full disk. Its video is what it would have been."""
+    from dovetail.run import resume as resumed
+    from dovetail.run.folder import Folder
+
+    place = Folder(run)
+    runs = {place.target: place.read()}
+    for path, _, said in _followed(runs, ((0, event) for event in resumed(run)), preview, {place.target: run}):
+        _say(_summary(said, path))
+
+
+@app.command()
+@_taught
+def decode(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, finished or not.")],
+    out: OutOption = Path("out.mp4"),
+    fps: Annotated[float | None, typer.Option("--fps", min=0.1, max=240, help="Frames per second.")] = None,
+    size: Annotated[str | None, typer.Option("--size", metavar="WxH", help="Pixels, as in 640x480.")] = None,
+    crf: Annotated[
+        int | None, typer.Option("--crf", min=0, max=51, help="How much an .mp4 may lose; 16 is what runs take.")
+    ] = None,
+    tiles: Annotated[
+        int | None, typer.Option("--tiles", min=4, help="Decode so many latent cells a side at once, for less memory.")
+    ] = None,
+) -> None:
+    """Decode a run's latents again, with other settings; nothing is generated."""
+    import re
+
+    from dovetail.run import Look
+    from dovetail.run import decode as decoded
+
+    sides = re.fullmatch(r"(\d{1,4})x(\d{1,4})", size or "1x1")
+    if sides is None or "0" in sides.groups():
+        raise typer.BadParameter(f"--size is width x height in pixels, as in 640x480, not {size}")
+    width, height = (int(side) if size else None for side in sides.groups())
+    with _waiting("decoding"):
+        count = sum(len(frames) for frames in decoded(run, out, Look(fps, height, width, crf, tiles)))
+    _say(f"{count} frames · {out}")
 
 
 @app.command()
@@ -229,6 +302,25 @@ def compare(
     _say(f"{out}")
 
 
+@app.command("eval")
+@_taught
+def eval_(
+    videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Videos, lossless ones for fair numbers.")],
+    segments: Annotated[
+        int | None,
+        typer.Option("--segments", min=1, metavar="FRAMES", help="A segment's length, if the videos do not say."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="A folder, for eval.json and pictures.")
+    ] = Path("eval"),
+) -> None:
+    """Measure videos: what keeps, drifts, moves and jumps. Needs the extra `eval`."""
+    from dovetail.eval.report import evaluated
+
+    for said in evaluated(videos, out, segments):
+        _say(said)
+
+
 # --- doing and showing -------------------------------------------------------------------------------------------
 
 
@@ -241,47 +333,69 @@ def _recipe_of(source: Path) -> Recipe:
     return recipes.checked(settings["recipe"], str(source))
 
 
-def _play(recipe: Recipe, target: Path, count: int, inputs: Sequence[Path] = ()) -> None:
-    """Run the recipe for `count` seeds from its own on, and write what comes; `inputs` are not to be replaced."""
-    from dovetail.run import load
-    from dovetail.video import checked_output, save_image, stacked, strip
+def _play(
+    recipe: Recipe,
+    target: Path,
+    count: int,
+    inputs: Sequence[Path] = (),
+    run: Path | None = None,
+    onto: Path | None = None,
+    preview: bool = False,
+) -> None:
+    """Run the recipe for `count` seeds from its own on, and write what comes; `inputs` are not to be replaced.
 
+    run: a folder to keep the run in. onto: a run to go on from.
+    """
+    from dovetail.run import carry_on, comes_in_pieces, folder_of, load
+    from dovetail.video import checked_output, save_image, stacked
+
+    if run is not None and count > 1:
+        raise typer.BadParameter("--run names the folder of one run, and --count makes several; leave one out")
     kept: list[str | Path] = [*inputs, *([recipe.start.video] if recipe.start else [])]
     checked_output(target, recipe.video.fps, kept)
-    runs = {target: recipe}
-    if count > 1:
-        seeds = range(recipe.video.seed, recipe.video.seed + count)
-        names = {seed: target.with_name(f"{target.stem}-{seed}{target.suffix}") for seed in seeds}
-        runs = {path: recipes.changed(recipe, {"video.seed": seed}) for seed, path in names.items()}
+    runs = _seeded(recipe, target, count)
     for path in runs:
         checked_output(path, recipe.video.fps, kept)
     with _waiting("loading"):
         cast = load(recipe)
+    folders = {}
+    if run is not None or onto is not None or comes_in_pieces(recipe, cast):
+        folders = {path: run or folder_of(path) for path in runs}
+    events = _kept(runs, folders, cast) if folders else _written(runs, cast)
+    if onto is not None:
+        events = ((0, event) for event in carry_on(onto, recipe, target, run, cast))
     strips = []
-    for path, shown in _written(runs, cast):
-        strips.append(strip(shown))
-        _say(_summary(shown, path))
-    if count > 1:
+    for path, strip, said in _followed(runs, events, preview, folders):
+        strips += strip
+        _say(_summary(said, path))
+    if count > 1 and strips:
         _say(str(save_image(stacked(strips), target.with_name(f"{target.stem}-sheet.png"))))
 
 
-def _written(runs: Mapping[Path, Recipe], cast: "Cast") -> Iterator[tuple[Path, "Video"]]:
-    """Run recipes under a progress bar (quiet when stderr is no terminal) and write each piece as it is finished.
+def _seeded(recipe: Recipe, target: Path, count: int) -> dict[Path, Recipe]:
+    """Where each seed's video goes, if there are several."""
+    if count == 1:
+        return {target: recipe}
+    seeds = range(recipe.video.seed, recipe.video.seed + count)
+    names = {seed: target.with_name(f"{target.stem}-{seed}{target.suffix}") for seed in seeds}
+    return {path: recipes.changed(recipe, {"video.seed": seed}) for seed, path in names.items()}
 
-    Of the videos only what a strip shows is kept.
-    """
-    import numpy as np
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from dovetail.run import End, Step, together
-    from dovetail.video import Video, evenly, writing
+def _kept(runs: Mapping[Path, Recipe], folders: Mapping[Path, Path], cast: "Cast") -> "Iterator[tuple[int, Happening]]":
+    """Runs one after another, each in its folder."""
+    from dovetail.run import keep
 
-    bar = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"), TimeRemainingColumn())
+    for run, (path, recipe) in enumerate(runs.items()):
+        yield from ((run, event) for event in keep(recipe, path, folders[path], cast))
+
+
+def _written(runs: Mapping[Path, Recipe], cast: "Cast") -> "Iterator[tuple[int, Happening]]":
+    """Runs without folders: each piece is written as it is finished, and nothing stays of a run that is stopped."""
+    from dovetail.run import End, Piece, together
+    from dovetail.video import writing
+
     paths, asked = list(runs), list(runs.values())
-    kept: list[list[Any]] = [[] for _ in runs]
-    shares = [0.0] * len(runs)
-    with ExitStack() as files, Progress(*bar, console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task("preparing", total=float(len(runs)))
+    with ExitStack() as files:
         # Each file has a stack of its own, so that it takes its name as soon as its run ends.
         stacks = [files.enter_context(ExitStack()) for _ in runs]
         growing = [stacks[0].enter_context(writing(paths[0], asked[0].video.fps))]
@@ -289,18 +403,58 @@ def _written(runs: Mapping[Path, Recipe], cast: "Cast") -> Iterator[tuple[Path, 
             while len(growing) <= run:
                 place = len(growing)
                 growing.append(stacks[place].enter_context(writing(paths[place], asked[place].video.fps)))
-            if isinstance(event, Step):
-                shares[run] = event.share
-                done = f"{escape(event.stage)} {event.step}/{event.steps}"
-                progress.update(task, completed=sum(shares), description=done)
+            if isinstance(event, Piece):
+                growing[run].add(event.frames)
             elif isinstance(event, End):
                 growing[run].settings = event.settings
                 stacks[run].close()
-                yield paths[run], Video(np.stack(kept[run]), asked[run].video.fps, event.settings)
-            else:
-                growing[run].add(event.frames)
+            yield run, event
+
+
+def _followed(
+    runs: Mapping[Path, Recipe],
+    events: "Iterator[tuple[int, Happening]]",
+    preview: bool,
+    folders: Mapping[Path, Path],
+) -> "Iterator[tuple[Path, list[Frames], Mapping[str, Any]]]":
+    """Show runs as they go on (quiet when stderr is no terminal); of each that ends its path, its strip, its settings.
+
+    Of the videos only what a strip and a preview show is kept. A run that was gone on with has no strip.
+    """
+    import numpy as np
+
+    from dovetail.progress import Preview, bar
+    from dovetail.run import End, Piece
+    from dovetail.video import Video, evenly, strip
+
+    paths, asked = list(runs), list(runs.values())
+    previews = [Preview(path.with_name(f"{path.stem}-preview.png")) for path in paths] if preview else []
+    kept: list[list[Any]] = [[] for _ in runs]
+    with _stopped(folders), bar(err, len(runs)) as shown:
+        for run, event in events:
+            if isinstance(event, End):
+                picked = evenly(asked[run].video.frames)
+                whole = len(kept[run]) == len(picked)
+                yield paths[run], [strip(Video(np.stack(kept[run]), 1.0))] if whole else [], event.settings
+                continue
+            shown.show(run, event)
+            if isinstance(event, Piece):
                 picked = evenly(asked[run].video.frames)
                 kept[run] += [frame for i, frame in enumerate(event.frames, event.first) if i in picked]
+                if preview:
+                    previews[run].add(event)
+
+
+@contextmanager
+def _stopped(folders: Mapping[Path, Path]) -> Iterator[None]:
+    """Who presses Ctrl-C is told how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        for folder in folders.values():
+            if folder.is_dir():
+                err.print(f"[yellow]note:[/] stopped; `dovetail resume {escape(str(folder))}` goes on", soft_wrap=True)
+        raise
 
 
 def _prompts(file: Path | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -352,9 +506,8 @@ def _waiting(what: str) -> Iterator[None]:
         yield
 
 
-def _summary(video: "Video", path: Path) -> str:
+def _summary(said: Mapping[str, Any], path: Path) -> str:
     """One line: calls per expert, seconds, peak memory, file."""
-    said = video.settings
     calls = ", ".join(f"{name} {count}" for name, count in said["calls"].items())
     share = said["seconds_in_networks"] / max(said["seconds"], 1e-9)
     return f"calls: {calls} · {said['seconds']:.1f} s ({share:.0%} in networks) · {said['peak_megabytes']} MB at most · {path}"
