@@ -119,6 +119,36 @@ def test_values_are_yaml_and_may_contain_equals_signs() -> None:
     assert recipe.chain[0].ladder == models.Even(steps=3)
 
 
+def test_a_key_that_holds_a_dot_stands_in_quotes() -> None:
+    blended = recipes.load("sprites-flowblending-exact")
+    place = "chain.video.denoise.blended"
+    asked = recipes.changed(blended, [f'{place}."above 0.833"=small', f'{place}."above 0.464".guidance=2.5'])
+    parts = asked.chain[0].denoise.of  # type: ignore[union-attr]
+    assert parts["above 0.833"] == models.Leaf(expert="small")
+    assert parts["above 0.464"] == models.Leaf(expert="small", guidance=2.5)
+    assert parts["else"] == models.Leaf(expert="large")
+    assert recipes.changed(blended, {f'{place}."above 0.833"': "small"}).chain[0].denoise.of == parts | {  # type: ignore[union-attr]
+        "above 0.464": models.Leaf(expert="small")
+    }
+
+
+@pytest.mark.parametrize("change", ["=3", "video.=3", "video..seed=3", 'chain."above 0.8=3', '"".seed=3', "prompt"])
+def test_a_change_that_is_no_path_and_value_is_told_how(change: str) -> None:
+    with pytest.raises(RecipeError, match=r'path=value, as in video\.frames=16, .*"above 0\.8"=small'):
+        recipes.changed(EXACT, [change])
+
+
+def test_a_key_with_a_dot_is_named_in_quotes_where_it_is_wrong() -> None:
+    blended = recipes.load("sprites-flowblending-exact")
+    place = "chain.video.denoise.blended"
+    with pytest.raises(RecipeError, match=r"above 0: unknown key; .*'\"above 0\.833\"'"):
+        recipes.changed(blended, [f"{place}.above 0.833.guidance=2"])
+    with pytest.raises(RecipeError, match=rf'{place}\."above 0\.833".*smal'):
+        recipes.changed(blended, [f'{place}."above 0.833"=smal'])
+    with pytest.raises(RecipeError, match=r'"above 0\.833"\.guidance'):
+        recipes.changed(blended, [f'{place}."above 0.833".guidance=-1'])
+
+
 # --- errors ------------------------------------------------------------------------------------------------------
 
 

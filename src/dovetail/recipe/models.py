@@ -762,7 +762,9 @@ def named(part: Any, path: str) -> "list[tuple[str, str]]":
     path = f"{path}.{part.word}" if isinstance(part, Worded) else path
     found: list[tuple[str, str]] = []
     if isinstance(part, Blended):
-        return [name for key, of in part.of.items() for name in named(of, f"{path}.{key}")]
+        # As --set would write it: a key that holds a dot stands in quotes.
+        spelt = {key: f'"{key}"' if "." in key else key for key in part.of}
+        return [name for key, of in part.of.items() for name in named(of, f"{path}.{spelt[key]}")]
     for key in type(part).model_fields:
         value = getattr(part, key)
         if (isinstance(part, Leaf) and key == "expert") or (key == "of" and isinstance(value, str)):

@@ -108,7 +108,8 @@ def plain(recipe: Recipe) -> dict[str, Any]:
 def changed(recipe: Recipe, overrides: Iterable[str] | Mapping[str, Any]) -> Recipe:
     """The recipe with some values replaced: texts "path=value", or a mapping from path to value.
 
-    A path is keys with dots between; a stage goes by its name or its place: chain.refine.solver=unipc.
+    A path is keys with dots between; a stage goes by its name or its place: chain.refine.solver=unipc. A key that holds
+    a dot or an equals sign itself stands in double quotes: chain.video.denoise.blended."above 0.8"=small.
     A text's value is read as YAML. Raises RecipeError, as for a recipe that is written so.
     """
     pairs = overrides.items() if isinstance(overrides, Mapping) else [_pair(text) for text in overrides]
@@ -127,25 +128,44 @@ def checked(data: dict[str, Any], source: str = "") -> Recipe:
         raise RecipeError("\n".join(f"{source}: {line}" if source else line for line in lines)) from None
 
 
+KEY = r'(?:"[^"]+"|[^".=]+)'
+"""A key in a path, in double quotes where it holds what would end it."""
+
+
 def _pair(text: str) -> tuple[str, Any]:
-    path, equals, value = text.partition("=")
-    if not equals or not path:
-        raise RecipeError(f"a change is written path=value, as in video.frames=16; {text!r} came")
-    return path, _yaml(value, f"{path}: the value")
+    written = re.fullmatch(rf"({KEY}(?:\.{KEY})*)=(.*)", text, re.DOTALL)
+    if written is None:
+        raise RecipeError(
+            "a change is written path=value, as in video.frames=16, with keys that hold dots in double quotes, as in "
+            f"""chain.video.denoise.blended."above 0.8"=small; {text!r} came"""
+        )
+    return written[1], _yaml(written[2], f"{written[1]}: the value")
+
+
+def _keys(path: str) -> list[str]:
+    """The keys of a path, without their quotes."""
+    if not re.fullmatch(rf"{KEY}(?:\.{KEY})*", path):
+        raise RecipeError(f"{path}: a path is keys with dots between, those that hold dots in double quotes")
+    return [key.strip('"') for key in re.findall(KEY, path)]
+
+
+def _spelt(keys: Iterable[str]) -> str:
+    """The path of these keys."""
+    return ".".join(f'"{key}"' if re.search("[.=]", key) else key for key in keys)
 
 
 def _put(data: dict[str, Any], path: str, value: Any) -> None:
     """Set the value at a path. A last key that is new is set all the same; the check then finds it."""
-    *way, last = path.split(".")
+    *way, last = _keys(path)
     at: Any = data
     for depth, key in enumerate(way):
-        at = _into(at, key, ".".join(way[: depth + 1]))
+        at = _into(at, key, _spelt(way[: depth + 1]))
     if isinstance(at, list):
         at[_place(at, last, path)] = value
     elif isinstance(at, dict):
         at[last] = value
     else:
-        raise RecipeError(f"{path}: '{'.'.join(way)}' is {at!r} and has no parts")
+        raise RecipeError(f"{path}: '{_spelt(way)}' is {at!r} and has no parts")
 
 
 def _into(at: Any, key: str, path: str) -> Any:
@@ -154,7 +174,7 @@ def _into(at: Any, key: str, path: str) -> Any:
     if not isinstance(at, dict):
         raise RecipeError(f"{path}: what stands before '{key}' is {at!r} and has no parts")
     if key not in at:
-        raise RecipeError(f"{path}: unknown key; {nearest(key, at)}")
+        raise RecipeError(f"{path}: unknown key; {nearest(key, [_spelt([known]) for known in at])}")
     if at[key] is None:
         at[key] = {}
     return at[key]
@@ -203,7 +223,7 @@ def _line(detail: ErrorDetails, data: Any) -> str:
     if kind == "refers":
         return detail["msg"]
     if kind == "unknown_key":
-        return f"{path}.{context['key']}".removeprefix(".") + f": {detail['msg']}"
+        return f"{path}.{_spelt([context['key']])}".removeprefix(".") + f": {detail['msg']}"
     if kind == "room":
         return f"{path}: {detail['msg']}, as by --set {path}.steps={context['timestep']}"
     if kind in ("gaps", "falling", "name"):
@@ -225,7 +245,7 @@ def _no_word(path: str, last: int | str, came: Any) -> str:
     words = [model.word for model in {"ladder": LADDERS, "noise": NOISES, "method": METHODS}[kind]]
     keys = [str(key) for key in came] if isinstance(came, dict) else []
     if len(keys) == 1:
-        return f"{path}.{keys[0]}: unknown {kind}; {nearest(keys[0], words)}"
+        return f"{path}.{_spelt(keys)}: unknown {kind}; {nearest(keys[0], words)}"
     what = f"{len(keys)} words ({', '.join(keys)})" if keys else _shown(came)
     return f"{path}: {what} came; a {kind} is one word with what it takes, as in {{{words[0]}: ...}}"
 
@@ -256,7 +276,7 @@ def _path(loc: tuple[int | str, ...], data: Any) -> str:
             isinstance(part, int) and isinstance(data, dict) and isinstance(data.get("stage"), str) and data["stage"]
         )
         parts.append(data["stage"] if named else str(part))
-    return ".".join(parts)
+    return _spelt(parts)
 
 
 def _child(data: Any, part: int | str) -> Any:
