@@ -3,6 +3,7 @@
 import json
 import random
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ import rivals
 import score
 import text
 import vae
-from optimizer import Optimizer
+from optimizer import Muon, Optimizer, orthogonalised
 
 from dovetail.core.path import split
 from dovetail.sprites.world import Ask, ask, backdrop, imagine, render
@@ -175,6 +176,45 @@ def test_the_optimiser_moves_every_weight_and_remembers(tmp_path: Path) -> None:
     net.load_state_dict(state["net"])
     again.load_state_dict(state["optimizer"])
     assert run(again, 5) == pytest.approx(after, rel=1e-5)
+
+
+def test_muon_steps_as_torch_does_and_goes_on_from_its_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Upright, lying, square, alone and many of a shape, and a kernel; a parameter without a gradient stays put.
+
+    In wide arithmetic: in bfloat16 small singular values hang on the order of sums.
+    """
+    torch.manual_seed(0)
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.double)
+    shapes = [(8, 24), (24, 8), (8, 24), (6, 6), (5, 2, 3, 3), (6, 6)]
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in (*shapes, (4, 4))]
+    theirs = [torch.nn.Parameter(p.detach().flatten(1).clone()) for p in ours]
+    options = {"lr": 0.01, "weight_decay": 0.1}
+    known = torch.optim.Muon(theirs, **options, adjust_lr_fn="match_rms_adamw")
+    muon: torch.optim.Optimizer = Muon(ours, **options)
+    for step in range(6):
+        if step == 3:
+            state = deepcopy(known.state_dict())  # else both would write into the same memory
+            muon = Muon(ours, lr=1.0, weight_decay=0.0)
+            muon.load_state_dict(state)
+        before = [p.detach().clone() for p in theirs]
+        for p, q in list(zip(ours, theirs, strict=True))[:-1]:
+            q.grad = torch.randn(q.shape)
+            p.grad = q.grad.reshape(p.shape)
+        muon.step()
+        known.step()
+        for p, q, was in list(zip(ours, theirs, before, strict=True))[:-1]:
+            moved = (q - was).norm()
+            assert moved > 0
+            assert (p.flatten(1) - q).norm() < 1e-4 * moved
+    assert torch.equal(ours[-1], theirs[-1])
+
+
+def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
+    torch.manual_seed(0)
+    made = orthogonalised(torch.randn(3, 8, 40) * torch.tensor([1.0, 1e-3, 1e3])[:, None, None]).float()
+    found = torch.linalg.svdvals(made)
+    assert found.min() > 0.6
+    assert found.max() < 1.3
 
 
 @pytest.mark.parametrize("name", ["spatial", "control", "temporal", "flow-small"])
