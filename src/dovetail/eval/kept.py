@@ -20,9 +20,10 @@ from dovetail.sprites.oracle.frames import lab, read
 from dovetail.sprites.world import SIZE, Ask, ask
 
 Track = Sequence[tuple[float, float, float] | None]
-MOVED = 5.0
+MOVED = 3.0
 """A background whose pixels differ from those of the first window by more than this, in Lab on average, is another
-one. A checkered or striped one that has slipped by half a period differs by 13 or more, by a tenth by 5."""
+one. A pattern that has slipped by a quarter of its period differs by 6 and more; on black, where one hardly sees it,
+by less than 2."""
 AROUND = 6
 """Frames before and after a border, from which the object's motion there is read."""
 SPREAD, MARGIN = 1.35, 3.0
