@@ -232,7 +232,7 @@ def calibrate(
         ),
     ] = None,
     also: Annotated[
-        list[str] | None, typer.Option("--also", help="Candidates made of each expert: unguided, halved, shortened.")
+        list[str] | None, typer.Option("--also", help="Candidates made of each expert: unguided, halved, shortened, cached.")
     ] = None,
     by: Annotated[str, typer.Option("--by", help="Whose boundaries to write: fit, budget, dp, sweep.")] = "fit",
     budget: Annotated[

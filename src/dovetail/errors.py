@@ -9,6 +9,7 @@ DovetailError
 └── ExtraError     (also ImportError)
 PromptWarning      (a UserWarning)
 ShapeWarning       (a UserWarning)
+RunWarning         (a UserWarning)
 """
 
 from collections.abc import Iterable
@@ -68,6 +69,10 @@ class PromptWarning(UserWarning):
 
 class ShapeWarning(UserWarning):
     """A given video is of another shape than the recipe's, and is stretched."""
+
+
+class RunWarning(UserWarning):
+    """Part of a run's folder was damaged and is made again, or the run goes on on another device."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -128,11 +128,15 @@ class Encoder(Protocol):
 
 @dataclass(eq=False)
 class Growing:
-    """A video that is being written: add frames uint8 "f h w c" as they come, and say its settings before the end."""
+    """A video that is being written: add frames uint8 "f h w c" as they come, and say its settings before the end.
+
+    beside: what the manifest says, if that is more than the settings inside.
+    """
 
     encoder: Encoder = field(repr=False)
     length: int = 0
     settings: Mapping[str, Any] | None = None
+    beside: Mapping[str, Any] | None = None
 
     def add(self, frames: Frames) -> None:
         self.encoder.add(frames)
@@ -140,22 +144,39 @@ class Growing:
 
 
 @contextmanager
-def writing(path: str | Path, fps: float) -> Iterator[Growing]:
+def writing(path: str | Path, fps: float, crf: int | None = None) -> Iterator[Growing]:
     """Write a video while it is being made; it appears with its manifest, whole or not at all.
 
     What is added to an .mp4, an .npz or a folder is on the disk and out of memory; what is added to a .gif or a .webp
-    is kept until the end. Raises OutputError as `Video.save` does, and for a video without frames or settings.
+    is kept until the end. crf: how much an .mp4 may lose, see `CRF`. Raises OutputError as `Video.save` does, for a
+    video without frames or settings, and for a crf of what loses nothing.
     """
     target = checked_output(path, fps)
+    if crf is not None and target.suffix != ".mp4":
+        raise OutputError(f"cannot write {target}: crf is said of .mp4; other files keep every pixel")
+    options = {} if crf is None else {"crf": crf}
     # The manifest is ready before the video takes its name, so that none is seen with an older one.
     with _whole(target) as part, _whole(manifest_of(target)) if target.suffix else nullcontext() as manifest:
-        with closing(ENCODERS[target.suffix](part, fps)) as encoder:
+        with closing(ENCODERS[target.suffix](part, fps, **options)) as encoder:
             growing = Growing(encoder)
             yield growing
             if growing.settings is None or not growing.length:
                 raise OutputError(f"cannot write {target}: it was left before it had frames and settings")
             encoder.end(growing.settings)
-        _manifest(growing.settings, part / INSIDE if manifest is None else manifest)
+        said = growing.settings if growing.beside is None else growing.beside
+        _manifest(said, part / INSIDE if manifest is None else manifest)
+
+
+def save_indexed(source: Path, path: str | Path, settings: Mapping[str, Any], beside: Mapping[str, Any]) -> Path:
+    """Write the pictures of an .mp4 as another, the settings inside and `beside` in its manifest; whole or not at all.
+
+    The same pictures and settings are the same bytes. Raises OutputError.
+    """
+    target = checked_output(path)
+    with _whole(target) as part, _whole(manifest_of(target)) as manifest:
+        _indexed(source, part, settings)
+        _manifest(beside, manifest)
+    return target
 
 
 def read(path: str | Path) -> Video:
@@ -349,58 +370,70 @@ def _larger(frames: Frames, factor: int) -> Frames:
     return frames if factor == 1 else frames.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
-def _shown(frames: Frames) -> Frames:
+def enlarged(frames: Frames) -> Frames:
     """The frames as large as a screen shows well; H.264 wants even sides, so an odd one gains a line."""
     factor = min(math.ceil(SHOWN / min(frames.shape[1:3])), WIDEST // max(frames.shape[1:3]))
     frames = _larger(frames, max(1, factor))
     return np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
 
 
+CRF = 16
+"""How much H.264 may lose: 0 is nothing, and 6 more halves the file. At 16 one does not see it."""
+
+
 class _Mp4:
     """H.264, encoded as frames come. The settings, known only at the end, and the index then go in front."""
 
-    def __init__(self, path: Path, fps: float) -> None:
+    def __init__(self, path: Path, fps: float, crf: int = CRF) -> None:
         import av
 
-        self.path, self.fps = path, fps
+        self.path, self.fps, self.crf = path, fps, crf
         self.container = av.open(str(path), "w", format="mp4")
         self.stream: Any = None
 
     def add(self, frames: Frames) -> None:
         import av
 
-        frames = _shown(frames)
+        frames = enlarged(frames)
         if self.stream is None:
             rate = Fraction(self.fps).limit_denominator(1001)
-            self.stream = self.container.add_stream("libx264", rate=rate, options={"crf": "16"})
+            self.stream = self.container.add_stream("libx264", rate=rate, options={"crf": str(self.crf)})
             self.stream.height, self.stream.width, self.stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         for frame in frames:
             shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             self.container.mux(self.stream.encode(shown))
 
     def end(self, settings: Mapping[str, Any]) -> None:
-        import av
-
         self.container.mux(self.stream.encode())
         self.container.close()
         whole = self.path.with_name(f"{self.path.name}.end")
         try:
-            with (
-                av.open(str(self.path)) as source,
-                av.open(str(whole), "w", format="mp4", options={"movflags": "+faststart"}) as target,
-            ):
-                target.metadata["comment"] = json.dumps(dict(settings))
-                copy = target.add_stream_from_template(source.streams.video[0])
-                for packet in source.demux(source.streams.video[0]):
-                    if packet.dts is not None:  # the last one only says that there are no more
-                        packet.stream = copy
-                        target.mux(packet)
+            _indexed(self.path, whole, settings)
             whole.replace(self.path)
         finally:
             whole.unlink(missing_ok=True)
 
     def close(self) -> None:
         self.container.close()
+
+
+def _indexed(source: Path, target: Path, settings: Mapping[str, Any]) -> None:
+    """The same pictures with the settings and the index in front, as the web wants it."""
+    import av
+
+    with (
+        av.open(str(source)) as before,
+        av.open(str(target), "w", format="mp4", options={"movflags": "+faststart"}) as after,
+    ):
+        after.metadata["comment"] = json.dumps(dict(settings))
+        copy = after.add_stream_from_template(before.streams.video[0])
+        first: int | None = None
+        for packet in before.demux(before.streams.video[0]):
+            if packet.dts is not None:  # the last one only says that there are no more
+                # A video in fragments is read as if it began as late as its pictures are reordered.
+                first = packet.pts if first is None else first
+                packet.pts, packet.dts, packet.stream = packet.pts - first, packet.dts - first, copy
+                after.mux(packet)
 
 
 def _images(frames: Frames) -> list[Any]:
@@ -426,7 +459,7 @@ class _Kept:
         self.frames.append(frames)
 
     def end(self, settings: Mapping[str, Any]) -> None:
-        first, *rest = _images(_shown(np.concatenate(self.frames)))
+        first, *rest = _images(enlarged(np.concatenate(self.frames)))
         times = _durations(1 + len(rest), self.fps, self.unit)
         first.save(self.path, save_all=True, append_images=rest, duration=times, loop=0, **self.options)
 
@@ -482,7 +515,7 @@ class _Pngs:
     def close(self) -> None: ...
 
 
-ENCODERS: dict[str, Callable[[Path, float], Encoder]] = {
+ENCODERS: dict[str, Callable[..., Encoder]] = {
     ".mp4": _Mp4,
     ".gif": partial(_Kept, unit=10, options={"format": "GIF", "disposal": 2}),
     ".webp": partial(_Kept, unit=1, options={"format": "WEBP", "lossless": True}),

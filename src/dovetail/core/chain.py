@@ -4,11 +4,14 @@ A chain pulls: a stage takes `window` frames at a time from the stage before, as
 long video needs no more memory than a few windows. A stage without a window takes the whole.
 Windows may stand side by side, straddle those of the stage before (`offset`), or overlap (`hop`):
 overlapping ones are averaged at every step, in a wavefront. Design page: docs/decisions/0013-segments.md.
+
+A finished piece carries where the chain stands after it (`Memory`), a value from which a chain goes on as if it had
+never stopped. Design page: docs/decisions/0015-runs.md.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice, pairwise
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -114,10 +117,11 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class Done:
-    """A finished piece of video: global frames "b f" and latent "b c f h w"."""
+    """A finished piece of video: global frames "b f", latent "b c f h w", and where the chain stands after it."""
 
     frames: Tensor
     video: Tensor
+    memory: "Memory | None" = None
 
     def cut(self, span: slice) -> "Done":
         """The frames at these places."""
@@ -127,22 +131,58 @@ class Done:
 Event = Seen | Done
 
 
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """Where a stage, or a level of a wavefront, stands after a piece, and all that it needs to go on.
+
+    windows: how many it has begun. held: what has come from the stage before and is still to be used; None for the
+    first stage, whose whole video is given again. before: the window made last, for a sequel. waiting, said: of a
+    level, the parts that have not taken its step yet, and what windows have said of them. source: where what it pulls
+    from stands.
+    """
+
+    windows: int = 0
+    held: Done | None = None
+    before: Segment | None = None
+    waiting: "tuple[Part, ...]" = ()
+    said: "Said | None" = None
+    source: "Memory | None" = None
+
+
 def run(
-    stages: Sequence[Stage], noise: Noise, frames: Tensor, shape: tuple[int, int, int], video: Tensor | None = None
+    stages: Sequence[Stage],
+    noise: Noise,
+    frames: Tensor,
+    shape: tuple[int, int, int],
+    video: Tensor | None = None,
+    after: Memory | None = None,
 ) -> Iterator[Event]:
     """Run the stages over global frames "b f"; `Done` pieces come in order and cover them all.
 
     shape: channels, height and width of the latent. video: a latent "b c f h w" to start from, to
     which the first stage adds noise; without it the first stage starts from pure noise. Tensors
     live where `video` does, or else on the CPU in float32; adapters move what they need.
+
+    after: a piece's `memory`; all events after that piece come, the same as from a run that was not stopped there. All
+    else is given as to that run.
     """
     # Without a video only its shape is asked for: one zero, seen as many.
     empty = torch.zeros(()).expand(len(frames), shape[0], frames.shape[1], *shape[1:]) if video is None else video
     events: Iterator[Event] = iter([Done(frames, empty)])
-    for i, stage in enumerate(stages):
+    for i, (stage, stood) in enumerate(zip(stages, _stood(stages, after), strict=True)):
         through = _wavefront if stage.fuses else _in_turn
-        events = through(stage, noise.of(stage.name), events, frames.shape[1], video is None and i == 0)
+        events = through(stage, noise.of(stage.name), events, frames.shape[1], video is None and i == 0, stood)
     return events
+
+
+def _stood(stages: Sequence[Stage], after: Memory | None) -> list[Memory]:
+    """Where each stage stands."""
+    found: list[Memory] = []
+    for stage in reversed(stages):
+        found.insert(0, after or Memory())
+        for _ in range(stage.ladder.steps + 1 if stage.fuses else 1):
+            after = None if after is None else after.source
+    return found
 
 
 def _start(stage: Stage, noise: Noise, piece: Done, fresh: bool) -> Tensor:
@@ -152,20 +192,25 @@ def _start(stage: Stage, noise: Noise, piece: Done, fresh: bool) -> Tensor:
     return eps * stage.ladder.first if fresh else mix(piece.video, eps, stage.ladder.levels[0])
 
 
-def _cut(source: Iterator[Event], spans: Iterator[slice]) -> Iterator[Event]:
+def _cut(source: Iterator[Event], spans: Iterator[slice], after: Memory) -> Iterator[Event]:
     """The same video in these spans, each of which starts and stops no earlier than the one before."""
-    held, first, span = None, 0, next(spans, None)
+    held, windows, spans = None, after.windows, islice(spans, after.windows, None)
+    span, first = next(spans, None), 0
+    if after.held is not None:
+        source = chain([replace(after.held, memory=after.source)], source)
+        first = span.start if span is not None else 0
     for event in source:
         if isinstance(event, Seen):
             yield event
             continue
         held = event if held is None else _joined(held, event)
         while span is not None and first + held.frames.shape[1] >= span.stop:
-            yield held.cut(slice(span.start - first, span.stop - first))
-            span = next(spans, None)
+            window, span = held.cut(slice(span.start - first, span.stop - first)), next(spans, None)
             # What no later span asks for is let go.
             past = held.frames.shape[1] if span is None else span.start - first
-            held, first = held.cut(slice(past, None)), first + past
+            held, first, windows = held.cut(slice(past, None)), first + past, windows + 1
+            kept = None if event.memory is None else held
+            yield replace(window, memory=Memory(windows, kept, source=event.memory))
 
 
 def _joined(one: Done, other: Done) -> Done:
@@ -175,21 +220,25 @@ def _joined(one: Done, other: Done) -> Done:
 # --- windows one after another -----------------------------------------------------------------------------------
 
 
-def _in_turn(stage: Stage, noise: Noise, source: Iterator[Event], length: int, fresh: bool) -> Iterator[Event]:
+def _in_turn(
+    stage: Stage, noise: Noise, source: Iterator[Event], length: int, fresh: bool, after: Memory
+) -> Iterator[Event]:
     """Each window from noise to video before the next; of frames that one has made already, the next makes no more."""
-    makes = (new for _, new in stage.spans(length))
-    before: Segment | None = None
-    for event in _cut(source, (sees for sees, _ in stage.spans(length))):
+    makes = islice((new for _, new in stage.spans(length)), after.windows, None)
+    before, sequel = after.before, isinstance(stage.denoise, Sequel)
+    for event in _cut(source, (sees for sees, _ in stage.spans(length)), after):
         if isinstance(event, Seen):
             yield event
             continue
         denoise = stage.denoise.after(before) if isinstance(stage.denoise, Sequel) else stage.denoise
         states: tuple[State, ...] = ()
         for state in _states(denoise, stage, _start(stage, noise, event, fresh), event.frames):
-            states = (*states, state) if isinstance(stage.denoise, Sequel) else (state,)
+            states = (*states, state) if sequel else (state,)
             yield Seen(stage, event.frames, state)
-        before = Segment(event.frames, states)
-        yield Done(event.frames, states[-1].seen.x0).cut(next(makes))
+        before = Segment(event.frames, states) if sequel else None
+        assert event.memory is not None
+        done = Done(event.frames, states[-1].seen.x0).cut(next(makes))
+        yield replace(done, memory=replace(event.memory, before=before))
 
 
 def _states(denoise: Denoiser | Walk, stage: Stage, x: Tensor, frames: Tensor) -> Iterator[State]:
@@ -202,55 +251,70 @@ def _states(denoise: Denoiser | Walk, stage: Stage, x: Tensor, frames: Tensor) -
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
+class Part:
     """Some frames on their way down: their latent at the next level, and the states that led there."""
 
     frames: Tensor
     x: Tensor
     before: tuple[State, ...] = ()
+    memory: Memory | None = None
 
 
-def _wavefront(stage: Stage, noise: Noise, source: Iterator[Event], length: int, fresh: bool) -> Iterator[Event]:
+def _wavefront(
+    stage: Stage, noise: Noise, source: Iterator[Event], length: int, fresh: bool, after: Memory
+) -> Iterator[Event]:
     """What `Windowed` makes of the whole video, window by window: every level pulls from the one above.
 
     A level holds the frames of about one window, so all of them hold as many windows as there are steps.
     """
-    parts = _parts(stage, noise, source, length, fresh)
-    for t, to in pairwise(stage.ladder.levels):
-        parts = _level(stage, parts, length, t, to)
+    stood = [after]  # of the last level, of those before it, and of the parts
+    for _ in range(stage.ladder.steps):
+        stood.insert(0, stood[0].source or Memory())
+    parts = _parts(stage, noise, source, length, fresh, stood[0])
+    for (t, to), here in zip(pairwise(stage.ladder.levels), stood[1:], strict=True):
+        parts = _level(stage, parts, length, (t, to), here)
     for part in parts:
-        yield Done(part.frames, part.before[-1].seen.x0) if isinstance(part, _Part) else part
+        yield Done(part.frames, part.before[-1].seen.x0, part.memory) if isinstance(part, Part) else part
 
 
-def _parts(stage: Stage, noise: Noise, source: Iterator[Event], length: int, fresh: bool) -> Iterator[Seen | _Part]:
+def _parts(
+    stage: Stage, noise: Noise, source: Iterator[Event], length: int, fresh: bool, after: Memory
+) -> Iterator[Seen | Part]:
     """The video at the first level, in pieces that begin where windows begin."""
-    for event in _cut(source, begun(stage.windows(length), length)):
-        yield event if isinstance(event, Seen) else _Part(event.frames, _start(stage, noise, event, fresh))
+    for event in _cut(source, begun(stage.windows(length), length), after):
+        if isinstance(event, Seen):
+            yield event
+        else:
+            yield Part(event.frames, _start(stage, noise, event, fresh), memory=event.memory)
 
 
-def _level(stage: Stage, source: Iterator[Seen | _Part], length: int, t: float, to: float) -> Iterator[Seen | _Part]:
+def _level(
+    stage: Stage, source: Iterator[Seen | Part], length: int, step: tuple[float, float], after: Memory
+) -> Iterator[Seen | Part]:
     """One step of every part; a part takes it once all windows that see it have looked."""
-    weight = WEIGHTS[stage.weights](min(stage.window or length, length))
-    waiting: list[_Part] = []
-    said: _Said | None = None
-    for event in source:
+    (t, to), weight = step, WEIGHTS[stage.weights](min(stage.window or length, length))
+    waiting, said, above = list(after.waiting), after.said, after.source
+    for event in chain([None], source):  # None: parts that wait may be ready before another comes
         if isinstance(event, Seen):
             yield event
             continue
-        waiting.append(event)
+        if event is not None:
+            waiting.append(replace(event, memory=None))
+            above = event.memory
         while sum(part.x.shape[2] for part in waiting) >= len(weight):
             with torch.no_grad():
-                said = _Said.of(_look(stage, waiting, t, len(weight)), weight, said)
+                said = Said.of(_look(stage, waiting, t, len(weight)), weight, said)
                 part = waiting.pop(0)
                 mean, said = said.cut(part.x.shape[2])
                 memory = part.before[-stage.solver.memory :] if stage.solver.memory else ()
                 now = stage.solver.correct(memory, State(t, part.x, mean), part.frames)
                 x = stage.solver.predict(memory, now, to, part.frames)
             yield Seen(stage, part.frames, now)
-            yield _Part(part.frames, x, (*part.before, now)[-max(stage.solver.memory, 1) :])
+            stands = Memory(waiting=tuple(waiting), said=said, source=above)
+            yield Part(part.frames, x, (*part.before, now)[-max(stage.solver.memory, 1) :], stands)
 
 
-def _look(stage: Stage, parts: Sequence[_Part], t: float, size: int) -> Split:
+def _look(stage: Stage, parts: Sequence[Part], t: float, size: int) -> Split:
     """What the denoiser sees in the first window of these parts."""
     assert not isinstance(stage.denoise, Walk | Sequel)
     x, frames = torch.cat([part.x for part in parts], 2), torch.cat([part.frames for part in parts], 1)
@@ -258,14 +322,14 @@ def _look(stage: Stage, parts: Sequence[_Part], t: float, size: int) -> Split:
 
 
 @dataclass(frozen=True, eq=False)
-class _Said:
+class Said:
     """What windows have said so far: weighted sums over frames, and the weights' own sums "f"."""
 
     total: Split
     mass: Tensor
 
     @classmethod
-    def of(cls, seen: Split, weight: Tensor, before: "_Said | None") -> "_Said":
+    def of(cls, seen: Split, weight: Tensor, before: "Said | None") -> "Said":
         """The newest window's answer, with what those before said of its first frames."""
         weight = weight.to(seen.x0)
         total = seen.map(lambda z: z * weight[:, None, None])
@@ -277,8 +341,8 @@ class _Said:
             new[:, :, :known] += old
         return cls(total, mass)
 
-    def cut(self, frames: int) -> tuple[Split, "_Said"]:
+    def cut(self, frames: int) -> tuple[Split, "Said"]:
         """The mean of so many first frames, and what is said of the rest."""
         mass = self.mass[:frames, None, None]
         mean = self.total.map(lambda z: z[:, :, :frames] / mass)
-        return mean, _Said(self.total.map(lambda z: z[:, :, frames:]), self.mass[frames:])
+        return mean, Said(self.total.map(lambda z: z[:, :, frames:]), self.mass[frames:])

@@ -14,12 +14,18 @@ for the next. Nothing is kept that is finished, so a long video needs no more me
 | given | the video that a run starts from, and words that nobody knows |
 | decoding | latents to frames, piece by piece |
 | manifest | what a file says of its run |
+| states, sealed, growing | where a run stands; files under checksums; an mp4 in fragments |
+| folder, keeping | a run's folder, and a run in it: begun, gone on with, finished |
+| continuing, again | the next segments of a run; its latents decoded otherwise |
 | catalogue | families of experts and weights, listed |
 """
 
+from dovetail.run.again import Look, decode
 from dovetail.run.cast import Cast, Codec, known_of, load, settled
 from dovetail.run.catalogue import FAMILIES_SAID, weights_used
+from dovetail.run.continuing import carry_on, continuing
 from dovetail.run.events import End, Piece, Step
+from dovetail.run.keeping import comes_in_pieces, folder_of, keep, resume
 from dovetail.run.manifest import peak_memory
 from dovetail.run.outlook import latent_of, space_foreseen
 from dovetail.run.playing import play, together
@@ -30,10 +36,17 @@ __all__ = [
     "Cast",
     "Codec",
     "End",
+    "Look",
     "Piece",
     "Step",
+    "carry_on",
+    "comes_in_pieces",
+    "continuing",
+    "decode",
     "finished",
+    "folder_of",
     "generate",
+    "keep",
     "known_of",
     "latent_of",
     "load",
@@ -43,6 +56,7 @@ __all__ = [
     "refine",
     "refining",
     "resolved",
+    "resume",
     "settled",
     "space_foreseen",
     "stream",

@@ -44,22 +44,27 @@ class Cast:
 
 def load(recipe: Recipe) -> Cast:
     """Load a recipe's codec and experts. Raises WeightsError."""
-    codec: Codec
-    match recipe.codec:
-        case models.Pixels(pixels=factor):
-            from dovetail.sprites.exact import PixelCodec
-
-            codec = PixelCodec(factor)
-        case models.Autoencoder() as spec:
-            from dovetail.experts import load_codec
-
-            options = spec.model_dump(exclude={"weights", "device"})
-            codec = load_codec(spec.weights, device=_device(spec.device), **options)
+    codec = load_codec(recipe)
     experts: dict[str, Expert] = {}
     for name in recipe.experts:
         if name in _used(recipe):
             experts[name] = _expert(recipe, name, codec, experts)
     return Cast(experts, codec)
+
+
+def load_codec(recipe: Recipe) -> Codec:
+    """Load a recipe's codec alone. Raises WeightsError."""
+    match recipe.codec:
+        case models.Pixels(pixels=factor):
+            from dovetail.sprites.exact import PixelCodec
+
+            return PixelCodec(factor)
+        case models.Autoencoder() as spec:
+            from dovetail import experts
+
+            options = spec.model_dump(exclude={"weights", "device"})
+            codec: Codec = experts.load_codec(spec.weights, device=_device(spec.device), **options)
+            return codec
 
 
 def _used(recipe: Recipe) -> set[str]:

@@ -5,43 +5,81 @@ from dataclasses import dataclass
 from time import perf_counter
 
 import torch
+from torch import Tensor
 
-from dovetail.core import chain
+from dovetail.core.windows import tile, triangle
 from dovetail.run.cast import Codec
-from dovetail.run.events import Piece, Step
-from dovetail.video import Video
+from dovetail.run.events import Latent, Piece, Step
+from dovetail.video import Frames, Video
 
 CONTEXT = 4
 """Latent frames that a video autoencoder is shown again before a piece, so that what it makes joins the piece before."""
 
 
-def decoded(events: Iterator[Step | chain.Done], codec: Codec, clock: "Clock") -> Iterator[Step | Piece]:
-    """Latents to frames, piece by piece; a codec that looks back in time sees the end of the piece before again."""
-    compression, tail, made = codec.space.compression or 1, None, 0
+def decoded(events: Iterator[Step | Latent], codec: Codec, clock: "Clock") -> Iterator[Step | Piece]:
+    """Latents to frames, piece by piece."""
+    tail, made = None, 0
     for event in events:
         if isinstance(event, Step):
             yield event
             continue
-        shown = event.video if tail is None else torch.cat([tail, event.video], 2)
         with clock:
-            pixels = codec.decode(shown)
-        if tail is not None:
-            pixels = pixels[:, -event.video.shape[2] * compression :]
-        tail = shown[:, :, -CONTEXT:] if compression > 1 else None
-        frames = Video.of(pixels, 1.0).frames
-        yield Piece(frames, made, event.video)
+            frames = frames_of(codec, event.latent, tail)
+        tail = tail_of(codec, event.latent, tail)
+        yield Piece(frames, made, event.latent)
         made += len(frames)
+
+
+def frames_of(codec: Codec, latent: Tensor, tail: Tensor | None, tiles: int | None = None) -> Frames:
+    """The frames uint8 "f h w c" of a latent "1 c f h w"; a codec that looks back in time is shown again the end of
+    what came before, `tail`. tiles: cells along each side of what is decoded at once, see `tiled`."""
+    shown = latent if tail is None else torch.cat([tail, latent], 2)
+    pixels = codec.decode(shown) if tiles is None else tiled(codec, shown, tiles)
+    if tail is not None:
+        pixels = pixels[:, -latent.shape[2] * (codec.space.compression or 1) :]
+    return Video.of(pixels, 1.0).frames
+
+
+def tail_of(codec: Codec, latent: Tensor, tail: Tensor | None = None) -> Tensor | None:
+    """What is shown again before the piece after this one; None for a codec that knows single frames."""
+    if (codec.space.compression or 1) == 1:
+        return None
+    return (latent if tail is None else torch.cat([tail, latent], 2))[:, :, -CONTEXT:]
+
+
+def tiled(codec: Codec, latent: Tensor, size: int) -> Tensor:
+    """What `codec.decode` gives, from tiles of `size` cells a side, which overlap by a quarter and are blended there.
+
+    Each tile needs less memory than the whole. Far from a tile's edges an autoencoder sees what it sees in the whole.
+    """
+    factor, total, mass = codec.factor, None, None
+    for rows in tile(latent.shape[3], size, size - size // 4):
+        for columns in tile(latent.shape[4], size, size - size // 4):
+            part = codec.decode(latent[:, :, :, rows, columns])
+            height, width = part.shape[3:]
+            weight = triangle(height)[:, None] * triangle(width)
+            if total is None or mass is None:
+                total = part.new_zeros(*part.shape[:3], latent.shape[3] * factor, latent.shape[4] * factor)
+                mass = part.new_zeros(total.shape[3:])
+            y, x = (slice(along.start * factor, along.stop * factor) for along in (rows, columns))
+            total[..., y, x] += weight.to(part) * part
+            mass[y, x] += weight.to(part)
+    assert total is not None
+    assert mass is not None
+    return total / mass
 
 
 @dataclass
 class Clock:
-    """Seconds spent inside its blocks."""
+    """Seconds spent inside its blocks, in all and in the last one."""
 
     seconds: float = 0.0
     begun: float = 0.0
+    last: float = 0.0
 
     def __enter__(self) -> None:
         self.begun = perf_counter()
 
     def __exit__(self, *_: object) -> None:
-        self.seconds += perf_counter() - self.begun
+        self.last = perf_counter() - self.begun
+        self.seconds += self.last

@@ -6,19 +6,31 @@ from typing import Any
 
 from torch import Tensor
 
+from dovetail.run.states import Standing
 from dovetail.video import Frames
 
 
 @dataclass(frozen=True)
 class Step:
     """A step that has just been taken: its stage, its number there (from 1), the share of all network work that is
-    done, in (0, 1], and the first and last latent frame that it worked on."""
+    done, in (0, 1], the first and last latent frame that it worked on, and which of the stage's windows these are,
+    from 1, of how many."""
 
     stage: str
     step: int
     steps: int
     share: float
     frames: tuple[int, int] = (0, 0)
+    segment: int = 1
+    segments: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Latent:
+    """A piece that is finished but for decoding: latent "1 c f h w", and where the run stands after it."""
+
+    latent: Tensor
+    after: Standing
 
 
 @dataclass(frozen=True, eq=False)

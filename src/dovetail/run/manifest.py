@@ -1,29 +1,60 @@
 """What a file says of the run that made it."""
 
+import platform
 import resource
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
-from time import perf_counter
 from typing import Any
 
 import torch
 
 from dovetail import recipe as recipes
 from dovetail.recipe import Recipe
-from dovetail.recipe.build import Ledger
+from dovetail.run.cast import Cast
+from dovetail.run.sealed import digest_of, fingerprint
 
 
-def record(recipe: Recipe, ledger: Ledger, decoding: float, begun: float) -> dict[str, Any]:
-    """What a manifest says of a run that took so many seconds to decode."""
-    networks = sum(count.seconds for count in ledger.values()) + decoding
+def record(recipe: Recipe, calls: Mapping[str, int]) -> dict[str, Any]:
+    """What is always the same of a run: the recipe, by which versions it was made, and how often experts were asked."""
+    return {"recipe": recipes.plain(recipe), "versions": versions(), "calls": dict(calls)}
+
+
+def spent(seconds: float, networks: float) -> dict[str, Any]:
+    """What a run took, which is never the same."""
     return {
-        "recipe": recipes.plain(recipe),
-        "versions": {name: version(name) for name in ("dovetail-video", "torch", "diffusers")},
-        "calls": {name: ledger[name].calls for name in recipe.experts if name in ledger},
-        "seconds": round(perf_counter() - begun, 3),
+        "seconds": round(seconds, 3),
         "seconds_in_networks": round(networks, 3),
         "peak_megabytes": round(peak_memory()),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of all that decides which bytes a run makes."""
+    return {name: version(name) for name in ("dovetail-video", "torch", "diffusers", "av")}
+
+
+def weights_of(cast: Cast) -> dict[str, str]:
+    """A sha256 of all that each expert and the codec have learned, as it is in memory; exact experts have learned
+    nothing."""
+    parts = {name: _learned(expert.network) for name, expert in cast.experts.items()}
+    parts["codec"] = [getattr(cast.codec, "module", None)]
+    return {
+        name: digest_of(" ".join(fingerprint(one) for one in found))
+        for name, modules in sorted(parts.items())
+        if (found := [module for module in modules if module is not None])
+    }
+
+
+def _learned(network: Any) -> list[Any]:
+    """A network and its text model."""
+    return [getattr(network, "module", None), getattr(getattr(network, "text", None), "encoder", None)]
+
+
+def machine() -> dict[str, Any]:
+    """Where a run runs, as far as its numbers may hang on it."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
+    return {"device": device, "threads": torch.get_num_threads()}
 
 
 def peak_memory() -> float:

@@ -1,10 +1,14 @@
 """A run: its steps as they are taken, its pieces of video as they are finished, its end. Several runs that take turns."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from time import perf_counter
+from typing import TypeVar
+
+from torch import Tensor
 
 from dovetail.core import chain
 from dovetail.core.denoiser import Prompted, timeline
@@ -16,10 +20,11 @@ from dovetail.recipe.build import Count, Ledger, Plan, build
 from dovetail.recipe.build import plan as planned
 from dovetail.run.cast import Cast, check_spaces, check_words, known_of, load, settled
 from dovetail.run.decoding import Clock, decoded
-from dovetail.run.events import End, Piece, Step
+from dovetail.run.events import End, Latent, Piece, Step
 from dovetail.run.given import encoded, start_of, warn_about
-from dovetail.run.manifest import record
+from dovetail.run.manifest import record, spent
 from dovetail.run.outlook import latent_of
+from dovetail.run.states import Standing
 from dovetail.run.watching import Timed, watched
 
 
@@ -46,18 +51,70 @@ def together(asked: Sequence[Recipe], cast: Cast | None = None) -> Iterator[tupl
     cast = load(asked[0]) if cast is None else cast
     if asked[0].residency == "all":
         for run, recipe in enumerate(asked):
-            yield from ((run, event) for event in _ready(recipe, cast)[1])
+            yield from ((run, event) for event in _told(ready(recipe, cast)))
         return
     for first in range(0, len(asked), TOGETHER):
-        ready = [_ready(recipe, cast) for recipe in asked[first : first + TOGETHER]]
-        yield from ((first + run, event) for run, event in _by_turns(ready, cast, asked[0].residency))
+        some = [ready(recipe, cast) for recipe in asked[first : first + TOGETHER]]
+        yield from ((first + run, event) for run, event in _by_turns(some, [_told(one) for one in some]))
 
 
-_Ready = tuple[Plan, Iterator[Step | Piece | End]]
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A run before its first step: everything is checked, nothing is asked.
+
+    recipe: with all that a run finds out. given: the latent to start from, if it starts from a video.
+    """
+
+    recipe: Recipe
+    plan: Plan
+    cast: Cast
+    given: Tensor | None = field(repr=False)
+    begun: float = field(default_factory=perf_counter, repr=False)
+
+    @property
+    def latent(self) -> tuple[int, int, int, int]:
+        """Frames, channels, height and width of the latent."""
+        assert self.plan.latent is not None
+        frames, height, width = self.plan.latent
+        return frames, self.cast.codec.channels, height, width
+
+    @property
+    def pieces(self) -> int:
+        """In how many pieces the video comes."""
+        return sum(1 for _ in self.plan.stages[-1].windows(self.latent[0]))
+
+    def walk(self, after: Standing, clock: Clock) -> Iterator[Step | Latent]:
+        """All steps and pieces after where a run stands, before decoding. clock: of the decoding, which counts as work
+        of networks."""
+        begun, decoding, ledger = perf_counter(), clock.seconds, Ledger(Count)
+        ledger.update({name: Count(calls) for name, calls in after.calls.items()})
+        counter, pieces, frames = _Counter.of(self.plan, after.steps), after.pieces, after.frames
+        for event in _quietly(self._events(after.memory, ledger)):
+            if isinstance(event, chain.Seen):
+                yield counter.step(event)
+                continue
+            pieces, frames = pieces + 1, frames + event.video.shape[2]
+            calls = {name: ledger[name].calls for name in self.recipe.experts if name in ledger}
+            networks = sum(count.seconds for count in ledger.values()) + clock.seconds - decoding
+            seconds, networks = after.seconds + perf_counter() - begun, after.networks + networks
+            yield Latent(
+                event.video, Standing(event.memory, pieces, frames, dict(counter.taken), calls, seconds, networks)
+            )
+
+    def _events(self, after: chain.Memory | None, ledger: Ledger) -> Iterator[chain.Event]:
+        experts = {
+            name: replace(expert, network=Timed(name, expert.network, ledger))
+            for name, expert in self.cast.experts.items()
+        }
+        frames, channels, height, width = self.latent
+        stages = tuple(watched(stage) for stage in build(self.recipe, experts, self.plan.latent))
+        noise, shape = Noise(self.recipe.video.seed), (channels, height, width)
+        return chain.run(stages, noise, timeline(frames), shape, self.given, after)
 
 
-def _ready(recipe: Recipe, cast: Cast) -> "_Ready":
-    """A run before its first step: everything is checked, nothing is asked."""
+def ready(recipe: Recipe, cast: Cast, quiet: bool = False) -> Ready:
+    """Check everything that can be checked before the first step. Raises and warns as `play`; quiet: no warning of
+    words."""
     begun = perf_counter()
     check_spaces(cast)
     check_words(recipe, cast)
@@ -66,44 +123,61 @@ def _ready(recipe: Recipe, cast: Cast) -> "_Ready":
     latent = latent_of(recipe, cast.codec.space, max(getattr(it.network, "patch", 1) for it in cast.experts.values()))
     ahead = planned(recipe, known_of(cast), latent=latent)
     given = None if start is None else encoded(start, recipe, cast.codec)
-    warn_about(recipe)
-    ledger = Ledger(Count)
-    experts = {
-        name: replace(expert, network=Timed(name, expert.network, ledger)) for name, expert in cast.experts.items()
-    }
-    stages = tuple(watched(stage) for stage in build(recipe, experts, latent))
-    shape = (cast.codec.channels, *latent[1:])
-    events = _quietly(chain.run(stages, Noise(recipe.video.seed), timeline(latent[0]), shape, given))
-
-    def told() -> Iterator[Step | Piece | End]:
-        clock = Clock()
-        yield from decoded(_told(events, ahead), cast.codec, clock)
-        yield End(record(recipe, ledger, clock.seconds, begun))
-
-    return ahead, told()
+    if not quiet:
+        warn_about(recipe)
+    return Ready(recipe, ahead, cast, given, begun)
 
 
-def _by_turns(ready: Sequence[_Ready], cast: Cast, residency: str) -> Iterator[tuple[int, Step | Piece | End]]:
-    """Runs walked together, their experts on the device only when they are asked."""
+def _told(run: Ready) -> Iterator[Step | Piece | End]:
+    """A whole run, decoded."""
+    clock, last = Clock(), Standing()
+
+    def noted(events: Iterator[Step | Latent]) -> Iterator[Step | Latent]:
+        nonlocal last
+        for event in events:
+            if isinstance(event, Latent):
+                last = replace(event.after, memory=None)
+            yield event
+
+    yield from decoded(noted(run.walk(Standing(), clock)), run.cast.codec, clock)
+    # The last piece was decoded after its network work was summed up.
+    seconds, networks = perf_counter() - run.begun, last.networks + clock.last
+    yield End({**record(run.recipe, last.calls), **spent(seconds, networks)})
+
+
+def by_turns(run: Ready, events: Iterator[Step | Latent], taken: int) -> Iterator[Step | Latent]:
+    """One run's events after so many steps, its experts on the device only when they are asked."""
+    if run.recipe.residency == "all":
+        return events
+    return (event for _, event in _by_turns([run], [events], taken))
+
+
+Happening = TypeVar("Happening", bound=Step | Latent | Piece | End)
+
+
+def _by_turns(
+    runs: Sequence[Ready], events: Sequence[Iterator[Happening]], taken: int = 0
+) -> Iterator[tuple[int, Happening]]:
+    """Runs walked together, their experts on the device only when they are asked. taken: steps that are behind them."""
     from dovetail.experts.residency import Platform, interleaved, passengers
 
-    asked = ready[0][0].asked
-    if any(plan.asked != asked for plan, _ in ready):
+    asked, cast = runs[0].plan.asked[taken:], runs[0].cast
+    if any(run.plan.asked[taken:] != asked for run in runs):
         raise RecipeError(
             "these runs ask different experts at the same step, so their experts cannot take turns together; run them "
             "one by one, or take residency: all"
         )
-    _read_ahead([plan for plan, _ in ready], cast)
-    order, aboard = list(interleaved(asked, len(ready))), passengers(cast.experts)
+    _read_ahead([run.plan for run in runs], cast)
+    order, aboard = list(interleaved(asked, len(runs))), passengers(cast.experts)
     turns = [asked[step] & aboard.keys() for _, step in order]
-    with closing(Platform(aboard).during(turns, residency)) as steps:
+    with closing(Platform(aboard).during(turns, runs[0].recipe.residency)) as steps:
         for (run, _), _ in zip(order, steps, strict=True):
-            for event in ready[run][1]:
+            for event in events[run]:
                 yield run, event
                 if isinstance(event, Step):
                     break
-    for run, (_, events) in enumerate(ready):
-        yield from ((run, event) for event in events)
+    for run, rest in enumerate(events):
+        yield from ((run, event) for event in rest)
 
 
 def _read_ahead(plans: Sequence[Plan], cast: Cast) -> None:
@@ -118,20 +192,38 @@ def _read_ahead(plans: Sequence[Plan], cast: Cast) -> None:
     read(cast.experts, said)
 
 
-def _told(events: Iterator[chain.Event], ahead: Plan) -> Iterator[Step | chain.Done]:
-    """The chain's events, its steps numbered and weighed as the plan foresees them."""
-    marks: dict[str, list[int]] = {stage.name: [] for stage in ahead.stages}
-    for name, _, seen in ahead.steps:
-        marks[name].append(seen)
-    taken = dict.fromkeys(marks, 0)
-    for event in events:
-        if isinstance(event, chain.Done):
-            yield event
-            continue
-        name, shown = event.stage.name, event.frames[0]
-        taken[name] += 1
-        share = marks[name][taken[name] - 1] / ahead.steps[-1][2]
-        yield Step(name, taken[name], len(marks[name]), share, (int(shown[0]), int(shown[-1])))
+@dataclass(frozen=True, eq=False)
+class _Counter:
+    """Numbers a chain's steps, and weighs them as the plan foresees.
+
+    marks: of each stage, the frames seen by networks up to each step; starts: where its windows begin; taken: how many
+    steps it has taken.
+    """
+
+    plan: Plan
+    marks: Mapping[str, Sequence[int]]
+    starts: Mapping[str, Sequence[int]]
+    taken: dict[str, int]
+
+    @classmethod
+    def of(cls, plan: Plan, taken: Mapping[str, int]) -> "_Counter":
+        marks: dict[str, list[int]] = {stage.name: [] for stage in plan.stages}
+        for name, _, seen in plan.steps:
+            marks[name].append(seen)
+        assert plan.latent is not None
+        starts = {stage.name: [window.start for window in stage.windows(plan.latent[0])] for stage in plan.stages}
+        return cls(plan, marks, starts, {name: taken.get(name, 0) for name in marks})
+
+    def step(self, event: chain.Seen) -> Step:
+        name, shown, starts = event.stage.name, event.frames[0], self.starts[event.stage.name]
+        self.taken[name] += 1
+        taken, steps = self.taken[name], len(self.marks[name])
+        share = self.marks[name][taken - 1] / self.plan.steps[-1][2]
+        # Windows in turn take all their steps one after another; averaged ones take theirs in a wavefront.
+        segment = 1 + (taken - 1) // event.stage.ladder.steps
+        if event.stage.fuses:
+            segment = bisect_right(starts, int(shown[0]))
+        return Step(name, taken, steps, share, (int(shown[0]), int(shown[-1])), segment, len(starts))
 
 
 def _quietly(events: Iterator[chain.Event]) -> Iterator[chain.Event]:

@@ -1,0 +1,98 @@
+"""What is seen of a run while it goes on: a bar with what is being done, and a picture of what there is."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from dovetail.run import Piece, Step
+from dovetail.video import Frames, Video, evenly, save_image
+
+COLUMNS = 8
+"""Frames in a row of a preview."""
+
+WIDEST = 192
+"""Pixels of a frame in a preview, at most, along its longer side."""
+
+
+@dataclass(eq=False)
+class Bar:
+    """One bar for some runs. shares: what is done of each; frames: how many are finished."""
+
+    progress: Progress
+    task: TaskID
+    shares: dict[int, float] = field(default_factory=dict)
+    frames: int = 0
+    begun: float = field(default_factory=perf_counter)
+
+    def show(self, run: int, event: Step | Piece) -> None:
+        """Stage, segment and step; finished frames per second; the time that is left."""
+        if isinstance(event, Piece):
+            self.frames += len(event.frames)
+            return
+        self.shares[run] = event.share
+        self.progress.update(self.task, completed=sum(self.shares.values()), description=self.said(event))
+
+    def said(self, event: Step) -> str:
+        """What a step is, and how fast frames come.
+
+        >>> console = Console(quiet=True)
+        >>> bar = Bar(Progress(console=console), TaskID(0), frames=30, begun=perf_counter() - 10)
+        >>> bar.said(Step("refine", 13, 190, 0.07, (8, 23), segment=3, segments=38))
+        'refine 13/190, segment 3/38, 3.0 fps'
+        """
+        seconds = perf_counter() - self.begun
+        segment = f", segment {event.segment}/{event.segments}" if event.segments > 1 else ""
+        speed = f", {self.frames / seconds:.1f} fps" if self.frames else ""
+        return f"{escape(event.stage)} {event.step}/{event.steps}{segment}{speed}"
+
+
+@contextmanager
+def bar(console: Console, runs: int) -> Iterator[Bar]:
+    """A bar on a terminal; nothing where there is none."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))
+    shown = (*columns, TimeRemainingColumn())
+    with Progress(*shown, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield Bar(progress, progress.add_task("preparing", total=float(runs)))
+
+
+@dataclass(eq=False)
+class Preview:
+    """A contact sheet of a video while it is made, written anew after every piece: above, frames evenly apart from the
+    first on; below, the newest piece. A preview that cannot be written stops no run."""
+
+    path: Path
+    kept: dict[int, Frames] = field(default_factory=dict)
+    every: int = 1
+
+    def add(self, piece: Piece) -> None:
+        frames = _small(piece.frames)
+        self.kept |= {i: one for i, one in enumerate(frames, piece.first) if i % self.every == 0}
+        while len(self.kept) > 2 * COLUMNS:
+            self.every *= 2
+            self.kept = {i: one for i, one in self.kept.items() if i % self.every == 0}
+        rows = [self._row([self.kept[i] for i in sorted(self.kept)]), self._row(list(frames))]
+        with suppress(OSError):
+            save_image(np.concatenate(rows), self.path)
+
+    @staticmethod
+    def _row(frames: list[Frames]) -> Frames:
+        """So many frames side by side, evenly apart; black where there are too few."""
+        shown = [frames[i] for i in evenly(len(frames), COLUMNS)]
+        shown += [np.zeros_like(shown[0])] * (COLUMNS - len(shown))
+        return np.concatenate([np.pad(one, ((1, 1), (1, 1), (0, 0))) for one in shown], axis=1)
+
+
+def _small(frames: Frames) -> Frames:
+    """Frames no larger than a preview shows them."""
+    height, width = frames.shape[1:3]
+    scale = WIDEST / max(height, width)
+    if scale >= 1:
+        return frames
+    return Video(frames, 1.0).resized(max(1, round(height * scale)), max(1, round(width * scale))).frames

@@ -1,0 +1,73 @@
+"""A run's latents decoded again, with other settings; nothing is generated."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dovetail import recipe as recipes
+from dovetail.errors import OutputError, RecipeError
+from dovetail.run.cast import load_codec
+from dovetail.run.folder import Folder
+from dovetail.run.keeping import frames_again
+from dovetail.run.manifest import record
+from dovetail.run.sealed import DamagedError
+from dovetail.video import Frames, Video, checked_output, writing
+
+
+@dataclass(frozen=True)
+class Look:
+    """How to decode. fps: frames per second; height, width: in pixels; crf: what an .mp4 may lose, 0 to 51; tiles:
+    latent cells along each side of what is decoded at once. What is None is as the run has it."""
+
+    fps: float | None = None
+    height: int | None = None
+    width: int | None = None
+    crf: int | None = None
+    tiles: int | None = None
+
+
+def decode(folder: str | Path, out: str | Path, look: Look | None = None) -> Iterator[Frames]:
+    """Decode a run from its latents and write it; frames uint8 "f h w c" as they are written.
+
+    Of a run that is not finished, what there is. Raises OutputError for a run without a whole piece, and where one is
+    damaged: resuming the run makes it again.
+    """
+    place, look = Folder(Path(folder)), Look() if look is None else look
+    recipe, origin = place.read(), place.origin()
+    if origin is None:
+        raise OutputError(f"{place} has no manifest that can be read; `dovetail resume` writes it again")
+    if look.tiles is not None and look.tiles < 4:
+        raise RecipeError(f"tiles are latent cells along a side, at least 4, not {look.tiles}")
+    pieces = _pieces(place)
+    recipe = recipes.changed(recipe, {"video.fps": look.fps or recipe.video.fps})
+    checked_output(out, recipe.video.fps)
+    with writing(out, recipe.video.fps, look.crf) as growing:
+        try:
+            for frames in frames_again(place, origin.identity, load_codec(recipe), pieces, look.tiles):
+                sized = _sized(frames, look)
+                growing.add(sized)
+                yield sized
+            calls = place.standing(origin.identity, pieces - 1).calls
+        except DamagedError as error:
+            raise OutputError(f"{place}: {error}; `dovetail resume` makes it again") from None
+        growing.settings = {**record(recipe, calls), "decoded": _said(look)}
+
+
+def _pieces(folder: Folder) -> int:
+    """How many pieces there are from the first on."""
+    number = 0
+    while folder.latent(number).exists():
+        number += 1
+    if not number:
+        raise OutputError(f"{folder} has no finished piece to decode; `dovetail resume` goes on with it")
+    return number
+
+
+def _sized(frames: Frames, look: Look) -> Frames:
+    height, width = look.height or frames.shape[1], look.width or frames.shape[2]
+    return Video(frames, 1.0).resized(height, width).frames
+
+
+def _said(look: Look) -> dict[str, Any]:
+    return {name: value for name, value in vars(look).items() if value is not None}

@@ -1,0 +1,189 @@
+"""The next segments of a run that is there, as a run of its own: its pieces given, the rest made.
+
+Two runs that continue one, with other strategies, have the same segment before them: ConFiner-Long's Figure 5.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from dovetail import recipe as recipes
+from dovetail.core.chain import Memory, Sequel, Stage
+from dovetail.core.windows import begun
+from dovetail.errors import OutputError, RecipeError
+from dovetail.recipe import Recipe
+from dovetail.run.cast import Cast, load
+from dovetail.run.events import End, Piece, Step
+from dovetail.run.folder import Folder, Origin
+from dovetail.run.keeping import folder_of, keep
+from dovetail.run.manifest import machine, versions, weights_of
+from dovetail.run.outlook import latent_of
+from dovetail.run.playing import Ready, ready
+from dovetail.run.sealed import DamagedError
+from dovetail.run.states import Standing
+from dovetail.run.verbs import Overrides, resolved
+from dovetail.video import checked_output
+
+
+def continuing(
+    source: str | Path,
+    prompt: str | None = None,
+    *,
+    frames: int | None = None,
+    seed: int | None = None,
+    overrides: Overrides = (),
+) -> Recipe:
+    """The recipe of a run that continues another by so many frames; as many as its first stage's window without.
+
+    Raises OutputError if there is no run, RecipeError as `resolved`.
+    """
+    before = Folder(Path(source)).read()
+    more = frames or before.chain[0].window or before.video.frames
+    changed = recipes.changed(before, {"video.frames": before.video.frames + more})
+    return resolved(prompt, changed, seed=seed, overrides=overrides)
+
+
+def carry_on(
+    source: str | Path,
+    recipe: Recipe,
+    target: str | Path,
+    folder: str | Path | None = None,
+    cast: Cast | None = None,
+) -> Iterator[Step | Piece | End]:
+    """Run a recipe from `continuing` in a folder of its own, which begins with the pieces of another run.
+
+    Given are those pieces that hang on nothing of the other run's end. Raises and warns as `keep`; RecipeError for a
+    recipe that cannot go on from the other run.
+    """
+    checked_output(target, recipe.video.fps)
+    place = Folder(folder_of(target) if folder is None else Path(folder))
+    if place.path.resolve() == Path(source).resolve():
+        raise OutputError(f"{source} is continued in a folder of its own; take another name (-o or --run)")
+    with place.locked():
+        cast = load(recipe) if cast is None else cast
+        _give(Folder(Path(source)), place, ready(recipe, cast, quiet=True), Path(target))
+    yield from keep(recipe, target, place.path, cast)
+
+
+def _give(source: Folder, folder: Folder, run: Ready, target: Path) -> None:
+    """Write the pieces of the source that stay, and where it stood after them."""
+    origin, before = source.origin(), source.read()
+    if origin is None:
+        raise OutputError(f"{source} has no manifest that can be read; `dovetail resume` writes it again")
+    _same_windows(before, run.recipe)
+    stands = _last_common(source, origin.identity, before, run)
+    try:
+        latents = [source.piece(origin.identity, number) for number in range(stands.pieces)]
+    except DamagedError as error:
+        raise OutputError(f"{source}: {error}; `dovetail resume` makes it again") from None
+    found = hashlib.sha256()
+    for latent in latents:
+        found.update(latent.contiguous().numpy().data)
+    given: dict[str, Any] = {"pieces": stands.pieces, "sha256": found.hexdigest()}
+    ours = Origin(recipes.plain(run.recipe), versions(), weights_of(run.cast), given)
+    then = folder.origin()
+    if then is not None or folder.stranger(ours.identity) is not None:
+        return  # begun already, or another run's: `keep` goes on with it, or says so
+    for path in (folder.latent(0).parent, folder.state(0).parent):
+        path.mkdir(parents=True, exist_ok=True)
+    first = 0
+    for number, latent in enumerate(latents):
+        first += latent.shape[2]
+        here = stands if number == stands.pieces - 1 else Standing(pieces=number + 1, frames=first)
+        folder.keep(ours.identity, latent, here, stands.pieces)
+        if here is not stands:
+            folder.state(number).unlink()
+    folder.write(ours, target, machine())
+    folder.log("given", by=str(source), pieces=stands.pieces)
+
+
+def _same_windows(before: Recipe, now: Recipe) -> None:
+    """Raise RecipeError unless what the other run holds can be gone on with."""
+    fits = {
+        "video.height": (before.video.height, now.video.height),
+        "video.width": (before.video.width, now.video.width),
+        "codec": (before.codec, now.codec),
+        "chain": ([stage.stage for stage in before.chain], [stage.stage for stage in now.chain]),
+    }
+    for one, other in zip(before.chain, now.chain, strict=False):
+        keys = ["window", "hop", "offset", "ends"]
+        if one.hop is not None and one.hop < (one.window or 0):
+            keys += ["weights", "ladder", "solver"]
+        fits |= {f"chain.{one.stage}.{key}": (getattr(one, key), getattr(other, key)) for key in keys}
+    for path, (then, asked) in fits.items():
+        if then != asked:
+            raise RecipeError(
+                f"{path}: a run goes on with what is half made, so this stays as it was: "
+                f"{json.dumps(then, default=str)}, not {json.dumps(asked, default=str)}"
+            )
+
+
+def _last_common(source: Folder, identity: str, before: Recipe, run: Ready) -> Standing:
+    """Where the source stood last while all its windows were those of the longer video."""
+    length = latent_of(before, run.cast.codec.space)[0]
+    pieces = sum(1 for _ in run.plan.stages[-1].windows(length))
+    for number in range(pieces - 1, -1, -1):
+        try:
+            stands = source.standing(identity, number)
+        except DamagedError:
+            continue
+        assert stands.memory is not None
+        windows = _windows_begun(run.plan.stages, stands.memory)
+        lengths = (length, run.latent[0])
+        if all(_alike(stage, begun, lengths) for stage, begun in zip(run.plan.stages, windows, strict=True)):
+            _knows_before(source, run.plan.stages, stands.memory)
+            steps = {
+                stage.name: stands.steps.get(stage.name, 0) if stage.fuses else many * stage.ladder.steps
+                for stage, many in zip(run.plan.stages, windows, strict=True)
+            }
+            return replace(stands, steps=steps)
+    raise RecipeError(
+        f"{source} has no piece that is far enough from its end to go on from; it must be two windows long or more, and "
+        "its states whole"
+    )
+
+
+def _windows_begun(stages: Sequence[Stage], memory: Memory) -> list[int]:
+    """How many windows each stage has begun."""
+    return [place.windows for place in _places(stages, memory)]
+
+
+def _places(stages: Sequence[Stage], memory: Memory) -> list[Memory]:
+    """Where each stage takes what the one before it makes."""
+    found: list[Memory] = []
+    at: Memory | None = memory
+    for stage in reversed(stages):
+        for _ in range(stage.ladder.steps if stage.fuses else 0):
+            at = None if at is None else at.source
+        found.insert(0, at or Memory())
+        at = None if at is None else at.source
+    return found
+
+
+def _alike(stage: Stage, count: int, lengths: tuple[int, int]) -> bool:
+    """Whether a stage's first windows are the same in videos of two lengths."""
+
+    def spans(length: int) -> list[Any]:
+        if stage.fuses:
+            return list(islice(begun(stage.windows(length), length), count))
+        return list(islice(stage.spans(length), count))
+
+    return len(spans(lengths[0])) == count and spans(lengths[0]) == spans(lengths[1])
+
+
+def _knows_before(source: Folder, stages: Sequence[Stage], memory: Memory) -> None:
+    """Raise RecipeError where a method goes by the segment before, and the source kept no such thing of it."""
+    for stage, place in zip(stages, _places(stages, memory), strict=True):
+        if not isinstance(stage.denoise, Sequel):
+            continue
+        seen = () if place.before is None else tuple(state.t for state in place.before.states)
+        if seen != tuple(stage.ladder.levels[:-1]):
+            what = "no states of its segments" if not seen else "states at other levels than this recipe's"
+            raise RecipeError(
+                f"chain.{stage.name}: it goes by the segment before at every level, but {source} kept {what}. Make that "
+                "run with the same ladder and method; coherent with strength 0 changes nothing, and is enough"
+            )

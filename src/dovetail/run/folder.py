@@ -1,0 +1,274 @@
+"""A run's folder: what is in it, whose it is, and that only one process writes to it.
+
+    recipe.yaml                 the recipe with all that the run found out, to read and to make again
+    manifest.json               by which versions, weights and device, and where the video goes
+    latents/00000.safetensors   each finished piece before decoding
+    states/00000.safetensors    what the chain needs to go on after it; of the last two pieces and of every sixteenth
+    video.mp4                   the video as far as it is made
+    log.jsonl                   what happened when
+    lock                        held by the process that writes here
+
+All but the log and the lock carry checksums. Design page: docs/decisions/0015-runs.md.
+"""
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from torch import Tensor
+
+from dovetail import recipe as recipes
+from dovetail.errors import OutputError
+from dovetail.recipe import Recipe
+from dovetail.run.sealed import (
+    DamagedError,
+    digest_of,
+    opened,
+    put,
+    read_json,
+    read_text,
+    sealed_json,
+    sealed_tensors,
+    sealed_text,
+    unwritten,
+)
+from dovetail.run.states import Standing, packed, unpacked
+
+FORMAT = 1
+"""Of the files in a folder; another is refused."""
+
+EVERY = 16
+"""Of every so manieth piece the state is kept, so that a piece that is damaged later need not be made from the start."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What decides which video a run makes. weights: a sha256 for each network; given: of a run that continues
+    another, how many pieces it was given, and their latents' sha256."""
+
+    recipe: Mapping[str, Any]
+    versions: Mapping[str, str]
+    weights: Mapping[str, str]
+    given: Mapping[str, Any] | None = None
+    format: int = FORMAT
+
+    @property
+    def identity(self) -> str:
+        """What its files are known by."""
+        return digest_of(json.dumps(asdict(self), sort_keys=True))
+
+    def differs(self, other: "Origin") -> list[str]:
+        """In what another origin is another, one line each."""
+        mine, theirs = (_flat(asdict(one)) for one in (self, other))
+        paths = sorted(path for path in mine.keys() | theirs.keys() if mine.get(path) != theirs.get(path))
+        return [f"{path} is {_brief(mine.get(path))} there, {_brief(theirs.get(path))} here" for path in paths]
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        return {k: v for key, part in value.items() for k, v in _flat(part, f"{path}.{key}" if path else key).items()}
+    if isinstance(value, list | tuple) and value and path == "recipe.chain":
+        return {k: v for part in value for k, v in _flat(part, f"{path}.{part['stage']}").items()}
+    return {path: value}
+
+
+def _brief(value: Any) -> str:
+    said = json.dumps(value, ensure_ascii=False)
+    return said if len(said) <= 60 else f"{said[:57]}..."
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The places in a run's folder."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def latent(self, number: int) -> Path:
+        return self.path / "latents" / f"{number:05d}.safetensors"
+
+    def state(self, number: int) -> Path:
+        return self.path / "states" / f"{number:05d}.safetensors"
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "manifest.json"
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def video(self) -> Path:
+        return self.path / "video.mp4"
+
+    @property
+    def target(self) -> Path:
+        """Where the finished video goes. Raises OutputError if nothing in the folder says so."""
+        return Path(os.path.normpath(self.path.absolute() / self._head()["output"]))
+
+    @property
+    def given(self) -> dict[str, Any] | None:
+        """What a run was given that continues another."""
+        found: dict[str, Any] | None = self._head()["given"]
+        return found
+
+    def read(self) -> Recipe:
+        """The recipe, as the run settled it. Raises OutputError if it can be read nowhere in the folder."""
+        with suppress(DamagedError):
+            return recipes.checked(read_json(self.manifest)["recipe"], str(self.manifest))
+        with suppress(DamagedError):
+            return recipes.parse(read_text(self.recipe), str(self.recipe))
+        raise self._lost()
+
+    def origin(self) -> Origin | None:
+        """What the manifest says, if it is whole."""
+        try:
+            said = read_json(self.manifest)
+            return Origin(**{name: said[name] for name in ("recipe", "versions", "weights", "given", "format")})
+        except (DamagedError, KeyError):
+            return None
+
+    def _head(self) -> dict[str, Any]:
+        """Where the video goes, and what was given: in the manifest, and as the first line of the recipe."""
+        with suppress(DamagedError):
+            return read_json(self.manifest)
+        with suppress(DamagedError, ValueError):
+            found: dict[str, Any] = json.loads(read_text(self.recipe).partition("\n")[0].removeprefix("# "))
+            return found
+        raise self._lost()
+
+    def _lost(self) -> OutputError:
+        if not self.path.is_dir():
+            return OutputError(f"no run at {self.path}")
+        return OutputError(
+            f"{self.path} is no run, or one whose manifest.json and recipe.yaml are both damaged; then the command that "
+            f"began it, with --run {self.path}, goes on with it"
+        )
+
+    def write(self, origin: Origin, target: Path, machine: Mapping[str, Any]) -> None:
+        """Say whose folder this is, where that does not stand there already. Raises OutputError."""
+        with made(self.path):
+            for name in ("latents", "states"):
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+        output = os.path.relpath(target.absolute(), self.path.absolute())
+        head = {"output": output, "given": origin.given}
+        said = {**asdict(origin), "identity": origin.identity, **machine, **head}
+        text = f"# {json.dumps(head)}\n{recipes.dump(recipes.checked(dict(origin.recipe)))}"
+        for path, data in ((self.manifest, sealed_json(said)), (self.recipe, sealed_text(text))):
+            with suppress(OSError):
+                if path.read_bytes() == data:
+                    continue
+            put(path, data)
+
+    # --- pieces --------------------------------------------------------------------------------------------------
+
+    def keep(self, identity: str, latent: Tensor, after: Standing, given: int = 0) -> None:
+        """Write a finished piece and where the run stands after it; of older states only some stay. Raises OutputError.
+
+        given: pieces that were given by another run, the state after which stays.
+        """
+        number = after.pieces - 1
+        said = {"run": identity, "number": number}
+        put(self.latent(number), sealed_tensors({"latent": latent}, said))
+        tensors, plain = packed(after)
+        put(self.state(number), sealed_tensors(tensors, {**said, "standing": plain}))
+        old = number - 2
+        if old >= 0 and old % EVERY != EVERY - 1 and old != given - 1:
+            self.state(old).unlink(missing_ok=True)
+
+    def piece(self, identity: str, number: int) -> Tensor:
+        """A piece's latent "1 c f h w". Raises DamagedError."""
+        return self._tensors(self.latent(number), identity, number)[0]["latent"]
+
+    def standing(self, identity: str, number: int) -> Standing:
+        """Where the run stands after a piece. Raises DamagedError."""
+        tensors, said = self._tensors(self.state(number), identity, number)
+        return unpacked(tensors, said["standing"])
+
+    def _tensors(self, path: Path, identity: str, number: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors, said = opened(path)
+        if said.get("run") != identity or said.get("number") != number:
+            raise DamagedError(f"{path.parent.name}/{path.name} is of another run")
+        return tensors, said
+
+    def stranger(self, identity: str) -> str | None:
+        """The name of a whole file of another run, if there is one."""
+        for path in sorted([*self.path.glob("latents/*.safetensors"), *self.path.glob("states/*.safetensors")]):
+            with suppress(DamagedError):
+                if opened(path)[1].get("run") != identity:
+                    return f"{path.parent.name}/{path.name}"
+        return None
+
+    # --- one at a time, and what it did --------------------------------------------------------------------------
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from the folder, which is made if it is not there; the system lets go of it for a process
+        that dies. Raises OutputError if another is at it."""
+        with made(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / "lock").open("a+", encoding="utf-8")
+        with file:
+            if not _taken(file) or not (self.path / "lock").exists():
+                file.seek(0)
+                raise OutputError(
+                    f"another process is at work in {self.path} ({file.read().strip() or 'which one is not said'}); "
+                    "wait for it, or take another --run"
+                )
+            with suppress(OSError):  # who it is serves people; a full disk need not stop a run here
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+                file.flush()
+            try:
+                yield
+            finally:
+                self._leave()
+
+    def _leave(self) -> None:
+        """Leave no folder behind of a run that did not begin."""
+        with suppress(OSError):
+            if [path.name for path in self.path.iterdir()] == ["lock"]:
+                (self.path / "lock").unlink()
+                self.path.rmdir()
+
+    def log(self, event: str, **said: Any) -> None:
+        """Add a line to the log. A log that cannot be written stops no run."""
+        line = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **said}
+        with suppress(OSError), (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+@contextmanager
+def made(path: Path) -> Iterator[None]:
+    """A block that makes folders or files there; what it cannot make is an OutputError."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritten(path, error) from None
+
+
+def _taken(file: IO[str]) -> bool:
+    """Take the lock on a file, if nobody has it."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

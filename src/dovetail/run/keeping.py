@@ -1,0 +1,304 @@
+"""A run in a folder: begun, gone on with after whatever stopped it, finished."""
+
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dovetail import recipe as recipes
+from dovetail.core.chain import Sequel, Stage
+from dovetail.core.windows import along
+from dovetail.errors import OutputError, RunWarning
+from dovetail.recipe import Recipe
+from dovetail.run.cast import Cast, Codec, load
+from dovetail.run.decoding import CONTEXT, Clock, frames_of, tail_of
+from dovetail.run.events import End, Latent, Piece, Step
+from dovetail.run.folder import EVERY, Folder, Origin
+from dovetail.run.growing import Film, Grown, grown
+from dovetail.run.manifest import machine, record, spent, versions, weights_of
+from dovetail.run.outlook import latent_of
+from dovetail.run.playing import Ready, by_turns, ready
+from dovetail.run.sealed import DamagedError, read_json
+from dovetail.run.states import Standing
+from dovetail.video import Frames, checked_output, enlarged, save_indexed, writing
+
+
+def folder_of(target: str | Path) -> Path:
+    """Where a run is kept whose video goes there, unless another place is named: OUT.run beside OUT.mp4."""
+    return Path(target).with_suffix(".run")
+
+
+def comes_in_pieces(recipe: Recipe, cast: Cast) -> bool:
+    """Whether a run's video comes in more than one piece, so that what is finished of it is worth keeping."""
+    last, frames = recipe.chain[-1], latent_of(recipe, cast.codec.space)[0]
+    windows = along(frames, last.window or frames, last.hop, last.offset)
+    return sum(1 for _ in islice(windows, 2)) > 1
+
+
+def keep(
+    recipe: Recipe, target: str | Path, folder: str | Path | None = None, cast: Cast | None = None
+) -> Iterator[Step | Piece | End]:
+    """Run a recipe in a folder, or go on with it there; at the end the video is at `target`.
+
+    Killed at any moment and begun again, it makes the same bytes as if it had not been. Pieces are those that were not
+    in the growing video yet. folder: OUT.run beside the target without it. Raises what `play` raises, and OutputError
+    for a folder of another recipe, version or weights, one that another process works in, and a disk that is full.
+    Warns with RunWarning of what was damaged and is made again.
+    """
+    checked_output(target, recipe.video.fps)
+    place = Folder(folder_of(target) if folder is None else Path(folder))
+    with place.locked(), _as_many_threads(place):
+        run = ready(recipe, load(recipe) if cast is None else cast)
+        try:
+            yield from _Kept.of(place, run, Path(target)).events()
+        except DamagedError as error:
+            raise OutputError(f"{place}: {error}, though it was whole a moment ago; resume the run") from None
+
+
+def resume(folder: str | Path, cast: Cast | None = None) -> Iterator[Step | Piece | End]:
+    """Go on with the run in a folder. Raises and warns as `keep`."""
+    place = Folder(Path(folder))
+    yield from keep(place.read(), place.target, place.path, cast)
+
+
+@contextmanager
+def _as_many_threads(folder: Folder) -> Iterator[None]:
+    """Sums on a CPU may hang on how many threads share them, so a run goes on with as many as it began with."""
+    now = torch.get_num_threads()
+    with suppress(DamagedError, KeyError):
+        torch.set_num_threads(read_json(folder.manifest)["threads"])
+    try:
+        yield
+    finally:
+        torch.set_num_threads(now)
+
+
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """A run and its folder. given: how many pieces another run gave, and which."""
+
+    folder: Folder
+    run: Ready
+    target: Path
+    origin: Origin
+    clock: Clock = field(default_factory=Clock)
+
+    @classmethod
+    def of(cls, folder: Folder, run: Ready, target: Path) -> "_Kept":
+        """Raises OutputError for a folder of another run, and for too little room."""
+        known = folder.manifest.exists() or folder.recipe.exists()
+        with_that = None
+        if known:
+            with suppress(OutputError):
+                with_that = folder.given
+        origin = Origin(recipes.plain(run.recipe), versions(), weights_of(run.cast), with_that)
+        _refuse_others(folder, origin)
+        return cls(folder, run, target, origin)
+
+    @property
+    def identity(self) -> str:
+        return self.origin.identity
+
+    @property
+    def given(self) -> int:
+        return 0 if self.origin.given is None else int(self.origin.given["pieces"])
+
+    def events(self) -> Iterator[Step | Piece | End]:
+        """Make what is missing, then the video."""
+        missing = self._missing()
+        _check_room(self.folder, self.run, len(missing) / self.run.pieces)
+        self.folder.write(self.origin, self.target, self._machine())
+        film = Film(self.folder.video, self.run.recipe.video.fps, self.identity)
+        upon = grown(film.path, self.identity)
+        film.cut(upon)
+        self.folder.log("begun", pieces=self.run.pieces, missing=len(missing), filmed=upon.pieces)
+        yield from self._made(missing, film, upon)
+        yield self._finished()
+
+    def _machine(self) -> dict[str, Any]:
+        """Where the run began."""
+        now = machine()
+        with suppress(DamagedError, KeyError):
+            said = read_json(self.folder.manifest)
+            then = {key: said[key] for key in now}
+            if then["device"] != now["device"]:
+                warnings.warn(
+                    f"this run began on {then['device']} and goes on on {now['device']}, which may round otherwise",
+                    RunWarning,
+                    stacklevel=2,
+                )
+            return then
+        return now
+
+    def _missing(self) -> set[int]:
+        """The pieces that are not there, or damaged."""
+        found = set()
+        for number in range(self.run.pieces):
+            if not self._whole(number):
+                found.add(number)
+        self._drop_damaged_states()
+        last = self.run.pieces - 1
+        if not self.folder.state(last).exists():
+            found.add(last)
+        if lost := [number for number in found if number < self.given]:
+            raise OutputError(
+                f"{self.folder}: piece {lost[0]} was given by another run and is damaged, so it cannot be made again "
+                "here; begin anew with --continue"
+            )
+        return found
+
+    def _drop_damaged_states(self) -> None:
+        for path in sorted(self.folder.state(0).parent.glob("*.safetensors")):
+            try:
+                self.folder.standing(self.identity, int(path.stem))
+            except DamagedError as error:
+                self._note(error)
+                path.unlink()
+
+    def _whole(self, number: int) -> bool:
+        try:
+            self.folder.piece(self.identity, number)
+        except DamagedError as error:
+            if self.folder.latent(number).exists():
+                self._note(error)
+            return False
+        return True
+
+    def _note(self, error: DamagedError) -> None:
+        self.folder.log("damaged", what=str(error))
+        warnings.warn(f"{self.folder}: {error}; it is made again", RunWarning, stacklevel=2)
+
+    def _made(self, missing: set[int], film: Film, upon: Grown) -> Iterator[Step | Piece]:
+        """Every piece in order: made if it is missing, filmed if it is not in the video."""
+        codec, tail, known, at = self.run.cast.codec, None, False, -1
+        events: Iterator[Step | Latent] = iter(())
+        for number in range(self.run.pieces):
+            latent = None
+            if number in missing:
+                if at != number:
+                    stands = self._nearest(number)
+                    events, at = self._after(stands), stands.pieces
+                while at <= number:
+                    event = next(events)
+                    if isinstance(event, Step):
+                        yield event
+                        continue
+                    at, latent = event.after.pieces, event.latent
+                    self.folder.keep(self.identity, latent, event.after, self.given)
+                    self.folder.log("piece", number=at - 1, frames=event.after.frames, calls=dict(event.after.calls))
+            if number < upon.pieces:
+                continue
+            latent = self.folder.piece(self.identity, number) if latent is None else latent
+            if not known:
+                tail, known = context(self.folder, self.identity, codec, number), True
+            with self.clock:
+                frames = frames_of(codec, latent, tail)
+            tail, first = tail_of(codec, latent, tail), upon.frames
+            upon = film.add(frames, upon)
+            yield Piece(frames, first, latent)
+
+    def _after(self, stands: Standing) -> Iterator[Step | Latent]:
+        return by_turns(self.run, self.run.walk(stands, self.clock), sum(stands.steps.values()))
+
+    def _nearest(self, number: int) -> Standing:
+        """Where the run stood last before a piece, as far as that is kept. Raises DamagedError."""
+        for before in range(number - 1, max(self.given - 1, 0) - 1, -1):
+            if self.folder.state(before).exists():
+                return self.folder.standing(self.identity, before)
+        if self.given:
+            raise OutputError(
+                f"{self.folder}: the state after piece {self.given - 1} was given by another run and is damaged, so the "
+                "run cannot go on; begin anew with --continue"
+            )
+        return Standing()
+
+    def _finished(self) -> End:
+        """The video at its target."""
+        last, recipe = self.folder.standing(self.identity, self.run.pieces - 1), self.run.recipe
+        inside = record(recipe, last.calls)
+        beside = {**inside, **spent(last.seconds + self.clock.last, last.networks + self.clock.last)}
+        if self.target.suffix == ".mp4":
+            save_indexed(self.folder.video, self.target, inside, beside)
+        else:
+            with writing(self.target, recipe.video.fps) as growing:
+                for frames in frames_again(self.folder, self.identity, self.run.cast.codec, self.run.pieces):
+                    growing.add(frames)
+                growing.settings, growing.beside = inside, beside
+        self.folder.log("finished", video=str(self.target), **spent(last.seconds, last.networks))
+        return End(beside)
+
+
+def context(folder: Folder, identity: str, codec: Codec, number: int) -> Tensor | None:
+    """What a codec that looks back in time is shown again before a piece. Raises DamagedError."""
+    tail: Tensor | None = None
+    for before in range(max(0, number - CONTEXT), number):  # a piece has one latent frame at least
+        tail = tail_of(codec, folder.piece(identity, before), tail)
+    return tail
+
+
+def frames_again(
+    folder: Folder, identity: str, codec: Codec, pieces: int, tiles: int | None = None
+) -> Iterator[Frames]:
+    """The frames of a run's first pieces, decoded from its latents. Raises DamagedError."""
+    tail = None
+    for number in range(pieces):
+        latent = folder.piece(identity, number)
+        yield frames_of(codec, latent, tail, tiles)
+        tail = tail_of(codec, latent, tail)
+
+
+def _refuse_others(folder: Folder, origin: Origin) -> None:
+    """Raise OutputError for a folder of another run, with the reason."""
+    then = folder.origin()
+    if then is not None and (reasons := then.differs(origin)):
+        shown = "; ".join(reasons[:4]) + (f"; and {len(reasons) - 4} more" if len(reasons) > 4 else "")
+        raise OutputError(
+            f"{folder} holds a run of another recipe, version or weights: {shown}. Take another name (-o or --run), or "
+            "remove that folder"
+        )
+    if then is None and (stranger := folder.stranger(origin.identity)) is not None:
+        raise OutputError(
+            f"{folder} has no manifest that can be read, and {stranger} is of a run of another recipe, version or weights. "
+            "Take another name (-o or --run), or remove that folder"
+        )
+
+
+# --- room on the disk --------------------------------------------------------------------------------------------
+
+BYTES_PER_PIXEL = 0.1
+"""Of H.264 at our quality, with room to spare; an estimate."""
+
+
+def room(run: Ready) -> int:
+    """Bytes that a run's folder and its video need on the disk, estimated."""
+    frames, channels, height, width = run.latent
+    states = sum(_remembered(stage, frames) for stage in run.plan.stages) * (3 + run.pieces / EVERY)
+    size = run.recipe.video
+    shown = enlarged(np.zeros((1, size.height, size.width, 3), np.uint8)).size / 3
+    return round(4 * channels * height * width * (frames + states) + 2 * BYTES_PER_PIXEL * shown * size.frames)
+
+
+def _remembered(stage: Stage, frames: int) -> float:
+    """Latent frames in a stage's state, at most."""
+    window, steps = min(stage.window or frames, frames), stage.ladder.steps
+    if stage.fuses:
+        return window * (2 + 3 * steps * (1 + max(stage.solver.memory, 1)))
+    return window * (2 + (3 * steps if isinstance(stage.denoise, Sequel) else 0))
+
+
+def _check_room(folder: Folder, run: Ready, share: float) -> None:
+    """Raise OutputError if what is left of a run does not fit on the disk."""
+    needed, free = room(run) * share, shutil.disk_usage(folder.path).free
+    if needed > free:
+        raise OutputError(
+            f"{folder}: about {needed / 2**20:,.0f} MB are needed for this run and {free / 2**20:,.0f} MB are free there; "
+            "make room, or take another --run"
+        )

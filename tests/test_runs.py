@@ -1,0 +1,634 @@
+"""Runs in folders: what is kept, what is damaged, what is refused; and that the bytes are always the same."""
+
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from dovetail import cli
+from dovetail import recipe as recipes
+from dovetail import video as videos
+from dovetail.errors import OutputError, RecipeError, RunWarning
+from dovetail.recipe import Recipe
+from dovetail.run import (
+    Cast,
+    End,
+    Look,
+    Piece,
+    Step,
+    carry_on,
+    continuing,
+    decode,
+    finished,
+    folder_of,
+    keep,
+    load,
+    play,
+    resume,
+    sealed,
+)
+from dovetail.run import keeping as kept_runs
+from dovetail.run.decoding import tiled
+from dovetail.run.folder import Folder
+from dovetail.run.growing import grown
+from dovetail.video import read, settings_of
+
+SMALL: dict[str, Any] = {f"experts.{name}.candidates": 8 for name in ("control", "spatial", "temporal")} | {
+    "chain.structure.ladder.trailing.steps": 3,
+    "chain.refine.ladder.below.steps": 2,
+    "video.height": 32,
+    "video.width": 32,
+}
+
+
+def small(frames: int = 40, **changes: object) -> Recipe:
+    """A long recipe over exact experts; 40 frames come in three pieces."""
+    return recipes.changed(recipes.load("sprites-long-exact"), SMALL | {"video.frames": frames} | changes)
+
+
+@pytest.fixture(autouse=True)
+def as_small_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small files are quick."""
+    monkeypatch.setattr(videos, "SHOWN", 32)
+
+
+@pytest.fixture(scope="module")
+def cast() -> Cast:
+    return load(small())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, cast: Cast) -> Path:
+    """A run that nobody disturbed: its video, with its folder beside it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(videos, "SHOWN", 32)
+        return done(tmp_path_factory.mktemp("whole") / "a.mp4", cast)
+
+
+def done(out: Path, cast: Cast, recipe: Recipe | None = None) -> Path:
+    for _ in keep(recipe or small(), out, cast=cast):
+        pass
+    return out
+
+
+def copied(whole: Path, to: Path) -> Path:
+    """The same run, elsewhere."""
+    shutil.copytree(folder_of(whole), folder_of(to / whole.name))
+    shutil.copy(whole, to / whole.name)
+    return to / whole.name
+
+
+def same(out: Path, whole: Path) -> None:
+    """The video and all that carries a checksum are, byte for byte, what they are without disturbance."""
+    assert out.read_bytes() == whole.read_bytes()
+    ours, theirs = folder_of(out), folder_of(whole)
+    names = ["video.mp4", "recipe.yaml", "manifest.json", *(f"latents/{i:05d}.safetensors" for i in range(3))]
+    for name in names:
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
+    identity = Folder(theirs).origin()
+    assert identity is not None
+    for number in range(3):
+        one, other = (Folder(folder) for folder in (ours, theirs))
+        if other.state(number).exists() and one.state(number).exists():
+            mine, yours = (folder.standing(identity.identity, number) for folder in (one, other))
+            assert (mine.steps, mine.calls, mine.frames) == (yours.steps, yours.calls, yours.frames)
+
+
+# --- a run and its folder ----------------------------------------------------------------------------------------
+
+
+def test_a_kept_run_makes_what_a_run_makes(tmp_path: Path, cast: Cast) -> None:
+    out = tmp_path / "a.npz"
+    events = list(keep(small(), out, cast=cast))
+    plain = list(play(small(), cast))
+    assert [event for event in events if isinstance(event, Step)] == [e for e in plain if isinstance(e, Step)]
+    pieces = [event for event in events if isinstance(event, Piece)]
+    assert [(piece.first, len(piece.frames)) for piece in pieces] == [(0, 8), (8, 16), (24, 16)]
+    video, end = finished(plain), events[-1]
+    assert (read(out).frames == video.frames).all()
+    assert isinstance(end, End)
+    assert end.settings["calls"] == video.settings["calls"]
+    assert set(end.settings) == set(video.settings)
+    inside = settings_of(out)
+    assert set(inside) == {"recipe", "versions", "calls"}, "what is never the same stands beside, not inside"
+    assert json.loads((tmp_path / "a.npz.json").read_text()) == json.loads(json.dumps(dict(end.settings)))
+
+
+def test_a_folder_says_what_made_it(whole: Path) -> None:
+    folder = folder_of(whole)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *["latents", "lock", "log.jsonl", "manifest.json", "recipe.yaml", "states", "video.mp4"],
+    ]
+    said = json.loads((folder / "manifest.json").read_text())
+    assert {"recipe", "versions", "weights", "device", "threads", "identity", "sha256"} <= said.keys()
+    assert recipes.load(folder / "recipe.yaml") == recipes.checked(said["recipe"])
+    assert (folder / said["output"]).resolve() == whole.resolve()
+    events = [json.loads(line)["event"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert events == ["begun", "piece", "piece", "piece", "finished"]
+
+
+def test_the_finished_video_is_as_all_others(whole: Path) -> None:
+    data = whole.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
+    frames, growing = read(whole).frames, read(folder_of(whole) / "video.mp4").frames
+    assert len(frames) == 40
+    assert (frames == growing).all()
+    assert settings_of(whole)["recipe"]["video"]["frames"] == 40
+    with av.open(str(whole)) as container:
+        stream = container.streams.video[0]
+        assert (stream.average_rate, stream.frames, stream.start_time) == (8, 40, 0)
+        assert float(stream.duration * stream.time_base) == 5
+        times = sorted(float(packet.pts * packet.time_base) for packet in container.demux(stream) if packet.size)
+        assert times == pytest.approx([i / 8 for i in range(40)])
+
+
+def test_the_growing_video_plays_however_it_is_cut(tmp_path: Path, whole: Path) -> None:
+    film = folder_of(whole) / "video.mp4"
+    data, frames = film.read_bytes(), read(film).frames
+    ends = [grown_at(data, identity(whole), size, tmp_path).end for size in (len(data) - 1, len(data) // 2)]
+    (tmp_path / "cut.mp4").write_bytes(data[: ends[0]])
+    assert (read(tmp_path / "cut.mp4").frames == frames[:24]).all(), "two pieces of three"
+    (tmp_path / "cut.mp4").write_bytes(data[: ends[0] + 700])
+    shown = []
+    with av.open(str(tmp_path / "cut.mp4")) as container, suppress(av.error.InvalidDataError):
+        for frame in container.decode(video=0):  # a player shows what comes before the end
+            shown.append(frame.to_ndarray(format="rgb24"))
+    assert len(shown) >= 22, "but for those that wait in the decoder"
+    assert (np.stack(shown) == frames[: len(shown)]).all(), "in the middle of a piece"
+
+
+def identity(whole: Path) -> str:
+    origin = Folder(folder_of(whole)).origin()
+    assert origin is not None
+    return origin.identity
+
+
+def grown_at(data: bytes, run: str, size: int, folder: Path) -> Any:
+    (folder / "part.mp4").write_bytes(data[:size])
+    return grown(folder / "part.mp4", run)
+
+
+def test_every_frame_of_a_piece_that_b_frames_reorder_is_in_its_place(tmp_path: Path, cast: Cast) -> None:
+    """A scene that moves, so that the encoder reorders; read back it is near what was made."""
+    out = done(tmp_path / "a.mp4", cast)
+    lossless = finished(play(small(), cast)).frames
+    assert np.abs(read(out).frames.astype(int) - lossless).mean() < 6
+    with av.open(str(out)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        keys = sorted(packet.pts for packet in packets if packet.is_keyframe)
+        assert len(keys) >= 3, "each piece begins anew"
+        dts = [packet.dts for packet in packets]
+        assert dts == sorted(set(dts))
+
+
+def test_a_film_tells_every_change(tmp_path: Path, whole: Path) -> None:
+    """A bit changed anywhere, or a cut anywhere: what is called whole is so."""
+    data, run = (folder_of(whole) / "video.mp4").read_bytes(), identity(whole)
+    ends = [0]
+    for size in range(len(data) + 1):
+        if size in (len(data),) or data[size : size + 4] == b"moof":
+            found = grown_at(data, run, size if size == len(data) else size - 4, tmp_path)
+            ends.append(found.end) if found.end > ends[-1] else None
+    assert ends[-1] == len(data)
+    assert len(ends) == 4
+    assert grown_at(data, "another", len(data), tmp_path).pieces == 0
+    for place in random.Random(0).sample(range(len(data)), 60):
+        broken = data[:place] + bytes([data[place] ^ 8]) + data[place + 1 :]
+        pieces = sum(place >= end for end in ends[1:])
+        if place < ends[1] and b"moof" not in data[:place]:
+            pieces = 0
+        assert grown_at(broken, run, len(data), tmp_path).pieces == pieces, place
+
+
+# --- stopped and gone on with ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop", [1, 4, 5, 9, 10, 14, 15, 16])
+def test_a_run_that_is_left_anywhere_goes_on_to_the_same_bytes(
+    tmp_path: Path, whole: Path, cast: Cast, stop: int
+) -> None:
+    out = tmp_path / "a.mp4"
+    events = keep(small(), out, cast=cast)
+    for _ in range(stop):
+        next(events)
+    events.close()  # type: ignore[attr-defined]
+    assert not out.exists()
+    list(resume(folder_of(out), cast))
+    same(out, whole)
+
+
+def test_what_is_finished_is_not_made_again(tmp_path: Path, whole: Path, cast: Cast) -> None:
+    out = copied(whole, tmp_path)
+    out.unlink()
+    assert [type(event) for event in keep(small(), out, cast=cast)] == [End]
+    same(out, whole)
+    (folder_of(out) / "latents" / "00002.safetensors").unlink()
+    events = list(resume(folder_of(out), cast))
+    assert {event.stage for event in events if isinstance(event, Step)} == {"structure", "refine"}
+    assert sum(isinstance(event, Step) for event in events) == 3 + 2, "one segment and one window"
+    assert [event.segment for event in events if isinstance(event, Step)] == [3] * 5
+    same(out, whole)
+
+
+FILES = [
+    *[f"latents/0000{i}.safetensors" for i in range(3)],
+    *["states/00001.safetensors", "states/00002.safetensors", "video.mp4", "recipe.yaml", "manifest.json"],
+]
+
+
+def flipped(data: bytes) -> bytes:
+    return data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :]
+
+
+DAMAGES = {"changed": flipped, "cut": lambda data: data[: len(data) // 2], "emptied": lambda data: b""}
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "removed"])
+def test_what_is_damaged_is_made_again_and_never_trusted(tmp_path: Path, whole: Path, cast: Cast, damage: str) -> None:
+    for i, name in enumerate(FILES):
+        (tmp_path / str(i)).mkdir()
+        out = copied(whole, tmp_path / str(i))
+        hurt(folder_of(out) / name, damage)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            list(resume(folder_of(out), cast))
+        same(out, whole)
+        told = [str(one.message) for one in caught if issubclass(one.category, RunWarning)]
+        # What is not there is simply made; the video is cut where it is not whole.
+        assert bool(told) == (name.endswith("safetensors") and damage != "removed"), (name, told)
+
+
+def hurt(path: Path, damage: str) -> None:
+    if damage == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(DAMAGES[damage](path.read_bytes()))
+
+
+def test_with_nothing_to_go_on_from_it_is_made_from_the_start(tmp_path: Path, whole: Path, cast: Cast) -> None:
+    out = copied(whole, tmp_path)
+    for name in ["latents/00001.safetensors", "states/00001.safetensors", "states/00002.safetensors", "video.mp4"]:
+        hurt(folder_of(out) / name, "changed")
+    shutil.rmtree(folder_of(out) / "states")
+    with pytest.warns(RunWarning, match=r"a.run: latents/00001.safetensors: its checksum is another; it is made again"):
+        list(resume(folder_of(out), cast))
+    same(out, whole)
+
+
+def test_without_manifest_and_recipe_the_command_that_began_it_goes_on(tmp_path: Path, whole: Path, cast: Cast) -> None:
+    out = copied(whole, tmp_path)
+    for name in ("manifest.json", "recipe.yaml"):
+        hurt(folder_of(out) / name, "cut")
+    with pytest.raises(OutputError, match=r"manifest.json and recipe.yaml are both damaged.*goes on with it"):
+        list(resume(folder_of(out), cast))
+    assert [type(event) for event in keep(small(), out, cast=cast)] == [End]
+    same(out, whole)
+    hurt(folder_of(out) / "manifest.json", "removed")
+    hurt(folder_of(out) / "recipe.yaml", "removed")
+    with pytest.raises(
+        OutputError, match=r"no manifest that can be read, and latents/00000.safetensors is of a run of"
+    ):
+        list(keep(small(**{"video.seed": 3}), out, cast=cast))
+
+
+# --- refused -----------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_another_run_is_refused_with_the_reason(
+    tmp_path: Path, whole: Path, cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = copied(whole, tmp_path)
+    before = {path: path.read_bytes() for path in folder_of(out).rglob("*") if path.is_file()}
+    changes: dict[str, object] = {"video.seed": 3, "chain.refine.ladder.below.timestep": 90}
+    with pytest.raises(OutputError) as caught:
+        list(keep(small(**changes), out, cast=cast))
+    assert "recipe.video.seed is 0 there, 3 here" in str(caught.value)
+    assert "recipe.chain.refine.ladder.below.timestep is 100 there, 90 here" in str(caught.value)
+    now = json.loads((folder_of(out) / "manifest.json").read_text())["versions"]
+    for name, value, says in (
+        ("versions", lambda: {**now, "torch": "9.9"}, r"versions.torch is \"\S+\" there, \"9.9\" here"),
+        ("weights_of", lambda cast: {"codec": "ab"}, r"weights.codec is null there, \"ab\" here"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(kept_runs, name, value)
+            with pytest.raises(OutputError, match=says):
+                list(resume(folder_of(out), cast))
+    with pytest.raises(OutputError, match="no run at"):
+        list(resume(tmp_path / "none.run", cast))
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(OutputError, match="is no run, or one whose"):
+        list(resume(tmp_path / "mine", cast))
+    after = {path: path.read_bytes() for path in folder_of(out).rglob("*") if path.is_file()}
+    assert {path: data for path, data in after.items() if path.name != "lock"} == {
+        path: data for path, data in before.items() if path.name != "lock"
+    }
+
+
+def test_two_processes_do_not_work_in_one_folder(tmp_path: Path, whole: Path, cast: Cast) -> None:
+    out = tmp_path / "a.mp4"
+    first = keep(small(), out, cast=cast)
+    next(first)
+    with pytest.raises(OutputError, match=rf"another process is at work in .*a.run \(process {os.getpid()} on "):
+        next(keep(small(), out, cast=cast))
+    with pytest.raises(OutputError, match="another process is at work"):
+        next(resume(folder_of(out), cast))
+    list(first)
+    same(out, whole)
+
+
+def test_a_folder_is_not_left_behind_by_what_did_not_begin(
+    tmp_path: Path, cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=10_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(kept_runs.shutil, "disk_usage", lambda path: usage)
+        with pytest.raises(
+            OutputError, match=r"about \S+ MB are needed for this run and 0 MB are free there; make room"
+        ):
+            list(keep(small(), tmp_path / "a.mp4", cast=cast))
+    assert not list(tmp_path.iterdir())
+
+
+# --- a full disk -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("write", [1, 3, 4, 6, 8, 9])
+def test_a_full_disk_ends_with_a_clear_error_and_a_run_that_goes_on(
+    tmp_path: Path, whole: Path, cast: Cast, monkeypatch: pytest.MonkeyPatch, write: int
+) -> None:
+    """Of the writes manifest, recipe, then latent, state and film of each piece, one finds no room."""
+    out, calls, fsync = tmp_path / "a.mp4", [0], os.fsync
+
+    def full(handle: int) -> None:
+        if not os.path.isdir(f"/proc/self/fd/{handle}"):  # noqa: PTH112
+            calls[0] += 1
+            if calls[0] == write:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sealed.os, "fsync", full)
+        with pytest.raises(OutputError, match=r"the disk is full \(\S+ MB free\): cannot write .* `dovetail resume`"):
+            list(keep(small(), out, cast=cast))
+    assert not out.exists()
+    assert not list(tmp_path.rglob("*.part")), "what was half written does not take up room"
+    list(keep(small(), out, cast=cast))
+    same(out, whole)
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own with little room, where a test may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("only a superuser mounts a disk")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_really_full(
+    tmp_path: Path, tiny_disk: Path, whole: Path, cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_runs, "room", lambda run: 0)
+    out, ballast = tiny_disk / "a.mp4", tiny_disk / "ballast"
+    for size in (120_000, 90_000, 60_000, 30_000):
+        ballast.write_bytes(bytes(size))
+        with pytest.raises(OutputError, match=r"No space left|the disk is full"):
+            list(keep(small(), out, cast=cast))
+    ballast.unlink()
+    subprocess.run(["mount", "-o", "remount,size=64m", tiny_disk], check=True)
+    list(keep(small(), out, cast=cast))
+    same(out, whole)
+
+
+# --- killed ------------------------------------------------------------------------------------------------------
+
+
+def child(out: Path, recipe: Recipe, cast: Cast) -> Any:
+    """A process of its own that makes the run."""
+
+    def work() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            list(keep(recipe, out, cast=cast))
+
+    process = get_context("fork").Process(target=work)
+    process.start()
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(tmp_path: Path, cast: Cast) -> None:
+    """kill -9 at 40 moments of runs of 200 frames, and of the runs that go on with them."""
+    recipe, drawn, kills, rounds = small(200), random.Random(5), 0, 0
+    begun = time.perf_counter()
+    quiet = tmp_path / "quiet.mp4"
+    process = child(quiet, recipe, cast)
+    process.join()
+    seconds = time.perf_counter() - begun
+    moments = []
+    while kills < 40:
+        out = tmp_path / f"{rounds}.mp4"
+        rounds += 1
+        for _ in range(12):
+            process = child(out, recipe, cast)
+            process.join(drawn.uniform(0, seconds / 4))
+            if not process.is_alive():
+                break
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            kills += 1
+            folder = folder_of(out)
+            moments.append(len(list(folder.glob("latents/*.safetensors"))))
+        process = child(out, recipe, cast)
+        process.join()
+        assert process.exitcode == 0
+        assert out.read_bytes() == quiet.read_bytes()
+        assert (folder_of(out) / "video.mp4").read_bytes() == (folder_of(quiet) / "video.mp4").read_bytes()
+    assert len(set(moments)) > 4, "they fell on different pieces"
+
+
+# --- decoded again -----------------------------------------------------------------------------------------------
+
+
+def test_decoding_again_gives_the_same_frames_or_what_is_asked_for(tmp_path: Path, whole: Path, cast: Cast) -> None:
+    folder, frames = folder_of(whole), finished(play(small(), cast)).frames
+    pieces = list(decode(folder, tmp_path / "a.npz"))
+    assert [len(piece) for piece in pieces] == [8, 16, 16]
+    assert (read(tmp_path / "a.npz").frames == frames).all()
+    list(decode(folder, tmp_path / "b.npz", Look(fps=12.0, height=16, width=24, tiles=8)))
+    other = read(tmp_path / "b.npz")
+    assert (other.fps, other.size) == (12.0, (16, 24))
+    assert settings_of(tmp_path / "b.npz")["decoded"] == {"fps": 12.0, "height": 16, "width": 24, "tiles": 8}
+    for crf in (10, 40):
+        list(decode(folder, tmp_path / f"{crf}.mp4", Look(crf=crf)))
+    assert (tmp_path / "40.mp4").stat().st_size < (tmp_path / "10.mp4").stat().st_size
+    with pytest.raises(OutputError, match=r"crf is said of \.mp4"):
+        list(decode(folder, tmp_path / "c.npz", Look(crf=20)))
+    with pytest.raises(RecipeError, match="at least 4, not 2"):
+        list(decode(folder, tmp_path / "c.npz", Look(tiles=2)))
+
+
+def test_an_unfinished_run_is_decoded_as_far_as_it_is(tmp_path: Path, cast: Cast) -> None:
+    out = tmp_path / "a.mp4"
+    events = keep(small(), out, cast=cast)
+    while not isinstance(next(events), Piece):
+        pass
+    list(decode(folder_of(out), tmp_path / "b.npz"))
+    assert len(read(tmp_path / "b.npz").frames) == 8
+    hurt(folder_of(out) / "latents" / "00000.safetensors", "changed")
+    with pytest.raises(OutputError, match=r"its checksum is another; `dovetail resume` makes it again"):
+        list(decode(folder_of(out), tmp_path / "c.npz"))
+    hurt(folder_of(out) / "latents" / "00000.safetensors", "removed")
+    with pytest.raises(OutputError, match="no finished piece"):
+        list(decode(folder_of(out), tmp_path / "c.npz"))
+    assert not (tmp_path / "c.npz").exists()
+
+
+def test_tiles_of_a_codec_that_looks_nowhere_else_are_the_whole(cast: Cast) -> None:
+    latent = torch.randn(1, 3, 2, 16, 21)
+    for size in (5, 8, 40):
+        torch.testing.assert_close(tiled(cast.codec, latent, size), cast.codec.decode(latent))
+
+
+# --- continued ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_continued_is_the_longer_run(tmp_path: Path, cast: Cast) -> None:
+    """Of whole segments nothing hangs on where the first run ended, so both ways lead to one video."""
+    first = done(tmp_path / "first.mp4", cast, small(32))
+    recipe = continuing(folder_of(first), frames=24)
+    assert recipe.video.frames == 56
+    events = list(carry_on(folder_of(first), recipe, tmp_path / "more.npz", cast=cast))
+    assert [event.first for event in events if isinstance(event, Piece)] == [0, 8, 24, 40]
+    assert sum(isinstance(event, Step) for event in events) == 2 * 3 + 3 * 2 - 2, "the first pieces are given"
+    assert (read(tmp_path / "more.npz").frames == finished(play(small(56), cast)).frames).all()
+
+
+def test_the_same_segment_before_with_strategies_on_and_off(tmp_path: Path) -> None:
+    """The paper's Figure 5, with experts that know more scenes than one."""
+    many = small(32, **{f"experts.{name}.candidates": 64 for name in ("control", "spatial", "temporal")})
+    cast = load(many)
+    first = done(tmp_path / "first.mp4", cast, many)
+    made = {}
+    off = {"chain.structure.denoise.coherent.strength": 0.0, "chain.structure.noise.consistent.strength": 0.0}
+    for name, changes in {"on": {}, "off": off}.items():
+        recipe = continuing(folder_of(first), overrides=changes)
+        assert recipe.video.frames == 48, "one segment more"
+        list(carry_on(folder_of(first), recipe, tmp_path / f"{name}.npz", cast=cast))
+        made[name] = read(tmp_path / f"{name}.npz").frames
+    given = json.loads((tmp_path / "on.run" / "manifest.json").read_text())["given"]
+    assert given["pieces"] == 2
+    assert (made["on"][:24] == made["off"][:24]).all()
+    assert not (made["on"][32:] == made["off"][32:]).all()
+
+
+def test_a_continued_run_is_stopped_damaged_and_gone_on_with_as_others(tmp_path: Path, cast: Cast) -> None:
+    first = done(tmp_path / "first.mp4", cast, small(32))
+    recipe = continuing(folder_of(first), "a blue square", seed=3)
+    list(carry_on(folder_of(first), recipe, tmp_path / "quiet.mp4", cast=cast))
+    out = tmp_path / "a.mp4"
+    events = carry_on(folder_of(first), recipe, out, cast=cast)
+    next(events)
+    events.close()  # type: ignore[attr-defined]
+    list(carry_on(folder_of(first), recipe, out, cast=cast))
+    assert out.read_bytes() == (tmp_path / "quiet.mp4").read_bytes()
+    hurt(folder_of(out) / "latents" / "00001.safetensors", "changed")
+    with pytest.warns(RunWarning), pytest.raises(OutputError, match="piece 1 was given by another run and is damaged"):
+        list(resume(folder_of(out), cast))
+
+
+def test_what_cannot_be_continued_says_why(tmp_path: Path, cast: Cast) -> None:
+    plain = small(32, **{"chain.structure.denoise": "control"})
+    first = folder_of(done(tmp_path / "first.mp4", cast, plain))
+    coherent = {"chain.structure.denoise": {"coherent": {"of": "control", "strength": 0.1}}}
+    for changes, says in (
+        ({"chain.refine.offset": 4}, r"chain.refine.offset: a run goes on with what is half made.*: 8, not 4"),
+        ({"video.height": 64}, "video.height: a run goes on"),
+        (coherent, r"chain.structure: it goes by the segment before .* kept no states.*strength 0"),
+    ):
+        with pytest.raises(RecipeError, match=says):
+            list(carry_on(first, continuing(first, overrides=changes), tmp_path / "b.mp4", cast=cast))
+    assert not (tmp_path / "b.run").exists()
+    with pytest.raises(OutputError, match="is continued in a folder of its own"):
+        list(carry_on(first, continuing(first), tmp_path / "first.mp4", cast=cast))
+    single = folder_of(done(tmp_path / "short.mp4", cast, small(12)))
+    with pytest.raises(RecipeError, match="no piece that is far enough from its end"):
+        list(carry_on(single, continuing(single), tmp_path / "c.mp4", cast=cast))
+
+
+# --- commands ----------------------------------------------------------------------------------------------------
+
+WORDS = [word for path, value in SMALL.items() for word in ("--set", f"{path}={value}")]
+
+
+def command(*words: object, code: int = 0) -> str:
+    result = CliRunner().invoke(cli.app, [str(word) for word in words])
+    assert result.exit_code == code, result.output
+    return result.stdout if code == 0 else result.stderr
+
+
+def test_commands_make_resume_decode_and_continue_a_run(tmp_path: Path, whole: Path) -> None:
+    out = tmp_path / "a.mp4"
+    long = ["generate", "-r", "sprites-long-exact", *WORDS, "--frames", 40, "-o", out]
+    said = command(*long, "--preview")
+    assert said.startswith("calls: control 9, spatial 12, temporal 6 · ")
+    same(out, whole)
+    with Image.open(tmp_path / "a-preview.png") as picture:
+        assert picture.size == (8 * 34, 2 * 34), "frames from the whole above, of the newest piece below"
+    out.unlink()
+    (tmp_path / "a.run" / "latents" / "00002.safetensors").unlink()
+    assert command("resume", tmp_path / "a.run").endswith(f"MB at most · {out}\n")
+    same(out, whole)
+    assert "holds a run of another recipe" in command(*long, "--seed", 2, code=1)
+    assert "video.seed is 0 there, 2 here" in command(*long, "--seed", 2, code=1)
+    again = command("decode", tmp_path / "a.run", "-o", tmp_path / "b.npz", "--size", "48x16", "--fps", 4)
+    assert again == f"40 frames · {tmp_path / 'b.npz'}\n"
+    assert (read(tmp_path / "b.npz").size, read(tmp_path / "b.npz").fps) == ((16, 48), 4.0)
+    command("generate", "--continue", tmp_path / "a.run", "--frames", 8, "-o", tmp_path / "c.npz")
+    assert len(read(tmp_path / "c.npz").frames) == 48
+    assert (tmp_path / "c.run" / "manifest.json").is_file()
+
+
+def test_a_short_clip_has_no_folder_unless_one_is_named(tmp_path: Path) -> None:
+    short = ["generate", "-r", "sprites-exact", "--frames", 2, "--set", "experts.control.candidates=8"]
+    command(*short, "-o", tmp_path / "a.npz")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "a.npz.json"]
+    command(*short, "-o", tmp_path / "b.npz", "--run", tmp_path / "kept", "--preview")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *["a.npz", "a.npz.json", "b-preview.png", "b.npz", "b.npz.json", "kept"],
+    ]
+    assert (read(tmp_path / "a.npz").frames == read(tmp_path / "b.npz").frames).all()
+
+
+def test_words_that_do_not_go_together(tmp_path: Path) -> None:
+    for words in (
+        ["generate", "--continue", "a.run", "-r", "sprites"],
+        ["generate", "--continue", "a.run", "--count", 2],
+        ["generate", "--run", tmp_path / "a", "--count", 2],
+        ["decode", "a.run", "--size", "40"],
+        ["decode", "a.run", "--size", "0x40"],
+    ):
+        assert command(*words, code=2)
+    for words in (["resume", tmp_path / "a.run"], ["decode", tmp_path / "a.run"], ["generate", "--continue", "a.run"]):
+        assert "no run at" in command(*words, code=1)
