@@ -197,9 +197,9 @@ def test_a_key_with_a_dot_is_named_in_quotes_where_it_is_wrong() -> None:
         ("chain.0.ladder={shifted: {steps: 3, shift: .inf}}", "chain.structure.ladder.shifted.shift: inf", "finite"),
         ("chain.0.stage=", "chain.0.stage", "text"),
         ("chain.0.stage=''", "chain.0.stage: a name", "letters"),
-        ("chain.0.stage=first.half", "chain.first.half.stage: a name", "dots part the keys"),
+        ("chain.0.stage=first.half", 'chain."first.half".stage: a name', "dots part the keys"),
         ("chain.-1.solver=unipc", "chain.-1: nothing is called '-1'", "refine, structure"),
-        ("experts={sd1.5: {family: exact, kind: spatial}}", "experts.sd1.5: a name", "dots part the keys"),
+        ("experts={sd1.5: {family: exact, kind: spatial}}", 'experts."sd1.5": a name', "dots part the keys"),
     ],
 )
 def test_an_error_says_where_what_came_and_what_fits(change: str, path: str, hint: str) -> None:
