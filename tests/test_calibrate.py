@@ -178,6 +178,26 @@ def test_dynamic_programming_finds_what_trying_all_finds(seed: int, penalty: flo
         assert not any(b.cost <= a.cost and b.error < a.error for a, b in itertools.permutations(edge, 2))
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_who_reuses_a_step_stands_right_after_who_took_it(seed: int) -> None:
+    """Candidate 2 reuses what 0 left: against every schedule in which it does."""
+    costs, errors = tangle(seed)
+    allowed = [
+        Schedule.of(choice, costs, errors)
+        for choice in itertools.product(range(3), repeat=6)
+        if choice[0] != 2 and all(a == 0 for a, b in itertools.pairwise(choice) if b == 2)
+    ]
+    chosen = []
+    for price in (0.0, 0.01, 0.1, 1.0, 10.0):
+        best = cheapest(costs, errors, price, follows={2: 0})
+        assert best in allowed
+        assert best.cost + price * best.error == pytest.approx(min(s.cost + price * s.error for s in allowed))
+        chosen.append(best)
+    for schedule in frontier(costs, errors, follows={2: 0}):
+        assert schedule in allowed
+    assert len({schedule.choice for schedule in chosen}) > 1
+
+
 def test_a_price_on_switches_makes_fewer() -> None:
     costs, errors = tangle(1)
     free, dear = (within(frontier(costs, errors, penalty), 3.0) for penalty in (0.0, 0.5))

@@ -1,5 +1,6 @@
 """FlowBlending: the paper's loop, its numbers and its letters; probing; the errors of its recipes."""
 
+from collections import deque
 from dataclasses import replace
 from math import exp, log
 from pathlib import Path
@@ -27,13 +28,14 @@ from dovetail.core.schedules import Flow
 from dovetail.core.tree import walk
 from dovetail.errors import RecipeError, SpaceError
 from dovetail.experts import load as load_expert
-from dovetail.experts.blocks import blocks_of, middle, without
+from dovetail.experts.blocks import Notes, Reusing, Shared, blocks_of, inner, middle, parted, without
 from dovetail.experts.pairs import same_text
 from dovetail.methods.flowblending import Blended
 from dovetail.methods.halved import Halved
 from dovetail.methods.placements import WAN_22, interleaved, placed, sandwich, scattered, stitched
 from dovetail.methods.probing import Mood, Probed, Probing, divergence
 from dovetail.run import Cast, finished, play
+from dovetail.run import load as load_cast
 from dovetail.sprites.exact import PixelCodec, load
 
 FRAMES = timeline(3)
@@ -303,6 +305,114 @@ def test_a_network_without_blocks_says_so() -> None:
         list(play(recipes.changed(EXACT, {**changes, "video.frames": 2})))
 
 
+# --- a middle that is reused -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["wan", "ltx"])
+def test_a_reused_middle_is_what_the_blocks_did_before(family: str, tmp_path: Path) -> None:
+    adapter = tiny_expert(family, tmp_path, layers=4).network
+    assert inner(4) == (1, 2)
+    notes: Notes = deque()
+    whole, part = parted(adapter, inner(4), notes)
+    x, y = torch.randn(2, 2, adapter.space.channels, 2, 4, 4)
+    told = (500.0, (Condition("a"), Condition("b")), timeline(2).expand(2, -1))
+    assert torch.equal(whole(x, *told), adapter(x, *told))
+    assert len(notes) == (2 if adapter.batch == 1 else 1), "a note for each call of the module"
+    kept = list(notes)
+    torch.testing.assert_close(part(x, *told), adapter(x, *told), rtol=1e-5, atol=1e-5)
+    assert not notes, "a note is read once"
+    notes.extend(kept)
+    stale = part(y, *told)
+    assert not torch.allclose(stale, adapter(y, *told), atol=1e-4)
+    notes.extend(torch.zeros_like(note) for note in kept)
+    torch.testing.assert_close(part(y, *told), without(adapter, inner(4))(y, *told), rtol=1e-5, atol=1e-5)
+    with pytest.raises(RecipeError, match=r"follow one another; \[0, 2\] do not"):
+        parted(adapter, (0, 2), notes)
+    with pytest.raises(RecipeError, match=r"has the blocks 0\.\.3; cannot reuse \[4\]"):
+        parted(adapter, (4,), notes)
+
+
+class Halves:
+    """A network whose whole looks leave a note of their time, and whose other looks answer what they find."""
+
+    def parted(self, reused: tuple[int, ...], notes: Notes) -> tuple[Any, Any]:
+        def whole(x: Tensor, time: float, *_: Any) -> Tensor:
+            notes.append(torch.tensor(time))
+            return torch.zeros_like(x)
+
+        return whole, lambda x, *_: torch.full_like(x, float(notes.popleft()))
+
+
+def test_only_a_fresh_look_in_full_at_more_noise_is_reused() -> None:
+    shared = Shared.of(Halves(), (1,))  # type: ignore[arg-type]
+    whole, reusing = Reusing(shared, False), Reusing(shared, True)
+    a, b = (Condition("a"),), (Condition("b"),)
+
+    def found(network: Reusing, time: float, said: Any = a, frames: Tensor = FRAMES, x: Tensor = X) -> float:
+        return float(network(x, time, said, frames).mean())
+
+    assert found(reusing, 900.0) == 0, "nothing to reuse yet: a look in full, which leaves its own"
+    assert found(reusing, 800.0) == 900
+    assert found(reusing, 700.0) == 0, "what was reused is gone"
+    assert found(whole, 600.0) == 0
+    assert found(whole, 500.0) == 0
+    assert found(reusing, 400.0, said=b) == 0, "of another text"
+    assert found(reusing, 400.0, frames=FRAMES + 3) == 0, "of other frames"
+    assert found(reusing, 400.0, x=X[..., :4]) == 0, "of another size"
+    assert found(reusing, 400.0) == 500
+    assert [found(reusing, 300.0, said=b), found(reusing, 300.0, frames=FRAMES + 3)] == [400, 400]
+    assert found(whole, 200.0) == 0
+    assert found(reusing, 950.0) == 0, "another walk has begun"
+    assert [time for time, _ in shared.left.values()] == [950.0], "what the walk before left is forgotten"
+    assert found(reusing, 950.0) == 0, "a second look at the same level"
+
+
+def test_a_recipe_says_what_is_reused_and_its_plan_counts_it() -> None:
+    leaf = {"expert": "large", "reuse": [1, 2]}
+    alone = recipes.changed(EXACT, {"chain.video.denoise": leaf, "video.frames": 2})
+    plan = dovetail.plan(alone)
+    assert plan.counts["large"].calls == 20
+    assert {look.skipped: rows for look, rows in plan.shown.items()} == {(): 10, (1, 2): 10}
+    ladder = plan.stages[0].ladder
+    turns = {
+        f"above {ladder.between(k):.6f}": "small" if k % 4 == 0 else leaf if k % 4 == 2 else "large"
+        for k in range(1, 9)
+    }
+    mixed = recipes.changed(EXACT, {"chain.video.denoise": {"blended": {**turns, "else": "small"}}})
+    # Steps from 0: L, c, L, s, L, c, L, s, then s: what steps 0 and 4 left is reused.
+    shown = {(look.expert, look.skipped): rows for look, rows in dovetail.plan(mixed).shown.items()}
+    assert shown == {("large", ()): 4, ("large", (1, 2)): 2, ("small", ()): 14}
+    with pytest.raises(RecipeError, match="Exact experts have no blocks, so there are none to reuse"):
+        list(play(alone))
+    with pytest.raises(RecipeError, match="say skip or reuse"):
+        recipes.changed(EXACT, {"chain.video.denoise": {**leaf, "skip": [1]}})
+    other = {"blended": {"above 0.5": leaf, "else": {"expert": "large", "reuse": [2]}}}
+    with pytest.raises(RecipeError, match="expert 'large' reuses other blocks in one place"):
+        dovetail.plan(recipes.changed(EXACT, {"chain.video.denoise": other}))
+
+
+def test_a_run_reuses_as_its_plan_says(tmp_path: Path) -> None:
+    """On a tiny Wan: with one step in two reused, another video, and the same one again."""
+    tiny.MAKERS["wan"](tmp_path / "wan", layers=4)
+    changes = {
+        "experts": {"large": {"family": "wan", "weights": str(tmp_path / "wan")}},
+        "codec": {"weights": str(tmp_path / "wan"), "subfolder": "vae"},
+        "chain.video.ladder": {"shifted": {"steps": 4, "shift": 3.0}},
+        "chain.video.denoise": {"expert": "large", "reuse": [1, 2]},
+        "video.frames": 5,
+        "video.height": 32,
+        "video.width": 32,
+        "prompt": "a",
+    }
+    recipe = recipes.changed(EXACT, changes)
+    cast = load_cast(recipe)
+    one, again = (finished(play(recipe, cast)) for _ in range(2))
+    whole = finished(play(recipes.changed(recipe, {"chain.video.denoise": "large"}), cast))
+    assert one.settings["calls"] == whole.settings["calls"] == {"large": 4}
+    assert torch.equal(one.latent, again.latent)
+    assert not torch.equal(one.latent, whole.latent)
+
+
 # --- probing -----------------------------------------------------------------------------------------------------
 
 
@@ -494,8 +604,9 @@ def test_probing_stands_in_nothing() -> None:
 # --- text encoders -----------------------------------------------------------------------------------------------
 
 
-def reader(name: str, encoder: Any) -> Expert:
+def reader(name: str, encoder: Any, place: str = "") -> Expert:
     class Network:
+        weights = place
         text = SimpleNamespace(encoder=encoder)
         space = PixelCodec().space
 
@@ -516,6 +627,8 @@ def test_different_text_encoders_are_not_blended() -> None:
     same_text(large, reader("small", same))
     same_text(large, reader("small", same.half()))
     same_text(large, load("exact", "control"))
+    sprites = [reader(name, encoder, "sprites/x") for name, encoder in (("large", clip), ("small", other))]
+    same_text(*sprites)
     with pytest.raises(SpaceError, match=r"'large' and 'small' have different text encoders \(their word embeddings\)"):
         same_text(large, reader("small", other))
     with pytest.raises(SpaceError, match="class 'CLIPTextModel' against"):

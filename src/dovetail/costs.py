@@ -111,7 +111,7 @@ def _alone(recipe: recipes.Recipe) -> dict[str, recipes.Recipe]:
     for i, stage in enumerate(recipe.chain):
         if isinstance(stage.denoise, models.Blended):
             for part in stage.denoise.of.values():
-                if isinstance(part, models.Leaf) and not part.skip:
+                if isinstance(part, models.Leaf) and not (part.skip or part.reuse):
                     base = found.get(part.expert, recipe)
                     changes = {f"chain.{i}.denoise": part.model_dump(mode="json")}
                     found[part.expert] = recipes.changed(base, changes)

@@ -20,9 +20,10 @@ from dovetail.core.path import mix
 from dovetail.core.tree import rewrite
 from dovetail.errors import RecipeError, nearest
 from dovetail.experts.adapter import Adapter
-from dovetail.experts.blocks import blocks_of, middle
+from dovetail.experts.blocks import Reusing, blocks_of, inner, middle
 from dovetail.experts.flops import flops
 from dovetail.experts.pairs import same_text
+from dovetail.methods.flowblending import Blended
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.build import build
 from dovetail.run import Cast, latent_of
@@ -30,8 +31,9 @@ from dovetail.run import Cast, latent_of
 Part = Any
 """A denoiser of a recipe, as a model."""
 
-KINDS = ("unguided", "halved", "shortened")
-"""What else can be made of each expert: without its guidance, at half its height and width, without some blocks."""
+KINDS = ("unguided", "halved", "shortened", "cached")
+"""What else can be made of each expert: without its guidance, at half its height and width, without some blocks, with
+what its middle did in a step before that it took in full."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,12 @@ class Case:
     def costs(self) -> tuple[float, ...]:
         return tuple(candidate.cost for candidate in self.candidates)
 
+    @property
+    def follows(self) -> dict[int, int]:
+        """Candidates that reuse what the step before them left, by their places: who, and who must have taken it."""
+        pairs = enumerate(name.removesuffix(", cached") for name in self.names)
+        return {i: self.names.index(whole) for i, whole in pairs if whole != self.names[i]}
+
     @cached_property
     def digest(self) -> str:
         """What measurements hang on, but for prompt and seed."""
@@ -75,10 +83,16 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Ready:
-    """A case for one prompt and seed: the stage, a denoiser per candidate, the latent that the stage begins with."""
+    """A case for one prompt and seed: the stage, a denoiser per candidate, the latent that the stage begins with.
+
+    denoisers: each by itself, with no memory of another's looks; together: as in one run, where a cached candidate
+    reuses what the whole one left; leaving: of the cached ones by themselves, what leaves them something to reuse.
+    """
 
     stage: Stage
     denoisers: tuple[Denoiser, ...]
+    together: tuple[Denoiser, ...]
+    leaving: tuple[Denoiser, ...]
     frames: Tensor
     x: Tensor
 
@@ -138,15 +152,21 @@ def variant(part: Part, kind: str, cast: Cast, shape: Sequence[int]) -> Part | s
     if kind == "unguided":
         guided = isinstance(part, models.Leaf) and part.guidance != 1
         return part.model_copy(update={"guidance": 1.0}) if guided else "it is not guided"
-    if kind == "shortened":
-        network = cast.experts[part.expert].network if isinstance(part, models.Leaf) else None
-        blocks = blocks_of(network.module) if isinstance(network, Adapter) else None
-        if blocks is None or not isinstance(network, Adapter):
-            return "its network is no stack of blocks"
-        return part.model_copy(update={"skip": middle(len(getattr(network.module, blocks)))})
+    if kind in ("shortened", "cached"):
+        count = blocks_in(part, cast)
+        if count < 3:
+            return "its network is no stack of three blocks or more"
+        return part.model_copy(update={"skip": middle(count)} if kind == "shortened" else {"reuse": inner(count)})
     if any(side % 4 for side in shape[2:]):
         return f"its latents are {shape[2]}x{shape[3]}, and half of that must be even"
     return models.Halved.model_validate({"halved": part.model_dump(mode="json")})
+
+
+def blocks_in(part: Part, cast: Cast) -> int:
+    """How many blocks an expert's network is a stack of; 0 where it is none, or loses some already."""
+    network = cast.experts[part.expert].network if isinstance(part, models.Leaf) and not part.skip else None
+    name = blocks_of(network.module) if isinstance(network, Adapter) else None
+    return len(getattr(network.module, name)) if isinstance(network, Adapter) and name is not None else 0
 
 
 def latent_shape(recipe: Recipe, cast: Cast) -> tuple[int, int, int, int]:
@@ -164,6 +184,8 @@ def stages_of(recipe: Recipe, place: int, part: Part, cast: Cast) -> tuple[Stage
 def cost(recipe: Recipe, place: int, part: Part, cast: Cast) -> float:
     """Floating point operations of one step of a candidate, both branches of guidance and all windows counted."""
     spent: list[float] = []
+    if isinstance(part, models.Leaf) and part.reuse:  # What is reused costs what it does to leave it out.
+        part = part.model_copy(update={"skip": part.reuse, "reuse": ()})
 
     def counting(node: Any) -> Any:
         return replace(node, network=_Costing(node, recipe.prompt, spent)) if isinstance(node, Expert) else node
@@ -193,6 +215,8 @@ def ready(case: Case, cast: Cast, prompt: str, seed: int) -> Ready:
     """The case for a prompt; stages before the blended one are run."""
     recipe = recipes.changed(case.recipe, {"prompt": prompt, "video.seed": seed})
     chains = [stages_of(recipe, case.place, candidate.part, cast) for candidate in case.candidates]
+    together = stages_of(recipe, case.place, taking_turns(case.candidates), cast)[-1].denoise
+    assert isinstance(together, Blended)
     shape = latent_shape(recipe, cast)
     noise, frames = Noise(seed), timeline(shape[1])
     *before, stage = chains[0]
@@ -205,4 +229,24 @@ def ready(case: Case, cast: Cast, prompt: str, seed: int) -> Ready:
     for *_, each in chains:
         assert callable(each.denoise)
         denoisers.append(each.denoise)
-    return Ready(stage, tuple(denoisers), frames, x)
+    leaving = tuple(in_full(denoisers[i]) for i in case.follows)
+    return Ready(stage, tuple(denoisers), together.experts, leaving, frames, x)
+
+
+def taking_turns(candidates: Sequence[Candidate]) -> models.Blended:
+    """All candidates in one denoiser, in whatever intervals."""
+    *most, last = (candidate.part.model_dump(mode="json") for candidate in candidates)
+    of = {f"above {1 - (i + 1) / (len(most) + 1):.6f}": part for i, part in enumerate(most)}
+    return models.Blended.model_validate({"blended": {**of, "else": last}})
+
+
+def in_full(denoise: Denoiser) -> Denoiser:
+    """The same denoiser with no network reusing anything; what they leave is left to the same ones as before."""
+
+    def change(node: Any) -> Any:
+        if isinstance(node, Expert) and isinstance(node.network, Reusing):
+            return replace(node, network=replace(node.network, reuses=False))
+        return node
+
+    found: Denoiser = rewrite(denoise, change)
+    return found

@@ -5,7 +5,7 @@ error; errors add up, as small ones do.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
@@ -115,25 +115,41 @@ def interval(
     return min(fits, key=lambda schedule: (schedule.cost, schedule.error))
 
 
-def cheapest(costs: Sequence[float], errors: Sequence[Sequence[float]], price: float, penalty: float = 0.0) -> Schedule:
+Follows = Mapping[int, int]
+"""Candidates that may only take a step right after another's: who, and after whom."""
+
+
+def cheapest(
+    costs: Sequence[float],
+    errors: Sequence[Sequence[float]],
+    price: float,
+    penalty: float = 0.0,
+    follows: Follows | None = None,
+) -> Schedule:
     """The schedule of least cost + price * error + penalty * switches, by dynamic programming over steps and candidates."""
-    spent = [costs[who] + price * errors[who][0] for who in range(len(costs))]
+    follows, everyone = {} if follows is None else follows, range(len(costs))
+    spent = [math.inf if who in follows else costs[who] + price * errors[who][0] for who in everyone]
     came: list[list[int]] = []
     for step in range(1, len(errors[0])):
-        best = min(range(len(costs)), key=lambda who: spent[who])
-        stays = [spent[who] <= spent[best] + penalty for who in range(len(costs))]
-        came.append([who if stays[who] else best for who in range(len(costs))])
+        best = min(everyone, key=lambda who: spent[who])
+        stays = [spent[who] <= spent[best] + penalty for who in everyone]
+        came.append([follows.get(who, who if stays[who] else best) for who in everyone])
         spent = [
-            (spent[who] if stays[who] else spent[best] + penalty) + costs[who] + price * errors[who][step]
-            for who in range(len(costs))
+            spent[before] + penalty * (before != who) + costs[who] + price * errors[who][step]
+            for who, before in enumerate(came[-1])
         ]
-    choice = [min(range(len(costs)), key=lambda who: spent[who])]
+    choice = [min(everyone, key=lambda who: spent[who])]
     for before in reversed(came):
         choice.append(before[choice[-1]])
     return Schedule.of(choice[::-1], costs, errors)
 
 
-def frontier(costs: Sequence[float], errors: Sequence[Sequence[float]], penalty: float = 0.0) -> tuple[Schedule, ...]:
+def frontier(
+    costs: Sequence[float],
+    errors: Sequence[Sequence[float]],
+    penalty: float = 0.0,
+    follows: Follows | None = None,
+) -> tuple[Schedule, ...]:
     """Every schedule that some price of error makes the best, dearest first: the convex edge of cost against error.
 
     penalty: what a switch costs, in the unit of costs.
@@ -146,7 +162,7 @@ def frontier(costs: Sequence[float], errors: Sequence[Sequence[float]], penalty:
         if dear.error >= cheap.error or paid(dear) <= paid(cheap):
             return []
         price = (paid(dear) - paid(cheap)) / (cheap.error - dear.error)
-        new = cheapest(costs, errors, price, penalty)
+        new = cheapest(costs, errors, price, penalty, follows)
         gain = paid(dear) + price * dear.error - (paid(new) + price * new.error)
         if gain <= 1e-9 * (abs(paid(dear)) + 1):
             return []
@@ -154,8 +170,8 @@ def frontier(costs: Sequence[float], errors: Sequence[Sequence[float]], penalty:
 
     largest = max(costs) * len(errors[0])
     smallest = min((e for row in errors for e in row if e > 0), default=1.0)
-    dear = cheapest(costs, errors, 1e6 * largest / smallest, penalty)
-    cheap = cheapest(costs, errors, 0.0, penalty)
+    dear = cheapest(costs, errors, 1e6 * largest / smallest, penalty, follows)
+    cheap = cheapest(costs, errors, 0.0, penalty, follows)
     return (dear, *between(dear, cheap), *([cheap] if cheap.choice != dear.choice else []))
 
 

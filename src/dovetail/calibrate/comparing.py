@@ -21,7 +21,7 @@ Decode = Callable[[Tensor], Tensor]
 def film(ready: Ready, choice: Sequence[int], decode: Decode, x: Tensor | None = None) -> Tensor:
     """The frames that a schedule makes, from the stage's first latent or another."""
     ladder = ready.stage.ladder
-    blended = Blended.of(ladder, [ready.denoisers[who] for who in choice])
+    blended = Blended.of(ladder, [ready.together[who] for who in choice])
     start = ready.x if x is None else x
     return decode(last(sample(blended, start, ready.frames, ladder.levels, ready.stage.solver)).seen.x0)
 

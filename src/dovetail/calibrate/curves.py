@@ -82,12 +82,14 @@ def measure(
     ladder: Ladder,
     solver: Solver,
     follow: int = 1,
+    leaving: Sequence[Denoiser] = (),
 ) -> Iterator[Measured]:
     """Walk the large denoiser down a ladder from x, and look at every latent with every candidate too.
 
     follow: in how many looks, at most, a gain's way to the video is walked; each step costs a call of everyone, and of the
     large denoiser `follow` more per candidate, and `follow` - 1 for all of them. With as many looks as steps are left
-    the way is the solver's own; with fewer, Euler's over every so many levels.
+    the way is the solver's own; with fewer, Euler's over every so many levels. leaving: denoisers to show each latent
+    last, which leave there what candidates reuse in the step after it.
     """
     before: tuple[State, ...] = ()
     ours = views(large, x, ladder.levels[0], frames)
@@ -95,6 +97,8 @@ def measure(
         now = solver.correct(before, State(t, x, ours["guided"]), frames)
         following = solver.predict(before, now, to, frames)
         theirs = {name: views(denoise, x, t, frames) for name, denoise in candidates.items()}
+        for denoise in leaving:
+            views(denoise, x, t, frames)
         gaps = {
             name: {view: Gap.of(ours[view], seen[view], t, to) for view in VIEWS if view in ours and view in seen}
             for name, seen in theirs.items()

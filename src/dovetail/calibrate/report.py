@@ -95,15 +95,23 @@ def told(found: "Calibration", prompts: Sequence[str]) -> dict[str, Any]:
 
 
 def shapes(found: "Calibration") -> dict[str, dict[str, bool]]:
-    """For each candidate and measure, whether the curve is lower between its own two knots than on either side."""
-    levels = found.ladder.levels[:-1]
+    """For each candidate and measure, whether the curve is lower between its own two knots than on either side.
+
+    What reuses the step before has no first step of its own, so its curves begin at the second.
+    """
+    begins = {found.case.names[i]: 1 for i in found.case.follows}
     measures = {
         name: {**views["guided"], "gain times state": found.weighted[name]} for name, views in found.curves.items()
     }
     return {
-        name: {m: max(v) > 0 and u_shaped(v, two_knots(levels, v)) for m, v in curves.items()}
+        name: {m: _falls_and_rises(found.ladder.levels[:-1], v, begins.get(name, 0)) for m, v in curves.items()}
         for name, curves in measures.items()
     }
+
+
+def _falls_and_rises(levels: Sequence[float], values: Sequence[float], first: int) -> bool:
+    levels, values = levels[first:], values[first:]
+    return len(levels) >= 6 and max(values) > 0 and u_shaped(values, two_knots(levels, values))
 
 
 def drawn(found: "Calibration") -> Any:

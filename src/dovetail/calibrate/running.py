@@ -149,7 +149,8 @@ def _measured(
         at = ready(case, cast, prompt, seed)
         others = dict(zip(case.names[1:], at.denoisers[1:], strict=True))
         steps = []
-        for look in measure(at.denoisers[0], others, at.x, at.frames, at.stage.ladder, at.stage.solver, follow):
+        walk = (at.x, at.frames, at.stage.ladder, at.stage.solver, follow, at.leaving)
+        for look in measure(at.denoisers[0], others, *walk):
             steps.append(_plain(look))
             yield Look("measuring", i + 1, len(prompts), look.step + 1, at.stage.ladder.steps)
         file.write(steps)
@@ -201,7 +202,9 @@ def _choices(
         return choose.interval(case.costs, errors, small=small, **limits)
 
     def any_() -> Schedule:
-        return choose.within(choose.frontier(case.costs, errors), budget if allowed is None else one().cost)
+        return choose.within(
+            choose.frontier(case.costs, errors, follows=case.follows), budget if allowed is None else one().cost
+        )
 
     found, notes = {}, []
     for rule, choice in (("fit", fit), ("budget", one), ("dp", any_)):

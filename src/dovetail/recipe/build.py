@@ -55,7 +55,8 @@ def _stage(recipe: Recipe, stage: models.Stage, experts: Mapping[str, Expert], l
     except (ValueError, IndexError) as error:
         raise RecipeError(f"chain.{stage.stage}.ladder: {error}") from None
     start = _begin(stage, noise)
-    place = _Place(f"chain.{stage.stage}.denoise", recipe, experts, noise, ladder, start)
+    path = f"chain.{stage.stage}.denoise"
+    place = _Place(path, recipe, experts, noise, ladder, start, _shared(path, stage.denoise, experts))
     windows = {key: getattr(stage, key) for key in ("window", "hop", "offset", "weights", "ends")}
     return Stage(stage.stage, place.whole(stage.denoise), ladder, _solver(stage, noise), **windows, start=start)
 
@@ -87,6 +88,30 @@ def parts(asked: Any) -> Iterator[models.Blended]:
     for part in inner:
         if isinstance(part, models.Part | models.Alone):
             yield from parts(part)
+
+
+def leaves(asked: Any) -> Iterator[models.Leaf]:
+    """Every expert in a recipe's denoiser, as it is asked there."""
+    if isinstance(asked, models.Leaf):
+        yield asked
+    elif isinstance(asked, models.Part | models.Alone):
+        inner = asked.of.values() if isinstance(asked, models.Blended) else [part for _, part in asked]
+        for part in inner:
+            yield from leaves(part)
+
+
+def _shared(path: str, asked: Any, experts: Mapping[str, Expert]) -> dict[str, Any]:
+    """What looks in full leave to looks that reuse it, for each expert that is asked to reuse."""
+    reused: dict[str, tuple[int, ...]] = {}
+    for leaf in leaves(asked):
+        if leaf.reuse and reused.setdefault(leaf.expert, leaf.reuse) != leaf.reuse:
+            raise RecipeError(f"{path}: expert '{leaf.expert}' reuses other blocks in one place than in another")
+    if not reused:
+        return {}
+    # Imports the experts' layer, as where blocks are skipped.
+    from dovetail.experts.blocks import Shared
+
+    return {name: Shared.of(experts[name].network, blocks) for name, blocks in reused.items()}
 
 
 def _tokens(stage: models.Stage, latent: Size) -> int:
@@ -150,6 +175,7 @@ class _Place:
     noise: Noise
     ladder: Ladder
     start: Consistent | None = None
+    shared: Mapping[str, Any] = field(default_factory=dict)
 
     def whole(self, asked: Any) -> Denoiser | Walk | Sequel:
         """What a stage does at its steps."""
@@ -229,6 +255,11 @@ class _Place:
             expert = replace(
                 expert, name=f"{expert.name} without {blocks}", network=shortened(expert.network, asked.skip)
             )
+        if asked.expert in self.shared and not asked.skip:
+            from dovetail.experts.blocks import Reusing
+
+            name = f"{expert.name} reusing {','.join(map(str, asked.reuse))}" if asked.reuse else expert.name
+            expert = replace(expert, name=name, network=Reusing(self.shared[asked.expert], bool(asked.reuse)))
         positive = expert.given(self.recipe.prompt)
         if asked.guidance == 1.0:
             return positive
@@ -325,6 +356,9 @@ class StandIn:
 
     def without(self, skipped: tuple[int, ...]) -> "StandIn":
         return replace(self, skipped=skipped)
+
+    def parted(self, reused: tuple[int, ...], notes: Any) -> tuple["StandIn", "StandIn"]:
+        return self, self.without(reused)
 
 
 @dataclass(frozen=True)

@@ -230,12 +230,21 @@ Ladder = Annotated[
 
 class Leaf(Part):
     """An expert, given the prompt. `guidance` 1 is none; `joint`: both branches go in one call; `skip`: blocks of its
-    network (from 0) that are left out."""
+    network (from 0) that are left out; `reuse`: blocks in a row that are not asked again right after a look in full
+    at the same stage, which left what they did."""
 
     expert: str
     guidance: Annotated[float, Field(ge=0, le=100)] = 1.0
     joint: bool = True
     skip: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False)] = ()
+    reuse: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False)] = ()
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.skip and self.reuse:
+            message = "blocks are left out or reused, not both; say skip or reuse"
+            raise PydanticCustomError("gaps", message, {})
+        return self
 
     @model_validator(mode="before")
     @classmethod

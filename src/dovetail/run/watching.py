@@ -36,6 +36,12 @@ class Timed:
 
         return replace(self, network=shortened(self.network, skipped))
 
+    def parted(self, reused: tuple[int, ...], notes: Any) -> tuple["Timed", "Timed"]:
+        from dovetail.experts.blocks import parted
+
+        whole, part = parted(self.network, reused, notes)
+        return replace(self, network=whole), replace(self, network=part)
+
     @property
     def scheduler(self) -> Any:
         return getattr(self.network, "scheduler", None)
