@@ -20,6 +20,7 @@ import rivals
 import score
 import text
 import vae
+import words as lesson
 from optimizer import Muon, Optimizer, orthogonalised
 
 from dovetail.core.path import split
@@ -254,3 +255,24 @@ def test_distilling_scoring_and_exporting_read_what_training_wrote(
         "tokenizer",
         "scheduler",
     }
+
+
+def test_the_first_lesson_teaches_what_the_words_of_motion_mean(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "pools").mkdir()
+    with pytest.raises(FileNotFoundError):
+        lesson.means(tmp_path / "pools", "sharp")
+    small = AutoencoderKL.from_pretrained(work / "vae").eval()
+    torch.save(pool.piece("sharp", 0, small, scenes=20), tmp_path / "pools" / "sharp-0.pt")
+    with pytest.raises(ValueError, match="--looks 8"):
+        lesson.means(tmp_path / "pools", "sharp")
+    torch.save(pool.piece("sharp", 3, small, scenes=60, looks=1), tmp_path / "pools" / "sharp-3.pt")
+    known = lesson.means(tmp_path / "pools", "sharp")
+    assert {ask(said)[0].motion for said in known} == {"left", "right", "up", "down"}
+    # Objects that go right are further right in the later frames, in the mean too; played backwards, further left.
+    mean = next(clip for said, clip in known.items() if "right" in said)
+    assert lesson.turning(mean[None], mean[None]) == pytest.approx(1)
+    assert lesson.turning(mean.flip(1)[None], mean[None]) == pytest.approx(-1)
+    lesson.teach("flow-small", tmp_path, 0.01, "cpu")
+    before = steps(tmp_path, "flow-small")
+    lesson.teach("flow-small", tmp_path, 0.01, "cpu")
+    assert steps(tmp_path, "flow-small") > before > 0

@@ -201,14 +201,21 @@ def levels(name: str, size: int, generator: torch.Generator) -> Levels:
     spec = SPECS[name]
     if spec.betas is None:
         even = torch.rand(size, generator=generator)
-        t = SHIFT * even / (1 + (SHIFT - 1) * even)
-        return Levels(1000 * t, 1 - t, t, torch.ones(size), torch.ones(size))
+        return levels_at(name, 1000 * SHIFT * even / (1 + (SHIFT - 1) * even))
     times = torch.randint(0, 1000, (size,), generator=generator)
     if spec.frames > 1:
         high = torch.randint(650, 1000, (size,), generator=generator)
         if name == "control":
             high = torch.randint(6, 9, (size,), generator=generator) * 125 - 1
         times = torch.where(torch.rand(size, generator=generator) < 0.5, high, times)
+    return levels_at(name, times)
+
+
+def levels_at(name: str, times: Tensor) -> Levels:
+    """The levels of times in [0, 1000), in an expert's own schedule and for what it predicts."""
+    if SPECS[name].betas is None:
+        t, even = times / 1000, torch.ones(len(times))
+        return Levels(times, 1 - t, t, even, even)
     signal = signals(name)[times]
     alpha, sigma = signal.sqrt(), (1 - signal).sqrt()
     return Levels(times, alpha, sigma, alpha, sigma)
