@@ -54,8 +54,8 @@ DOT = 0.30
 """Brightness of the dots of a dotted shape, relative to its colour."""
 PULSE = 0.30
 """Relative amplitude of a pulsing shape's radius."""
-CROSSING = 7.5
-"""Frames until a moving object passes the middle part of the frame: half of a clip of 16."""
+MIDDLE = 7.5
+"""The middle of a clip of 16 frames, in frames."""
 
 GRAMMAR = f"""\
 a [{"|".join(TEXTURES)}] [{"|".join(COLOURS)}] {"|".join(SHAPES)}
@@ -189,12 +189,14 @@ def imagine(asked: Ask, seed: int) -> Scene:
         radius=radius,
         speed=dice.uniform(0.035, 0.055),
         period=dice.uniform(12.0, 18.0),
-        phase=dice.uniform(0, 1),
+        phase=dice.uniform(0.10, 0.40),
         shift=dice.uniform(0, 1),
     )
-    # As in a filmed clip, the object is near the middle half way through; so where it is tells where it goes.
-    before = CROSSING * scene.speed
-    return replace(scene, x=scene.x - dx * before, y=scene.y - dy * before)
+    # As clips are filmed: half way through, what moves is near the middle, and what pulses is near its largest. So a
+    # place or a size tells what comes next; where every start is as likely, only noise could.
+    before = MIDDLE * scene.speed
+    phase = scene.phase - MIDDLE / scene.period
+    return replace(scene, x=scene.x - dx * before, y=scene.y - dy * before, phase=phase % 1)
 
 
 def forget(asked: Ask, seed: int, p: float = 0.12) -> Ask:
