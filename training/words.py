@@ -75,6 +75,8 @@ def teach(name: str, work: Path, minutes: float, device: str) -> None:
             print(json.dumps({"step": trainee.step, "turning": round(turned, 3)}), flush=True)
         if over:
             (work / name).mkdir(parents=True, exist_ok=True)
+            # What the slow weights have averaged so far knew nothing of this.
+            trainee.slow.load_state_dict(trainee.net.state_dict())
             return trainee.save(work / name / "state.pt")
 
 
