@@ -1,0 +1,180 @@
+"""Long videos of sprites: ConFiner-Long beside plain concatenation and FreeNoise, and without each of its strategies.
+
+    python benchmarks/long.py run --experts trained --budget 90 --part 0/2 --threads 1
+    python benchmarks/long.py report --experts trained
+
+`run` adds one JSON line per way and prompt to benchmarks/results/long-EXPERTS.jsonl, and never makes a line twice, so
+it may be killed and started again; a changed recipe, changed weights or changed measures are new lines. Parts share a
+file. `report` writes the tables and answers beside it as text. Prompts are of scenes that training never draws, and
+leave attributes free: what a prompt does not say is what a long video may lose. Noise is the same for all ways of a
+prompt. Frames are measured as they are made, before any lossy file.
+"""
+
+import argparse
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from time import monotonic, process_time
+from typing import Any
+
+import torch
+from confiner_tables import HELD, read
+from long_report import report
+from long_rows import LONG, SEGMENT, SHORT, rows
+from machine import machine
+from torch import Tensor
+
+import dovetail.sprites
+from dovetail import recipe as recipes
+from dovetail import run
+from dovetail.errors import PromptWarning
+from dovetail.eval.kept import kept
+from dovetail.eval.long import measures
+from dovetail.eval.seams import borders, seams
+from dovetail.eval.series import follow
+from dovetail.recipe import Recipe
+from dovetail.sprites.world import Ask, Scene, caption, forget, imagine, render
+
+RECIPES = {"trained": "sprites-long", "exact": "sprites-long-exact"}
+RESULTS = Path(__file__).parent / "results"
+FIRST = HELD + 10_000
+"""Scenes of other seeds than those that the default of the short recipes is chosen on."""
+MEASURES = 1
+"""To be raised when measures change, so that results are made anew."""
+REFERENCE = "renderer"
+"""The world itself at the long length: what a video keeps that loses nothing."""
+MOST = 10.0
+"""A border that stands out by more counts as so much, so that one cut does not outweigh all others."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One prompt; every way is shown the same."""
+
+    prompt: int
+
+    @property
+    def scene(self) -> Scene:
+        return imagine(Ask(), FIRST + self.prompt)
+
+    @property
+    def asked(self) -> Ask:
+        """The scene's attributes without some of them, one of the look at least."""
+        tries = (forget(self.scene.ask, 1000 * self.prompt + i, p=0.4) for i in count())
+        return next(ask for ask in tries if None in (ask.texture, ask.colour, ask.background, ask.pattern))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("verb", choices=["run", "report"])
+    parser.add_argument("--experts", choices=list(RECIPES), required=True)
+    parser.add_argument("--budget", type=float, default=90, help="core-minutes, after which no new video is begun")
+    parser.add_argument("--prompts", type=int, default=60)
+    parser.add_argument("--long", type=int, default=LONG, help="frames of the long ways")
+    parser.add_argument("--short", type=int, default=SHORT, help="frames of the ablations")
+    parser.add_argument("--only", nargs="*", metavar="ROW", help="these rows alone, for every prompt")
+    parser.add_argument("--part", default="0/1", metavar="K/N", help="the K-th (from 0) of N processes' prompts")
+    parser.add_argument("--threads", type=int, help="of torch, all cores by default")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    args = parser.parse_args(argv)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    part, parts = map(int, args.part.split("/"))
+    made = rows(recipes.load(RECIPES[args.experts]), args.long, args.short)
+    known = keys(made, args.experts, args.long)
+    file = args.results / f"long-{args.experts}.jsonl"
+    if args.verb == "run":
+        args.results.mkdir(parents=True, exist_ok=True)
+        cells = [Cell(p) for p in range(args.prompts) if p // 2 % parts == part]
+        play(made, known, list(wanted(cells, list(known), args.only)), file, args.budget * 60)
+    text = report([line for line in read(file) if line["key"] == known.get(line["row"])], args.long, args.short)
+    out = file.with_suffix(".txt")
+    out.write_text(text, encoding="utf-8")
+    print(text)
+
+
+def keys(made: dict[str, Recipe], experts: str, long: int) -> dict[str, str]:
+    """For each row, what its results depend on: its recipe, the trained weights, the measures."""
+    digest = hashlib.sha256()
+    if experts == "trained":
+        for path in sorted((Path(dovetail.sprites.__file__).parent / "weights").rglob("*.safetensors")):
+            digest.update(path.read_bytes())
+    texts = {f"{REFERENCE} {long}": str(MEASURES)}
+    texts |= {name: f"{MEASURES} {digest.hexdigest()} {recipes.dump(recipe)}" for name, recipe in made.items()}
+    return {name: hashlib.sha256(text.encode()).hexdigest()[:12] for name, text in texts.items()}
+
+
+def wanted(cells: Sequence[Cell], names: Sequence[str], only: Sequence[str] | None) -> Iterator[tuple[Cell, str]]:
+    """What to make, in order, so that a run that ends anywhere leaves balanced tables. FreeNoise, which costs most, is
+    made for every second prompt."""
+    for cell in cells:
+        for name in names:
+            if name in only if only is not None else not name.startswith("freenoise") or cell.prompt % 2 == 0:
+                yield cell, name
+
+
+def play(
+    made: dict[str, Recipe], known: dict[str, str], asked: Sequence[tuple[Cell, str]], file: Path, budget: float
+) -> None:
+    """Make what is missing, until the budget is spent."""
+    spent, begun = process_time(), monotonic()
+    there = {(line["row"], line["key"], line["prompt"]) for line in read(file)}
+    todo = [(cell, name) for cell, name in asked if (name, known[name], cell.prompt) not in there]
+    cast, last = run.load(next(iter(made.values()))), -1
+    if file.is_file() and not file.read_bytes().endswith(b"\n"):
+        with file.open("a", encoding="utf-8") as out:
+            out.write("\n")
+    for done, (cell, name) in enumerate(todo):
+        if process_time() - spent > budget:
+            print(f"budget spent: {done} of {len(todo)} videos made; run again to go on", flush=True)
+            return
+        if "exact" in {spec.family for spec in made[next(iter(made))].experts.values()} and cell.prompt != last:
+            # Exact experts keep the candidates of every prompt they were ever asked for.
+            cast, last = run.load(next(iter(made.values()))), cell.prompt
+        result = one(made[name], cell, cast) if name in made else reference(name, cell)
+        line = {"row": name, "key": known[name], "prompt": cell.prompt, "seed": 0, **result, "machine": machine()}
+        with file.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(line) + "\n")
+        print(f"{done + 1}/{len(todo)}  {(monotonic() - begun) / 60:.1f} min  {name}, {cell}", flush=True)
+
+
+def one(recipe: Recipe, cell: Cell, cast: run.Cast) -> dict[str, Any]:
+    """A way's video of a cell, measured."""
+    asked = run.resolved(caption(cell.asked), recipe, seed=cell.prompt)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PromptWarning)
+        video = run.finished(run.play(asked, cast))
+    own = borders(video.settings, len(video.frames))
+    facts = {name: video.settings[name] for name in ("calls", "seconds", "seconds_in_networks")}
+    return {
+        "scores": scores(video.pixels[0], cell.asked, sorted({b for stage in own.values() for b in stage})),
+        **facts,
+    }
+
+
+def reference(name: str, cell: Cell) -> dict[str, Any]:
+    """The world itself, measured at the borders of plain concatenation."""
+    frames = int(name.rpartition(" ")[2])
+    video = ((render(cell.scene, range(frames)) + 1) * 127.5).round() / 127.5 - 1
+    return {"scores": scores(video, cell.asked, range(SEGMENT, frames, SEGMENT)), "seconds": 0.0}
+
+
+@torch.no_grad()
+def scores(video: Tensor, asked: Ask, own: Sequence[int]) -> dict[str, float]:
+    """What is measured of a video. Seams are counted at its own borders; `border` and the oracle's numbers on motion at
+    those of segments, which all ways have in common."""
+    series, common = follow([video]), list(range(SEGMENT, len(video), SEGMENT))
+    found = measures(series, own).scores() | kept([video], asked, common).scores()
+    found |= {f"{name}_e3": 1000 * found[name] for name in ("warping_error", "detail_drift")}
+    found["border"] = float(seams(series)[common].clamp(max=MOST).mean())
+    found["whole"] = found["identity_whole"] * found["ground_whole"]
+    found["no_rhythm"] = float(found["rhythm"] < 4)
+    return found
+
+
+if __name__ == "__main__":
+    main()

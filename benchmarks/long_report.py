@@ -1,0 +1,179 @@
+"""Result lines of long videos to tables and answers, as text."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from report import Claim, aligned, column, enough, share
+
+from dovetail.eval.stats import Cells, Interval, holm, sign_flip
+
+Lines = Sequence[Mapping[str, Any]]
+Rows = Mapping[str, Mapping[tuple[int, int], Mapping[str, Any]]]
+
+KEPT = ("identity", "ground", "texture_kept", "motion_kept", "background_sd", "background_moved", "prompt")
+DRIFT = ("drift_end", "drift_per_100", "colour_drift", "detail_drift_e3", "consistency", "consistency_16")
+MOTION = ("motion", "dynamic_degree", "smoothness", "smoothness_of_motion", "warping_error_e3", "steadiness")
+JOINTS = ("seam", "seams", "jumps", "border", "lurch", "leap", "turns", "rhythm")
+SHARES = ("identity_whole", "ground_whole", "whole", "no_rhythm")
+TABLES = {
+    "What keeps, by the oracle": (KEPT, ("identity_whole", "ground_whole", "whole")),
+    "What drifts": (DRIFT, ()),
+    "What moves": (MOTION, ()),
+    "What jumps": (JOINTS, ("no_rhythm",)),
+}
+OWN = {
+    "no init": ("identity", 1, "identity across segments"),
+    "no guidance": ("lurch", -1, "continuity of motion, change of velocity at borders"),
+    "no staggering": ("border", -1, "seams, how far borders stand out"),
+}
+"""What each strategy is for: a measure, and whether more of it is better."""
+MARGIN = 0.02
+"""Borders may be seen so much more often than other steps are taken for one."""
+
+
+def report(lines: Lines, long: int, short: int) -> str:
+    """All tables and answers of these lines."""
+    rows: defaultdict[str, dict[tuple[int, int], Mapping[str, Any]]] = defaultdict(dict)
+    for line in lines:
+        rows[line["row"]][line["prompt"], line["seed"]] = line
+    if not rows:
+        return "no results yet\n"
+    head = [
+        f"ConFiner-Long on sprites, {long} frames, and {short} for the ablations.",
+        *(f"Machine: {name}" for name in sorted({line["machine"] for line in lines})),
+        "",
+        "Means over prompts with 95 % intervals, cluster bootstrap over prompts. Shares of videos: Wilson. Measures are",
+        "those of docs/evaluation.md, _e3: in thousandths. border (how far a border stands out), lurch and leap are taken at",
+        "the ends of segments, which all ways have in common; seam, seams, jumps and turns at a way's own borders.",
+    ]
+    names = sorted(rows, key=lambda name: (-int(name.rpartition(" ")[2]), not name.startswith("renderer")))
+    parts = ["\n".join(head)]
+    parts += [table(title, {name: rows[name] for name in names}, *columns) for title, columns in TABLES.items()]
+    return "\n\n".join([*parts, answers(rows, long, short)]) + "\n"
+
+
+def table(title: str, rows: Rows, means: Sequence[str], shares: Sequence[str]) -> str:
+    """A row per way, over that way's own prompts."""
+    out = [["", "n", *means, *shares]]
+    for name, row in rows.items():
+        found = {measure: column(row, measure) for measure in (*means, *shares)}
+        cells = [str(Cells.of({"": found[m]}).mean("")) if found[m] else "-" for m in means]
+        out.append([name, str(len(row)), *cells, *(str(share(found[m])) if found[m] else "-" for m in shares)])
+    return title + "\n" + aligned(out)
+
+
+def answers(rows: Rows, long: int, short: int) -> str:
+    """The questions, each where the rows that it needs have results."""
+    full, plain, free = (f"{way} {long}" for way in ("full", "plain", "freenoise"))
+    asked: list[tuple[str, list[Claim]]] = []
+    if full in rows:
+        asked.append(
+            ("Are identity and background kept over the whole video in 95 % of videos?", whole(rows, full, plain))
+        )
+        asked.append(
+            ("Is there no rhythm (z < 4) in 90 % of videos?", [counted(rows, full, "no_rhythm", 0.90, "no rhythm")])
+        )
+        asked.append(("Are borders seen no more often than other steps are taken for one?", [unseen(rows, full)]))
+    if full in rows and plain in rows:
+        asked.append(
+            ("Is the drift at the end at most half of plain concatenation's?", halved(rows, full, plain, long))
+        )
+        title = "Does it move no less than single clips, which plain concatenation is made of?"
+        asked.append((title, [atleast(rows, full, plain, measure) for measure in ("dynamic_degree", "motion")]))
+    if full in rows and free in rows:
+        asked.append(("Is the drift at the end at most FreeNoise's?", [atmost(rows, full, free, "drift_end")]))
+    for way, (measure, sign, words) in OWN.items():
+        if f"full {short}" in rows and f"{way} {short}" in rows:
+            asked.append((f"Does it need what '{way}' lacks? ({words})", [needed(rows, way, short, measure, sign)]))
+    tests = [claim.p for _, claims in asked for claim in claims if claim.p is not None]
+    adjusted = iter(holm(tests))
+    parts = [f"Questions. p: sign flips of prompts' differences, Holm over all {len(tests)} tests below."]
+    for title, claims in asked:
+        parts.append(title)
+        for claim in claims:
+            p = "" if claim.p is None else f", p {next(adjusted):.4f}"
+            parts.append(f"  {claim.text}{p}: {claim.verdict}")
+    return "\n".join(parts)
+
+
+def paired(rows: Rows, measure: str, *names: str) -> Cells:
+    return Cells.of({name: column(rows[name], measure) for name in names})
+
+
+def counted(rows: Rows, name: str, measure: str, target: float, words: str) -> Claim:
+    """Whether a share of videos reaches its target."""
+    found = share(column(rows[name], measure))
+    reached = "yes" if found.low >= target else "no" if found.high < target else "undecided"
+    if reached == "undecided":
+        reached += ", though the share is reached" if found.value >= target else ", the share is not reached"
+    return Claim(f"{words}, {name}: {found} of {len(rows[name])} videos, target {target:.2f}", reached)
+
+
+def whole(rows: Rows, full: str, plain: str) -> list[Claim]:
+    """What is kept from the first window to the last."""
+    words = {"whole": "both", "identity_whole": "identity", "ground_whole": "background"}
+    claims = [counted(rows, full, measure, 0.95, word) for measure, word in words.items()]
+    if plain in rows:
+        found = share(column(rows[plain], "whole"))
+        claims.append(Claim(f"both, {plain}: {found} of {len(rows[plain])} videos", "beside it"))
+    return claims
+
+
+def unseen(rows: Rows, full: str) -> Claim:
+    """Borders that stand out, and other steps that do."""
+    cells = Cells.of({measure: column(rows[full], measure) for measure in ("seams", "jumps")})
+    found = cells.difference("seams", "jumps")
+    verdict = "yes" if found.high <= MARGIN else "no" if found.low > MARGIN else "undecided"
+    text = f"share of borders {cells.mean('seams')}, of other steps {cells.mean('jumps')}, difference {found}"
+    return Claim(f"{text}, margin {MARGIN}", enough(cells, verdict))
+
+
+def halved(rows: Rows, full: str, plain: str, long: int) -> list[Claim]:
+    """Drift, as it is, and beyond that of the world itself, whose objects move away from where they were."""
+    claims = []
+    for measure in ("drift_end", "colour_drift", "background_moved"):
+        cells = paired(rows, measure, full, plain)
+        found = cells.interval(lambda m: m[..., 0] - m[..., 1] / 2)
+        text = f"{measure}: {cells.mean(full)} against {cells.mean(plain)}; less half of that {found}"
+        claims.append(Claim(text, enough(cells, below(found))))
+    world = f"renderer {long}"
+    if world in rows:
+        cells = paired(rows, "drift_end", full, plain, world)
+        found = cells.interval(lambda m: (m[..., 0] - m[..., 2]) - (m[..., 1] - m[..., 2]) / 2)
+        text = f"drift_end beyond the world's own {cells.mean(world)}: full less half of plain {found}"
+        claims.append(Claim(text, enough(cells, below(found))))
+    return claims
+
+
+def below(found: Interval) -> str:
+    return "yes" if found.high <= 0 else "no" if found.low > 0 else "undecided"
+
+
+def atmost(rows: Rows, one: str, other: str, measure: str) -> Claim:
+    cells = paired(rows, measure, one, other)
+    found = cells.difference(one, other)
+    return Claim(
+        f"{measure}: difference {found}", enough(cells, below(found)), sign_flip(cells.differences(one, other))
+    )
+
+
+def atleast(rows: Rows, one: str, other: str, measure: str) -> Claim:
+    """Not lower: a loss is a failure, no difference is none."""
+    cells = paired(rows, measure, one, other)
+    found = cells.difference(one, other)
+    verdict = "no, lower" if found.high < 0 else "yes" if found.low >= 0 else "no loss seen"
+    text = f"{measure}: {cells.mean(one)} against {cells.mean(other)}, difference {found}"
+    return Claim(text, enough(cells, verdict), sign_flip(cells.differences(one, other)))
+
+
+def needed(rows: Rows, way: str, short: int, measure: str, sign: int) -> Claim:
+    """Whether a strategy's own measure is worse without it."""
+    full, lacking = f"full {short}", f"{way} {short}"
+    cells = paired(rows, measure, full, lacking)
+    found = cells.difference(full, lacking)
+    better, worse = (found.low > 0, found.high < 0) if sign > 0 else (found.high < 0, found.low > 0)
+    verdict = "yes" if better else "no, it is better without" if worse else "no difference seen"
+    each = [sign * d for d in cells.differences(full, lacking)]
+    text = f"{measure}: full - without {found}, {sum(d > 0 for d in each)} prompts better and {sum(d < 0 for d in each)} worse"
+    return Claim(text, enough(cells, verdict), sign_flip(each))

@@ -1,0 +1,177 @@
+"""The harness of long video, at its smallest."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dovetail import recipe as recipes
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def found() -> Iterator[None]:
+    """Benchmarks are scripts: they import each other from their own folder."""
+    sys.path.insert(0, str(BENCHMARKS))
+    yield
+    sys.path.remove(str(BENCHMARKS))
+
+
+def harness(folder: Path, verb: str, *more: str) -> None:
+    import long
+
+    long.main([verb, "--experts", "exact", "--long", "20", "--short", "18", "--results", str(folder), *more])
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "long-exact.jsonl").read_text().splitlines()]
+
+
+def test_each_way_is_the_recipe_that_ships():
+    from long_rows import rows
+
+    made = rows(recipes.load("sprites-long"))
+    assert made["full 128"] == recipes.load("sprites-long")
+    assert made["plain 600"].chain == recipes.load("sprites-long-plain").chain
+    assert made["freenoise 600"].chain == recipes.load("sprites-freenoise").chain
+    assert len({recipes.dump(recipe) for recipe in made.values()}) == len(made)
+    full = made["full 128"].chain
+    for way, same in (("no init", 1), ("no guidance", 1), ("no staggering", 0)):
+        lacking = made[f"{way} 128"].chain
+        assert lacking[same] == full[same]
+        assert lacking[1 - same] != full[1 - same]
+
+
+def test_prompts_leave_something_of_the_look_free():
+    from long import Cell
+
+    asks = [Cell(prompt).asked for prompt in range(20)]
+    assert all(None in (ask.texture, ask.colour, ask.background, ask.pattern) for ask in asks)
+    assert all(ask.shape is not None for ask in asks)
+    assert Cell(3).asked == asks[3]
+    assert len(set(asks)) > 15
+
+
+def test_the_harness_resumes_and_reports(tmp_path, capsys):
+    pytest.importorskip("cv2")
+    asked = ("--prompts", "1", "--threads", "1", "--only", "renderer 20", "full 18", "plain 18")
+    harness(tmp_path, "run", *asked)
+    made = lines(tmp_path)
+    assert [line["row"] for line in made] == ["renderer 20", "full 18", "plain 18"]
+    file = tmp_path / "long-exact.jsonl"
+    text = file.read_text()
+    file.write_text(text[: -len(text.splitlines()[-1]) // 2])
+    harness(tmp_path, "run", *asked)
+    kept = [line for line in file.read_text().splitlines() if line.endswith("}")]
+    assert kept[:-1] == text.splitlines()[:-1]
+    assert json.loads(kept[-1])["scores"] == made[-1]["scores"]
+    world = made[0]["scores"]
+    assert (world["whole"], world["presence"], world["seams"]) == (1, 1, 0)
+    assert "What keeps, by the oracle" in (tmp_path / "long-exact.txt").read_text()
+    assert "renderer 20" in capsys.readouterr().out
+    harness(tmp_path, "run", "--prompts", "3", "--budget", "0", "--only", "full 20")
+    assert "budget spent: 0 of 3" in capsys.readouterr().out
+
+
+Row = Mapping[tuple[int, int], Mapping[str, Any]]
+
+
+def row(**scores: float) -> Row:
+    return {(p, 0): {"scores": {name: value + 0.001 * (p % 3) for name, value in scores.items()}} for p in range(12)}
+
+
+def exactly(row: Row, **scores: float) -> Row:
+    return {cell: {"scores": {**line["scores"], **scores}} for cell, line in row.items()}
+
+
+def test_answers_follow_from_the_numbers():
+    """Planted: all is kept and nothing jumps, drift is a third of plain's but more than FreeNoise's, motion is lost; init
+    and staggering do what they are for, guidance does the contrary."""
+    from long_report import answers
+
+    shared = {"colour_drift": 1.0, "background_moved": 1.0, "dynamic_degree": 0.5}
+    kept = {"whole": 1.0, "identity_whole": 1.0, "ground_whole": 1.0, "no_rhythm": 1.0, "seams": 0.01, "jumps": 0.01}
+    rows = {
+        "full 600": exactly(row(drift_end=0.3, motion=4, **shared), **kept),
+        "plain 600": exactly(row(drift_end=0.9, motion=5, **shared), whole=0.0),
+        "freenoise 600": row(drift_end=0.2),
+        "full 128": row(identity=0.9, lurch=1.0, border=1.0),
+        "no init 128": row(identity=0.7, lurch=1.0, border=1.0),
+        "no guidance 128": row(identity=0.9, lurch=0.5, border=1.0),
+        "no staggering 128": row(identity=0.9, lurch=1.0, border=3.0),
+    }
+    said = answers(rows, 600, 128).splitlines()
+
+    def verdict(question: str, line: str = "") -> str:
+        at = next(i for i, words in enumerate(said) if question in words)
+        return next(words for words in said[at + 1 :] if words.strip().startswith(line)).rpartition(": ")[2]
+
+    assert verdict("identity and background kept", "both, full") == "undecided, though the share is reached"
+    assert verdict("identity and background kept", "both, plain") == "beside it"
+    assert verdict("rhythm").startswith("undecided")
+    assert verdict("Are borders seen") == "yes"
+    assert verdict("at most half of plain", "drift_end:") == "yes"
+    assert verdict("at most half of plain", "colour_drift") == "no"
+    assert verdict("at most FreeNoise's") == "no"
+    assert verdict("move no less", "dynamic_degree") == "yes"
+    assert verdict("move no less", "motion") == "no, lower"
+    assert verdict("'no init'") == "yes"
+    assert verdict("'no guidance'") == "no, it is better without"
+    assert verdict("'no staggering'") == "yes"
+    few = {name: {cell: line for cell, line in of.items() if cell[0] < 4} for name, of in rows.items()}
+    assert "too few prompts" in answers(few, 600, 128)
+
+
+def test_costs_at_lengths_are_held_against_their_targets():
+    from long_costs import table
+
+    def length(frames: int, each: float, peak: float, networks: float = 0.97) -> dict[str, Any]:
+        seconds = frames * each
+        inside = {"seconds_in_networks": networks * seconds, "seconds_in_encoder": 0.01 * seconds}
+        return {"seconds": seconds, "peak_megabytes": peak, "machine": "this one", **inside}
+
+    good = {32: length(32, 1, 400), 64: length(64, 1, 410), 600: length(600, 0.9, 450), 6000: length(6000, 0.9, 460)}
+    said = table("sprites-long", good)
+    assert said.count(": yes") == 4
+    assert ": no" not in said
+    bad = {**good, 600: length(600, 1.1, 600, networks=0.9), 6000: length(6000, 1.1, 700)}
+    said = table("sprites-long", bad)
+    assert said.count(": no") == 4
+
+
+@pytest.mark.slow
+def test_costs_are_measured_in_processes_of_their_own(tmp_path, capsys):
+    import long_costs
+
+    asked = [
+        "lengths",
+        "--recipe",
+        "sprites-long-exact",
+        "--frames",
+        "16",
+        "24",
+        "--threads",
+        "1",
+        "--results",
+        str(tmp_path),
+    ]
+    long_costs.main(asked)
+    said = capsys.readouterr().out
+    kept = (tmp_path / "long-lengths.jsonl").read_text()
+    assert len(kept.splitlines()) == 2
+    long_costs.main(asked)
+    assert capsys.readouterr().out == said
+    assert (tmp_path / "long-lengths.jsonl").read_text() == kept
+
+
+@pytest.mark.slow
+@pytest.mark.weights
+def test_beside_diffusers_freenoise(capsys, recwarn):
+    import long_costs
+
+    long_costs.main(["against", "--frames", "20", "--rounds", "1", "--threads", "1"])
+    assert "160 looks each: ours" in capsys.readouterr().out
