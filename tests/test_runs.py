@@ -335,6 +335,9 @@ def test_a_folder_of_another_run_is_refused_with_the_reason(
     (tmp_path / "mine").mkdir()
     with pytest.raises(OutputError, match="is no run, or one whose"):
         list(resume(tmp_path / "mine", cast))
+    (tmp_path / "mine" / "notes.txt").write_text("keep me")
+    with pytest.raises(OutputError, match=r"mine is no folder of a run: there is notes.txt in it"):
+        list(keep(small(), tmp_path / "b.mp4", tmp_path / "mine", cast))
     after = {path: path.read_bytes() for path in folder_of(out).rglob("*") if path.is_file()}
     assert {path: data for path, data in after.items() if path.name != "lock"} == {
         path: data for path, data in before.items() if path.name != "lock"
@@ -537,6 +540,8 @@ def test_the_same_segment_before_with_strategies_on_and_off(tmp_path: Path) -> N
         assert recipe.video.frames == 48, "one segment more"
         list(carry_on(folder_of(first), recipe, tmp_path / f"{name}.npz", cast=cast))
         made[name] = read(tmp_path / f"{name}.npz").frames
+    with pytest.raises(OutputError, match=r"given.pieces is 2 there, null here"):  # not the run of that recipe alone
+        list(keep(continuing(folder_of(first)), tmp_path / "on.npz", cast=cast))
     given = json.loads((tmp_path / "on.run" / "manifest.json").read_text())["given"]
     assert given["pieces"] == 2
     assert (made["on"][:24] == made["off"][:24]).all()

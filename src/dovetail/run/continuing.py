@@ -19,7 +19,7 @@ from dovetail.recipe import Recipe
 from dovetail.run.cast import Cast, load
 from dovetail.run.events import End, Piece, Step
 from dovetail.run.folder import Folder, Origin
-from dovetail.run.keeping import folder_of, keep
+from dovetail.run.keeping import folder_of, keep, refuse_others
 from dovetail.run.manifest import machine, versions, weights_of
 from dovetail.run.outlook import latent_of
 from dovetail.run.playing import Ready, ready
@@ -65,12 +65,12 @@ def carry_on(
         raise OutputError(f"{source} is continued in a folder of its own; take another name (-o or --run)")
     with place.locked():
         cast = load(recipe) if cast is None else cast
-        _give(Folder(Path(source)), place, ready(recipe, cast, quiet=True), Path(target))
-    yield from keep(recipe, target, place.path, cast)
+        given = _give(Folder(Path(source)), place, ready(recipe, cast, quiet=True), Path(target))
+    yield from keep(recipe, target, place.path, cast, given)
 
 
-def _give(source: Folder, folder: Folder, run: Ready, target: Path) -> None:
-    """Write the pieces of the source that stay, and where it stood after them."""
+def _give(source: Folder, folder: Folder, run: Ready, target: Path) -> dict[str, Any]:
+    """Write the pieces of the source that stay, and where it stood after them; what a manifest says of that."""
     origin, before = source.origin(), source.read()
     if origin is None:
         raise OutputError(f"{source} has no manifest that can be read; `dovetail resume` writes it again")
@@ -85,9 +85,9 @@ def _give(source: Folder, folder: Folder, run: Ready, target: Path) -> None:
         found.update(latent.contiguous().numpy().data)
     given: dict[str, Any] = {"pieces": stands.pieces, "sha256": found.hexdigest()}
     ours = Origin(recipes.plain(run.recipe), versions(), weights_of(run.cast), given)
-    then = folder.origin()
-    if then is not None or folder.stranger(ours.identity) is not None:
-        return  # begun already, or another run's: `keep` goes on with it, or says so
+    refuse_others(folder, ours)
+    if folder.origin() is not None:
+        return given
     for path in (folder.latent(0).parent, folder.state(0).parent):
         path.mkdir(parents=True, exist_ok=True)
     first = 0
@@ -99,6 +99,7 @@ def _give(source: Folder, folder: Folder, run: Ready, target: Path) -> None:
             folder.state(number).unlink()
     folder.write(ours, target, machine())
     folder.log("given", by=str(source), pieces=stands.pieces)
+    return given
 
 
 def _same_windows(before: Recipe, now: Recipe) -> None:

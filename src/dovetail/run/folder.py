@@ -201,6 +201,14 @@ class Folder:
             raise DamagedError(f"{path.parent.name}/{path.name} is of another run")
         return tensors, said
 
+    def foreign(self) -> str | None:
+        """The name of something that no run puts in its folder, if there is one."""
+        ours = {"latents", "states", "lock", "log.jsonl"} | {
+            one.name for one in (self.manifest, self.recipe, self.video)
+        }
+        names = {path.name for path in self.path.iterdir()} - ours - {f".{name}.part" for name in ours}
+        return min(names, default=None)
+
     def stranger(self, identity: str) -> str | None:
         """The name of a whole file of another run, if there is one."""
         for path in sorted([*self.path.glob("latents/*.safetensors"), *self.path.glob("states/*.safetensors")]):

@@ -2,7 +2,7 @@
 
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -44,12 +44,16 @@ def comes_in_pieces(recipe: Recipe, cast: Cast) -> bool:
 
 
 def keep(
-    recipe: Recipe, target: str | Path, folder: str | Path | None = None, cast: Cast | None = None
+    recipe: Recipe,
+    target: str | Path,
+    folder: str | Path | None = None,
+    cast: Cast | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> Iterator[Step | Piece | End]:
     """Run a recipe in a folder, or go on with it there; at the end the video is at `target`.
 
     Killed at any moment and begun again, it makes the same bytes as if it had not been. Pieces are those that were not
-    in the growing video yet. folder: OUT.run beside the target without it. Raises what `play` raises, and OutputError
+    in the growing video yet. folder: OUT.run beside the target without it. given: what another run gave, see `Origin`. Raises what `play` raises, and OutputError
     for a folder of another recipe, version or weights, one that another process works in, and a disk that is full.
     Warns with RunWarning of what was damaged and is made again.
     """
@@ -58,7 +62,7 @@ def keep(
     with place.locked(), _as_many_threads(place):
         run = ready(recipe, load(recipe) if cast is None else cast)
         try:
-            yield from _Kept.of(place, run, Path(target)).events()
+            yield from _Kept.of(place, run, Path(target), given).events()
         except DamagedError as error:
             raise OutputError(f"{place}: {error}, though it was whole a moment ago; resume the run") from None
 
@@ -66,7 +70,7 @@ def keep(
 def resume(folder: str | Path, cast: Cast | None = None) -> Iterator[Step | Piece | End]:
     """Go on with the run in a folder. Raises and warns as `keep`."""
     place = Folder(Path(folder))
-    yield from keep(place.read(), place.target, place.path, cast)
+    yield from keep(place.read(), place.target, place.path, cast, place.given)
 
 
 @contextmanager
@@ -92,15 +96,10 @@ class _Kept:
     clock: Clock = field(default_factory=Clock)
 
     @classmethod
-    def of(cls, folder: Folder, run: Ready, target: Path) -> "_Kept":
-        """Raises OutputError for a folder of another run, and for too little room."""
-        known = folder.manifest.exists() or folder.recipe.exists()
-        with_that = None
-        if known:
-            with suppress(OutputError):
-                with_that = folder.given
-        origin = Origin(recipes.plain(run.recipe), versions(), weights_of(run.cast), with_that)
-        _refuse_others(folder, origin)
+    def of(cls, folder: Folder, run: Ready, target: Path, given: Mapping[str, Any] | None) -> "_Kept":
+        """Raises OutputError for a folder of another run."""
+        origin = Origin(recipes.plain(run.recipe), versions(), weights_of(run.cast), given)
+        refuse_others(folder, origin)
         return cls(folder, run, target, origin)
 
     @property
@@ -222,18 +221,26 @@ class _Kept:
 
     def _finished(self) -> End:
         """The video at its target."""
-        last, recipe = self.folder.standing(self.identity, self.run.pieces - 1), self.run.recipe
-        inside = record(recipe, last.calls)
+        last = self.folder.standing(self.identity, self.run.pieces - 1)
+        inside = record(self.run.recipe, last.calls)
         beside = {**inside, **spent(last.seconds + self.clock.last, last.networks + self.clock.last)}
-        if self.target.suffix == ".mp4":
-            save_indexed(self.folder.video, self.target, inside, beside)
-        else:
-            with writing(self.target, recipe.video.fps) as growing:
-                for frames in frames_again(self.folder, self.identity, self.run.cast.codec, self.run.pieces):
-                    growing.add(frames)
-                growing.settings, growing.beside = inside, beside
+        try:
+            self._written(inside, beside)
+        except OutputError as error:
+            raise OutputError(
+                f"{error}. The run is whole in {self.folder}, and `dovetail resume` writes its video"
+            ) from None
         self.folder.log("finished", video=str(self.target), **spent(last.seconds, last.networks))
         return End(beside)
+
+    def _written(self, inside: Mapping[str, Any], beside: Mapping[str, Any]) -> None:
+        if self.target.suffix == ".mp4":
+            save_indexed(self.folder.video, self.target, inside, beside)
+            return
+        with writing(self.target, self.run.recipe.video.fps) as growing:
+            for frames in frames_again(self.folder, self.identity, self.run.cast.codec, self.run.pieces):
+                growing.add(frames)
+            growing.settings, growing.beside = inside, beside
 
 
 def context(folder: Folder, identity: str, codec: Codec, number: int) -> Tensor | None:
@@ -255,9 +262,11 @@ def frames_again(
         tail = tail_of(codec, latent, tail)
 
 
-def _refuse_others(folder: Folder, origin: Origin) -> None:
-    """Raise OutputError for a folder of another run, with the reason."""
+def refuse_others(folder: Folder, origin: Origin) -> None:
+    """Raise OutputError for a folder of another run, or of no run, with the reason."""
     then = folder.origin()
+    if then is None and (foreign := folder.foreign()) is not None:
+        raise OutputError(f"{folder} is no folder of a run: there is {foreign} in it. Take another --run")
     if then is not None and (reasons := then.differs(origin)):
         shown = "; ".join(reasons[:4]) + (f"; and {len(reasons) - 4} more" if len(reasons) > 4 else "")
         raise OutputError(
