@@ -20,7 +20,6 @@ import rivals
 import score
 import text
 import vae
-import words as lesson
 from optimizer import Muon, Optimizer, orthogonalised
 
 from dovetail.core.path import split
@@ -257,22 +256,24 @@ def test_distilling_scoring_and_exporting_read_what_training_wrote(
     }
 
 
-def test_the_first_lesson_teaches_what_the_words_of_motion_mean(work: Path, tmp_path: Path) -> None:
+def test_lessons_are_the_mean_clips_of_what_words_say_about_motion(work: Path, tmp_path: Path) -> None:
+    small, spec = AutoencoderKL.from_pretrained(work / "vae").eval(), networks.SPECS["flow-small"]
     (tmp_path / "pools").mkdir()
-    with pytest.raises(FileNotFoundError):
-        lesson.means(tmp_path / "pools", "sharp")
-    small = AutoencoderKL.from_pretrained(work / "vae").eval()
     torch.save(pool.piece("sharp", 0, small, scenes=20), tmp_path / "pools" / "sharp-0.pt")
     with pytest.raises(ValueError, match="--looks 8"):
-        lesson.means(tmp_path / "pools", "sharp")
-    torch.save(pool.piece("sharp", 3, small, scenes=60, looks=1), tmp_path / "pools" / "sharp-3.pt")
-    known = lesson.means(tmp_path / "pools", "sharp")
-    assert {ask(said)[0].motion for said in known} == {"left", "right", "up", "down"}
-    # Objects that go right are further right in the later frames, in the mean too; played backwards, further left.
-    mean = next(clip for said, clip in known.items() if "right" in said)
-    assert lesson.turning(mean[None], mean[None]) == pytest.approx(1)
-    assert lesson.turning(mean.flip(1)[None], mean[None]) == pytest.approx(-1)
-    lesson.teach("flow-small", tmp_path, 0.01, "cpu")
-    before = steps(tmp_path, "flow-small")
-    lesson.teach("flow-small", tmp_path, 0.01, "cpu")
-    assert steps(tmp_path, "flow-small") > before > 0
+        next(experts.lessons(spec, tmp_path / "pools", 2, 0, "cpu"))
+    made = pool.piece("sharp", 3, small, scenes=60, looks=1)
+    torch.save(made, tmp_path / "pools" / "sharp-3.pt")
+    batch = next(experts.lessons(spec, tmp_path / "pools", 24, 0, "cpu"))
+    seen = set()
+    for clip, ids in zip(batch.latents, batch.ids, strict=True):
+        told = ask(text.tokenizer().decode(ids, skip_special_tokens=True))[0]
+        alike = [i for i, asked in enumerate(made["asks"]) if asked["motion"] == told.motion]
+        torch.testing.assert_close(clip, made["latents"][alike].float().mean(0).transpose(0, 1))
+        seen.add(told.motion)
+    assert len(seen) > 3
+    experts.train("flow-small", tmp_path, 0.01, 2, share=1.0)
+    assert steps(tmp_path, "flow-small") > 0
+    # Lessons are of the noisiest level only, so the log has nothing on others.
+    lines = (tmp_path / "flow-small" / "log.jsonl").read_text().splitlines()
+    assert len(json.loads(lines[-1])["v"]) == 1

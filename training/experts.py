@@ -23,7 +23,7 @@ from diffusers import UNet2DConditionModel
 from networks import LOUDNESS, PART, SHIFT, SPECS, WEIGHTS, Spec, network, scheduler
 from optimizer import Optimizer
 from pool import load
-from rivals import expected, looks
+from rivals import expected, looks, means
 from safetensors.torch import load_file
 from text import LENGTH, text_model, tokenizer, told_apart
 from torch import Tensor, nn
@@ -37,6 +37,7 @@ FOCUS = 3.0
 """How much more the object's cells weigh than the background's, where there is no noise; from much noise the place is
 not yet decided, and a weight that knows it would draw the object everywhere."""
 RIVALS = 96
+NOISIEST = 999
 
 
 @dataclass(eq=False)
@@ -158,6 +159,25 @@ def batches(spec: Spec, pools: Path, size: int, seed: int, device: str) -> Itera
         )
 
 
+def lessons(spec: Spec, pools: Path, size: int, seed: int, device: str) -> Iterator[Batch]:
+    """What words say about motion, without chance: the mean clips of looks and motions, to be told from pure noise.
+
+    A direction shows in such a mean as something odd in time and odd in place at once, whose sign hangs on the word. A
+    product of three begins with no slope at all, and the noise of usual training drowns its small beginnings for hours.
+    """
+    latents, _, asks = load(pools, spec.kind)
+    known, words, dice = means(latents, asks), tokenizer(), random.Random(seed)
+    if not known:
+        raise ValueError(f"no look in {pools} has clips enough: run training/pool.py {spec.kind} 1 --looks 8 first")
+    nowhere = torch.zeros(size, 1, spec.frames, *latents.shape[-2:], device=device)
+    while True:
+        told = dice.choices(list(known), k=size)
+        said = [caption(asked, apart=dice.random() < 0.3) for asked in told]
+        ids = words(said, padding="max_length", max_length=LENGTH, return_tensors="pt")["input_ids"]
+        clips = torch.stack([known[asked] for asked in told])
+        yield Batch(clips.to(device), nowhere, ids.to(device), (None,) * size)
+
+
 def slice_of(count: int, length: int, dice: random.Random) -> list[int]:
     """Consecutive frames of a scene; half of the time backwards, which doubles the scenes there are."""
     first = dice.randint(0, length - count)
@@ -232,26 +252,42 @@ def aims(x: Tensor, batch: Batch, at: Levels) -> Tensor:
     return torch.stack(found)
 
 
-def train(
-    name: str, work: Path, minutes: float, size: int, start: str | None, cool: bool, device: str, fast: bool
-) -> None:
-    spec, folder = SPECS[name], work / name
-    folder.mkdir(parents=True, exist_ok=True)
-    fresh = not (folder / "state.pt").exists()
-    trainee = Trainee.new(name)
-    if fresh and start:
-        of_stills = spec.frames > 1 and start in SPECS and SPECS[start].frames == 1
+def begun(name: str, work: Path, start: str | None, device: str) -> Trainee:
+    """The trainee as DIR/NAME has it, else with the weights to start from, else new."""
+    trainee, state = Trainee.new(name), work / name / "state.pt"
+    state.parent.mkdir(parents=True, exist_ok=True)
+    if start and not state.exists():
+        of_stills = SPECS[name].frames > 1 and start in SPECS and SPECS[start].frames == 1
         trainee.begin(weights_of(name, start, work), of_stills)
     trainee.net.to(device)
     trainee.slow.to(device)
-    if not fresh:
-        trainee.load(folder / "state.pt")
+    if state.exists():
+        trainee.load(state)
+    return trainee
+
+
+def train(
+    name: str,
+    work: Path,
+    minutes: float,
+    size: int,
+    start: str | None = None,
+    cool: bool = False,
+    device: str = "cpu",
+    fast: bool = False,
+    share: float = 0.0,
+) -> None:
+    spec, folder = SPECS[name], work / name
+    trainee = begun(name, work, start, device)
     if fast:
         trainee.net["unet"].compile()
     generator = torch.Generator().manual_seed(trainee.step)
     begin, told, errors = time.time(), time.time(), Errors()
+    taught = lessons(spec, work / "pools", size, trainee.step, device)
     for batch in batches(spec, work / "pools", size, trainee.step, device):
         at = levels(name, size, generator)
+        if float(torch.rand(1, generator=generator)) < share:
+            batch, at = next(taught), levels_at(name, torch.full((size,), NOISIEST))
         alpha, sigma, to_eps, to_x0 = (
             part.view(-1, 1, 1, 1, 1).to(device) for part in (at.alpha, at.sigma, at.to_eps, at.to_x0)
         )
@@ -302,11 +338,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="examples per step (default: 64 images or 6 clips)")
     parser.add_argument("--start", help="an expert in DIR to begin with, or: shipped")
     parser.add_argument("--cool", action="store_true", help="let the learning rate fall to 0 in this piece")
+    parser.add_argument("--lessons", type=float, default=0.0, help="share of steps on the words of motion alone")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--fast", action="store_true", help="compile the network (takes minutes, then a third faster)")
     args = parser.parse_args()
     size = args.size or (64 if SPECS[args.name].frames == 1 else 6)
-    train(args.name, args.work, args.minutes, size, args.start, args.cool, args.device, args.fast)
+    train(args.name, args.work, args.minutes, size, args.start, args.cool, args.device, args.fast, args.lessons)
 
 
 if __name__ == "__main__":

@@ -30,3 +30,12 @@ def expected(x: Tensor, alpha: float, sigma: float, clips: Tensor) -> Tensor:
     """E[x0 | x = alpha x0 + sigma eps] "c f h w", where x0 is one of the clips "n c f h w", all as likely."""
     far = (x - alpha * clips).square().flatten(1).sum(1) / (2 * sigma**2)
     return torch.einsum("n,n...->...", (-far).softmax(0), clips)
+
+
+def means(latents: Tensor, asks: list[Ask]) -> dict[Ask, Tensor]:
+    """The mean clip "c f h w" of each look and motion, for looks that have clips enough; latents are "n f c h w"."""
+    found: dict[Ask, list[int]] = defaultdict(list)
+    for clips in looks(asks).values():
+        for i in clips:
+            found[asks[i]].append(i)
+    return {asked: latents[clips].float().mean(0).transpose(0, 1) for asked, clips in found.items()}
