@@ -127,13 +127,14 @@ def cheapest(
     follows: Follows | None = None,
 ) -> Schedule:
     """The schedule of least cost + price * error + penalty * switches, by dynamic programming over steps and candidates."""
-    follows, everyone = {} if follows is None else follows, range(len(costs))
-    spent = [math.inf if who in follows else costs[who] + price * errors[who][0] for who in everyone]
+    after: Follows = {} if follows is None else follows
+    everyone = range(len(costs))
+    spent = [math.inf if who in after else costs[who] + price * errors[who][0] for who in everyone]
     came: list[list[int]] = []
     for step in range(1, len(errors[0])):
         best = min(everyone, key=lambda who: spent[who])
         stays = [spent[who] <= spent[best] + penalty for who in everyone]
-        came.append([follows.get(who, who if stays[who] else best) for who in everyone])
+        came.append([after.get(who, who if stays[who] else best) for who in everyone])
         spent = [
             spent[before] + penalty * (before != who) + costs[who] + price * errors[who][step]
             for who, before in enumerate(came[-1])

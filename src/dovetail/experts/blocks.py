@@ -72,22 +72,23 @@ def _with(adapter: Adapter, blocks: Sequence[nn.Module]) -> Adapter:
     return made
 
 
+def inner(blocks: int) -> tuple[int, ...]:
+    """The middle half in one piece, for reuse: never the first block, nor the last. Of three blocks or more.
+
+    >>> inner(12)
+    (3, 4, 5, 6, 7, 8)
+    """
+    edge = max(1, blocks // 4)
+    return tuple(range(edge, blocks - edge))
+
+
 def middle(blocks: int) -> tuple[int, ...]:
     """Every other block of the middle half, which networks miss least.
 
     >>> middle(12)
     (3, 5, 7)
     """
-    return tuple(range(blocks // 4, blocks - blocks // 4 - (blocks % 4 > 0), 2))
-
-
-def inner(blocks: int) -> tuple[int, ...]:
-    """The middle half in one piece, for reuse.
-
-    >>> inner(12)
-    (3, 4, 5, 6, 7, 8)
-    """
-    return tuple(range(blocks // 4, blocks - blocks // 4))
+    return inner(blocks)[::2]
 
 
 Notes = deque[Tensor]

@@ -94,9 +94,10 @@ def leaves(asked: Any) -> Iterator[models.Leaf]:
     """Every expert in a recipe's denoiser, as it is asked there."""
     if isinstance(asked, models.Leaf):
         yield asked
-    elif isinstance(asked, models.Part | models.Alone):
-        inner = asked.of.values() if isinstance(asked, models.Blended) else [part for _, part in asked]
-        for part in inner:
+        return
+    inner = asked.of.values() if isinstance(asked, models.Blended) else [part for _, part in asked]
+    for part in inner:
+        if isinstance(part, models.Part | models.Alone):
             yield from leaves(part)
 
 
