@@ -1,0 +1,278 @@
+"""FlowBlending on sprites: where two experts differ, and what boundaries found from that are worth.
+
+    python benchmarks/flowblending.py run --experts trained --budget 90 --part 0/2 --threads 1
+    python benchmarks/flowblending.py report --experts trained
+
+`run` first measures the experts' divergence over prompts of its own, with two solvers and in several kinds of scenes,
+and chooses boundaries (dovetail.calibrate); the folder benchmarks/results/flowblending-EXPERTS then holds the curves as
+a picture. Then it makes videos of other prompts: one JSON line per way of taking the steps, prompt and seed in
+flowblending-EXPERTS.jsonl. Nothing is made twice, so it may be killed and started again; changed recipes or weights are
+new lines. Parts share files. `report` writes tables and answers beside them as text. Prompts are captions of scenes that
+training never draws; noise is the same for all ways of a prompt and seed. Seconds are of this process alone on its
+core (and, beside them, by the clock), without reading texts and without decoding.
+"""
+
+import argparse
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any
+
+import torch
+from confiner_tables import HELD, Cell, read, scores
+from flowblending_report import Study, report
+from flowblending_rows import BUDGET, MAIN, SECOND, Way, rows
+from machine import machine
+from torch import Tensor
+
+import dovetail.sprites
+from dovetail import recipe as recipes
+from dovetail import run
+from dovetail.calibrate import Calibration, calibrate
+from dovetail.calibrate.candidates import Case, Ready, ready
+from dovetail.calibrate.comparing import film, frames_of
+from dovetail.calibrate.judging import oracle, psnr, similarity
+from dovetail.calibrate.report import kept
+from dovetail.calibrate.running import Settings, small_of
+from dovetail.core.noise import Noise
+from dovetail.errors import PromptWarning
+from dovetail.recipe import Recipe
+from dovetail.run import Cast
+from dovetail.sprites.world import Ask, caption, imagine
+
+RECIPES = {"trained": "sprites-flowblending", "exact": "sprites-flowblending-exact"}
+RESULTS = Path(__file__).parent / "results"
+OWN = HELD + 50_000
+"""Scenes of these seeds and up are for calibrating alone."""
+ALSO = ("unguided", "halved", "shortened", "cached")
+MOVING = tuple(Ask(motion=way) for way in ("left", "right", "up", "down"))
+SCENES: Mapping[str, tuple[Ask, ...]] = {
+    "all": (Ask(),),
+    "moving": MOVING,
+    "pulsing in place": (Ask(motion="pulsing"),),
+    "textured": (Ask(texture="dotted", pattern="striped"), Ask(texture="dotted", pattern="checkered")),
+    "plain": (Ask(texture="solid", pattern="plain"),),
+}
+"""Kinds of scenes, over which boundaries are compared."""
+
+
+@dataclass
+class Purse:
+    """Core-minutes to spend; a decision to stop is only ever made between two things that are whole."""
+
+    minutes: float
+    begun: float = field(default_factory=process_time)
+
+    @property
+    def empty(self) -> bool:
+        return process_time() - self.begun >= 60 * self.minutes
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("verb", choices=["run", "report"])
+    parser.add_argument("--experts", choices=list(RECIPES), required=True)
+    parser.add_argument("--budget", type=float, default=90, help="core-minutes, after which nothing new is begun")
+    parser.add_argument("--prompts", type=int, default=60)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--calibrate", type=int, default=16, metavar="N", help="prompts to calibrate with")
+    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change the recipe")
+    parser.add_argument("--only", nargs="*", metavar="ROW", help="these rows alone")
+    parser.add_argument("--part", default="0/1", metavar="K/N", help="the K-th (from 0) of N processes' prompts")
+    parser.add_argument("--threads", type=int, help="of torch, all cores by default")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    args = parser.parse_args(argv)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    part, parts = map(int, args.part.split("/"))
+    warnings.simplefilter("ignore", PromptWarning)
+    recipe = recipes.changed(recipes.load(RECIPES[args.experts]), args.set)
+    folder = args.results / f"flowblending-{args.experts}"
+    purse = Purse(args.budget if args.verb == "run" else 0)  # a report measures nothing
+    found = calibrated(recipe, folder, args.calibrate, (part, parts), purse)
+    if found is None:
+        print("not calibrated yet: budget spent; run (again) to go on")
+        return
+    studies = [study(found[MAIN], "all", folder, 4, args.calibrate)]
+    studies += list(kinds(recipe, folder, args.calibrate, (part, parts), purse))
+    file, key = folder.with_suffix(".jsonl"), fingerprint(found, args.experts)
+    if args.verb == "run":
+        cells = [Cell(p, s) for s in range(args.seeds) for p in range(args.prompts) if p // 2 % parts == part]
+        play(recipe, found, cells, args.only, file, key, purse)
+    lines = [line for line in read(file) if line["key"] == key]
+    text = report(lines, found, studies, args.experts)
+    folder.with_suffix(".txt").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def fingerprint(found: Mapping[str, Calibration], experts: str) -> str:
+    """What a way's results depend on, beside itself: the recipe, who the candidates are, the weights."""
+    digest = hashlib.sha256("".join(result.case.digest for result in found.values()).encode())
+    if experts == "trained":
+        for path in sorted((Path(dovetail.sprites.__file__).parent / "weights").rglob("*.safetensors")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+# --- calibrating -------------------------------------------------------------------------------------------------
+
+
+def asked(kind: str, count: int) -> tuple[str, ...]:
+    """The captions of this many scenes of a kind."""
+    asks = SCENES[kind]
+    return tuple(caption(imagine(asks[i % len(asks)], OWN + i).ask) for i in range(count))
+
+
+def shared(kind: str, count: int, part: tuple[int, int]) -> tuple[str, ...]:
+    """The same captions, those that are a part's own first."""
+    prompts, first = asked(kind, count), part[0] * count // part[1]
+    return prompts[first:] + prompts[:first]
+
+
+def calibrated(
+    recipe: Recipe, folder: Path, count: int, part: tuple[int, int], purse: Purse
+) -> dict[str, Calibration] | None:
+    """Boundaries for each solver, from all prompts together; None where the purse is empty before.
+
+    A part begins with its own share of the prompts, and finds what others have measured by then.
+    """
+    found = {}
+    for solver, also in ((MAIN, ALSO), (SECOND, ())):
+        settings = Settings(shared("all", count, part), also=also, by="budget", budget=BUDGET)
+        changed = recipes.changed(recipe, {"chain.0.solver": solver})
+        result = finished(changed, folder if solver == MAIN else folder / solver, settings, purse)
+        if result is None:
+            return None
+        found[solver] = result
+    return found
+
+
+def finished(recipe: Recipe, out: Path, settings: Settings, purse: Purse) -> Calibration | None:
+    for event in calibrate(recipe, out, settings, run.load(recipe)):
+        if isinstance(event, Calibration):
+            return event
+        if purse.empty:
+            return None
+    return None
+
+
+def kinds(recipe: Recipe, folder: Path, count: int, part: tuple[int, int], purse: Purse) -> Iterator[Study]:
+    """What the two experts alone show in each kind of scene, and in shorter videos; as far as the purse reaches."""
+    half = {"video.frames": (recipe.video.frames + 1) // 2}
+    for name, kind, change in [*((kind, kind, {}) for kind in SCENES), ("half as long", "all", half)]:
+        settings = Settings(shared(kind, count, part), by="fit", follow=1)
+        result = finished(recipes.changed(recipe, change), folder / name.replace(" ", "-"), settings, purse)
+        if result is None:
+            return
+        yield study(result, name, folder / name.replace(" ", "-"), 1, count, kind)
+
+
+def study(found: Calibration, name: str, out: Path, follow: int, count: int, kind: str = "all") -> Study:
+    """The curves of each prompt, as they were measured."""
+    case, small = found.case, found.case.names[small_of(found.case)]
+    rows_ = [
+        kept(out, f"curves-{follow}", case.digest, prompt, case.recipe.video.seed).read()
+        for prompt in asked(kind, count)
+    ]
+    curves = []
+    for steps in rows_:
+        gaps = [step["gaps"][small]["guided"] for step in steps]
+        own = {measure: [gap[measure] for gap in gaps] for measure in gaps[0]}
+        own["left in the video"] = [(s["gains"][small] or 0.0) * s["gaps"][small]["guided"]["state"] for s in steps]
+        curves.append(own)
+    return Study(name, follow, tuple(found.ladder.levels[:-1]), tuple(curves))
+
+
+# --- videos ------------------------------------------------------------------------------------------------------
+
+
+def play(
+    recipe: Recipe,
+    found: Mapping[str, Calibration],
+    cells: Sequence[Cell],
+    only: Sequence[str] | None,
+    file: Path,
+    key: str,
+    purse: Purse,
+) -> None:
+    """Make what is missing, until the purse is empty."""
+    there = {(line["way"], line["key"], line["prompt"], line["seed"]) for line in read(file)}
+    if file.is_file() and not file.read_bytes().endswith(b"\n"):
+        with file.open("a", encoding="utf-8") as out:
+            out.write("\n")
+    cast, last = run.load(recipe), -1
+    for done, cell in enumerate(cells):
+        ways = {way.name: way for name, way in rows(found, cell.prompt).items() if only is None or name in only}
+        todo = [way for name, way in ways.items() if (name, key, cell.prompt, cell.seed) not in there]
+        if todo and any(spec.family == "exact" for spec in recipe.experts.values()) and cell.prompt != last:
+            # Exact experts keep the candidates of every prompt they were ever asked for.
+            cast, last = run.load(recipe), cell.prompt
+        stages = {solver: Stand(result.case, cast, cell) for solver, result in found.items()}
+        for way in todo:
+            if purse.empty:
+                print(f"budget spent: {done} of {len(cells)} prompts made; run again to go on", flush=True)
+                return
+            line = {"way": way.name, "key": key, "prompt": cell.prompt, "seed": cell.seed}
+            line |= stages[way.solver].made(way) | {"machine": machine()}
+            with file.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(line) + "\n")
+        print(f"{done + 1}/{len(cells)}  {cell}", flush=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Stand:
+    """All that a solver's videos of a cell share."""
+
+    case: Case
+    cast: Cast
+    cell: Cell
+
+    @cached_property
+    def at(self) -> Ready:
+        """Everyone has looked once by then, so that nobody's seconds hold the reading of texts."""
+        at = ready(self.case, self.cast, caption(self.cell.scene.ask), self.cell.noise)
+        with torch.no_grad():
+            for denoise in at.together:
+                denoise(at.x, at.stage.ladder.levels[0], at.frames)
+        return at
+
+    @cached_property
+    def whole(self) -> Tensor:
+        """The large expert's frames."""
+        return self.decoded(film(self.at, (0,) * self.at.stage.ladder.steps, _itself))
+
+    def decoded(self, latent: Tensor) -> Tensor:
+        return frames_of(self.cast.codec.decode(latent))
+
+    def start(self, how: str) -> Tensor:
+        """The first latent: as it is, of another seed, or with its noise changed by 1 %."""
+        x, stage = self.at.x, self.at.stage.name
+        if not how:
+            return x
+        other = Noise(self.cell.noise + 1_000_000_000).of(stage).like(x, self.at.frames, "start")
+        other = other * float(x.std() / other.std())
+        return other if how == "other seed" else (x + 0.01 * other) / (1 + 0.01**2) ** 0.5
+
+    @torch.no_grad()
+    def made(self, way: Way) -> dict[str, Any]:
+        at, x, whole = self.at, self.start(way.start), self.whole
+        clock, spent = perf_counter(), process_time()
+        latent = film(at, way.choice, _itself, x)
+        took = {"seconds": process_time() - spent, "clock": perf_counter() - clock}
+        video = self.decoded(latent)
+        likeness = {"psnr": psnr(video, whole), "agreement": similarity(oracle, video, whole)}
+        flops = sum(self.case.costs[who] for who in way.choice)
+        return {"scores": scores(video, self.cell.scene) | likeness, "flops": flops, **took}
+
+
+def _itself(latent: Tensor) -> Tensor:
+    return latent
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,330 @@
+"""FlowBlending's result lines to tables and answers, as text."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean
+from typing import Any
+
+import torch
+from flowblending_rows import CURVE, EQUAL, MAIN, SECOND, large_steps, rows
+from report import FEWEST, MARGIN, aligned
+
+from dovetail.calibrate import Calibration
+from dovetail.calibrate.choose import two_knots, u_shaped
+from dovetail.eval.stats import Cells, Interval, holm, sign_flip
+
+Line = Mapping[str, Any]
+Table = Mapping[str, Mapping[tuple[int, int], Line]]
+"""Row -> (prompt, seed) -> line."""
+
+ORACLE = ("prompt", "identity", "sharpness")
+LIKENESS = ("psnr", "agreement")
+FASTER, CHEAPER, LIKE, OVERHEAD = 1.5, 0.45, 0.8, 0.02
+"""What is claimed: times faster, share of operations saved, normalised likeness, and share of time lost to switches."""
+DRAWS = 100
+"""Resamplings of prompts for boundaries, each of which is a fit."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Curves of the small expert in a kind of scene: per prompt, by measure, over levels."""
+
+    name: str
+    follow: int
+    levels: tuple[float, ...]
+    curves: tuple[Mapping[str, Sequence[float]], ...]
+
+    def mean(self, measure: str, prompts: Sequence[int] | None = None) -> list[float]:
+        chosen = [self.curves[i] for i in (range(len(self.curves)) if prompts is None else prompts)]
+        return [fmean(values) for values in zip(*(curve[measure] for curve in chosen), strict=True)]
+
+    def resampled(self, measure: str) -> list[list[float]]:
+        """Mean curves over prompts drawn anew."""
+        generator = torch.Generator().manual_seed(0)
+        n = len(self.curves)
+        return [self.mean(measure, torch.randint(n, (n,), generator=generator).tolist()) for _ in range(DRAWS)]
+
+
+def report(lines: Sequence[Line], found: Mapping[str, Calibration], studies: Sequence[Study], experts: str) -> str:
+    """All tables and answers."""
+    main = found[MAIN]
+    video = main.case.recipe.video
+    kind = "trained networks" if experts == "trained" else "EXACT experts: closed-form denoisers, nothing trained"
+    head = [
+        f"FlowBlending on sprites, {video.frames} frames, {main.ladder.steps} steps. Experts: {kind}.",
+        *(f"Machine: {name}" for name in sorted({line["machine"] for line in lines})),
+        "",
+        "Means over prompts with 95 % intervals: cluster bootstrap over prompts, then seeds. psnr: to the large expert's",
+        "video of the same noise, at most 50 dB; agreement: of what the oracle finds in each frame. Normalised: another",
+        "seed is 0, a change of the noise by 1 % is 1. Operations: of networks, both branches of guidance, without texts.",
+    ]
+    parts = ["\n".join(head), divergence(studies[0]), boundaries(found, studies[1:])]
+    table = by_row(lines, found)
+    if not table:
+        return "\n\n".join([*parts, "no videos yet"]) + "\n"
+    for solver, prefix in ((MAIN, ""), (SECOND, f"{SECOND}: ")):
+        own = {name.removeprefix(prefix): row for name, row in table.items() if (SECOND in name) == bool(prefix)}
+        if own:
+            parts.append(videos(f"Videos by {solver}", own))
+    return "\n\n".join([*parts, answers(table, found)]) + "\n"
+
+
+def by_row(lines: Sequence[Line], found: Mapping[str, Calibration]) -> Table:
+    """Rows in their order, each with the lines of the way that it is for each prompt."""
+    known = {(line["way"], line["prompt"], line["seed"]): line for line in lines}
+    table: dict[str, dict[tuple[int, int], Line]] = {}
+    for prompt, seed in sorted({(line["prompt"], line["seed"]) for line in lines}):
+        for name, way in rows(found, prompt).items():
+            line = known.get((way.name, prompt, seed))
+            if line is not None:
+                table.setdefault(name, {})[prompt, seed] = line
+    return table
+
+
+# --- curves ------------------------------------------------------------------------------------------------------
+
+
+def divergence(study: Study) -> str:
+    """Each measure over the noise share, and whether it is U-shaped there."""
+    measures = list(study.curves[0])
+    out = [["t", *measures]]
+    means = {m: study.mean(m) for m in measures}
+    for k, t in enumerate(study.levels):
+        out.append([f"{t:.3f}", *(f"{means[m][k]:.4g}" for m in measures)])
+    verdicts = []
+    for measure in measures:
+        yes = shaped(study.levels, means[measure])
+        share = fmean(float(shaped(study.levels, curve)) for curve in study.resampled(measure))
+        said = "U-shaped" if yes else f"not U-shaped ({trend(means[measure])})"
+        verdicts.append(f"  {measure}: {said}; U-shaped in {share:.0%} of resamplings of the prompts")
+    note = f"Distance of the small expert from the large one, mean of {len(study.curves)} prompts, by noise share."
+    return "\n".join([note, aligned(out), "", "Lower between its own two knots than on either side?", *verdicts])
+
+
+def shaped(levels: Sequence[float], curve: Sequence[float]) -> bool:
+    return max(curve) > 0 and u_shaped(curve, two_knots(levels, curve))
+
+
+def trend(curve: Sequence[float]) -> str:
+    ups = sum(b > a for a, b in pairwise(curve)) / (len(curve) - 1)
+    return (
+        "rises toward the video" if ups > 0.7 else "falls toward the video" if ups < 0.3 else "neither rises nor falls"
+    )
+
+
+def boundaries(found: Mapping[str, Calibration], studies: Sequence[Study]) -> str:
+    """What each rule chose with each solver, and the joints of the fit in each kind of scene."""
+    out = [["rule", "solver", "boundaries", "cost"]]
+    for solver, result in found.items():
+        whole = result.case.costs[0] * result.ladder.steps
+        for rule, choice in result.choices.items():
+            bounds = ", ".join(f"{b:.3f}" for b in result.boundaries(rule)[:6])
+            out.append([rule, solver, bounds or "none", f"{choice.cost / whole:.2f}"])
+    kinds = [["scenes", "early boundary", "late boundary", "prompts"]]
+    for study in studies:
+        bounds = [knots(study.levels, curve) for curve in [study.mean("velocity"), *study.resampled("velocity")]]
+        kinds.append(
+            [study.name, *(str(spread(column)) for column in zip(*bounds, strict=True)), str(len(study.curves))]
+        )
+    parts = ["Boundaries that the rules chose (cost: share of the large expert's at all steps)", aligned(out)]
+    return "\n".join([*parts, "", "The fit's joints, by scenes", aligned(kinds)])
+
+
+def knots(levels: Sequence[float], curve: Sequence[float]) -> tuple[float, ...]:
+    return tuple((levels[k] + levels[k - 1]) / 2 for k in two_knots(levels, curve))
+
+
+def spread(values: Sequence[float]) -> Interval:
+    """The first of some values, with what the middle 95 % of the others span."""
+    low, high = torch.tensor(values[1:], dtype=torch.float64).quantile(torch.tensor([0.025, 0.975]).double()).tolist()
+    return Interval(values[0], low, high)
+
+
+# --- videos ------------------------------------------------------------------------------------------------------
+
+
+def column(row: Mapping[tuple[int, int], Line], measure: str) -> dict[tuple[int, int], float]:
+    found = {cell: {**line["scores"], **line} for cell, line in row.items()}
+    return {cell: float(values[measure]) for cell, values in found.items() if measure in values}
+
+
+def cells(table: Table, measure: str, *names: str) -> Cells:
+    return Cells.of({name: column(table[name], measure) for name in names})
+
+
+def videos(title: str, table: Table) -> str:
+    """A row per way, over its own prompts; the search for boundaries is summed up in the answers."""
+    out = [["", "n", "operations", "seconds", *ORACLE, *LIKENESS, *(f"{m}, normalised" for m in LIKENESS)]]
+    for name, row in table.items():
+        if name.startswith("search"):
+            continue
+        texts = [name, str(len(row)), share(table, name, "flops"), share(table, name, "seconds")]
+        texts += [
+            str(Cells.of({name: found}).mean(name)) if (found := column(row, m)) else "-" for m in (*ORACLE, *LIKENESS)
+        ]
+        out.append([*texts, *(str(normalised(table, m, name) or "-") for m in LIKENESS)])
+    return f"{title} (operations and seconds: shares of LLL's)\n{aligned(out)}"
+
+
+def share(table: Table, name: str, measure: str) -> str:
+    if "LLL" not in table:
+        return "-"
+    both = cells(table, measure, name, "LLL")
+    one, whole = (both.methods.index(each) for each in (name, "LLL"))
+    return str(both.interval(lambda m: m[..., one] / m[..., whole]))
+
+
+def normalised(table: Table, measure: str, name: str) -> Interval | None:
+    """Likeness to the large expert's video between another seed's (0) and that of noise changed by 1 % (1)."""
+    names = (name, "other seed", "nudged")
+    if any(each not in table for each in names):
+        return None
+    found = cells(table, measure, *names)
+    own, other, near = (found.methods.index(each) for each in names)
+    return found.interval(lambda m: (m[..., own] - m[..., other]) / (m[..., near] - m[..., other]))
+
+
+# --- answers -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What was found, what it says, and its p-value before adjustment."""
+
+    text: str
+    verdict: str
+    p: float | None = None
+
+
+def answers(table: Table, found: Mapping[str, Calibration]) -> str:
+    """The questions that have the rows they need."""
+    asked: list[tuple[str, list[Claim]]] = []
+    for name in ("LSL budget", "LSL fit"):
+        if all(row in table for row in ("LLL", "SSS", name)):
+            asked.append((f"Is {name} as good as the large expert alone, for less?", as_good(table, name)))
+    if "LSL budget" in table:
+        n = large_steps(found[MAIN])
+        others = [name for name in EQUAL if name in table]
+        asked.append((f"Is LSL budget better than {n} large steps elsewhere? (difference)", placed(table, others)))
+    for solver, prefix in ((MAIN, ""), (SECOND, f"{SECOND}: ")):
+        if all(f"{prefix}{row}" in table for row in ("LLL", "SSS", "LSL budget")):
+            title = f"How far is LSL budget from the best boundary of all, by {solver}?"
+            asked.append((title, regret(table, prefix, large_steps(found[solver]))))
+    if any(f"any schedule {share_}" in table for share_ in CURVE):
+        asked.append(("Does the best schedule of any candidates dominate one interval?", dominates(table)))
+    if all(row in table for row in ("LLL", "SSS", "interleaved", "LSL budget")):
+        asked.append(("How much time do switches take? (share of what the same steps take unmixed)", switching(table)))
+    tests = [claim.p for _, claims in asked for claim in claims if claim.p is not None]
+    adjusted = iter(holm(tests))
+    parts = [f"Questions. p: sign flips of prompts' means, Holm over all {len(tests)} tests below."]
+    for title, claims in asked:
+        parts.append(title)
+        for claim in claims:
+            p = "" if claim.p is None else f", p {next(adjusted):.4f}"
+            parts.append(f"  {claim.text}{p}: {claim.verdict}")
+    return "\n".join(parts)
+
+
+def enough(found: Cells, verdict: str) -> str:
+    """The verdict, if there are prompts enough for a bootstrap to mean something."""
+    n = len(found.counts)
+    return verdict if n >= FEWEST else f"too few prompts to say ({n}; needs {FEWEST})"
+
+
+def judged(found: Interval, least: float) -> str:
+    return "yes" if found.low >= least else "no" if found.high < least else "undecided"
+
+
+def as_good(table: Table, name: str) -> list[Claim]:
+    """Cheaper, faster, no worse by the oracle, and like it."""
+    both = cells(table, "flops", name, "LLL")
+    saved = both.interval(lambda m: 1 - m[..., 0] / m[..., 1])
+    # Operations are counted, not measured: the same for every prompt.
+    claims = [Claim(f"operations saved {saved}, claimed {CHEAPER}", judged(saved, CHEAPER))]
+    for clock in ("seconds", "clock"):
+        both = cells(table, clock, name, "LLL")
+        faster = both.interval(lambda m: m[..., 1] / m[..., 0])
+        by = "on its core" if clock == "seconds" else "by the clock"
+        claims.append(Claim(f"times faster, {by}: {faster}, claimed {FASTER}", enough(both, judged(faster, FASTER))))
+    claims += [inferiority(table, name, measure) for measure in ORACLE]
+    for measure in LIKENESS:
+        like = normalised(table, measure, name)
+        if like is not None:
+            both = cells(table, measure, name)
+            claims.append(Claim(f"{measure}, normalised: {like}, claimed {LIKE}", enough(both, judged(like, LIKE))))
+    return claims
+
+
+def inferiority(table: Table, name: str, measure: str) -> Claim:
+    """How far a row stays behind LLL, as a share of what LLL and SSS span."""
+    three = cells(table, measure, name, "LLL", "SSS")
+    span = three.difference("LLL", "SSS")
+    if span.low <= 0 <= span.high:
+        return Claim(f"{measure}: LLL - SSS is {span}", enough(three, "no span to speak of, so no answer"))
+    lacks = three.interval(lambda m: (m[..., 1] - m[..., 0]) / (m[..., 1] - m[..., 2]))
+    verdict = "yes" if lacks.high <= MARGIN else "no" if lacks.low > MARGIN else "undecided"
+    return Claim(f"{measure}: lacks {lacks} of the span, which is {span}; margin {MARGIN}", enough(three, verdict))
+
+
+def placed(table: Table, others: Sequence[str]) -> list[Claim]:
+    """LSL minus each other placement, in everything."""
+    claims = []
+    for other in others:
+        for measure in (*LIKENESS, *ORACLE):
+            both = cells(table, measure, "LSL budget", other)
+            found, each = both.difference("LSL budget", other), both.differences("LSL budget", other)
+            verdict = "better" if found.low > 0 else "worse" if found.high < 0 else "no difference seen"
+            wins = f"{sum(d > 0 for d in each)} prompts up and {sum(d < 0 for d in each)} down of {len(each)}"
+            claims.append(Claim(f"{other}: {measure} {found}, {wins}", enough(both, verdict), sign_flip(each)))
+    return claims
+
+
+def regret(table: Table, prefix: str, n: int) -> list[Claim]:
+    """What the automatic boundary lacks of the best one with as many large steps, as a share of the LLL-SSS span."""
+    names = [f"{prefix}search {early}+{n - early}" for early in range(n + 1)]
+    names = [name for name in names if name in table]
+    claims = []
+    for measure in LIKENESS:
+        all_ = cells(table, measure, f"{prefix}LSL budget", f"{prefix}LLL", f"{prefix}SSS", *names)
+        best = max(range(3, 3 + len(names)), key=lambda i: float(all_.means[i]))
+        lacks: Callable[[Any], Any] = lambda m, i=best: (m[..., i] - m[..., 0]) / (m[..., 1] - m[..., 2])  # noqa: E731
+        found = all_.interval(lacks)
+        verdict = "yes" if found.high <= MARGIN else "no" if found.low > MARGIN else "undecided"
+        won = all_.methods[best].removeprefix(prefix)
+        text = f"{measure}: lacks {found} of the span; the best of {len(names)} is {won}; below {MARGIN}"
+        claims.append(Claim(text, enough(all_, verdict)))
+    return claims
+
+
+def dominates(table: Table) -> list[Claim]:
+    """At each budget: no dearer, and more like the large expert's."""
+    claims = []
+    for budget in CURVE:
+        one, other = f"any schedule {budget}", f"one interval {budget}"
+        if one not in table or other not in table:
+            continue
+        cost = cells(table, "flops", one, other).interval(lambda m: m[..., 0] / m[..., 1])
+        for measure in LIKENESS:
+            both = cells(table, measure, one, other)
+            found, each = both.difference(one, other), both.differences(one, other)
+            better = found.low > 0 and cost.value <= 1 + 1e-9
+            verdict = "yes" if better else "no, worse" if found.high < 0 else "not shown"
+            text = f"budget {budget}: {measure} {found}, at {cost.value:.2f} of the operations"
+            claims.append(Claim(text, enough(both, verdict), sign_flip(each)))
+    return claims
+
+
+def switching(table: Table) -> list[Claim]:
+    """Seconds of a mixed run against those of its steps in unmixed ones."""
+    claims = []
+    for name in ("LSL budget", "interleaved"):
+        three = cells(table, "seconds", name, "LLL", "SSS")
+        line = next(iter(table[name].values()))
+        part = line["way"].split()[1].count("a") / len(line["way"].split()[1])
+        lost: Callable[[Any], Any] = lambda m, p=part: m[..., 0] / (p * m[..., 1] + (1 - p) * m[..., 2]) - 1  # noqa: E731
+        found = three.interval(lost)
+        switches = sum(a != b for a, b in pairwise(line["way"].split()[1]))
+        verdict = "yes" if found.high <= OVERHEAD else "no" if found.low > OVERHEAD else "undecided"
+        claims.append(Claim(f"{name}, {switches} switches: {found}, at most {OVERHEAD}", enough(three, verdict)))
+    return claims

@@ -1,0 +1,91 @@
+"""Who takes each step, by name: what calibration chose, what the paper compares with, and every boundary there is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dovetail.calibrate import Calibration
+from dovetail.calibrate.choose import frontier, interval, within
+from dovetail.calibrate.running import errors_of, small_of
+from dovetail.methods.placements import interleaved, sandwich, scattered, stitched
+
+MAIN, SECOND = "unipc", "euler"
+"""Solvers; most is asked of the first."""
+BUDGET = 0.55
+"""Of the large expert's operations, at most, for the schedule that the claims are about."""
+CURVE = (0.3, 0.4, 0.55, 0.7)
+"""Budgets at which any schedule is compared with one interval of the small expert."""
+ENDS = ("LLL", "SSS", "other seed", "nudged")
+"""Who is never missing: the large expert alone, the small one alone, and the large one from other noise and from
+noise that is changed by 1 %, between which likeness is normalised."""
+EQUAL = ("LSS", "SLL", "random", "interleaved")
+"""As many large steps as the automatic LSL has, elsewhere."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A video's solver, the places of the candidates that take its steps, and what is done to its first noise."""
+
+    solver: str
+    choice: tuple[int, ...]
+    start: str = ""
+
+    @property
+    def name(self) -> str:
+        """The same for every row that is made so."""
+        who = "".join("abcdefghijklmnop"[place] for place in self.choice)
+        return " ".join(part for part in (self.solver, who, self.start) if part)
+
+
+def rows(found: Mapping[str, Calibration], prompt: int) -> dict[str, Way]:
+    """Every row by name, for a prompt: its steps differ from prompt to prompt only where they are random.
+
+    found: the calibration of each solver.
+    """
+    made = of_solver(found[MAIN], MAIN) | compared(found[MAIN], prompt)
+    return made | {f"{SECOND}: {name}": way for name, way in of_solver(found[SECOND], SECOND).items()}
+
+
+def of_solver(found: Calibration, solver: str) -> dict[str, Way]:
+    """The ends, the automatic boundaries, and every boundary with as many large steps as `LSL budget` has."""
+    steps, n = found.ladder.steps, large_steps(found)
+    whole, small = Way(solver, (0,) * steps), Way(solver, placed(found, "S" * steps))
+    made = {"LLL": whole, "SSS": small} | {start: Way(solver, whole.choice, start) for start in ENDS[2:]}
+    made |= {
+        f"LSL {rule}": Way(solver, found.choices[rule].choice) for rule in ("budget", "fit") if rule in found.choices
+    }
+    for early in range(n + 1):
+        made[f"search {early}+{n - early}"] = Way(solver, placed(found, sandwich(steps, early, n - early)))
+    return made
+
+
+def compared(found: Calibration, prompt: int) -> dict[str, Way]:
+    """What LSL is compared with at equal operations, and schedules of any candidates at several budgets."""
+    steps, n = found.ladder.steps, large_steps(found)
+    letters = {
+        "LSS": sandwich(steps, n, 0),
+        "SLL": stitched(steps, steps - n),
+        "random": scattered(steps, n, prompt),
+        "interleaved": interleaved(steps, n),
+    }
+    made = {name: Way(MAIN, placed(found, word)) for name, word in letters.items()}
+    case, errors = found.case, errors_of(found.case, found.weighted)
+    edge = frontier(case.costs, errors, follows=case.follows)
+    for share in CURVE:
+        budget = share * case.costs[0] * steps
+        try:
+            one = interval(case.costs, errors, budget=budget, small=small_of(case))
+            made[f"one interval {share}"] = Way(MAIN, one.choice)
+            made[f"any schedule {share}"] = Way(MAIN, within(edge, budget).choice)
+        except ValueError:  # even the cheapest costs more
+            continue
+    return made
+
+
+def large_steps(found: Calibration) -> int:
+    return found.choices["budget"].choice.count(0)
+
+
+def placed(found: Calibration, letters: str) -> tuple[int, ...]:
+    """Letters, a step each, as places of candidates."""
+    small = small_of(found.case)
+    return tuple(0 if letter == "L" else small for letter in letters)

@@ -1,0 +1,199 @@
+"""FlowBlending's benchmark at its smallest, and its verdicts over planted numbers."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def found() -> Iterator[None]:
+    """Benchmarks are scripts: they import each other from their own folder."""
+    sys.path.insert(0, str(BENCHMARKS))
+    yield
+    sys.path.remove(str(BENCHMARKS))
+
+
+TINY = (
+    "video.frames=3",
+    "experts.large.candidates=24",
+    "experts.small.candidates=6",
+    "chain.0.ladder={shifted: {steps: 6, shift: 3.0}}",
+)
+FEW = ("LLL", "SSS", "other seed", "nudged", "LSL budget", "interleaved", "euler: LLL")
+
+
+def harness(folder: Path, verb: str, *more: str) -> None:
+    import flowblending
+
+    sets = [word for change in TINY for word in ("--set", change)]
+    flowblending.main([verb, "--experts", "exact", "--calibrate", "2", "--results", str(folder), *sets, *more])
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    file = folder / "flowblending-exact.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+
+def test_it_calibrates_makes_videos_resumes_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    harness(tmp_path, "run", "--prompts", "1", "--budget", "0")
+    assert "not calibrated yet: budget spent" in capsys.readouterr().out
+    assert lines(tmp_path) == []
+    harness(tmp_path, "run", "--prompts", "1", "--only", *FEW)
+    made = lines(tmp_path)
+    assert len({line["way"] for line in made}) == len(made)
+    ways = {line["way"]: line for line in made}
+    whole = ways["unipc aaaaaa"]
+    assert whole["scores"]["psnr"] == 50
+    assert whole["scores"]["agreement"] == pytest.approx(1)
+    assert ways["unipc aaaaaa other seed"]["scores"]["psnr"] < ways["unipc aaaaaa nudged"]["scores"]["psnr"]
+    small = next(line for way, line in ways.items() if len(set(way.split()[1])) == 1 and way.split()[1][0] != "a")
+    assert small["flops"] < whole["flops"]
+    assert {"prompt", "identity", "sharpness"} <= whole["scores"].keys()
+    # Killed in the middle of a line: that one is made again, the others are not.
+    file = tmp_path / "flowblending-exact.jsonl"
+    text = file.read_text()
+    file.write_text(text[: -len(text.splitlines()[-1]) // 2])
+    harness(tmp_path, "run", "--prompts", "1", "--only", *FEW)
+    kept = [line for line in file.read_text().splitlines() if line.endswith("}")]
+    assert kept[:-1] == text.splitlines()[:-1]
+    assert json.loads(kept[-1])["way"] == made[-1]["way"]
+    assert json.loads(kept[-1])["scores"] == made[-1]["scores"]
+    report = (tmp_path / "flowblending-exact.txt").read_text()
+    for said in ("EXACT experts", "U-shaped in", "The fit's joints", "half as long", "LSL budget", "How much time do"):
+        assert said in report
+    assert "too few prompts" in report
+    assert (tmp_path / "flowblending-exact" / "curves.png").is_file()
+
+
+def test_parts_measure_their_own_prompts_first_and_the_same_in_all() -> None:
+    import flowblending
+
+    whole = flowblending.asked("moving", 5)
+    parts = [flowblending.shared("moving", 5, (k, 2)) for k in range(2)]
+    assert all(set(part) == set(whole) for part in parts)
+    assert parts[0][0] == whole[0]
+    assert parts[1][0] == whole[2]
+
+
+def calibration(**choices: tuple[int, ...]) -> Any:
+    """Two candidates over ten steps; what rows need of a calibration."""
+    from dovetail.calibrate.choose import Schedule
+
+    errors = [[0.0] * 10, [0.1] * 10]
+    case = SimpleNamespace(names=("large", "small"), costs=(10.0, 1.0), follows={})
+    made = {rule: Schedule.of(choice, case.costs, errors) for rule, choice in choices.items()}
+    return SimpleNamespace(case=case, choices=made, ladder=SimpleNamespace(steps=10), weighted={"small": errors[1]})
+
+
+BLEND = (0, 0, 0, 1, 1, 1, 1, 1, 0, 0)
+
+
+def test_rows_at_equal_operations_and_every_boundary() -> None:
+    from flowblending_rows import rows
+
+    one = calibration(budget=BLEND, fit=BLEND)
+    made = rows({"unipc": one, "euler": one}, 3)
+    assert made["LSL budget"].choice == BLEND
+    assert [made[f"search {early}+{5 - early}"].choice.count(0) for early in range(6)] == [5] * 6
+    assert made["search 3+2"] == made["LSL fit"] == made["LSL budget"]
+    assert made["LSS"] == made["search 5+0"]
+    assert made["SLL"] == made["search 0+5"]
+    assert {made[name].choice.count(0) for name in ("LSS", "SLL", "random", "interleaved")} == {5}
+    assert made["random"] != rows({"unipc": one, "euler": one}, 4)["random"]
+    assert made["euler: LLL"].name == "euler aaaaaaaaaa"
+    assert made["nudged"].name == "unipc aaaaaaaaaa nudged"
+
+
+def planted(**values: dict[str, float]) -> dict[str, Any]:
+    """Rows whose numbers wiggle a little from prompt to prompt, all in the same way."""
+
+    def row(numbers: dict[str, float]) -> dict[tuple[int, int], Any]:
+        found = {}
+        for p in range(12):
+            moved = {name: value * (1 + 0.001 * (p % 3)) for name, value in numbers.items()}
+            scores = {name: v for name, v in moved.items() if name not in ("flops", "seconds", "clock")}
+            found[p, 0] = {"scores": scores, **moved, "way": "unipc aaasssssaa", "machine": "m"}
+        return found
+
+    return {name.replace("_", " "): row(numbers) for name, numbers in values.items()}
+
+
+def test_verdicts_follow_from_the_numbers() -> None:
+    from flowblending_report import as_good, dominates, placed, regret, switching
+
+    def numbers(psnr: float, sharp: float, flops: float, seconds: float) -> dict[str, float]:
+        shown = {"psnr": psnr, "agreement": psnr / 50, "prompt": 0.9, "identity": sharp, "sharpness": sharp}
+        return {**shown, "flops": flops, "seconds": seconds, "clock": seconds}
+
+    table = planted(
+        LLL=numbers(50, 1.0, 100, 10.0),
+        SSS=numbers(20, 0.5, 10, 2.0),
+        other_seed=numbers(10, 1.0, 100, 10),
+        nudged=numbers(30, 1.0, 100, 10),
+        LSL_budget=numbers(28, 0.98, 50, 6.0),
+        LSS=numbers(25, 0.7, 50, 6.0),
+        interleaved=numbers(29, 0.98, 50, 6.6),
+    )
+    table |= {
+        f"search {i}+{5 - i}": row
+        for i, row in enumerate(
+            planted(
+                a=numbers(20, 1, 50, 6),
+                b=numbers(21, 1, 50, 6),
+                c=numbers(29, 1, 50, 6),
+                d=numbers(28, 1, 50, 6),
+                e=numbers(25, 1, 50, 6),
+                f=numbers(25, 1, 50, 6),
+            ).values()
+        )
+    }
+
+    def said(claims: list[Any], begins: str) -> str:
+        return next(claim.verdict for claim in claims if claim.text.startswith(begins))
+
+    good = as_good(table, "LSL budget")
+    assert said(good, "operations saved") == "yes"
+    assert said(good, "times faster, on its core") == "yes"
+    assert said(good, "sharpness: lacks") == "yes"
+    assert said(good, "psnr, normalised") == "yes"
+    assert said(good, "prompt: LLL - SSS") == "no span to speak of, so no answer"
+    worse = as_good(table, "LSS")
+    assert said(worse, "sharpness: lacks") == "no"
+    assert said(worse, "psnr, normalised") == "no"
+    both = placed(table, ("LSS", "interleaved"))
+    assert said(both, "LSS: psnr") == "better"
+    assert said(both, "interleaved: psnr") == "worse"
+    assert said(both, "interleaved: prompt") == "no difference seen"
+    lacks = regret(table, "", 5)[0]
+    assert "the best of 6 is search 2+3" in lacks.text
+    assert lacks.verdict == "yes"
+    late = switching(table)
+    assert said(late, "LSL budget, 2 switches") == "yes"
+    assert said(late, "interleaved") == "no"
+    table |= {"one interval 0.4": table["LSS"], "any schedule 0.4": table["LSL budget"]}
+    assert dominates(table)[0].verdict == "yes"
+    table["any schedule 0.4"] = table["search 0+5"]
+    assert dominates(table)[0].verdict == "no, worse"
+
+
+def test_curves_are_called_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    import flowblending_report
+    from flowblending_report import Study, boundaries, divergence
+
+    monkeypatch.setattr(flowblending_report, "DRAWS", 5)
+    levels = tuple(1 - k / 12 for k in range(12))
+    valley = [1.0, 0.9, 0.8, 0.3, 0.1, 0.05, 0.05, 0.1, 0.3, 0.8, 0.9, 1.0]
+    rising = [0.01 * 1.5**k for k in range(12)]
+    study = Study("all", 4, levels, tuple({"velocity": valley, "video": rising} for _ in range(3)))
+    said = divergence(study)
+    assert "velocity: U-shaped; U-shaped in 100%" in said
+    assert "video: not U-shaped (rises toward the video); U-shaped in 0%" in said
+    table = boundaries({}, [study])
+    assert "all" in table.splitlines()[-1]
