@@ -20,7 +20,7 @@ from dovetail import recipe as recipes
 from dovetail.core.blur import blurred
 from dovetail.errors import ExtraError, OutputError
 from dovetail.eval import pixel
-from dovetail.eval.flow import fetched, flows
+from dovetail.eval.flow import fetched, fitted, flows, shrunk
 from dovetail.eval.footage import Footage
 from dovetail.eval.kept import Ground, borne, kept, shows_sprites
 from dovetail.eval.long import measures
@@ -315,6 +315,13 @@ def test_flow_says_where_things_went(flow):
     assert float(there[1].median()) == pytest.approx(0, abs=0.2)
     shifted = fetched(after, torch.tensor([4.0, 0.0])[None, :, None, None].expand(1, 2, 96, 96))
     torch.testing.assert_close(shifted[..., :-4], before[..., :-4], rtol=0, atol=1e-4)
+
+
+def test_flow_is_looked_for_at_one_size():
+    assert fitted(torch.zeros(1, 3, 64, 96)).shape == (1, 3, 128, 192)
+    assert fitted(torch.zeros(1, 3, 200, 150)).shape == (1, 3, 200, 150)
+    assert fitted(torch.zeros(1, 3, 600, 800)).shape == shrunk(torch.zeros(1, 3, 600, 800)).shape == (1, 3, 256, 341)
+    assert shrunk(torch.zeros(1, 3, 64, 96)).shape == (1, 3, 64, 96)
 
 
 def planted(frames: int, **given: Tensor) -> Series:

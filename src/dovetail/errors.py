@@ -60,7 +60,11 @@ class ExtraError(DovetailError, ImportError):
     """Something optional is asked for that is not installed: what, and how to get it."""
 
     def __init__(self, reason: str, extra: str) -> None:
-        super().__init__(f"{reason}; pip install 'dovetail-video[{extra}]' brings it")
+        super().__init__(reason, extra)
+        self.reason, self.extra = reason, extra
+
+    def __str__(self) -> str:
+        return f"{self.reason}; pip install 'dovetail-video[{self.extra}]' brings it"
 
 
 class PromptWarning(UserWarning):

@@ -27,10 +27,19 @@ def opencv() -> Any:
     return cv2
 
 
+def shrunk(frames: Tensor) -> Tensor:
+    """Frames "f c h w" no larger than is looked at."""
+    return _sized(frames, min(min(frames.shape[2:]), LARGEST))
+
+
 def fitted(frames: Tensor) -> Tensor:
-    """Frames "f c h w" at the size in which flow is looked for; proportions are kept."""
+    """Frames "f c h w" at the size in which flow is looked for."""
+    return _sized(frames, min(max(min(frames.shape[2:]), SMALLEST), LARGEST))
+
+
+def _sized(frames: Tensor, side: int) -> Tensor:
+    """Frames with a shorter side so long; proportions are kept."""
     short = min(frames.shape[2:])
-    side = min(max(short, SMALLEST), LARGEST)
     if side == short:
         return frames
     height, width = (round(length * side / short) for length in frames.shape[2:])

@@ -100,7 +100,7 @@ def _settings(text: str) -> dict[str, Any]:
         found = json.loads(text)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) and "recipe" in found else {}
+    return found if isinstance(found, dict) and isinstance(found.get("recipe"), dict) else {}
 
 
 def _text(path: Path) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, normalize
 
-from dovetail.eval.flow import agreeing, between, fetched, fitted, flows
+from dovetail.eval.flow import agreeing, between, fetched, fitted, flows, shrunk
 from dovetail.eval.pixel import colours, thumbnails
 from dovetail.sprites.oracle.frames import lab
 
@@ -80,7 +80,8 @@ def follow(video: Iterable[Tensor]) -> Series:
     for fewer than two frames, ExtraError without OpenCV."""
     past: Past | None = None
     parts: list[dict[str, Tensor]] = []
-    for window in windows(video):
+    # Large frames are shrunk before any of them wait for a window to fill.
+    for window in windows(shrunk(piece) if piece.ndim == 4 else piece for piece in video):
         measured, past = _window(window, past)
         parts.append(measured)
     if past is None or past.count < 2:
