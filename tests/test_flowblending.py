@@ -579,9 +579,9 @@ def test_a_dry_run_disagrees_about_everything() -> None:
         ("{else: large}", "one interval only"),
         ("{abov 0.3: large, else: small}", "did you mean 'above 0.5'?"),
         ("{above 0.3: large, else: smal}", "no expert is called 'smal'; did you mean 'small'?"),
-        ("{above 0.3: {expert: large, guidance: x}, else: small}", "blended.above 0.3.guidance: 'x' (text) came"),
+        ("{above 0.3: {expert: large, guidance: x}, else: small}", "blended.\"above 0.3\".guidance: 'x' (text) came"),
         ("{above 0.3: large, else: small, history: odd}", "blended.history: unknown value 'odd'"),
-        ("{above 0.3: {framwise: large}, else: small}", "above 0.3.framwise: unknown method"),
+        ("{above 0.3: {framwise: large}, else: small}", '"above 0.3".framwise: unknown method'),
     ],
 )
 def test_errors_of_a_blend_say_where(denoise: str, said: str) -> None:
