@@ -232,7 +232,8 @@ def calibrate(
         ),
     ] = None,
     also: Annotated[
-        list[str] | None, typer.Option("--also", help="Candidates made of each expert: unguided, halved, shortened, cached.")
+        list[str] | None,
+        typer.Option("--also", help="Candidates made of each expert: unguided, halved, shortened, cached."),
     ] = None,
     by: Annotated[str, typer.Option("--by", help="Whose boundaries to write: fit, budget, dp, sweep.")] = "fit",
     budget: Annotated[
