@@ -10,9 +10,6 @@ cores better than one does. `report` writes the tables beside it as text. Prompt
 training never draws. Noise is the same for all methods of a prompt and seed.
 """
 
-import argparse
-import hashlib
-import json
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,12 +18,12 @@ from time import monotonic
 from typing import Any
 
 import torch
+from harness import HELD, add, arguments, key, mend, mine, part_of, read, weights_of
 from machine import machine
 from methods import CORE, REFERENCES, rows
 from report import report
 from torch import Tensor
 
-import dovetail.sprites
 from dovetail import recipe as recipes
 from dovetail import run
 from dovetail.errors import PromptWarning
@@ -37,10 +34,7 @@ from dovetail.sprites.degrade import degrade
 from dovetail.sprites.oracle import judge
 from dovetail.sprites.world import Ask, Scene, caption, imagine, render
 
-HELD = 1_000_000_000
-"""Scenes of these seeds and up are never trained on."""
 RECIPES = {"trained": "sprites", "exact": "sprites-exact"}
-RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True)
@@ -61,27 +55,17 @@ class Cell:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=["run", "report"])
-    parser.add_argument("--experts", choices=list(RECIPES), required=True)
-    parser.add_argument("--budget", type=float, default=90, help="minutes, after which no new video is begun")
-    parser.add_argument("--prompts", type=int, default=100)
+    parser = arguments(__doc__, RECIPES, 100, "minutes, after which no new video is begun")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--frames", type=int, default=16)
-    parser.add_argument("--only", nargs="*", metavar="ROW", help="these rows alone, for every prompt")
-    parser.add_argument("--part", default="0/1", metavar="K/N", help="the K-th (from 0) of N processes' prompts")
-    parser.add_argument("--threads", type=int, help="of torch, all cores by default")
-    parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    part, parts = map(int, args.part.split("/"))
+    part = part_of(args)
     base = recipes.changed(recipes.load(RECIPES[args.experts]), {"video.frames": args.frames})
     known = fingerprints(base, args.experts)
     file = args.results / f"confiner-{args.experts}.jsonl"
     if args.verb == "run":
         args.results.mkdir(parents=True, exist_ok=True)
-        cells = [Cell(p, s) for s in range(args.seeds) for p in range(args.prompts) if p // 2 % parts == part]
+        cells = [Cell(p, s) for s in range(args.seeds) for p in range(args.prompts) if mine(p, part)]
         play(base, known, cells, args.only, file, args.budget * 60)
     text = report([line for line in read(file) if line["key"] == known.get(line["row"])], args.experts, args.frames)
     out = file.with_suffix(".txt")
@@ -91,25 +75,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def fingerprints(base: Recipe, experts: str) -> dict[str, str]:
     """For each row, what its results depend on: its recipe, and the trained weights."""
-    weights = hashlib.sha256()
-    if experts == "trained":
-        folder = Path(dovetail.sprites.__file__).parent / "weights"
-        for path in sorted(folder.rglob("*.safetensors")):
-            weights.update(path.read_bytes())
-    shared = f"{weights.hexdigest()} {recipes.dump(base)}"
+    shared = f"{weights_of(experts)} {recipes.dump(base)}"
     texts = dict.fromkeys(REFERENCES, shared) | {name: shared + recipes.dump(r) for name, r in rows(base).items()}
-    return {name: hashlib.sha256(text.encode()).hexdigest()[:12] for name, text in texts.items()}
-
-
-def read(file: Path) -> list[dict[str, Any]]:
-    """All whole lines; the last may be cut, if a run was killed."""
-    found = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return found
+    return {name: key(text) for name, text in texts.items()}
 
 
 def wanted(cells: Sequence[Cell], names: Sequence[str], only: Sequence[str] | None) -> Iterator[tuple[Cell, str]]:
@@ -132,9 +100,7 @@ def play(
         if (name, known[name], cell.prompt, cell.seed) not in there
     ]
     cast, last = run.load(base), -1
-    if file.is_file() and not file.read_bytes().endswith(b"\n"):
-        with file.open("a", encoding="utf-8") as out:
-            out.write("\n")
+    mend(file)
     for done, (cell, name) in enumerate(todo):
         if monotonic() - begun > budget:
             print(f"budget spent: {done} of {len(todo)} videos made; run again to go on", flush=True)
@@ -145,8 +111,7 @@ def play(
         result = reference(name, cell, cast, base) if name in REFERENCES else one(made[name], cell, cast)
         line = {"row": name, "key": known[name], "prompt": cell.prompt, "seed": cell.seed, **result}
         line["machine"] = machine()
-        with file.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(line) + "\n")
+        add(file, line)
         print(f"{done + 1}/{len(todo)}  {(monotonic() - begun) / 60:.1f} min  {name}, {cell}", flush=True)
 
 

@@ -12,9 +12,6 @@ training never draws; noise is the same for all ways of a prompt and seed. Secon
 core (and, beside them, by the clock), without reading texts and without decoding.
 """
 
-import argparse
-import hashlib
-import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,13 +21,14 @@ from time import perf_counter, process_time
 from typing import Any
 
 import torch
-from confiner_tables import HELD, Cell, read, scores
+from confiner_tables import Cell, scores
 from flowblending_report import Study, report
 from flowblending_rows import BUDGET, MAIN, SECOND, Way, rows
+from harness import HELD, add, arguments, mend, mine, part_of, read, weights_of
+from harness import key as digest_of
 from machine import machine
 from torch import Tensor
 
-import dovetail.sprites
 from dovetail import recipe as recipes
 from dovetail import run
 from dovetail.calibrate import Calibration, calibrate
@@ -46,7 +44,6 @@ from dovetail.run import Cast
 from dovetail.sprites.world import Ask, caption, imagine
 
 RECIPES = {"trained": "sprites-flowblending", "exact": "sprites-flowblending-exact"}
-RESULTS = Path(__file__).parent / "results"
 OWN = HELD + 50_000
 """Scenes of these seeds and up are for calibrating alone."""
 ALSO = ("unguided", "halved", "shortened", "cached")
@@ -74,35 +71,25 @@ class Purse:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=["run", "report"])
-    parser.add_argument("--experts", choices=list(RECIPES), required=True)
-    parser.add_argument("--budget", type=float, default=90, help="core-minutes, after which nothing new is begun")
-    parser.add_argument("--prompts", type=int, default=60)
+    parser = arguments(__doc__, RECIPES, 60, "core-minutes, after which nothing new is begun")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--calibrate", type=int, default=16, metavar="N", help="prompts to calibrate with")
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change the recipe")
-    parser.add_argument("--only", nargs="*", metavar="ROW", help="these rows alone")
-    parser.add_argument("--part", default="0/1", metavar="K/N", help="the K-th (from 0) of N processes' prompts")
-    parser.add_argument("--threads", type=int, help="of torch, all cores by default")
-    parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    part, parts = map(int, args.part.split("/"))
+    part = part_of(args)
     warnings.simplefilter("ignore", PromptWarning)
     recipe = recipes.changed(recipes.load(RECIPES[args.experts]), args.set)
     folder = args.results / f"flowblending-{args.experts}"
     purse = Purse(args.budget if args.verb == "run" else 0)  # a report measures nothing
-    found = calibrated(recipe, folder, args.calibrate, (part, parts), purse)
+    found = calibrated(recipe, folder, args.calibrate, part, purse)
     if found is None:
         print("not calibrated yet: budget spent; run (again) to go on")
         return
     studies = [study(found[MAIN], "all", folder, 4, args.calibrate)]
-    studies += list(kinds(recipe, folder, args.calibrate, (part, parts), purse))
+    studies += list(kinds(recipe, folder, args.calibrate, part, purse))
     file, key = folder.with_suffix(".jsonl"), fingerprint(found, args.experts)
     if args.verb == "run":
-        cells = [Cell(p, s) for s in range(args.seeds) for p in range(args.prompts) if p // 2 % parts == part]
+        cells = [Cell(p, s) for s in range(args.seeds) for p in range(args.prompts) if mine(p, part)]
         play(recipe, found, cells, args.only, file, key, purse)
     lines = [line for line in read(file) if line["key"] == key]
     text = report(lines, found, studies, args.experts)
@@ -112,11 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def fingerprint(found: Mapping[str, Calibration], experts: str) -> str:
     """What a way's results depend on, beside itself: the recipe, who the candidates are, the weights."""
-    digest = hashlib.sha256("".join(result.case.digest for result in found.values()).encode())
-    if experts == "trained":
-        for path in sorted((Path(dovetail.sprites.__file__).parent / "weights").rglob("*.safetensors")):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
+    return digest_of(*(result.case.digest for result in found.values()), weights_of(experts))
 
 
 # --- calibrating -------------------------------------------------------------------------------------------------
@@ -202,9 +185,7 @@ def play(
 ) -> None:
     """Make what is missing, until the purse is empty."""
     there = {(line["way"], line["key"], line["prompt"], line["seed"]) for line in read(file)}
-    if file.is_file() and not file.read_bytes().endswith(b"\n"):
-        with file.open("a", encoding="utf-8") as out:
-            out.write("\n")
+    mend(file)
     cast, last = run.load(recipe), -1
     for done, cell in enumerate(cells):
         ways = {way.name: way for name, way in rows(found, cell.prompt).items() if only is None or name in only}
@@ -219,8 +200,7 @@ def play(
                 return
             line = {"way": way.name, "key": key, "prompt": cell.prompt, "seed": cell.seed}
             line |= stages[way.solver].made(way) | {"machine": machine()}
-            with file.open("a", encoding="utf-8") as out:
-                out.write(json.dumps(line) + "\n")
+            add(file, line)
         print(f"{done + 1}/{len(cells)}  {cell}", flush=True)
 
 

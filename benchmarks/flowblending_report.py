@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from flowblending_rows import CURVE, EQUAL, MAIN, SECOND, large_steps, rows
+from harness import Claim, questions
 from report import FEWEST, MARGIN, aligned
 
 from dovetail.calibrate import Calibration
 from dovetail.calibrate.choose import two_knots, u_shaped
-from dovetail.eval.stats import Cells, Interval, holm, sign_flip
+from dovetail.eval.stats import Cells, Interval, sign_flip
 
 Line = Mapping[str, Any]
 Table = Mapping[str, Mapping[tuple[int, int], Line]]
@@ -188,15 +189,6 @@ def normalised(table: Table, measure: str, name: str) -> Interval | None:
 # --- answers -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Claim:
-    """What was found, what it says, and its p-value before adjustment."""
-
-    text: str
-    verdict: str
-    p: float | None = None
-
-
 def answers(table: Table, found: Mapping[str, Calibration]) -> str:
     """The questions that have the rows they need."""
     asked: list[tuple[str, list[Claim]]] = []
@@ -215,15 +207,7 @@ def answers(table: Table, found: Mapping[str, Calibration]) -> str:
         asked.append(("Does the best schedule of any candidates dominate one interval?", dominates(table)))
     if all(row in table for row in ("LLL", "SSS", "interleaved", "LSL budget")):
         asked.append(("How much time do switches take? (share of what the same steps take unmixed)", switching(table)))
-    tests = [claim.p for _, claims in asked for claim in claims if claim.p is not None]
-    adjusted = iter(holm(tests))
-    parts = [f"Questions. p: sign flips of prompts' means, Holm over all {len(tests)} tests below."]
-    for title, claims in asked:
-        parts.append(title)
-        for claim in claims:
-            p = "" if claim.p is None else f", p {next(adjusted):.4f}"
-            parts.append(f"  {claim.text}{p}: {claim.verdict}")
-    return "\n".join(parts)
+    return questions(asked, "Questions. p: sign flips of prompts' means, Holm over all {n} tests below.")
 
 
 def enough(found: Cells, verdict: str) -> str:

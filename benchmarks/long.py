@@ -10,9 +10,6 @@ leave attributes free: what a prompt does not say is what a long video may lose.
 prompt. Frames are measured as they are made, before any lossy file.
 """
 
-import argparse
-import hashlib
-import json
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,13 +19,12 @@ from time import monotonic, process_time
 from typing import Any
 
 import torch
-from confiner_tables import HELD, read
+from harness import HELD, add, arguments, key, mend, mine, part_of, read, weights_of
 from long_report import report
 from long_rows import LONG, SEGMENT, SHORT, rows
 from machine import machine
 from torch import Tensor
 
-import dovetail.sprites
 from dovetail import recipe as recipes
 from dovetail import run
 from dovetail.errors import PromptWarning
@@ -40,7 +36,6 @@ from dovetail.recipe import Recipe
 from dovetail.sprites.world import Ask, Scene, caption, forget, imagine, render
 
 RECIPES = {"trained": "sprites-long", "exact": "sprites-long-exact"}
-RESULTS = Path(__file__).parent / "results"
 FIRST = HELD + 10_000
 """Scenes of other seeds than those that the default of the short recipes is chosen on."""
 MEASURES = 1
@@ -69,27 +64,17 @@ class Cell:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=["run", "report"])
-    parser.add_argument("--experts", choices=list(RECIPES), required=True)
-    parser.add_argument("--budget", type=float, default=90, help="core-minutes, after which no new video is begun")
-    parser.add_argument("--prompts", type=int, default=60)
+    parser = arguments(__doc__, RECIPES, 60, "core-minutes, after which no new video is begun")
     parser.add_argument("--long", type=int, default=LONG, help="frames of the long ways")
     parser.add_argument("--short", type=int, default=SHORT, help="frames of the ablations")
-    parser.add_argument("--only", nargs="*", metavar="ROW", help="these rows alone, for every prompt")
-    parser.add_argument("--part", default="0/1", metavar="K/N", help="the K-th (from 0) of N processes' prompts")
-    parser.add_argument("--threads", type=int, help="of torch, all cores by default")
-    parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    part, parts = map(int, args.part.split("/"))
+    part = part_of(args)
     made = rows(recipes.load(RECIPES[args.experts]), args.long, args.short)
     known = keys(made, args.experts, args.long)
     file = args.results / f"long-{args.experts}.jsonl"
     if args.verb == "run":
         args.results.mkdir(parents=True, exist_ok=True)
-        cells = [Cell(p) for p in range(args.prompts) if p // 2 % parts == part]
+        cells = [Cell(p) for p in range(args.prompts) if mine(p, part)]
         play(made, known, list(wanted(cells, list(known), args.only)), file, args.budget * 60)
     text = report([line for line in read(file) if line["key"] == known.get(line["row"])], args.long, args.short)
     out = file.with_suffix(".txt")
@@ -99,13 +84,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def keys(made: dict[str, Recipe], experts: str, long: int) -> dict[str, str]:
     """For each row, what its results depend on: its recipe, the trained weights, the measures."""
-    digest = hashlib.sha256()
-    if experts == "trained":
-        for path in sorted((Path(dovetail.sprites.__file__).parent / "weights").rglob("*.safetensors")):
-            digest.update(path.read_bytes())
-    texts = {f"{REFERENCE} {long}": str(MEASURES)}
-    texts |= {name: f"{MEASURES} {digest.hexdigest()} {recipes.dump(recipe)}" for name, recipe in made.items()}
-    return {name: hashlib.sha256(text.encode()).hexdigest()[:12] for name, text in texts.items()}
+    weights, texts = weights_of(experts), {f"{REFERENCE} {long}": str(MEASURES)}
+    texts |= {name: f"{MEASURES} {weights} {recipes.dump(recipe)}" for name, recipe in made.items()}
+    return {name: key(text) for name, text in texts.items()}
 
 
 def wanted(cells: Sequence[Cell], names: Sequence[str], only: Sequence[str] | None) -> Iterator[tuple[Cell, str]]:
@@ -125,9 +106,7 @@ def play(
     there = {(line["row"], line["key"], line["prompt"]) for line in read(file)}
     todo = [(cell, name) for cell, name in asked if (name, known[name], cell.prompt) not in there]
     cast, last = run.load(next(iter(made.values()))), -1
-    if file.is_file() and not file.read_bytes().endswith(b"\n"):
-        with file.open("a", encoding="utf-8") as out:
-            out.write("\n")
+    mend(file)
     for done, (cell, name) in enumerate(todo):
         if process_time() - spent > budget:
             print(f"budget spent: {done} of {len(todo)} videos made; run again to go on", flush=True)
@@ -137,8 +116,7 @@ def play(
             cast, last = run.load(next(iter(made.values()))), cell.prompt
         result = one(made[name], cell, cast) if name in made else reference(name, cell)
         line = {"row": name, "key": known[name], "prompt": cell.prompt, "seed": 0, **result, "machine": machine()}
-        with file.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(line) + "\n")
+        add(file, line)
         print(f"{done + 1}/{len(todo)}  {(monotonic() - begun) / 60:.1f} min  {name}, {cell}", flush=True)
 
 

@@ -23,8 +23,8 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from confiner_tables import read
-from long import RESULTS, keys
+from harness import RESULTS, read
+from long import keys
 from machine import machine
 from overhead import PACKAGED, fresh, pipeline
 

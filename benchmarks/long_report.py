@@ -4,9 +4,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from report import Claim, aligned, column, enough, share
+from harness import Claim, questions
+from report import aligned, column, enough, share
 
-from dovetail.eval.stats import Cells, Interval, holm, sign_flip
+from dovetail.eval.stats import Cells, Interval, sign_flip
 
 Lines = Sequence[Mapping[str, Any]]
 Rows = Mapping[str, Mapping[tuple[int, int], Mapping[str, Any]]]
@@ -86,15 +87,7 @@ def answers(rows: Rows, long: int, short: int) -> str:
     for way, (measure, sign, words) in OWN.items():
         if f"full {short}" in rows and f"{way} {short}" in rows:
             asked.append((f"Does it need what '{way}' lacks? ({words})", [needed(rows, way, short, measure, sign)]))
-    tests = [claim.p for _, claims in asked for claim in claims if claim.p is not None]
-    adjusted = iter(holm(tests))
-    parts = [f"Questions. p: sign flips of prompts' differences, Holm over all {len(tests)} tests below."]
-    for title, claims in asked:
-        parts.append(title)
-        for claim in claims:
-            p = "" if claim.p is None else f", p {next(adjusted):.4f}"
-            parts.append(f"  {claim.text}{p}: {claim.verdict}")
-    return "\n".join(parts)
+    return questions(asked, "Questions. p: sign flips of prompts' differences, Holm over all {n} tests below.")
 
 
 def paired(rows: Rows, measure: str, *names: str) -> Cells:

@@ -2,13 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from harness import Claim, questions
 from methods import CHEAPER, REFERENCES
 
-from dovetail.eval.stats import Cells, Interval, holm, sign_flip, wilson
+from dovetail.eval.stats import Cells, Interval, sign_flip, wilson
 
 Lines = Sequence[Mapping[str, Any]]
 Rows = Mapping[str, Mapping[tuple[int, int], Mapping[str, Any]]]
@@ -130,15 +130,6 @@ def costs(rows: Rows, experts: str) -> str:
 # --- the questions -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A paired comparison on one measure, what it says, and its p-value before adjustment."""
-
-    text: str
-    verdict: str
-    p: float | None = None
-
-
 def answers(rows: Rows, experts: str) -> str:
     """The questions, each for every ladder that has results of all methods it needs."""
     asked: list[tuple[str, list[Claim]]] = []
@@ -151,15 +142,9 @@ def answers(rows: Rows, experts: str) -> str:
         if name in rows and "confiner 4+5" in rows:
             title = f"Is '{name}', with fewer calls, as good as ConFiner 4+5? (difference)"
             asked.append((title, same(rows, name, "confiner 4+5")))
-    tests = [claim.p for _, claims in asked for claim in claims if claim.p is not None]
-    adjusted = iter(holm(tests))
-    parts = [f"Questions ({experts} experts). p: sign flips of prompts' means, Holm over all {len(tests)} tests below."]
-    for title, claims in asked:
-        parts.append(title)
-        for claim in claims:
-            p = "" if claim.p is None else f", p {next(adjusted):.4f}"
-            parts.append(f"  {claim.text}{p}: {claim.verdict}")
-    return "\n".join(parts)
+    return questions(
+        asked, "Questions (" + experts + " experts). p: sign flips of prompts' means, Holm over all {n} tests below."
+    )
 
 
 NINE = (

@@ -1,0 +1,104 @@
+"""What benchmarks that make many videos share: their arguments, files that outlive a kill, and the keys of results."""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import dovetail.sprites
+from dovetail.eval.stats import holm
+
+HELD = 1_000_000_000
+"""Scenes of these seeds and up are never trained on."""
+RESULTS = Path(__file__).parent / "results"
+
+
+def arguments(doc: str, experts: Iterable[str], prompts: int, budget: str) -> argparse.ArgumentParser:
+    """What every one of them takes; `budget` says what its minutes are."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("verb", choices=["run", "report"])
+    parser.add_argument("--experts", choices=list(experts), required=True)
+    parser.add_argument("--budget", type=float, default=90, help=budget)
+    parser.add_argument("--prompts", type=int, default=prompts)
+    parser.add_argument("--only", nargs="*", metavar="ROW", help="these rows alone, for every prompt")
+    parser.add_argument("--part", default="0/1", metavar="K/N", help="the K-th (from 0) of N processes' prompts")
+    parser.add_argument("--threads", type=int, help="of torch, all cores by default")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    return parser
+
+
+def part_of(args: argparse.Namespace) -> tuple[int, int]:
+    """Which part this process is, of how many; its threads are set on the way."""
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    part, parts = map(int, args.part.split("/"))
+    return part, parts
+
+
+def mine(prompt: int, part: tuple[int, int]) -> bool:
+    """Whether a prompt is this part's. Prompts go in pairs, so that each part has even ones and odd ones."""
+    return prompt // 2 % part[1] == part[0]
+
+
+def weights_of(experts: str) -> str:
+    """A digest of the weights that trained experts have; the same for all others."""
+    digest = hashlib.sha256()
+    if experts == "trained":
+        for path in sorted((Path(dovetail.sprites.__file__).parent / "weights").rglob("*.safetensors")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def key(*texts: str) -> str:
+    """A short name for all that a result depends on."""
+    return hashlib.sha256("".join(texts).encode()).hexdigest()[:12]
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """All whole lines; the last may be cut, if a run was killed."""
+    found = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return found
+
+
+def mend(file: Path) -> None:
+    """Close a line that a killed run has left open, so that the next one begins anew."""
+    if file.is_file() and not file.read_bytes().endswith(b"\n"):
+        with file.open("a", encoding="utf-8") as out:
+            out.write("\n")
+
+
+def add(file: Path, line: dict[str, Any]) -> None:
+    with file.open("a", encoding="utf-8") as out:
+        out.write(json.dumps(line) + "\n")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A comparison, what it says, and its p-value before adjustment, if it was tested."""
+
+    text: str
+    verdict: str
+    p: float | None = None
+
+
+def questions(asked: list[tuple[str, list[Claim]]], head: str) -> str:
+    """Each question and what answers it; `head` may hold {n}, the number of tests among them (Holm)."""
+    tests = [claim.p for _, claims in asked for claim in claims if claim.p is not None]
+    adjusted = iter(holm(tests))
+    parts = [head.format(n=len(tests))]
+    for title, claims in asked:
+        parts.append(title)
+        for claim in claims:
+            p = "" if claim.p is None else f", p {next(adjusted):.4f}"
+            parts.append(f"  {claim.text}{p}: {claim.verdict}")
+    return "\n".join(parts)
