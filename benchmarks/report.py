@@ -142,20 +142,25 @@ def answers(rows: Rows, experts: str) -> str:
         if name in rows and "confiner 4+5" in rows:
             title = f"Is '{name}', with fewer calls, as good as ConFiner 4+5? (difference)"
             asked.append((title, same(rows, name, "confiner 4+5")))
+    for name in FRESH:
+        if name in rows and "confiner 4+5" in rows:
+            asked.append((f"Is '{name}' as good as ConFiner 4+5? (difference)", same(rows, name, "confiner 4+5")))
+            asked += losses(rows, name, "only S 4+5", "only T 4+5", name)
     return questions(
         asked, "Questions (" + experts + " experts). p: sign flips of prompts' means, Holm over all {n} tests below."
     )
 
 
+FRESH = ("fresh noise 4+5", "paper's clock 4+5")
+"""Noise drawn anew for each addition, as the paper's symbols have it, by our clock and by the paper's."""
 NINE = (
     "Do 9 steps beat the temporal expert at 100 steps on sharpness without losing identity? "
     "(ConFiner 4+5 - temporal 100)"
 )
 
 
-def ends(rows: Rows, name: str) -> list[tuple[str, list[Claim]]]:
-    """The three questions about coordination and the two experts alone."""
-    both, s, t = f"confiner {name}", f"only S {name}", f"only T {name}"
+def losses(rows: Rows, both: str, s: str, t: str, name: str) -> list[tuple[str, list[Claim]]]:
+    """What each expert alone loses against coordination."""
     return [
         (
             f"Does only-spatial lose identity and smoothness? ({name}; only S - ConFiner)",
@@ -165,6 +170,14 @@ def ends(rows: Rows, name: str) -> list[tuple[str, list[Claim]]]:
             f"Does only-temporal lose sharpness and texture? ({name}; only T - ConFiner)",
             lost(rows, t, both, "sharpness", "texture", "imaging_quality"),
         ),
+    ]
+
+
+def ends(rows: Rows, name: str) -> list[tuple[str, list[Claim]]]:
+    """The three questions about coordination and the two experts alone."""
+    both, s, t = f"confiner {name}", f"only S {name}", f"only T {name}"
+    return [
+        *losses(rows, both, s, t, name),
         (
             f"Is ConFiner non-inferior to the better of the two on both? "
             f"({name}; share of the S-T span that it lacks, margin {MARGIN:.2f})",
