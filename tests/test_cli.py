@@ -251,7 +251,12 @@ def test_strange_words_get_one_note_with_the_grammar(tmp_path: Path) -> None:
 
 
 ANNOUNCED = """
+import signal
+
 from dovetail import cli, run
+
+# Whoever runs these tests may have told its children to ignore Ctrl-C; a terminal does not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 whole = run.together
 

@@ -225,7 +225,9 @@ def test_a_training_goes_on_where_it_stopped(work: Path, name: str) -> None:
         assert steps(work, name) > before
     lines = [json.loads(line) for line in (work / name / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines][-1] == steps(work, name)
-    assert all(0 < error < 10 for line in lines for error in line["v"] + line["x0"])
+    assert all(0 < error < 10 for line in lines for error in line["v"])
+    # Of x0 next to nothing is left to guess where a flow's noise is next to nothing: rounded, that may be 0.
+    assert all(0 <= error < 10 for line in lines for error in line["x0"])
 
 
 def test_the_aim_of_distillation_is_reached_in_one_step() -> None:
