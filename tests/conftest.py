@@ -1,6 +1,9 @@
 """What every test starts from: one thread, so that results do not hang on the machine's load."""
 
 import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,3 +20,12 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def benchmarks() -> Iterator[None]:
+    """Benchmarks are scripts: they import each other from their own folder."""
+    folder = str(Path(__file__).parents[1] / "benchmarks")
+    sys.path.insert(0, folder)
+    yield
+    sys.path.remove(folder)

@@ -1,21 +1,11 @@
 """Each benchmark, at its smallest."""
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-@pytest.fixture(autouse=True)
-def found() -> Iterator[None]:
-    """Benchmarks are scripts: they import each other from their own folder."""
-    sys.path.insert(0, str(BENCHMARKS))
-    yield
-    sys.path.remove(str(BENCHMARKS))
+pytestmark = pytest.mark.usefixtures("benchmarks")
 
 
 FEW = ("renderer", "wrong caption", "confiner 4+5", "only S 4+5", "only T 4+5", "T-S 4+5", "temporal 100")

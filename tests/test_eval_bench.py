@@ -1,8 +1,7 @@
 """The harness of long video, at its smallest."""
 
 import json
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +9,7 @@ import pytest
 
 from dovetail import recipe as recipes
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-@pytest.fixture(autouse=True)
-def found() -> Iterator[None]:
-    """Benchmarks are scripts: they import each other from their own folder."""
-    sys.path.insert(0, str(BENCHMARKS))
-    yield
-    sys.path.remove(str(BENCHMARKS))
+pytestmark = pytest.mark.usefixtures("benchmarks")
 
 
 def harness(folder: Path, verb: str, *more: str) -> None:

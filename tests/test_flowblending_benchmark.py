@@ -1,23 +1,13 @@
 """FlowBlending's benchmark at its smallest, and its verdicts over planted numbers."""
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-@pytest.fixture(autouse=True)
-def found() -> Iterator[None]:
-    """Benchmarks are scripts: they import each other from their own folder."""
-    sys.path.insert(0, str(BENCHMARKS))
-    yield
-    sys.path.remove(str(BENCHMARKS))
+pytestmark = pytest.mark.usefixtures("benchmarks")
 
 
 TINY = (
