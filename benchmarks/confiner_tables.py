@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     part = part_of(args)
     base = recipes.changed(recipes.load(RECIPES[args.experts]), {"video.frames": args.frames})
-    known = fingerprints(base, args.experts)
+    known = fingerprints(base)
     file = args.results / f"confiner-{args.experts}.jsonl"
     if args.verb == "run":
         args.results.mkdir(parents=True, exist_ok=True)
@@ -73,11 +73,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(text)
 
 
-def fingerprints(base: Recipe, experts: str) -> dict[str, str]:
-    """For each row, what its results depend on: its recipe, and the trained weights."""
-    shared = f"{weights_of(experts)} {recipes.dump(base)}"
-    texts = dict.fromkeys(REFERENCES, shared) | {name: shared + recipes.dump(r) for name, r in rows(base).items()}
-    return {name: key(text) for name, text in texts.items()}
+def fingerprints(base: Recipe) -> dict[str, str]:
+    """For each row, what its results depend on: its recipe, and the packaged weights."""
+    weights = weights_of(base)
+    texts = {name: recipes.dump(recipe) for name, recipe in rows(base).items()}
+    texts |= dict.fromkeys(REFERENCES, f"{base.codec} {base.video}")
+    return {name: key(weights, text) for name, text in texts.items()}
 
 
 def wanted(cells: Sequence[Cell], names: Sequence[str], only: Sequence[str] | None) -> Iterator[tuple[Cell, str]]:

@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     studies = [study(found[MAIN], "all", folder, 4, args.calibrate)]
     studies += list(kinds(recipe, folder, args.calibrate, part, purse))
-    file, key = folder.with_suffix(".jsonl"), fingerprint(found, args.experts)
+    file, key = folder.with_suffix(".jsonl"), fingerprint(found, recipe)
     if args.verb == "run":
         cells = [Cell(p, s) for s in range(args.seeds) for p in range(args.prompts) if mine(p, part)]
         play(recipe, found, cells, args.only, file, key, purse)
@@ -97,9 +97,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(text)
 
 
-def fingerprint(found: Mapping[str, Calibration], experts: str) -> str:
+def fingerprint(found: Mapping[str, Calibration], recipe: Recipe) -> str:
     """What a way's results depend on, beside itself: the recipe, who the candidates are, the weights."""
-    return digest_of(*(result.case.digest for result in found.values()), weights_of(experts))
+    return digest_of(*(result.case.digest for result in found.values()), weights_of(recipe))
 
 
 # --- calibrating -------------------------------------------------------------------------------------------------

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 
 import dovetail.sprites
+from dovetail import recipe as recipes
 from dovetail.eval.stats import holm
+from dovetail.recipe import Recipe
 
 HELD = 1_000_000_000
 """Scenes of these seeds and up are never trained on."""
@@ -45,11 +47,11 @@ def mine(prompt: int, part: tuple[int, int]) -> bool:
     return prompt // 2 % part[1] == part[0]
 
 
-def weights_of(experts: str) -> str:
-    """A digest of the weights that trained experts have; the same for all others."""
-    digest = hashlib.sha256()
-    if experts == "trained":
-        for path in sorted((Path(dovetail.sprites.__file__).parent / "weights").rglob("*.safetensors")):
+def weights_of(recipe: Recipe) -> str:
+    """A digest of the packaged weights that a recipe names."""
+    digest, shipped = hashlib.sha256(), Path(dovetail.sprites.__file__).parent
+    for place in sorted(set(recipes.weights_in(recipe).values())):
+        for path in sorted((shipped / place.replace("sprites/", "weights/", 1)).rglob("*.safetensors")):
             digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     part = part_of(args)
     made = rows(recipes.load(RECIPES[args.experts]), args.long, args.short)
-    known = keys(made, args.experts, args.long)
+    known = keys(made, args.long)
     file = args.results / f"long-{args.experts}.jsonl"
     if args.verb == "run":
         args.results.mkdir(parents=True, exist_ok=True)
@@ -82,10 +82,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(text)
 
 
-def keys(made: dict[str, Recipe], experts: str, long: int) -> dict[str, str]:
-    """For each row, what its results depend on: its recipe, the trained weights, the measures."""
-    weights, texts = weights_of(experts), {f"{REFERENCE} {long}": str(MEASURES)}
-    texts |= {name: f"{MEASURES} {weights} {recipes.dump(recipe)}" for name, recipe in made.items()}
+def keys(made: dict[str, Recipe], long: int) -> dict[str, str]:
+    """For each row, what its results depend on: its recipe, the packaged weights, the measures."""
+    texts = {f"{REFERENCE} {long}": str(MEASURES)}
+    texts |= {name: f"{MEASURES} {weights_of(recipe)} {recipes.dump(recipe)}" for name, recipe in made.items()}
     return {name: key(text) for name, text in texts.items()}
 
 

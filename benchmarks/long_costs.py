@@ -101,7 +101,7 @@ def lengths(name: str, frames: Sequence[int], threads: int, results: Path) -> st
     file, rows = results / "long-lengths.jsonl", {}
     for count in frames:
         recipe = recipes.changed(recipes.load(name), {"video.frames": count})
-        known = {"recipe": name, "frames": count, "key": keys({name: recipe}, "trained", 0)[name], "machine": machine()}
+        known = {"recipe": name, "frames": count, "key": keys({name: recipe}, 0)[name], "machine": machine()}
         there = [line for line in read(file) if line.items() >= known.items()]
         if not there:
             there = [known | alone("length", count, name, threads)]

@@ -102,7 +102,7 @@ def baselines(parts: Parts) -> dict[str, Recipe]:
 
 
 def variants(parts: Parts) -> dict[str, Recipe]:
-    """Fewer calls than three per step; and, last, the paper's literal noise and clock."""
+    """Fewer calls than three per step; and, last, one noise per pass, and the paper's clock."""
     return {
         "S-T derived 4+5": parts.refined(4, 5, parts.pair("relayed", derived=True)),
         "T-S 4+5": parts.refined(4, 5, parts.pair("temporal_first")),
@@ -112,8 +112,8 @@ def variants(parts: Parts) -> dict[str, Recipe]:
         "skipping .2 4+5": parts.refined(4, 5, parts.pair("skipping", tau=0.2)),
         "first step 4+5": parts.refined(4, 5, parts.pair("coordinated", steps=[1])),
         "first three 4+5": parts.refined(4, 5, parts.pair("coordinated", steps=[1, 2, 3])),
-        "fresh noise 4+5": parts.refined(4, 5, parts.pair("coordinated", noise="fresh")),
-        "paper's clock 4+5": parts.refined(4, 5, parts.pair("coordinated", noise="fresh", clock="index")),
+        "fixed noise 4+5": parts.refined(4, 5, parts.pair("coordinated", noise="fixed")),
+        "paper's clock 4+5": parts.refined(4, 5, parts.pair("coordinated", clock="index")),
     }
 
 

@@ -30,7 +30,7 @@ TABLES = {
     "Table 1: methods": ("temporal", "control", "confiner 4+5", "confiner 8+10"),
     "Table 3: T_e": ("confiner",),
     "Table 5: who refines": ("confiner 4+5", "confiner 8+10", "only", "alternating", "x0 average", "S-T 4+5"),
-    "Beyond the paper": (*CHEAPER, "T-S 8+10", "fresh noise", "paper's clock"),
+    "Beyond the paper": (*CHEAPER, "T-S 8+10", "fixed noise", "paper's clock"),
 }
 """Each table's rows: names that begin so, in the order of the list; those of ConFiner as they stand in Table 1."""
 
@@ -142,7 +142,7 @@ def answers(rows: Rows, experts: str) -> str:
         if name in rows and "confiner 4+5" in rows:
             title = f"Is '{name}', with fewer calls, as good as ConFiner 4+5? (difference)"
             asked.append((title, same(rows, name, "confiner 4+5")))
-    for name in FRESH:
+    for name in READINGS:
         if name in rows and "confiner 4+5" in rows:
             asked.append((f"Is '{name}' as good as ConFiner 4+5? (difference)", same(rows, name, "confiner 4+5")))
             asked += losses(rows, name, "only S 4+5", "only T 4+5", name)
@@ -151,8 +151,8 @@ def answers(rows: Rows, experts: str) -> str:
     )
 
 
-FRESH = ("fresh noise 4+5", "paper's clock 4+5")
-"""Noise drawn anew for each addition, as the paper's symbols have it, by our clock and by the paper's."""
+READINGS = ("fixed noise 4+5", "paper's clock 4+5")
+"""One noise for all additions of a pass, which its symbols do not forbid; and one integer for both experts' clocks."""
 NINE = (
     "Do 9 steps beat the temporal expert at 100 steps on sharpness without losing identity? "
     "(ConFiner 4+5 - temporal 100)"

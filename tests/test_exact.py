@@ -309,7 +309,7 @@ def test_the_division_of_labour_of_table_5() -> None:
     ladder, measured = below(spatial.schedule, 700, 10), []
     for seed in range(3):
         noise, structure = Noise(seed).of("refine"), drafted(control, prompt, seed)
-        joined = Coordinated(eyes, mover, noise, fresh=True), TemporalFirst(eyes, mover, noise)
+        joined = Coordinated(eyes, mover, noise), TemporalFirst(eyes, mover, noise, fresh=False)
         videos = [structure, *(refined(structure, how, ladder, seed) for how in (eyes, mover, *joined))]
         measured.append([(sharpness(video), flicker(video)) for video in videos])
     structure, alone, blurred, *together = torch.tensor(measured).mean(0).tolist()

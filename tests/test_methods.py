@@ -53,8 +53,8 @@ class Gaussian:
 SPATIAL, TEMPORAL = Gaussian(0.4, 0.8), Gaussian(-0.2, 0.5)
 
 METHODS: dict[str, Callable[[Denoiser, Denoiser], Denoiser]] = {
-    "coordinated, fixed": lambda s, t: Coordinated(s, t, NOISE),
-    "coordinated, fresh": lambda s, t: Coordinated(s, t, NOISE, SameIndex(SD, LAVIE), fresh=True),
+    "coordinated, fixed": lambda s, t: Coordinated(s, t, NOISE, fresh=False),
+    "coordinated, fresh": lambda s, t: Coordinated(s, t, NOISE, SameIndex(SD, LAVIE)),
     "alternating": lambda s, t: Alternating.of(s, t, LADDER, SD),
     "averaged": lambda s, t: Averaged(s, t, BySNR(4.0)),
     "relayed": lambda s, t: Relayed(s, t, NOISE, SameIndex(SD, LAVIE)),
@@ -109,7 +109,7 @@ def test_renoising_back_gives_the_variance_of_the_schedule() -> None:
         told.append(seen.x0)
         return seen
 
-    Coordinated(spatial, temporal, NOISE, fresh=True)(x, t, FRAMES)
+    Coordinated(spatial, temporal, NOISE)(x, t, FRAMES)
     assert alpha**2 + sigma**2 == pytest.approx(1)
     renoised = SD.scale(t) * shown[1]
     assert float(renoised.var()) == pytest.approx(sigma**2 + alpha**2 * float(told[0].var()), rel=0.02)
@@ -252,7 +252,7 @@ def test_fixed_noise_is_the_noise_of_the_hand_over() -> None:
 
     video = latent()
     x = mix(video, NOISE.like(video, FRAMES, "start"), LADDER.levels[0])
-    seen = Coordinated(believes(video), believes(video), NOISE)(x, LADDER.levels[0], FRAMES)
+    seen = Coordinated(believes(video), believes(video), NOISE, fresh=False)(x, LADDER.levels[0], FRAMES)
     close(seen, Split(video, NOISE.like(video, FRAMES, "start")))
 
 
@@ -321,8 +321,8 @@ def test_temporal_first_is_coordinated_after_a_spatial_look_that_changes_nothing
         return split(x, video, t) if len(looks) == 1 else SPATIAL(x, t, frames)
 
     x = mix(video, noise, t)
-    whole = Coordinated(spatial, TEMPORAL, NOISE)(x, t, FRAMES)
-    close(TemporalFirst(SPATIAL, TEMPORAL, NOISE)(x, t, FRAMES), whole)
+    whole = Coordinated(spatial, TEMPORAL, NOISE, fresh=False)(x, t, FRAMES)
+    close(TemporalFirst(SPATIAL, TEMPORAL, NOISE, fresh=False)(x, t, FRAMES), whole)
 
 
 def test_alternating_takes_turns() -> None:

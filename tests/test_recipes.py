@@ -63,7 +63,7 @@ def test_a_shipped_recipe_reads_back_equal_and_plans(name: str) -> None:
         "{framewise: spatial}",
         "{framewise: {windowed: {of: spatial, size: 1, stride: 1}}}",
         "{windowed: {of: {expert: temporal, guidance: 3}, size: 8, stride: 4, weights: sine}}",
-        "{coordinated: {spatial: {framewise: spatial}, temporal: temporal, steps: [1, 3], noise: fresh}}",
+        "{coordinated: {spatial: {framewise: spatial}, temporal: temporal, steps: [1, 3], noise: fixed}}",
         "{fused: {spatial: {framewise: spatial}, temporal: {averaged: {spatial: control, temporal: temporal}}}}",
     ],
 )

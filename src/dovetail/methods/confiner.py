@@ -34,7 +34,7 @@ class Coordinated:
     temporal: Denoiser
     noise: Noise
     clock: Clock = field(default_factory=SameSNR)
-    fresh: bool = False
+    fresh: bool = True
     steps: Mask | None = None
 
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:

@@ -28,7 +28,7 @@ class Relayed:
     temporal: Denoiser
     noise: Noise
     clock: Clock = field(default_factory=SameSNR)
-    fresh: bool = False
+    fresh: bool = True
     derived: bool = False
 
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:

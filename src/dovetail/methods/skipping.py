@@ -29,7 +29,7 @@ class Skipping:
     noise: Noise
     tau: float
     clock: Clock = field(default_factory=SameSNR)
-    fresh: bool = False
+    fresh: bool = True
 
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
         there = self.clock(t)

@@ -24,7 +24,7 @@ class TemporalFirst:
     spatial: Denoiser
     temporal: Denoiser
     noise: Noise
-    fresh: bool = False
+    fresh: bool = True
 
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
         b = self.temporal(x, t, frames).x0

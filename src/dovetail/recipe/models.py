@@ -299,9 +299,9 @@ class Pair(Worded):
 
 
 class Noisy(Pair):
-    """A pair that hands estimates over through noise: one eps per pass, or fresh at every step."""
+    """A pair that hands estimates over through noise: fresh at every step and way, or one eps per pass."""
 
-    noise: Literal["fixed", "fresh"] = "fixed"
+    noise: Literal["fresh", "fixed"] = "fresh"
 
 
 class Bridged(Noisy):
