@@ -55,6 +55,31 @@ def test_the_latents_of_a_pool_have_their_loudness_and_their_words(work: Path) -
         pool.load(work / "pools", "blurred")
 
 
+@torch.no_grad()
+def test_a_flow_expert_begins_by_looking_to_where_it_ought() -> None:
+    """Each of its first heads looks at the token so far away, where there is one."""
+    net, size = networks.network("flow-large"), (16, 4, 4)
+    cos, sin = net.rope(torch.zeros(1, networks.CHANNELS, 16, 8, 8))
+    for i, away in enumerate(networks.AWAY):
+        attention, head = net.blocks[i // 6].attn1, i % 6
+
+        def turned(linear: torch.nn.Linear, norm: torch.nn.Module, head: int = head) -> torch.Tensor:
+            one, other = norm(linear.bias).view(6, 16, 2)[head].unbind(-1)
+            c, s = cos[0, :, 0, 0::2], sin[0, :, 0, 1::2]
+            return torch.stack([one * c - other * s, one * s + other * c], -1).flatten(1)
+
+        query, key = turned(attention.to_q, attention.norm_q), turned(attention.to_k, attention.norm_k)
+        shares = (query @ key.T / 32**0.5).softmax(1).view(*size, *size)
+        middle = (8, 2, 2) if min(away) < 0 else (4, 1, 1)
+        if away[0] < -8:
+            middle = (13, 2, 2)
+        there = tuple(m + a for m, a in zip(middle, away, strict=True))
+        assert float(shares[middle][there]) == float(shares[middle].max()) > 0.2, away
+        if max(map(abs, away)) == 1:  # at the border it finds itself
+            border = tuple({-1: 0, 0: m, 1: n - 1}[a] for a, n, m in zip(away, size, middle, strict=True))
+            assert float(shares[border][border]) == float(shares[border].max()), away
+
+
 def test_the_place_of_an_object_is_where_it_differs_from_its_background() -> None:
     frames, places = vae.pictures(0, 2)
     scene = imagine(Ask(), 1)  # the second scene of seed 0, which is not degraded

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
 from diffusers import (
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -125,9 +126,16 @@ def temporal() -> UNet3DConditionModel:
     )
 
 
+AWAY = (
+    *((0, 0, -1), (0, -1, 0), (-4, 0, 0), (0, 0, 1), (0, 1, 0), (-8, 0, 0)),
+    *((0, 0, -2), (0, -2, 0), (-12, 0, 0), (0, 0, 2), (0, 2, 0), (4, 0, 0)),
+)
+"""Frames, rows and columns away at which the heads of a flow expert's first two layers begin to look."""
+
+
 def flow(heads: int, width: int, layers: int) -> WanTransformer3DModel:
     """A transformer over all cells of all frames at once; `width` numbers per head."""
-    return WanTransformer3DModel(
+    net = WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=heads,
         attention_head_dim=width,
@@ -139,6 +147,34 @@ def flow(heads: int, width: int, layers: int) -> WanTransformer3DModel:
         num_layers=layers,
         rope_max_seq_len=128,
     )
+    looking = ((block.attn1, head) for block in net.blocks[:2] for head in range(heads))
+    for (attention, head), away in zip(looking, AWAY, strict=False):
+        look(net, attention, head, away)
+    return net
+
+
+@torch.no_grad()
+def look(
+    net: WanTransformer3DModel, attention: nn.Module, head: int, away: tuple[int, int, int], loud: float = 4.0
+) -> None:
+    """Make a head begin by looking at the token that is so far away, whatever the tokens hold.
+
+    Rotary positions tell a token how far others are, not where it is: what a head takes from tokens that hold nothing
+    but noise is alike everywhere, so what words ask for at a place cannot be drawn from noise. But a token that finds
+    nobody where it looks hears itself instead, and so knows the border. Training alone did not find this (docs/log.md).
+    """
+    rope, width = net.rope, net.config.attention_head_dim
+    turns = torch.stack([rope.freqs_cos, rope.freqs_sin], -1)  # "places numbers 2", each pair of numbers alike
+    first = 0
+    for steps, numbers in zip(away, (rope.t_dim, rope.h_dim, rope.w_dim), strict=True):
+        for i in range(first, first + numbers, 2):
+            near = bool(turns[1, i, 1] > 0.1)  # slower ones do not tell neighbours apart
+            cos, sin = turns[abs(steps), i].tolist()
+            pair = slice(head * width + i, head * width + i + 2)
+            attention.to_k.bias[pair] = torch.tensor([loud * near, 0.0])
+            attention.to_q.bias[pair] = loud * near * torch.tensor([cos, sin if steps > 0 else -sin])
+            attention.norm_q.weight[pair] = attention.norm_k.weight[pair] = 2.0 if near else 0.3
+        first += numbers
 
 
 NETWORKS = {
