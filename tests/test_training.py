@@ -263,12 +263,25 @@ def test_the_aim_of_distillation_is_reached_in_one_step() -> None:
     torch.testing.assert_close(distil.aim(x, 0.7, reached, 0.0), reached)
 
 
+@pytest.mark.parametrize("name", ["control", "flow-small"])
+def test_the_teacher_reads_its_network_as_the_sampler_does(work: Path, name: str) -> None:
+    (work / name).mkdir(exist_ok=True)
+    experts.Trainee.new(name).save(work / name / "state.pt")
+    teacher, one = distil.Teacher(name, work, 1.0, "cpu"), score.expert(name, work, quick=False)
+    x, ids = torch.randn(1, networks.CHANNELS, 16, 8, 8), torch.tensor([text.tokenizer()("a red circle")["input_ids"]])
+    level = teacher.schedule.share(500.0)
+    with torch.no_grad():
+        padded = torch.nn.functional.pad(ids, (0, text.LENGTH - ids.shape[1]), value=text.tokenizer().pad_token_id)
+        seen = one.given("a red circle")(x, level, torch.arange(16)[None]).x0
+    torch.testing.assert_close(teacher(x, level, padded), seen, rtol=1e-4, atol=1e-5)
+
+
 def test_distilling_scoring_and_exporting_read_what_training_wrote(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not (work / "control").exists():
         experts.train("control", work, 0.001, 1, None, cool=False, device="cpu", fast=False)
-    distil.distil(work, 0.01, 4, 3.0, 1, "cpu")
+    distil.distil("control", work, 0.01, 4, 3.0, 1, "cpu")
     assert steps(work, "control-4") > 0
     small = AutoencoderKL.from_pretrained(work / "vae").eval()
     made = score.videos(score.expert("control", work, quick=False), ["a red circle"], 1, 1.0, small)

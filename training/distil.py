@@ -1,11 +1,11 @@
-"""Distil the control expert, so that few steps without guidance do what many did with it.
+"""Distil a video expert, so that few steps without guidance do what many did with it.
 
-    python training/distil.py --work DIR --minutes 40 [--steps 4] [--guidance 3]
+    python training/distil.py control --work DIR --minutes 40 [--steps 4] [--guidance 3]
 
 Progressive distillation (Salimans & Ho, 2022, arXiv:2202.00512, Alg. 2) in one go: from noised
-training clips at the student's own trailing levels, the guided teacher takes SUBSTEPS steps down to
-the next level, and the student learns the x0 that gets there in one. The teacher is DIR/control; the
-student grows in DIR/control-STEPS, and goes on when run again.
+training clips at the student's own levels, the guided teacher takes SUBSTEPS steps down to the next
+level, and the student learns the x0 that gets there in one. The teacher is DIR/NAME; the student grows
+in DIR/NAME-STEPS, and goes on when run again.
 """
 
 import argparse
@@ -15,49 +15,53 @@ from pathlib import Path
 
 import torch
 from experts import Errors, Trainee, batches, predict
-from networks import SPECS, scheduler
+from networks import SPECS
+from score import plan, speaks
 from text import LENGTH, tokenizer
 from torch import Tensor, nn
 
+from dovetail.core.denoiser import Target
 from dovetail.core.path import mix, split
-from dovetail.core.schedules import Schedule, schedule_of
+from dovetail.core.schedules import Flow, Schedule, schedule_of
+from dovetail.experts.schedulers import ladder_of
 
 SUBSTEPS = 2
-SPEC = SPECS["control"]
 
 
 class Teacher:
-    """The trained control expert with guidance: x0 of a path latent at noise share t."""
+    """A trained expert with guidance: x0 of a path latent at noise share t."""
 
-    def __init__(self, work: Path, schedule: Schedule, guidance: float, device: str) -> None:
-        trainee = Trainee.new("control")
-        trainee.load(work / "control" / "state.pt")
+    def __init__(self, name: str, work: Path, guidance: float, device: str) -> None:
+        trainee = Trainee.new(name)
+        trainee.load(work / name / "state.pt")
         self.net = trainee.slow.eval().to(device)
-        self.schedule, self.guidance = schedule, guidance
+        self.schedule, self.target, self.guidance = schedule_of(plan(name)), speaks(name), guidance
         self.nothing = torch.tensor([tokenizer()("", padding="max_length", max_length=LENGTH)["input_ids"]]).to(device)
 
     @torch.no_grad()
     def __call__(self, x: Tensor, t: float, ids: Tensor) -> Tensor:
         both = torch.cat([self.nothing.expand(len(ids), -1), ids])
-        away, through = x0_of(self.net, torch.cat([x, x]), t, both, self.schedule).chunk(2)
+        away, through = x0_of(self.net, torch.cat([x, x]), t, both, self.schedule, self.target).chunk(2)
         return away.lerp(through, self.guidance)
 
     def down(self, x: Tensor, t: float, to: float, ids: Tensor) -> Tensor:
         """DDIM from t to `to` in SUBSTEPS steps, evenly spaced in the schedule's own time."""
-        high, low = self.schedule.native(t), self.schedule.native(to) if to else -1.0
+        end = 0.0 if isinstance(self.schedule, Flow) else -1.0  # of a table, one before its first row
+        high, low = self.schedule.native(t), self.schedule.native(to) if to else end
         inner = [self.schedule.share(round(high + (low - high) * i / SUBSTEPS)) for i in range(1, SUBSTEPS)]
         for here, there in zip([t, *inner], [*inner, to], strict=True):
             x = split(x, self(x, here, ids), here).mix(there)
         return x
 
 
-def x0_of(net: nn.ModuleDict, x: Tensor, t: float, ids: Tensor, schedule: Schedule) -> Tensor:
-    """What a v network says x0 is, of path latents that share one t."""
+def x0_of(net: nn.ModuleDict, x: Tensor, t: float, ids: Tensor, schedule: Schedule, target: Target) -> Tensor:
+    """What a network says x0 is, of path latents that share one t."""
     scale = schedule.scale(t)
     alpha, sigma = scale * (1 - t), scale * t
-    native = scale * x
-    steps = torch.full((len(x),), int(schedule.native(t)), device=x.device)
-    return alpha * native - sigma * predict(net["unet"], native, steps, net["text"](ids).last_hidden_state)
+    native, (a, b) = scale * x, target(alpha, sigma)
+    times = torch.full((len(x),), schedule.native(t), device=x.device)
+    answer = predict(net["unet"], native, times, net["text"](ids).last_hidden_state)
+    return (b * native - sigma * answer) / (b * alpha - a * sigma)
 
 
 def aim(x: Tensor, t: float, reached: Tensor, to: float) -> Tensor:
@@ -65,12 +69,11 @@ def aim(x: Tensor, t: float, reached: Tensor, to: float) -> Tensor:
     return (reached - to / t * x) / (1 - to / t)
 
 
-def distil(work: Path, minutes: float, count: int, guidance: float, size: int, device: str) -> None:
-    schedule = schedule_of(scheduler(SPEC).config)
-    shares = [schedule.share(1000 - 1000 * i // count - 1) for i in range(count)] + [0.0]
-    folder = work / f"control-{count}"
+def distil(name: str, work: Path, minutes: float, count: int, guidance: float, size: int, device: str) -> None:
+    teacher, student = Teacher(name, work, guidance, device), Trainee.new(name)
+    schedule, shares = teacher.schedule, ladder_of(plan(name), count).levels
+    folder = work / f"{name}-{count}"
     folder.mkdir(exist_ok=True)
-    teacher, student = Teacher(work, schedule, guidance, device), Trainee.new("control")
     if (folder / "state.pt").exists():
         student.load(folder / "state.pt")
     else:
@@ -80,14 +83,14 @@ def distil(work: Path, minutes: float, count: int, guidance: float, size: int, d
     student.slow.to(device)
     generator = torch.Generator().manual_seed(student.step)
     begin, told, errors = time.time(), time.time(), Errors()
-    for batch in batches(SPEC, work / "pools", size, student.step + 1, device):
+    for batch in batches(SPECS[name], work / "pools", size, student.step + 1, device):
         at = int(torch.randint(count, (1,), generator=generator))
         t, to = shares[at], shares[at + 1]
         eps = torch.randn(batch.latents.shape, generator=generator).to(device)
         # The first step starts from pure noise, as sampling does; the others from noised clips.
         x = eps / schedule.scale(t) if at == 0 else mix(batch.latents, eps, t)
         wanted = aim(x, t, teacher.down(x, t, to, batch.ids), to)
-        error = (x0_of(student.net, x, t, batch.ids, schedule) - wanted).square()
+        error = (x0_of(student.net, x, t, batch.ids, schedule, teacher.target) - wanted).square()
         spent = (time.time() - begin) / (60 * minutes)
         student.learn(error.mean(), 0.3 * min(1.0, 2 * (1 - spent)))
         errors.note(torch.full((size,), at * 200), error.detach().mean((1, 2, 3, 4)).cpu(), torch.ones(size))
@@ -103,6 +106,7 @@ def distil(work: Path, minutes: float, count: int, guidance: float, size: int, d
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=[name for name, spec in SPECS.items() if spec.frames > 1])
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--steps", type=int, default=4, help="the student's; it serves more steps too, less well")
@@ -110,7 +114,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=4, help="clips per step")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    distil(args.work, args.minutes, args.steps, args.guidance, args.size, args.device)
+    distil(args.name, args.work, args.minutes, args.steps, args.guidance, args.size, args.device)
 
 
 if __name__ == "__main__":

@@ -52,8 +52,9 @@ SPECS = {
     "temporal": Spec("degraded", 16, ("linear", 1e-4, 2e-2)),
     "flow-large": Spec("sharp", 16),
     "flow-small": Spec("sharp", 16),
+    "flow-small-4": Spec("sharp", 16),
 }
-"""Betas of Stable Diffusion, AnimateDiff and LaVie; then the pair for FlowBlending."""
+"""Betas of Stable Diffusion, AnimateDiff and LaVie; then the pair for FlowBlending, and the small one for 4 steps."""
 
 PART = {name: "transformer" if spec.betas is None else "unet" for name, spec in SPECS.items()}
 """The folder of a diffusers pipeline in which each expert's network lies."""
@@ -183,6 +184,7 @@ NETWORKS = {
     "temporal": temporal,
     "flow-large": partial(flow, 6, 32, 6),
     "flow-small": partial(flow, 3, 32, 3),
+    "flow-small-4": partial(flow, 3, 32, 3),
 }
 
 

@@ -19,7 +19,7 @@ from text import LENGTH, tokenizer
 from torch import Tensor
 
 from dovetail.core.combine import Guided
-from dovetail.core.denoiser import TARGETS, Condition, Expert, timeline
+from dovetail.core.denoiser import Condition, Expert, Target, predicts_flow, predicts_v, timeline
 from dovetail.core.noise import Noise
 from dovetail.core.sampler import Euler, last, sample
 from dovetail.core.schedules import schedule_of
@@ -35,14 +35,18 @@ def expert(name: str, work: Path, quick: bool) -> Expert:
     trainee = Trainee.new(name)
     trainee.load(work / name / "state.pt")
     net, words = (trainee.net if quick else trainee.slow).eval(), tokenizer()
-    speaks = "v_prediction" if SPECS[name].betas else "flow_prediction"
 
     def network(x: Tensor, time: float, conditions: tuple[Condition, ...], frames: Tensor) -> Tensor:
         ids = words([c.text for c in conditions], padding="max_length", max_length=LENGTH, truncation=True)["input_ids"]
         text = net["text"](torch.tensor(ids)).last_hidden_state
         return predict(net["unet"], x, torch.full((len(x),), time), text)
 
-    return Expert(name, schedule_of(plan(name)), TARGETS[speaks], network)
+    return Expert(name, schedule_of(plan(name)), speaks(name), network)
+
+
+def speaks(name: str) -> Target:
+    """What an expert of training predicts."""
+    return predicts_v if SPECS[name].betas else predicts_flow
 
 
 def plan(name: str) -> dict[str, object]:
