@@ -16,14 +16,13 @@ from pathlib import Path
 import torch
 from experts import Errors, Trainee, batches, predict
 from networks import SPECS
-from score import plan, speaks
+from score import ladder, plan, speaks
 from text import LENGTH, tokenizer
 from torch import Tensor, nn
 
 from dovetail.core.denoiser import Target
 from dovetail.core.path import mix, split
 from dovetail.core.schedules import Flow, Schedule, schedule_of
-from dovetail.experts.schedulers import ladder_of
 
 SUBSTEPS = 2
 
@@ -71,7 +70,7 @@ def aim(x: Tensor, t: float, reached: Tensor, to: float) -> Tensor:
 
 def distil(name: str, work: Path, minutes: float, count: int, guidance: float, size: int, device: str) -> None:
     teacher, student = Teacher(name, work, guidance, device), Trainee.new(name)
-    schedule, shares = teacher.schedule, ladder_of(plan(name), count).levels
+    schedule, shares = teacher.schedule, ladder(name, count).levels
     folder = work / f"{name}-{count}"
     folder.mkdir(exist_ok=True)
     if (folder / "state.pt").exists():

@@ -13,13 +13,14 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 from experts import Trainee, predict
-from networks import CELLS, CHANNELS, SPECS, scheduler
+from networks import CELLS, CHANNELS, SHIFT, SPECS, scheduler
 from PIL import Image
 from text import LENGTH, tokenizer
 from torch import Tensor
 
 from dovetail.core.combine import Guided
 from dovetail.core.denoiser import Condition, Expert, Target, predicts_flow, predicts_v, timeline
+from dovetail.core.ladders import Ladder, shifted
 from dovetail.core.noise import Noise
 from dovetail.core.sampler import Euler, last, sample
 from dovetail.core.schedules import schedule_of
@@ -55,16 +56,21 @@ def plan(name: str) -> dict[str, object]:
     return dict(made.config) | {"_class_name": type(made).__name__}
 
 
+def ladder(name: str, steps: int) -> Ladder:
+    """Steps from noise to video. A flow's as our recipes have them: diffusers' own spend the last one at next to 0."""
+    return ladder_of(plan(name), steps) if SPECS[name].betas else shifted(steps, SHIFT)
+
+
 @torch.no_grad()
 def videos(one: Expert, prompts: list[str], steps: int, guidance: float, vae: AutoencoderKL) -> list[Tensor]:
     """A video "f c h w" per prompt."""
     spec, made = SPECS[one.name], []
-    ladder = ladder_of(plan(one.name), steps)
+    levels = ladder(one.name, steps)
     for i, prompt in enumerate(prompts):
         frames = timeline(spec.frames)
-        x = ladder.first * Noise(HELD + i).like(torch.zeros(1, CHANNELS, spec.frames, CELLS, CELLS), frames, "start")
+        x = levels.first * Noise(HELD + i).like(torch.zeros(1, CHANNELS, spec.frames, CELLS, CELLS), frames, "start")
         denoise = Guided(one.given(prompt), one.given(""), guidance) if guidance != 1 else one.given(prompt)
-        x0 = last(sample(denoise, x, frames, ladder.levels, Euler())).seen.x0
+        x0 = last(sample(denoise, x, frames, levels.levels, Euler())).seen.x0
         made.append(vae.decode(x0[0].transpose(0, 1) / vae.config.scaling_factor).sample.clamp(-1, 1))
     return made
 
