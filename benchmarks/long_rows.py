@@ -11,14 +11,16 @@ from dovetail.recipe import Recipe
 Plain = dict[str, Any]
 LONG, SHORT, SEGMENT = 600, 128, 16
 """Frames of the long rows, of the ablations, and of a segment."""
-METHODS = ("full", "plain", "freenoise")
-ABLATIONS = ("full", "no init", "no guidance", "no staggering", "plain")
+METHODS = ("full", "paper", "plain", "freenoise")
+ABLATIONS = ("full", "no init", "no guidance", "no staggering", "paper", "plain")
+"""`paper` has the three strategies as published; `full` also holds what stands still."""
 
 
 def rows(base: Recipe, long: int = LONG, short: int = SHORT) -> dict[str, Recipe]:
     """Each way at its length."""
     structure, refine = recipes.plain(base)["chain"]
-    alone = without(structure, "noise") | {"denoise": structure["denoise"]["coherent"]["of"]}
+    drawn = structure["denoise"]["coherent"]
+    alone = without(structure, "noise") | {"denoise": drawn["of"]}
     beside = refine | {"offset": 0}
     ways: Mapping[str, tuple[Plain, Plain]] = {
         "full": (structure, refine),
@@ -28,8 +30,9 @@ def rows(base: Recipe, long: int = LONG, short: int = SHORT) -> dict[str, Recipe
             beside,
         ),
         "no init": (without(structure, "noise"), refine),
-        "no guidance": (structure | {"denoise": structure["denoise"]["coherent"]["of"]}, refine),
+        "no guidance": (structure | {"denoise": {"coherent": drawn | {"strength": 0.0}}}, refine),
         "no staggering": (structure, beside),
+        "paper": (structure | {"denoise": {"coherent": without(drawn, "hold")}}, refine),
     }
     lengths = [*((way, long) for way in METHODS), *((way, short) for way in ABLATIONS)]
     return {f"{way} {frames}": chained(base, ways[way], frames) for way, frames in lengths}

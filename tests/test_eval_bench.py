@@ -90,10 +90,10 @@ def test_answers_follow_from_the_numbers():
         "full 600": exactly(row(drift_end=0.3, motion=4, **shared), **kept),
         "plain 600": exactly(row(drift_end=0.9, motion=5, **shared), whole=0.0),
         "freenoise 600": row(drift_end=0.2),
-        "full 128": row(identity=0.9, lurch=1.0, border=1.0),
-        "no init 128": row(identity=0.7, lurch=1.0, border=1.0),
-        "no guidance 128": row(identity=0.9, lurch=0.5, border=1.0),
-        "no staggering 128": row(identity=0.9, lurch=1.0, border=3.0),
+        "full 128": row(identity=0.9, ground=0.9, lurch=1.0, border=1.0),
+        "no init 128": row(identity=0.7, ground=0.7, lurch=1.0, border=1.0),
+        "no guidance 128": row(identity=0.9, ground=0.9, lurch=0.5, border=1.0),
+        "no staggering 128": row(identity=0.9, ground=0.9, lurch=1.0, border=3.0),
     }
     said = answers(rows, 600, 128).splitlines()
 

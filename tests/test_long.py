@@ -239,6 +239,27 @@ def test_means_meet_and_the_rest_stays():
     torch.testing.assert_close(guided.eps - guided.eps.mean(2, True), plain.eps - plain.eps.mean(2, True))
 
 
+@pytest.mark.parametrize("hold", [0.4, 1.0])
+def test_what_stands_still_is_held_and_what_moves_is_free(hold):
+    """At any level, pure noise too, where Eq. 12 has nothing to say."""
+    other = torch.randn(1, 2, 4, 3, 3)
+    for t in (1.0, 0.5):
+        segment = Segment(timeline(4), (State(t, other, Split(other, torch.zeros_like(other))),))
+        x = torch.randn(1, 2, 4, 3, 3)
+        plain, held = (d(x, t, timeline(4, 4)) for d in (Smeared(), Coherent(Smeared(), 0.0, hold=hold).after(segment)))
+        torch.testing.assert_close(held.mix(t), x)
+        torch.testing.assert_close(held.x0.mean(2), plain.x0.mean(2).lerp(other.mean(2), hold))
+        torch.testing.assert_close(held.x0 - held.x0.mean(2, True), plain.x0 - plain.x0.mean(2, True))
+
+
+def test_a_held_stage_has_one_mean_frame_in_all_its_segments():
+    held = Coherent(Smeared(), 0.0, hold=1.0)
+    first, *others = video_of(control(held, start=start())).split(L, 2)
+    assert others
+    for segment in others:
+        torch.testing.assert_close(segment.mean(2), first.mean(2), atol=1e-5, rtol=1e-4)
+
+
 def test_it_is_active_only_in_its_range():
     other = torch.randn(1, 2, 4, 3, 3)
     for options in ({"above": 0.5}, {"below": 0.49}):
@@ -645,6 +666,7 @@ def test_each_strategy_has_a_switch_and_none_of_them_is_concatenation():
     off = {
         "chain.structure.noise.consistent.strength": 0.0,
         "chain.structure.denoise.coherent.strength": 0.0,
+        "chain.structure.denoise.coherent.hold": 0.0,
         "chain.refine.offset": 0,
     }
     plain = {"chain.structure.noise": None, "chain.structure.denoise": "control", "chain.refine.offset": 0}

@@ -456,7 +456,7 @@ class Coherent(Worded):
     """ConFiner-Long's coherence guidance: each of a stage's windows is drawn to the noise of the one before.
 
     `strength` is lambda, 2 gamma of Eq. 12; 0 is none. `align`: which frames are compared. It is active where
-    above < t <= below, and never at the last step.
+    above < t <= below, and never at the last step. `hold`, beyond the paper: how far what stands still is held.
     """
 
     word: ClassVar[str] = "coherent"
@@ -467,6 +467,7 @@ class Coherent(Worded):
     below: Share = 0.833
     renormalised: bool = True
     direction: bool = False
+    hold: Share = 0.0
 
     @model_validator(mode="after")
     def _active(self) -> Self:
