@@ -71,7 +71,10 @@ def answers(rows: Rows, long: int, short: int) -> str:
     asked: list[tuple[str, list[Claim]]] = []
     if full in rows:
         asked.append(
-            ("Are identity and background kept over the whole video in 95 % of videos?", whole(rows, full, f"paper {long}", plain))
+            (
+                "Are identity and background kept over the whole video in 95 % of videos?",
+                whole(rows, full, f"paper {long}", plain),
+            )
         )
         asked.append(
             ("Is there no rhythm (z < 4) in 90 % of videos?", [counted(rows, full, "no_rhythm", 0.90, "no rhythm")])
