@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dovetail.core.denoiser import Denoiser, Prompted
 from dovetail.core.path import Split
-from dovetail.core.windows import WEIGHTS, gather, scatter, tile
+from dovetail.core.windows import WEIGHTS, gather, inner, scatter, tile
 
 
 @dataclass(frozen=True)
@@ -70,18 +70,20 @@ class Windowed:
     """A short-video denoiser, averaged where its windows overlap.
 
     The windows travel on the batch axis, so the denoiser is called once. `weights` is one of flat,
-    triangle, sine, pyramid. Sizes are in latent frames.
+    triangle, sine, pyramid; the first frame of a window that does not begin the video counts `first` times as much.
+    Sizes are in latent frames.
     """
 
     video: Denoiser
     size: int
     stride: int
     weights: str = "flat"
+    first: float = 1.0
 
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
         windows = tile(x.shape[2], self.size, self.stride)
         if len(windows) == 1:
             return self.video(x, t, frames)
         rows, shown = gather(x, frames, windows)
-        weight = WEIGHTS[self.weights](self.size)
+        weight = inner(WEIGHTS[self.weights](self.size), shown, self.first)
         return self.video(rows, t, shown).map(lambda z: scatter(z, windows, weight, x.shape[2]))

@@ -61,20 +61,39 @@ def gather(x: Tensor, frames: Tensor, windows: Sequence[slice]) -> tuple[Tensor,
 def scatter(rows: Tensor, windows: Sequence[slice], weight: Tensor, frames: int) -> Tensor:
     """The way back: to each of `frames` frames the weighted mean of what windows say of it, "b c f h w".
 
-    rows: "(w b) c n h w"; weight: of each place in a window, "n". A frame in no window is NaN.
+    rows: "(w b) c n h w"; weight: of each place in a window, "n", or in each row's, "(w b) n". A frame in no window, or of
+    no weight, is NaN.
 
     >>> x, windows = torch.randn(2, 4, 10, 3, 3), tile(10, 4, 3)
     >>> rows, shown = gather(x, torch.arange(10).expand(2, -1), windows)
     >>> rows.shape, bool(torch.allclose(scatter(rows, windows, triangle(4), 10), x))
     (torch.Size([6, 4, 4, 3, 3]), True)
     """
-    weight, parts = weight.to(rows)[:, None, None], rows.chunk(len(windows))
+    weights = weight.to(rows).expand(len(rows), -1)[:, None, :, None, None]
+    parts, shares = rows.chunk(len(windows)), weights.chunk(len(windows))
     total = rows.new_zeros(*parts[0].shape[:2], frames, *rows.shape[3:])
-    mass = rows.new_zeros(frames, 1, 1)
-    for window, part in zip(windows, parts, strict=True):
-        total[:, :, window] += weight * part
-        mass[window] += weight
+    mass = rows.new_zeros(len(parts[0]), 1, frames, 1, 1)
+    for window, part, share in zip(windows, parts, shares, strict=True):
+        total[:, :, window] += share * part
+        mass[:, :, window] += share
     return total / mass
+
+
+def inner(weight: Tensor, shown: Tensor, first: float) -> Tensor:
+    """Weights of each row's places, "(w b) n": those of `weight` "n", but that the first frame of a window that does not
+    begin the video counts `first` times as much.
+
+    A causal autoencoder's first latent frame stands for one frame of the video, each other for several. A network that
+    learned on whole clips takes the first latent it is shown for the former, which an inner window's is not.
+    shown: global frames "(w b) n"; first: above 0, as a frame may be in no other window.
+
+    >>> inner(flat(3), torch.tensor([[0, 1, 2], [2, 3, 4]]), 0.5)
+    tensor([[1.0000, 1.0000, 1.0000],
+            [0.5000, 1.0000, 1.0000]])
+    """
+    weights = weight.repeat(len(shown), 1)
+    weights[shown[:, 0] > 0, 0] *= first
+    return weights
 
 
 def flat(n: int) -> Tensor:

@@ -218,8 +218,8 @@ class _Place:
                 )
             case models.Framewise(root=of):
                 return Framewise(self.denoiser(of))
-            case models.Windowed(of=of, size=size, stride=stride, weights=weights):
-                return Windowed(self.denoiser(of), size, stride, weights)
+            case models.Windowed(of=of, size=size, stride=stride, weights=weights, first=first):
+                return Windowed(self.denoiser(of), size, stride, weights, first)
             case models.Pair(spatial=spatial, temporal=temporal):
                 try:
                     return self._pair(asked, self.denoiser(spatial), self.denoiser(temporal))

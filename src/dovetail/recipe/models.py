@@ -275,13 +275,18 @@ class Framewise(Around):
 
 
 class Windowed(Worded):
-    """A short-video denoiser, averaged where its windows overlap. Sizes in latent frames."""
+    """A short-video denoiser, averaged where its windows overlap. Sizes in latent frames.
+
+    `first`: how much the first latent frame of an inner window counts, times its weight. For networks over causal
+    autoencoders (CogVideoX, Wan, LTX-Video), which take it for the video's first.
+    """
 
     word: ClassVar[str] = "windowed"
     of: "Denoise"
     size: Annotated[int, Field(ge=1)]
     stride: Annotated[int, Field(ge=1)]
     weights: Literal["flat", "triangle", "sine", "pyramid"] = "flat"
+    first: Annotated[float, Field(gt=0, le=1)] = 1.0
 
     @model_validator(mode="after")
     def _covers(self) -> Self:
