@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -58,24 +59,51 @@ class Condition:
 
 
 @dataclass(frozen=True)
+class Blend:
+    """Conditions that one row is asked to show together, each with its share; shares sum to 1.
+
+    No network sees it: an expert is asked for each of them, and its answers are mixed. Design page:
+    docs/decisions/0018-stories.md.
+    """
+
+    parts: tuple[tuple[Condition, float], ...]
+
+
+@dataclass(frozen=True)
 class Timeline:
     """Conditions over time: `keys` are (first global frame, condition), sorted; the first starts at 0.
 
+    fade: for so many frames around the start of each but the first, it and the one before count together, its share
+    rising evenly. A fade as long as a window gives each window's conditions the shares of it that they cover.
+
     >>> Timeline.of("a red circle").at(torch.tensor([0, 1]))
     Condition(text='a red circle')
+    >>> story = Timeline(((0, Condition("day")), (4, Condition("night"))), fade=4)
+    >>> story.at(torch.arange(1, 5))
+    Blend(parts=((Condition(text='day'), 0.75), (Condition(text='night'), 0.25)))
     """
 
     keys: tuple[tuple[int, Condition], ...]
+    fade: float = 0.0
 
     @classmethod
     def of(cls, text: str) -> "Timeline":
         """One prompt for all frames."""
         return cls(((0, Condition(text)),))
 
-    def at(self, frames: Tensor) -> Condition:
-        """The condition of a row with these global frames "f": the one at its centre."""
-        centre = int(frames[len(frames) // 2])
-        return [condition for start, condition in self.keys if start <= centre or start == self.keys[0][0]][-1]
+    def at(self, frames: Tensor) -> Condition | Blend:
+        """What a row with these global frames "f" is asked to show: that which lies at its centre."""
+        centre = (int(frames[0]) + int(frames[-1]) + 1) / 2
+        risen = [1.0, *(self._risen(centre - start) for start, _ in self.keys[1:]), 0.0]
+        shares = [high - low for high, low in pairwise(risen)]
+        parts = tuple((key, share) for (_, key), share in zip(self.keys, shares, strict=True) if share > 0)
+        return parts[0][0] if len(parts) == 1 else Blend(parts)
+
+    def _risen(self, since: float) -> float:
+        """How much a condition, and those after it, count so many frames after its start."""
+        if not self.fade:
+            return float(since >= 0)
+        return min(max(since / self.fade + 0.5, 0.0), 1.0)
 
 
 Network = Callable[[Tensor, float, Sequence[Condition], Tensor], Tensor]
@@ -98,8 +126,10 @@ class Expert:
     def given(self, prompt: "str | Timeline") -> "Prompted":
         return Prompted(self, Timeline.of(prompt) if isinstance(prompt, str) else prompt)
 
-    def see(self, x: Tensor, t: float, conditions: Sequence[Condition], frames: Tensor) -> Split:
+    def see(self, x: Tensor, t: float, conditions: Sequence[Condition | Blend], frames: Tensor) -> Split:
         """One call of the network, its answer solved for (x0, eps).
+
+        A row with a blend is asked once for each of its conditions, as rows of the same call.
 
         Two equations, two unknowns: scale * x = alpha x0 + sigma eps, out = a x0 + b eps. Raises
         ZeroDivisionError where they are one (an eps network at zero signal).
@@ -109,10 +139,22 @@ class Expert:
         scale = self.schedule.scale(t)
         alpha, sigma = scale * (1 - t), scale * t
         native = scale * x
-        out = self.network(native, self.schedule.native(t), conditions, frames)
+        out = self._answer(native, self.schedule.native(t), conditions, frames)
         a, b = self.target(alpha, sigma)
         both = b * alpha - a * sigma
         return split(x, torch.sub(native * (b / both), out, alpha=sigma / both), t)
+
+    def _answer(self, native: Tensor, time: float, asked: Sequence[Condition | Blend], frames: Tensor) -> Tensor:
+        """The network's raw prediction, blends mixed: what is solved for is linear in it, so mixing it mixes that."""
+        parts = [one.parts if isinstance(one, Blend) else ((one, 1.0),) for one in asked]
+        conditions = [condition for row in parts for condition, _ in row]
+        if len(conditions) == len(asked):
+            return self.network(native, time, conditions, frames)
+        rows = torch.tensor([i for i, row in enumerate(parts) for _ in row])
+        out = self.network(native[rows], time, conditions, frames[rows.to(frames.device)])
+        shares = out.new_tensor([share for row in parts for _, share in row])
+        mixed = torch.zeros_like(out[: len(asked)])
+        return mixed.index_add_(0, rows.to(out.device), out * shares[:, None, None, None, None])
 
 
 @dataclass(frozen=True)
@@ -122,8 +164,8 @@ class Prompted:
     expert: Expert
     prompt: Timeline
 
-    def conditions(self, frames: Tensor) -> tuple[Condition, ...]:
-        """The condition of each row."""
+    def conditions(self, frames: Tensor) -> tuple[Condition | Blend, ...]:
+        """What each row is asked to show."""
         if len(self.prompt.keys) == 1:
             return (self.prompt.keys[0][1],) * len(frames)
         return tuple(self.prompt.at(row) for row in frames.cpu())

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from math import ceil
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from dovetail.core import chain, ladders
 from dovetail.core.chain import Seen, Sequel, Stage
 from dovetail.core.combine import Framewise, Guided, Windowed
-from dovetail.core.denoiser import Condition, Denoiser, Expert, predicts_x0, timeline
+from dovetail.core.denoiser import Condition, Denoiser, Expert, Timeline, predicts_x0, timeline
 from dovetail.core.ladders import Ladder, Mask
 from dovetail.core.noise import Noise
 from dovetail.core.sampler import Ancestral, DPMSolver2M, Euler, Forgetting, Solver, UniPC, Walk
@@ -35,6 +36,7 @@ from dovetail.methods.skipping import Skipping
 from dovetail.methods.temporal_first import TemporalFirst
 from dovetail.recipe import models
 from dovetail.recipe.models import Recipe
+from dovetail.recipe.story import frame, joined
 
 Size = tuple[int, int, int]
 """Frames, height and width of a latent."""
@@ -56,9 +58,26 @@ def _stage(recipe: Recipe, stage: models.Stage, experts: Mapping[str, Expert], l
         raise RecipeError(f"chain.{stage.stage}.ladder: {error}") from None
     start = _begin(stage, noise)
     path = f"chain.{stage.stage}.denoise"
-    place = _Place(path, recipe, experts, noise, ladder, start, _shared(path, stage.denoise, experts))
+    told = told_over(recipe, recipe.video.frames if latent is None else latent[0])
+    place = _Place(path, recipe, experts, noise, ladder, start, _shared(path, stage.denoise, experts), told)
     windows = {key: getattr(stage, key) for key in ("window", "hop", "offset", "weights", "ends")}
     return Stage(stage.stage, place.whole(stage.denoise), ladder, _solver(stage, noise), **windows, start=start)
+
+
+def told_over(recipe: Recipe, length: int) -> Timeline:
+    """What experts are told over so many latent frames: the prompt, or with a story each event's text behind it.
+
+    A latent frame takes the event at its centre, as a window does.
+    """
+    spans, video = recipe.spans(), recipe.video
+    if recipe.story is None:
+        return Timeline.of(recipe.prompt)
+    # The first latent frame is one of the video, each later one as many as the codec takes together.
+    together = (video.frames - 1) / (length - 1) if length > 1 else video.frames
+    starts = [0, *(1 + ceil((span.start - 1) / together - 0.5) for span in spans[1:])]
+    keys = ((start, Condition(joined(recipe.prompt, span.text))) for start, span in zip(starts, spans, strict=True))
+    fade = 0 if recipe.story.fade is None else frame(recipe.story.fade, video.frames, video.fps)
+    return Timeline(tuple(keys), fade / together)
 
 
 def _begin(stage: models.Stage, noise: Noise) -> Consistent | None:
@@ -177,6 +196,7 @@ class _Place:
     ladder: Ladder
     start: Consistent | None = None
     shared: Mapping[str, Any] = field(default_factory=dict)
+    told: Timeline = field(default_factory=lambda: Timeline.of(""))
 
     def whole(self, asked: Any) -> Denoiser | Walk | Sequel:
         """What a stage does at its steps."""
@@ -261,7 +281,7 @@ class _Place:
 
             name = f"{expert.name} reusing {','.join(map(str, asked.reuse))}" if asked.reuse else expert.name
             expert = replace(expert, name=name, network=Reusing(self.shared[asked.expert], bool(asked.reuse)))
-        positive = expert.given(self.recipe.prompt)
+        positive = expert.given(self.told)
         if asked.guidance == 1.0:
             return positive
         return Guided(positive, expert.given(self.recipe.negative), asked.guidance, asked.joint)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -22,6 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from dovetail.errors import nearest
+from dovetail.recipe import story as stories
 
 Steps = Annotated[int, Field(ge=1, le=1000)]
 Text = Annotated[str, Field(max_length=2000)]
@@ -532,7 +534,7 @@ class Pretrained(Part):
     """A network with weights: a hub id, a diffusers folder, or `sprites/NAME` for packaged ones. `subfolder`: the
     network's, where there are several."""
 
-    family: Literal["stable-diffusion", "animatediff", "text-to-video-sd", "wan", "ltx"]
+    family: Literal["stable-diffusion", "animatediff", "text-to-video-sd", "wan", "ltx", "cogvideox"]
     weights: str
     subfolder: str | None = None
     adapter: str | None = None
@@ -553,7 +555,7 @@ class Exact(Part):
     schedule: Literal["own", "flow"] = "own"
 
 
-FAMILIES = ("stable-diffusion", "animatediff", "text-to-video-sd", "wan", "ltx", "exact")
+FAMILIES = ("stable-diffusion", "animatediff", "text-to-video-sd", "wan", "ltx", "cogvideox", "exact")
 
 
 def _family(data: Any) -> str:
@@ -712,8 +714,59 @@ class Stage(Part):
         ]
 
 
+def _moment(data: Any) -> Any:
+    """A time as text in its shortest form."""
+    if data is None:
+        return None
+    try:
+        return stories.moment(str(data))
+    except ValueError as error:
+        raise PydanticCustomError("story", "{said}", {"said": str(error)}) from None
+
+
+Moment = Annotated[str | None, BeforeValidator(_moment)]
+
+
+class Event(Part):
+    """What happens from one time on, to another if that is said. Times are text: 2s, 16f (frames) or 25% of the video;
+    without one, events stand evenly.
+
+    Written `{at: 2s, text: it turns}`, `2s: it turns`, or "2s-4s: it turns" in quotes.
+    """
+
+    text: Annotated[str, Field(min_length=1, max_length=2000)]
+    at: Moment = None
+    to: Moment = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _open(cls, data: Any) -> Any:
+        if isinstance(data, dict) and len(data) == 1 and not set(data) & set(cls.model_fields):
+            ((time, text),) = data.items()
+            data = f"{time}: {text}"
+        try:
+            return stories.event(data) if isinstance(data, str) else data
+        except ValueError as error:
+            raise PydanticCustomError("story", "{said}", {"said": str(error)}) from None
+
+
+class Story(Part):
+    """Events, one after another; the recipe's prompt is the text that all of them share. `fade`: for so long around each
+    change both texts count."""
+
+    events: Annotated[tuple[Event, ...], Field(strict=False, min_length=1)]
+    fade: Moment = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _open(cls, data: Any) -> Any:
+        return {"events": data} if isinstance(data, list | tuple) else data
+
+
 class Recipe(Part):
     """A whole run, as values. `about` says what it is for; `prompt` is its own example.
+
+    `story`: events over time. The prompt is then the text that they share; `story.shared` is another word for it.
 
     `residency`: which experts are on their device: `all` of them, always; or only those whose `turns` it is, the others
     waiting in the computer's memory; or these, and `ahead` of a change, while the last step before it is taken, the next.
@@ -727,7 +780,33 @@ class Recipe(Part):
     codec: Codec
     residency: Literal["all", "turns", "ahead"] = "all"
     start: Start | None = None
+    story: Story | None = None
     chain: Annotated[tuple[Stage, ...], Field(strict=False, min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shared_text(cls, data: Any) -> Any:
+        told = data.get("story") if isinstance(data, dict) else None
+        if not isinstance(told, dict) or "shared" not in told:
+            return data
+        if data.get("prompt", told["shared"]) != told["shared"]:
+            message = "story.shared: the text that events share is the recipe's prompt; say it once, as prompt"
+            raise PydanticCustomError("refers", message)
+        return {**data, "prompt": told["shared"], "story": {key: told[key] for key in told if key != "shared"}}
+
+    @model_validator(mode="after")
+    def _tells(self) -> Self:
+        try:
+            self.spans()
+        except ValueError as error:
+            raise PydanticCustomError("refers", "{said}", {"said": f"story: {error}"}) from None
+        return self
+
+    def spans(self) -> tuple[stories.Span, ...]:
+        """The story's events in frames of the video; none without a story. Raises ValueError where they do not fit."""
+        if self.story is None:
+            return ()
+        return stories.laid(self.story.events, self.video.frames, self.video.fps, self.story.fade)
 
     @model_validator(mode="after")
     def _refers(self) -> Self:

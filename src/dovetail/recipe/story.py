@@ -1,0 +1,322 @@
+"""Stories: events with times, over one text that they share. What a time says, where events lie, and how that looks.
+
+Times are text: `2s` seconds, `16f` frames of the video, `25%` of the video. Nothing here imports torch.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+UNITS = "seconds|second|secs|sec|s|frames|frame|f|%"
+MOMENT = rf"\d+(?:\.\d+)?\s*(?:{UNITS})"
+"""A time, as people write it."""
+
+WIDTH = 64
+"""Columns of a drawn timeline."""
+
+MARKS = "123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+"""What stands for each event in a drawing; later ones share the last."""
+
+
+class Told(Protocol):
+    """An event as it is told: its text, and where it begins and ends, if that is said."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def at(self) -> str | None: ...
+    @property
+    def to(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class Span:
+    """An event in frames of the video; it stops before `stop`. open: its end was not said."""
+
+    text: str
+    start: int
+    stop: int
+    open: bool = True
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Frames of which no event tells; the text of `of`, a neighbour, stands there."""
+
+    start: int
+    stop: int
+    of: Span
+
+
+# --- times -------------------------------------------------------------------------------------------------------
+
+
+def moment(text: str) -> str:
+    """A time in its shortest form. Raises ValueError for what is none.
+
+    >>> moment("2.5 seconds"), moment("16 frames"), moment("25 %")
+    ('2.5s', '16f', '25%')
+    """
+    read = re.fullmatch(rf"\s*(\d+(?:\.\d+)?)\s*({UNITS})\s*", text)
+    if read is None:
+        raise ValueError(f"{text!r} is no time; times have a unit: 2s (seconds), 16f (frames), 25% (of the video)")
+    return read[1] + read[2][0]
+
+
+def frame(time: str, frames: int, fps: float) -> int:
+    """The frame of a video at which a time lies.
+
+    >>> frame("2s", 96, 8.0), frame("16f", 96, 8.0), frame("25%", 96, 8.0)
+    (16, 16, 24)
+    """
+    number = float(time[:-1])
+    return round({"s": number * fps, "f": number, "%": number / 100 * frames}[time[-1]])
+
+
+def moved_by_length(event: Told) -> bool:
+    """Whether it hangs on the video's length where an event lies."""
+    return event.at is None or any(time is not None and time.endswith("%") for time in (event.at, event.to))
+
+
+def seconds(frames: float, fps: float) -> str:
+    """So many frames, in seconds.
+
+    >>> seconds(12, 8.0)
+    '1.5s'
+    """
+    return f"{round(frames / fps, 2):g}s"
+
+
+# --- events as text ----------------------------------------------------------------------------------------------
+
+
+def event(text: str) -> dict[str, str]:
+    """An event from text: `2s: it turns`, `2s-4s: it turns`, or without a time. Raises ValueError.
+
+    >>> event("2s: it turns: down"), event("it turns")
+    ({'at': '2s', 'text': 'it turns: down'}, {'text': 'it turns'})
+    """
+    read = re.fullmatch(rf"\s*({MOMENT})(?:\s*[-\u2013]\s*({MOMENT}))?\s*:\s*(.*)", text, re.DOTALL)
+    if read is not None:
+        times = {"at": moment(read[1])} | ({"to": moment(read[2])} if read[2] else {})
+        return {**times, "text": read[3].strip()}
+    head, colon, _ = text.partition(":")
+    if colon and re.match(r"\s*[-+.]?\d", head):
+        raise ValueError(
+            f"{head.strip()!r} is no time; an event is written '2s: it turns', '2s-4s: ..', '16f: ..' (frames) or '25%: "
+            "..' (of the video); if this is the text itself, a time goes before it, as in '0s: ..'"
+        )
+    return {"text": text.strip()}
+
+
+def joined(shared: str, local: str) -> str:
+    """What an expert is told: the shared text, and an event's.
+
+    >>> joined("a red circle", "it moves left"), joined("A room. Night.", "It rains.")
+    ('a red circle, it moves left', 'A room. Night. It rains.')
+    """
+    shared, local = shared.strip(), local.strip()
+    if not shared or not local:
+        return shared or local
+    return f"{shared} {local}" if shared[-1] in ".,;:!?" else f"{shared}, {local}"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A story as a file holds it. shared: None where it is not said; seconds: how long the video is."""
+
+    events: tuple[dict[str, str], ...]
+    shared: str | None = None
+    fade: str | None = None
+    seconds: float | None = None
+
+
+KEYS = ("shared", "fade", "seconds")
+
+
+def scenario(text: str, source: str = "story") -> Scenario:
+    """Read the plain format of stories (docs/stories.md): `shared:`, `fade:` and `seconds:` once each, and one event a
+    line. An indented line goes on with the one before, # begins a comment, and marks of a list are passed over. Raises
+    ValueError with the line.
+
+    >>> scenario("shared: a red circle\\n- 0s: it moves left\\n- 2s: it moves right").events[1]
+    {'at': '2s', 'text': 'it moves right'}
+    """
+    said: dict[str, str] = {}
+    events = []
+    for number, line in _lines(text):
+        key, colon, value = (part.strip() for part in line.partition(":"))
+        if colon and key.lower() in KEYS:
+            if key.lower() in said:
+                raise ValueError(f"{source}, line {number}: '{key}' is said twice")
+            said[key.lower()] = value
+            continue
+        try:
+            events.append(event(line))
+        except ValueError as error:
+            raise ValueError(f"{source}, line {number}: {error}") from None
+    if not events:
+        raise ValueError(f"{source}: no event in it; an event is a line such as '2s: it turns down'")
+    length = said.get("seconds")
+    if length is not None and not re.fullmatch(r"\d+(\.\d+)?\s*s?", length):
+        raise ValueError(f"{source}: seconds are a number, as in 'seconds: 12', not {length!r}")
+    try:
+        fade = moment(said["fade"]) if "fade" in said else None
+    except ValueError as error:
+        raise ValueError(f"{source}: fade: {error}") from None
+    return Scenario(
+        tuple(events), said.get("shared"), fade, None if length is None else float(length.rstrip("s ").strip())
+    )
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """Each line of a file with its number: without comments and marks of a list, and with what goes on below it."""
+    found: list[tuple[int, str]] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        bare = line.strip()
+        if not bare or bare.startswith(("#", "```")):
+            continue
+        item = re.sub(r"^(?:[-*\u2022]\s+|\d+[.)]\s+)", "", bare)
+        if line[0].isspace() and item == bare and found:
+            found[-1] = (found[-1][0], f"{found[-1][1]} {bare}")
+        else:
+            found.append((number, item))
+    return iter(found)
+
+
+# --- where events lie --------------------------------------------------------------------------------------------
+
+
+def laid(events: Sequence[Told], frames: int, fps: float, fade: str | None = None) -> tuple[Span, ...]:
+    """The events in frames of the video. Those without a time stand evenly between their neighbours, all of them even
+    over the video. Raises ValueError, with the timeline drawn, for events that overlap, go back or lie outside.
+    """
+    spans = _spread(events, frames, fps)
+    if wrong := [*_disorder(spans, fps), *_outside(spans, frames, fps), *_fading(spans, frames, fps, fade)]:
+        raise ValueError("\n".join([*wrong, "", *drawn(spans, frames, fps)]))
+    return spans
+
+
+def _spread(events: Sequence[Told], frames: int, fps: float) -> tuple[Span, ...]:
+    told = [None if one.at is None else frame(one.at, frames, fps) for one in events]
+    stops = [None if one.to is None else frame(one.to, frames, fps) for one in events]
+    starts: list[float] = []
+    for i, start in enumerate(told):
+        if start is not None:
+            starts.append(start)
+            continue
+        # The next that is told, or the end; those between share the way there, from where the last one ended.
+        ahead = next((k for k in range(i, len(told)) if told[k] is not None), len(told))
+        goal = frames if ahead == len(told) else told[ahead]
+        assert goal is not None
+        before = stops[i - 1] if i else 0
+        if before is not None:
+            starts.append(before)
+        else:
+            starts.append(starts[-1] + (goal - starts[-1]) / (ahead - i + 1))
+    ends = [*starts[1:], frames]
+    return tuple(
+        Span(one.text, round(start), round(end) if stop is None else stop, stop is None)
+        for one, start, end, stop in zip(events, starts, ends, stops, strict=True)
+    )
+
+
+def _disorder(spans: Sequence[Span], fps: float) -> Iterator[str]:
+    """What is wrong with the order of events."""
+    for i, span in enumerate(spans, 1):
+        if not span.open and span.stop <= span.start:
+            yield f"event {i} ends at {seconds(span.stop, fps)}, not after its start at {seconds(span.start, fps)}"
+    for i, (one, other) in enumerate(pairwise(spans), 1):
+        start = seconds(other.start, fps)
+        if other.start < one.start:
+            yield f"events follow one another, but event {i + 1} begins at {start}, before event {i}; put them in order"
+        elif other.start == one.start:
+            yield f"events {i} and {i + 1} begin at the same frame, at {start}; one of them would have no time"
+        elif one.stop > other.start:
+            yield (
+                f"events {i} and {i + 1} overlap: one ends at {seconds(one.stop, fps)}, the other begins at {start}; for "
+                "one that passes into the next, leave out the end and say fade: 1s"
+            )
+
+
+def _outside(spans: Sequence[Span], frames: int, fps: float) -> Iterator[str]:
+    """Which events lie outside the video."""
+    for i, span in enumerate(spans, 1):
+        where = f"begins at {seconds(span.start, fps)}" if span.start >= frames else ""
+        if not where and not span.open and span.stop > frames:
+            where = f"ends at {seconds(span.stop, fps)}"
+        if where:
+            yield (
+                f"event {i} {where}, but the video ends at {seconds(frames, fps)} ({frames} frames at {fps:g} fps); give it "
+                "more seconds, or put the event earlier"
+            )
+
+
+def _fading(spans: Sequence[Span], frames: int, fps: float, fade: str | None) -> Iterator[str]:
+    """Whether the cross-fades have room."""
+    if fade is None:
+        return
+    length, changes = frame(fade, frames, fps), [span.start for span in spans[1:]]
+    for a, b in pairwise(changes):
+        if 0 < b - a < length:
+            yield (
+                f"a fade of {seconds(length, fps)} is longer than an event of {seconds(b - a, fps)}, so three texts would "
+                f"stand at once; take fade {seconds(b - a, fps)} or less"
+            )
+            return
+
+
+def gaps(spans: Sequence[Span], frames: int) -> Iterator[Gap]:
+    """Frames of which no event tells: before the first, between, after the last. The one before goes on there; before
+    the first, the first is there already."""
+    if spans[0].start > 0:
+        yield Gap(0, spans[0].start, spans[0])
+    for one, start in zip(spans, [*(span.start for span in spans[1:]), frames], strict=True):
+        if one.stop < start:
+            yield Gap(one.stop, start, one)
+
+
+# --- how that looks ----------------------------------------------------------------------------------------------
+
+
+def mark(number: int) -> str:
+    """What stands for an event in a drawing; numbers from 0."""
+    return MARKS[min(number, len(MARKS) - 1)]
+
+
+def drawn(spans: Sequence[Span], frames: int, fps: float, width: int = WIDTH) -> list[str]:
+    """The timeline as text: the video, and a row for each event with its time and its text.
+
+    >>> for row in drawn([Span("it moves left", 0, 16), Span("it stands still", 16, 32)], 32, 8.0, width=20):
+    ...     print(row)
+    video |--------------------| 0s to 4s
+    1      1111111111            0s to 2s  it moves left
+    2                2222222222  2s to 4s  it stands still
+    """
+    extent = max([frames, *(max(span.start + 1, span.stop) for span in spans)])
+    times = [f"{seconds(span.start, fps)} to {seconds(max(span.start, span.stop), fps)}" for span in spans]
+    column = max(map(len, times))
+    rows = [
+        f"video |{bar([(0, frames, '-')], extent, width).rstrip()}|".ljust(width + 8) + f" 0s to {seconds(frames, fps)}"
+    ]
+    for i, (span, time) in enumerate(zip(spans, times, strict=True)):
+        shown = bar([(span.start, max(span.start + 1, span.stop), mark(i))], extent, width)
+        text = span.text if len(span.text) <= 60 else f"{span.text[:57]}..."
+        rows.append(f"{mark(i):<5}  {shown}  {time:<{column}}  {text}")
+    return rows
+
+
+def bar(parts: Sequence[tuple[float, float, str]], extent: int, width: int = WIDTH) -> str:
+    """A row of a drawing: each part (start, stop, mark) of `extent` frames, in so many columns.
+
+    >>> bar([(0, 2, "a"), (3, 4, "b")], 4, width=8)
+    'aaaa  bb'
+    """
+    row = [" "] * width
+    for start, stop, what in parts:
+        first = min(round(start / extent * width), width - 1)
+        for column in range(first, max(first + 1, round(stop / extent * width))):
+            row[min(column, width - 1)] = what
+    return "".join(row)
