@@ -1,0 +1,32 @@
+"""Baseline: estimates averaged in x0, and fresh noise for all windows alike while the noise is high.
+
+    x0 <- the windows' estimates from x, averaged
+    leave t along (x0, fresh eps) where t > floor, along the noise that x holds elsewhere
+
+It is SynCoS (Kim et al., 2025, arXiv:2503.08605) without stage 2, and what FlowLong does: averaging clean estimates with
+a stochastic early phase. Readings: docs/methods/syncos.md.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dovetail.core.denoiser import Denoiser
+from dovetail.core.noise import Noise
+from dovetail.core.path import Split
+
+
+@dataclass(frozen=True)
+class Renoised:
+    """Denoiser that leaves high levels along fresh noise, addressed by frame, so that windows share it.
+
+    noise: the stage's own.
+    """
+
+    denoise: Denoiser
+    noise: Noise
+    floor: float = 0.95
+
+    def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
+        seen = self.denoise(x, t, frames)
+        return seen if t <= self.floor else Split(seen.x0, self.noise.like(x, frames, "base", t))

@@ -1,0 +1,52 @@
+"""How windows share what they doubt: Stein variational gradients, as collaborative score distillation has them.
+
+    d_ij = |x_i - x_j|^2,    gamma = ln(n + 1) / median d,    k_ij = exp(-gamma d_ij)
+    G_i  = sum_j k_ij r_j - 2 gamma t sum_j k_ij (x_i - x_j)
+
+Kim et al., 2023, arXiv:2307.04787, after Liu & Wang, 2016, arXiv:1608.04471; SynCoS' second stage (arXiv:2503.08605).
+The second sum keeps windows apart. Readings of sign, median and units: docs/methods/syncos.md.
+"""
+
+from math import log
+
+import torch
+from einops import einsum
+from torch import Tensor
+
+KERNELS = ("stein", "mean", "identity")
+
+
+def couple(kernel: str, views: Tensor, doubts: Tensor, apart: float = 0.0, normalised: bool = True) -> Tensor:
+    """What each of n windows is told to change: its own doubt and, by the kernel, the others'. "n c f h w".
+
+    kernel: "stein"; "mean", all windows the same; "identity", each its own. views: the noisy windows, doubts: by how
+    much x0 departs from what is seen in them, both "n c f h w". apart: weight of what keeps windows apart, their noise
+    share. normalised: a window's weights add up to 1; else they are k_ij / n, as published.
+    """
+    if kernel == "identity":
+        return doubts
+    if kernel == "mean":
+        return doubts.mean(0, keepdim=True).expand_as(doubts)
+    k, gamma = stein(views)
+    shared = einsum(k, doubts, "n m, m ... -> n ...")
+    if apart:
+        away = einsum(k.sum(1), views, "n, n ... -> n ...") - einsum(k, views, "n m, m ... -> n ...")
+        shared = shared - 2 * apart * gamma * away
+    return shared / (k.sum(1)[:, None, None, None, None] if normalised else len(k))
+
+
+def stein(views: Tensor) -> tuple[Tensor, Tensor]:
+    """Radial kernel "n n" of the windows "n c f h w", and its gamma.
+
+    The median is that of all n * n distances. Up to two windows have too many zeros among them for that: there it is the
+    distance itself, which leaves k = 1 / (n + 1) off the diagonal, about what it is for any n.
+
+    >>> stein(torch.randn(2, 4, 8, 4, 4))[0]
+    tensor([[1.0000, 0.3333],
+            [0.3333, 1.0000]])
+    """
+    rows = views.flatten(1)
+    square = torch.cdist(rows, rows).square()
+    median = square.median() if len(views) > 2 else square.max()
+    gamma = log(len(views) + 1) / median.clamp_min(torch.finfo(square.dtype).tiny)
+    return torch.exp(-gamma * square), gamma

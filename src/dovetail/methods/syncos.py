@@ -1,0 +1,105 @@
+"""SynCoS: one story over many windows, by synchronized coupled sampling. Kim et al., 2025, arXiv:2503.08605.
+
+    1  x0  <- the windows' estimates from x, averaged where they overlap              smooth from frame to frame
+    2  while t > floor, with one eps for all its looks, and t as it is:
+           D_j <- what window j sees in mix(x0, eps, t),  r_j = x0_j - D_j
+           x0  <- x0 - rate * (sum_j k_ij r_j, averaged where windows overlap)        one story
+    3  leave t along (x0, eps);  at or below the floor along the noise that x holds, given x0
+
+The paper writes stage 2 for a network that predicts eps; its residual is (x0 - D) alpha / sigma, and that of v or flow
+(x0 - D) / sigma, so in x0 it is one for all. Readings of what the paper leaves open: docs/methods/syncos.md.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dovetail.core.combine import Windowed
+from dovetail.core.denoiser import Denoiser
+from dovetail.core.noise import Noise
+from dovetail.core.path import Split, mix
+from dovetail.core.windows import WEIGHTS, gather, inner, scatter, tile
+from dovetail.methods.stein import KERNELS, couple
+
+OPTIMISERS = {"picard": torch.optim.SGD, "adamw": torch.optim.AdamW}
+BASES = ("step", "video", "iteration")
+STAGES = ("all", "outer", "inner")
+
+
+@dataclass(frozen=True)
+class Coupled:
+    """Denoiser of windows over a long video, which are shown the whole of it.
+
+    noise: the stage's own. floor: stage 2 acts where t > floor. iterations, rate: of stage 2. optimiser: "picard", or
+    "adamw" without weight decay, begun anew at every level. kernel: how windows share, see `stein.couple`; repulsion:
+    whether a Stein kernel keeps them apart. minibatch: windows in each iteration, drawn anew; all by default. again: who
+    is asked of a window in stage 2; by default who is asked in stage 1. base: the noise of stage 2 is one for each "step",
+    one for the "video" (that which the stage starts from), or one for each "iteration". levels: each iteration looks
+    through one of these, drawn; none given: through t ("grounded"). stages: "all", the "outer" (1 and 3) or the "inner"
+    (2, on a video that is kept from level to level). tolerance: stage 2 ends once an iteration asks for a change of less
+    than this share of x0.
+
+    Raises ValueError for unknown words.
+    """
+
+    windows: Windowed
+    noise: Noise
+    floor: float = 0.95
+    iterations: int = 4
+    rate: float = 1.0
+    optimiser: str = "picard"
+    kernel: str = "stein"
+    repulsion: bool = True
+    minibatch: int | None = None
+    again: Denoiser | None = None
+    base: str = "step"
+    levels: tuple[float, ...] = ()
+    stages: str = "all"
+    tolerance: float = 0.0
+
+    def __post_init__(self) -> None:
+        known = {"optimiser": OPTIMISERS, "kernel": KERNELS, "base": BASES, "stages": STAGES}
+        for name, words in known.items():
+            if getattr(self, name) not in words:
+                raise ValueError(f"{name} is one of {', '.join(words)}, not {getattr(self, name)!r}")
+
+    def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
+        alone = self.stages == "inner"
+        # Without stage 1 the latent is the video itself, which leaves every level as it is.
+        seen = Split(x, x) if alone else self.windows(x, t, frames)
+        if t <= self.floor or self.stages == "outer":
+            return seen
+        told = [self.agreed(x0, t, row) for x0, row in zip(seen.x0.split(1), frames.split(1), strict=True)]
+        x0, eps = (torch.cat(parts) for parts in zip(*((one.x0, one.eps) for one in told), strict=True))
+        return Split(x0, x0 if alone else eps)
+
+    def agreed(self, x0: Tensor, t: float, frames: Tensor) -> Split:
+        """Stage 2: one video "1 c f h w" that its windows agree on, and the noise through which they looked."""
+        x0, eps = x0.clone(), self._eps(x0, t, frames, 0)
+        optimiser = OPTIMISERS[self.optimiser]([x0], lr=self.rate, weight_decay=0.0)
+        for i in range(self.iterations):
+            eps = self._eps(x0, t, frames, i) if self.base == "iteration" else eps
+            x0.grad = self.pull(x0, eps, t, frames, i)
+            optimiser.step()
+            if self.tolerance and x0.grad.norm() < self.tolerance * x0.norm():
+                break
+        return Split(x0, eps)
+
+    def pull(self, x0: Tensor, eps: Tensor, t: float, frames: Tensor, i: int) -> Tensor:
+        """Which way x0 departs from what its windows, coupled, see in it."""
+        at = self.levels[self.noise.order(len(self.levels), "level", t, i)[0]] if self.levels else t
+        spans = tile(x0.shape[2], self.windows.size, self.windows.stride)
+        if self.minibatch is not None and self.minibatch < len(spans):
+            spans = [spans[w] for w in sorted(self.noise.order(len(spans), "windows", t, i)[: self.minibatch])]
+        rows, shown = gather(mix(x0, eps, at), frames, spans)
+        doubts = gather(x0, frames, spans)[0] - (self.again or self.windows.video)(rows, at, shown).x0
+        told = couple(self.kernel, rows, doubts, at * self.repulsion, self.optimiser == "picard")
+        weight = inner(WEIGHTS[self.windows.weights](rows.shape[2]), shown, self.windows.first)
+        # Frames of which no window of a minibatch says anything stay as they are.
+        asked = torch.isin(frames[0], shown[weight > 0]).to(x0.device)[:, None, None]
+        return scatter(told, spans, weight, x0.shape[2]).where(asked, torch.zeros_like(x0))
+
+    def _eps(self, x: Tensor, t: float, frames: Tensor, i: int) -> Tensor:
+        keys: dict[str, tuple[object, ...]] = {"step": ("base", t), "video": ("start",), "iteration": ("base", t, i)}
+        return self.noise.like(x, frames, *keys[self.base])
