@@ -1,6 +1,6 @@
 """The sprite flow pair: what training writes becomes weights of the package, and the recipe over them plays.
 
-Weights are random, of the trained ones' architecture.
+Weights are random, of the trained ones' architecture; what the trained ones do, tests/test_weights.py asks.
 """
 
 import sys
@@ -31,9 +31,7 @@ from dovetail.run import Cast, finished, load, play
 from dovetail.sprites.world import Ask
 
 PAIR = ("flow-large", "flow-small")
-NAME = "sprites-flowblending.yaml"
-FILE = next(path for path in (Path(str(SHIPPED / NAME)), Path(__file__).parent / NAME) if path.is_file())
-"""The recipe; it moves into the package with the weights."""
+FILE = Path(str(SHIPPED / "sprites-flowblending.yaml"))
 
 
 @pytest.fixture(scope="module")
