@@ -70,7 +70,9 @@ class Coupled:
         seen = Split(x, x) if alone else self.windows(x, t, frames)
         if t <= self.floor or self.stages == "outer":
             return seen
-        told = [self.agreed(x0, t, row) for x0, row in zip(seen.x0.split(1), frames.split(1), strict=True)]
+        told = [
+            self.agreed(x0, t, row) for x0, row in zip(torch.split(seen.x0, 1), torch.split(frames, 1), strict=True)
+        ]
         x0, eps = (torch.cat(parts) for parts in zip(*((one.x0, one.eps) for one in told), strict=True))
         return Split(x0, x0 if alone else eps)
 

@@ -18,6 +18,7 @@ from dovetail.core.ladders import Ladder, Mask
 from dovetail.core.noise import Noise
 from dovetail.core.sampler import Ancestral, DPMSolver2M, Euler, Forgetting, Solver, UniPC, Walk
 from dovetail.core.schedules import Flow, Schedule, VariancePreserving
+from dovetail.core.tree import rewrite
 from dovetail.errors import RecipeError
 from dovetail.methods.alternating import Alternating
 from dovetail.methods.averaged import Averaged
@@ -32,7 +33,9 @@ from dovetail.methods.halved import Halved
 from dovetail.methods.probing import Probing
 from dovetail.methods.reinjected import Reinjected
 from dovetail.methods.relayed import Relayed
+from dovetail.methods.renoised import Renoised
 from dovetail.methods.skipping import Skipping
+from dovetail.methods.syncos import Coupled
 from dovetail.methods.temporal_first import TemporalFirst
 from dovetail.recipe import models
 from dovetail.recipe.models import Recipe
@@ -238,6 +241,10 @@ class _Place:
                 )
             case models.Framewise(root=of):
                 return Framewise(self.denoiser(of))
+            case models.Coupled():
+                return self._coupled(asked)
+            case models.Renoised(of=of, floor=floor):
+                return Renoised(self.denoiser(of), self.noise, self._floor(asked.word, floor))
             case models.Windowed(of=of, size=size, stride=stride, weights=weights, first=first):
                 return Windowed(self.denoiser(of), size, stride, weights, first)
             case models.Pair(spatial=spatial, temporal=temporal):
@@ -246,6 +253,28 @@ class _Place:
                 except ValueError as error:
                     raise RecipeError(f"{self.path}: {error}") from None
         raise TypeError(f"no method: {asked!r}")
+
+    def _coupled(self, asked: models.Coupled) -> Coupled:
+        windows = Windowed(self.denoiser(asked.of), asked.size, asked.stride, asked.weights, asked.first)
+        options = ("iterations", "rate", "optimiser", "kernel", "repulsion", "minibatch", "base", "stages", "tolerance")
+        return Coupled(
+            windows,
+            self.noise,
+            self._floor(asked.word, asked.floor),
+            again=None if asked.again is None else self.denoiser(asked.again),
+            levels=self.ladder.levels[:-1] if asked.timestep == "random" else (),
+            **{option: getattr(asked, option) for option in options},
+        )
+
+    def _floor(self, word: str, floor: float) -> float:
+        """A floor above all levels would turn its method off in silence; 1 turns it off aloud."""
+        highest = self.ladder.levels[0]
+        if highest <= floor < 1:
+            raise RecipeError(
+                f"{self.path}: {word} acts above floor {floor:g}, and this ladder begins at noise share {highest:.3g}; take "
+                f"a floor below that, as {ceil(highest * 10 - 2) / 10:g}, or floor: 1.0 to leave it out"
+            )
+        return floor
 
     def _pair(self, asked: models.Pair, spatial: Denoiser, temporal: Denoiser) -> Denoiser:
         fresh = isinstance(asked, models.Noisy) and asked.noise == "fresh"
@@ -299,7 +328,9 @@ class _Place:
         match asked:
             case models.Leaf(expert=name):
                 return self.experts[name].schedule
-            case models.Framewise(root=of) | models.Halved(root=of) | models.Windowed(of=of) | models.Pair(spatial=of):
+            case models.Framewise(root=of) | models.Halved(root=of) | models.Pair(spatial=of):
+                return self._schedule(of)
+            case models.Windowed(of=of) | models.Renoised(of=of):
                 return self._schedule(of)
             case models.Blended(of=of):
                 return self._schedule(next(iter(of.values())))
@@ -436,7 +467,8 @@ def plan(recipe: Recipe, cast: Mapping[str, Known], notes: Sequence[str] = (), l
     frames = timeline(recipe.video.frames if latent is None else latent[0])
     given = None if recipe.start is None else torch.zeros(1, 1, frames.shape[1], 2, 2)
     steps, calls = [], []
-    for stage, step in numbered(chain.run(stages, Noise(recipe.video.seed), frames, (1, 2, 2), given)):
+    patient = [replace(stage, denoise=rewrite(stage.denoise, _patient)) for stage in stages]
+    for stage, step in numbered(chain.run(patient, Noise(recipe.video.seed), frames, (1, 2, 2), given)):
         steps.append((stage.name, step, sum(count.frames for count in ledger.values())))
         calls.append({name: count.calls for name, count in ledger.items()})
     counts = {name: ledger[name] for name in recipe.experts if name in ledger}
@@ -446,6 +478,11 @@ def plan(recipe: Recipe, cast: Mapping[str, Known], notes: Sequence[str] = (), l
     may = tuple(free.get(name, names) for (name, *_), names in zip(steps, asked, strict=True))
     switches = _switches([name for name, *_ in steps], asked)
     return Plan(recipe, stages, counts, tuple(steps), tuple(notes), switches, latent, may, shown)
+
+
+def _patient(part: Any) -> Any:
+    """Stand-ins agree sooner than experts, so what would end once windows agree is counted to its last iteration."""
+    return replace(part, tolerance=0.0) if isinstance(part, Coupled) and part.tolerance else part
 
 
 def _named(stage: models.Stage) -> frozenset[str]:

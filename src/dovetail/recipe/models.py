@@ -298,6 +298,41 @@ class Windowed(Worded):
         return self
 
 
+class Coupled(Windowed):
+    """SynCoS: overlapping windows that agree on one video before each step, while the noise is above `floor`.
+
+    `iterations`, `rate`: of the agreeing; `optimiser`: each iteration moves the video by `rate` of the way to what the
+    windows see (picard), or by AdamW (adamw, as published; then `rate` is its learning rate). `kernel`: how much a window
+    goes by the others; `repulsion`: whether a Stein kernel keeps them apart. `minibatch`: windows asked in an iteration;
+    none given is all. `again`: who is asked there, as an expert with a guidance of its own; none given is `of`.
+    `tolerance`: it ends early once an iteration asks for a change of less than this share of the video. `base`: one noise
+    to look through for each step, for the video, or for each iteration. `timestep`: it looks at the step's own level, or
+    at any of the ladder. `stages`: all, the outer two (estimates and step), or the inner alone.
+    """
+
+    word: ClassVar[str] = "coupled"
+    floor: Share = 0.95
+    iterations: Annotated[int, Field(ge=0, le=1000)] = 4
+    rate: Annotated[float, Field(gt=0, le=2)] = 1.0
+    optimiser: Literal["picard", "adamw"] = "picard"
+    kernel: Literal["stein", "mean", "identity"] = "stein"
+    repulsion: bool = True
+    minibatch: Annotated[int, Field(ge=1)] | None = None
+    again: "Denoise | None" = None
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    base: Literal["step", "video", "iteration"] = "step"
+    timestep: Literal["grounded", "random"] = "grounded"
+    stages: Literal["all", "outer", "inner"] = "all"
+
+
+class Renoised(Worded):
+    """A baseline: levels above `floor` are left along fresh noise that all windows share."""
+
+    word: ClassVar[str] = "renoised"
+    of: "Denoise"
+    floor: Share = 0.95
+
+
 class Pair(Worded):
     """A method that joins a spatial and a temporal denoiser."""
 
@@ -436,7 +471,18 @@ def guided(data: Any, guidance: float) -> Any:
         inner = data.get(Blended.word, data)
         inner = {"guidance": guidance, **inner} if isinstance(inner, dict) else inner
         return inner if "expert" in data else {Blended.word: inner}
-    nests = ("framewise", "windowed", "halved", "of", "spatial", "temporal", *(pair.word for pair in PAIRS))
+    nests = (
+        "framewise",
+        "windowed",
+        "coupled",
+        "renoised",
+        "halved",
+        "of",
+        "again",
+        "spatial",
+        "temporal",
+        *(pair.word for pair in PAIRS),
+    )
     return {key: guided(part, guidance) if key in nests else part for key, part in data.items()}
 
 
@@ -504,11 +550,13 @@ class Reinjected(Alone, RootModel["Denoise"]):
 
 
 PAIRS = (Coordinated, Alternating, Averaged, Fused, Relayed, TemporalFirst, Skipping)
-METHODS = (Framewise, Windowed, *PAIRS, Blended, Halved, Probing, Coherent, Reinjected)
+METHODS = (Framewise, Windowed, Coupled, Renoised, *PAIRS, Blended, Halved, Probing, Coherent, Reinjected)
 Denoise = Annotated[
     Annotated[Leaf, Tag("(expert)")]
     | Annotated[Framewise, Tag("framewise")]
     | Annotated[Windowed, Tag("windowed")]
+    | Annotated[Coupled, Tag("coupled")]
+    | Annotated[Renoised, Tag("renoised")]
     | Annotated[Coordinated, Tag("coordinated")]
     | Annotated[Alternating, Tag("alternating")]
     | Annotated[Averaged, Tag("averaged")]
