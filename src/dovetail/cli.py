@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dovetail import recipe as recipes
-from dovetail.errors import DovetailError, OutputError, PromptWarning, RecipeError
+from dovetail.errors import DovetailError, OutputError, PromptWarning, RecipeError, StoryWarning
 from dovetail.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dovetail.costs import Costs
     from dovetail.experts.flops import Operations
     from dovetail.recipe.build import Plan
-    from dovetail.run import Cast, End, Piece, Step
+    from dovetail.run import Cast, End, Piece, Scenario, Step
     from dovetail.video import Frames
 
     Happening = Step | Piece | End
@@ -36,10 +36,19 @@ app = typer.Typer(
 )
 DEFAULT = "sprites"
 """The recipe of those who name none."""
+STORIES = "sprites-gen-l-video"
+"""The recipe of those who tell a story and name none."""
+SHARED = (
+    "this recipe tells a story, and the prompt is what all its events share; --set story=null makes a video of the prompt "
+    "alone, --event tells another"
+)
 
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
-PromptArgument = Annotated[str | None, typer.Argument(help="What to show. Without it, the recipe's own example.")]
+PromptArgument = Annotated[
+    str | None,
+    typer.Argument(help="What to show; of a story, what all events share. Without it, the recipe's own example."),
+]
 RecipeOption = Annotated[
     str | None,
     typer.Option(
@@ -53,6 +62,24 @@ OutOption = Annotated[
     ),
 ]
 FramesOption = Annotated[int | None, typer.Option("--frames", help="How many frames.")]
+SecondsOption = Annotated[float | None, typer.Option("--seconds", help="How long, instead of --frames.")]
+EventOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--event",
+        metavar="'2s: TEXT'",
+        help="What happens from then on, once for each event; times as 2s, 16f, 25%, 2s-4s, or none.",
+    ),
+]
+SharedOption = Annotated[
+    str | None, typer.Option("--shared", metavar="TEXT", help="What all events share; the prompt in another place.")
+]
+FadeOption = Annotated[
+    str | None, typer.Option("--fade", metavar="TIME", help="How long each event passes into the next, as in 1s.")
+]
+StoryOption = Annotated[
+    Path | None, typer.Option("--story", metavar="FILE", help="A file with the shared text and the events.")
+]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Same seed, same video.")]
 RunOption = Annotated[
     Path | None,
@@ -89,6 +116,7 @@ def _taught(command: Callable[..., None]) -> Callable[..., None]:
             with warnings.catch_warnings():
                 warnings.showwarning = show
                 warnings.simplefilter("always", PromptWarning)
+                warnings.simplefilter("always", StoryWarning)
                 command(*args, **options)
         except DovetailError as error:
             err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
@@ -104,6 +132,11 @@ def generate(
     recipe: RecipeOption = None,
     out: OutOption = Path("out.mp4"),
     frames: FramesOption = None,
+    seconds: SecondsOption = None,
+    events: EventOption = None,
+    shared: SharedOption = None,
+    fade: FadeOption = None,
+    story: StoryOption = None,
     seed: SeedOption = None,
     count: Annotated[int, typer.Option("--count", min=1, max=1000, help="So many seeds, and a contact sheet.")] = 1,
     overrides: SetOption = None,
@@ -122,17 +155,24 @@ def generate(
     """A prompt in, a video out. A run that is there already, of the same recipe, is gone on with."""
     from dovetail.run import continuing, resolved
 
+    told = _told(events, fade, story)
+    prompt = _shared(prompt, shared)
     if onto is not None:
         if recipe is not None or source is not None or count > 1:
             raise typer.BadParameter("--continue brings the run's own recipe, and makes one video")
-        further = continuing(onto, prompt, frames=frames, seed=seed, overrides=overrides or ())
+        further = continuing(
+            onto, prompt, frames=frames, seconds=seconds, story=told, seed=seed, overrides=overrides or ()
+        )
         _play(further, out, 1, run=run, onto=onto, preview=preview)
         return
     if source is not None and recipe is not None:
         raise typer.BadParameter("--from brings the video's own recipe; give one of --from and --recipe")
-    asked: str | Recipe = (recipe or DEFAULT) if source is None else _recipe_of(source)
+    named = recipe or (DEFAULT if told is None else STORIES)
+    asked: str | Recipe = named if source is None else _recipe_of(source)
     made_from = [] if source is None else [source]
-    full = resolved(prompt, asked, seed=seed, frames=frames, overrides=overrides or ())
+    full = resolved(prompt, asked, seed=seed, frames=frames, seconds=seconds, story=told, overrides=overrides or ())
+    if told is None and prompt is not None and full.story is not None:
+        err.print(f"[yellow]note:[/] {SHARED}", soft_wrap=True)
     _play(full, out, count, made_from, run=run, preview=preview)
 
 
@@ -208,14 +248,24 @@ def decode(
 @app.command()
 @_taught
 def plan(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a .yaml file.")] = DEFAULT,
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="A shipped recipe's name, or a .yaml file; sprites without it.", show_default=False),
+    ] = None,
     frames: FramesOption = None,
+    seconds: SecondsOption = None,
+    events: EventOption = None,
+    shared: SharedOption = None,
+    fade: FadeOption = None,
+    story: StoryOption = None,
     overrides: SetOption = None,
 ) -> None:
-    """Say what a run would do, without loading weights."""
+    """Say what a run would do, without loading weights. A story is drawn: its events, and the windows that take them."""
     from dovetail.run import plan
 
-    _describe(plan(recipe, frames=frames, overrides=overrides or ()))
+    told = _told(events, fade, story)
+    asked = recipe or (DEFAULT if told is None else STORIES)
+    _describe(plan(asked, shared, frames=frames, seconds=seconds, story=told, overrides=overrides or ()))
 
 
 @app.command()
@@ -323,6 +373,28 @@ def eval_(
 
 
 # --- doing and showing -------------------------------------------------------------------------------------------
+
+
+def _told(events: Sequence[str] | None, fade: str | None, file: Path | None) -> "Scenario | None":
+    """The story that the command line tells, if it tells one."""
+    from dovetail.run import Scenario, tale
+
+    if file is not None:
+        if events or fade is not None:
+            raise typer.BadParameter("--story brings its own events and fade; give it, or --event and --fade")
+        return tale(file)
+    if not events:
+        if fade is not None:
+            raise typer.BadParameter("--fade is said of events; a recipe's own story takes --set story.fade=1s")
+        return None
+    return Scenario(tuple(events), fade=fade)
+
+
+def _shared(prompt: str | None, shared: str | None) -> str | None:
+    """What events share: the prompt, or what --shared says."""
+    if prompt is not None and shared is not None:
+        raise typer.BadParameter("the prompt of a story is what its events share, so --shared says it twice; give one")
+    return shared if prompt is None else prompt
 
 
 def _recipe_of(source: Path) -> Recipe:
@@ -519,10 +591,15 @@ def _say(line: str) -> None:
 
 
 def _describe(plan: "Plan") -> None:
+    from dovetail.run import storyboard
+
     recipe, video = plan.recipe, plan.recipe.video
     latent = f" ({plan.latent[0]} latent frames)" if plan.latent and plan.latent[0] != video.frames else ""
     _say(f"{video.frames} frames{latent} of {video.width}x{video.height} at {video.fps:g} fps, seed {video.seed}")
-    _say(f'prompt: "{recipe.prompt}"' + (f', not "{recipe.negative}"' if recipe.negative else ""))
+    what = "prompt" if recipe.story is None else "shared by all events"
+    _say(f'{what}: "{recipe.prompt}"' + (f', not "{recipe.negative}"' if recipe.negative else ""))
+    for line in storyboard(plan):
+        _say(line)
     for stage in plan.stages:
         frames = plan.latent[0] if plan.latent else video.frames
         levels = " ".join(f"{level:.4g}" for level in stage.ladder.levels)

@@ -10,6 +10,7 @@ DovetailError
 PromptWarning      (a UserWarning)
 ShapeWarning       (a UserWarning)
 RunWarning         (a UserWarning)
+StoryWarning       (a UserWarning)
 """
 
 from collections.abc import Iterable
@@ -77,6 +78,10 @@ class ShapeWarning(UserWarning):
 
 class RunWarning(UserWarning):
     """Part of a run's folder was damaged and is made again, or the run goes on on another device."""
+
+
+class StoryWarning(UserWarning):
+    """A story leaves something open: a gap, no shared text, an event that an expert is never asked for."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

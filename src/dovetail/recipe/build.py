@@ -390,6 +390,7 @@ class StandIn:
     even: bool = False
     shown: Counter[Look] = field(default_factory=Counter)
     skipped: tuple[int, ...] = ()
+    heard: set[tuple[str, str]] = field(default_factory=set)
 
     def __call__(self, x: Tensor, time: float, conditions: Sequence[Condition], frames: Tensor) -> Tensor:
         if self.longest is not None and x.shape[2] > self.longest:
@@ -404,6 +405,7 @@ class StandIn:
         self.ledger[self.name] += Count(1, len(x) * x.shape[2])
         length, height, width = x.shape[2:]
         self.shown[Look(self.name, length, height, width, self.skipped)] += len(x)
+        self.heard.update((self.name, condition.text) for condition in conditions)
         return torch.full_like(x, self.answer)
 
     def without(self, skipped: tuple[int, ...]) -> "StandIn":
@@ -418,7 +420,8 @@ class Plan:
     """What a run will do: its stages, what each expert is asked, and the frames seen up to each step.
 
     switches: for each stage, how often a step asks other experts than the step before it. asked: the experts that each
-    step may ask, in the order of `steps`. shown: what experts see, and how many rows of it.
+    step may ask, in the order of `steps`. shown: what experts see, and how many rows of it. heard: experts and texts that
+    they are asked for.
     """
 
     recipe: Recipe
@@ -431,6 +434,18 @@ class Plan:
     latent: Size | None = None
     asked: tuple[frozenset[str], ...] = field(default=(), repr=False)
     shown: Mapping[Look, int] = field(default_factory=dict, repr=False)
+    heard: frozenset[tuple[str, str]] = field(default=frozenset(), repr=False)
+
+    @property
+    def missed(self) -> tuple[tuple[str, int], ...]:
+        """Experts, and the number (from 1) of an event of the story that they are never asked for."""
+        texts = [joined(self.recipe.prompt, span.text) for span in self.recipe.spans()]
+        return tuple(
+            (name, number)
+            for name in self.counts
+            for number, text in enumerate(texts, 1)
+            if (name, text) not in self.heard
+        )
 
     def passes(self, name: str) -> float:
         """Looks of an expert at the whole video, both branches of guidance counted."""
@@ -453,13 +468,13 @@ def plan(recipe: Recipe, cast: Mapping[str, Known], notes: Sequence[str] = (), l
 
     latent: the size of the video's; without it a latent frame is taken for a frame.
     """
-    ledger, shown = Ledger(Count), Counter[Look]()
+    ledger, shown, heard = Ledger(Count), Counter[Look](), set[tuple[str, str]]()
     experts = {
         name: Expert(
             name,
             known.schedule,
             predicts_x0,
-            StandIn(name, ledger, (-10.0) ** i, known.longest, known.scheduler, known.even, shown),
+            StandIn(name, ledger, (-10.0) ** i, known.longest, known.scheduler, known.even, shown, (), heard),
         )
         for i, (name, known) in enumerate(cast.items())
     }
@@ -477,7 +492,7 @@ def plan(recipe: Recipe, cast: Mapping[str, Known], notes: Sequence[str] = (), l
     free = {stage.stage: _named(stage) for stage in recipe.chain if isinstance(stage.denoise, models.Probing)}
     may = tuple(free.get(name, names) for (name, *_), names in zip(steps, asked, strict=True))
     switches = _switches([name for name, *_ in steps], asked)
-    return Plan(recipe, stages, counts, tuple(steps), tuple(notes), switches, latent, may, shown)
+    return Plan(recipe, stages, counts, tuple(steps), tuple(notes), switches, latent, may, shown, frozenset(heard))
 
 
 def _patient(part: Any) -> Any:

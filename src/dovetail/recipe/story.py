@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 UNITS = "seconds|second|secs|sec|s|frames|frame|f|%"
 MOMENT = rf"\d+(?:\.\d+)?\s*(?:{UNITS})"
@@ -75,9 +75,9 @@ def frame(time: str, frames: int, fps: float) -> int:
     return round({"s": number * fps, "f": number, "%": number / 100 * frames}[time[-1]])
 
 
-def moved_by_length(event: Told) -> bool:
-    """Whether it hangs on the video's length where an event lies."""
-    return event.at is None or any(time is not None and time.endswith("%") for time in (event.at, event.to))
+def in_shares(event: Told) -> bool:
+    """Whether an event's times are shares of the video, so that they move with its length."""
+    return any(time is not None and time.endswith("%") for time in (event.at, event.to))
 
 
 def seconds(frames: float, fps: float) -> str:
@@ -125,9 +125,10 @@ def joined(shared: str, local: str) -> str:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A story as a file holds it. shared: None where it is not said; seconds: how long the video is."""
+    """A story as it is told. events: texts, or mappings with text, at and to; shared: None where it is not said; seconds:
+    how long the video is."""
 
-    events: tuple[dict[str, str], ...]
+    events: tuple[Any, ...]
     shared: str | None = None
     fade: str | None = None
     seconds: float | None = None

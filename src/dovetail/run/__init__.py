@@ -12,6 +12,8 @@ for the next. Nothing is kept that is finished, so a long video needs no more me
 | events | a run's steps, pieces and end |
 | watching | networks counted and timed; errors that say at which step |
 | given | the video that a run starts from, and words that nobody knows |
+| telling | a story that a person tells, and what it changes in a recipe |
+| storyboard | a plan's story as text: events, windows, overlaps |
 | decoding | latents to frames, piece by piece |
 | manifest | what a file says of its run |
 | states, sealed, growing | where a run stands; files under checksums; an mp4 in fragments |
@@ -20,6 +22,7 @@ for the next. Nothing is kept that is finished, so a long video needs no more me
 | catalogue | families of experts and weights, listed |
 """
 
+from dovetail.recipe.story import Scenario
 from dovetail.run.again import Look, decode
 from dovetail.run.cast import Cast, Codec, known_of, load, settled
 from dovetail.run.catalogue import FAMILIES_SAID, weights_used
@@ -29,6 +32,8 @@ from dovetail.run.keeping import comes_in_pieces, folder_of, keep, resume
 from dovetail.run.manifest import peak_memory
 from dovetail.run.outlook import latent_of, space_foreseen
 from dovetail.run.playing import play, together
+from dovetail.run.storyboard import storyboard
+from dovetail.run.telling import tale
 from dovetail.run.verbs import finished, generate, plan, refine, refining, resolved, stream
 
 __all__ = [
@@ -38,6 +43,7 @@ __all__ = [
     "End",
     "Look",
     "Piece",
+    "Scenario",
     "Step",
     "carry_on",
     "comes_in_pieces",
@@ -59,7 +65,9 @@ __all__ = [
     "resume",
     "settled",
     "space_foreseen",
+    "storyboard",
     "stream",
+    "tale",
     "together",
     "weights_used",
 ]

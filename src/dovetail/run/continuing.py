@@ -25,6 +25,7 @@ from dovetail.run.outlook import latent_of
 from dovetail.run.playing import Ready, ready
 from dovetail.run.sealed import DamagedError
 from dovetail.run.states import Standing
+from dovetail.run.telling import Telling, further, tale
 from dovetail.run.verbs import Overrides, resolved
 from dovetail.video import checked_output
 
@@ -34,16 +35,24 @@ def continuing(
     prompt: str | None = None,
     *,
     frames: int | None = None,
+    seconds: float | None = None,
+    story: Telling | None = None,
     seed: int | None = None,
     overrides: Overrides = (),
 ) -> Recipe:
-    """The recipe of a run that continues another by so many frames; as many as its first stage's window without.
+    """The recipe of a run that continues another by so many frames or seconds; as many as its first stage's window
+    without. A story's events stay where they were, its last one goes on, and those of `story` come behind them.
 
     Raises OutputError if there is no run, RecipeError as `resolved`.
     """
     before = Folder(Path(source)).read()
-    more = frames or before.chain[0].window or before.video.frames
-    changed = recipes.changed(before, {"video.frames": before.video.frames + more})
+    if frames is not None and seconds is not None:
+        raise RecipeError("frames and seconds both say how much longer the video is; give one of them")
+    more = frames if seconds is None else round(seconds * before.video.fps)
+    told, stop = further(before, None if story is None else tale(story))
+    if more or stop is None:
+        stop = before.video.frames + (more or before.chain[0].window or before.video.frames)
+    changed = recipes.changed(before, {**told, "video.frames": stop})
     return resolved(prompt, changed, seed=seed, overrides=overrides)
 
 

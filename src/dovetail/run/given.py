@@ -2,12 +2,14 @@
 
 import hashlib
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from dovetail.errors import PromptWarning, RecipeError, ShapeWarning
+from dovetail.errors import PromptWarning, RecipeError, ShapeWarning, StoryWarning
 from dovetail.recipe import Recipe, models
+from dovetail.recipe.story import gaps, seconds
 from dovetail.video import Video, read
 
 if TYPE_CHECKING:
@@ -25,10 +27,38 @@ def warn_about(recipe: Recipe) -> None:
         return
     from dovetail.sprites.world import GRAMMAR, ask
 
-    _, strange = ask(recipe.prompt)
-    if strange:
-        message = f"words that sprite experts do not know: {', '.join(strange)}. They know:\n{GRAMMAR}"
-        warnings.warn(message, PromptWarning, stacklevel=3)
+    events = [] if recipe.story is None else [event.text for event in recipe.story.events]
+    texts = {"": recipe.prompt} | {f"event {number}: ": text for number, text in enumerate(events, 1)}
+    known = f". They know:\n{GRAMMAR}"
+    for where, text in texts.items():
+        if strange := ask(text)[1]:
+            message = f"{where}words that sprite experts do not know: {', '.join(strange)}{known}"
+            warnings.warn(message, PromptWarning, stacklevel=3)
+            known = ""
+
+
+def warn_of_story(recipe: Recipe, missed: Sequence[tuple[str, int]] = ()) -> None:
+    """Warn with StoryWarning about what a story leaves open. missed: experts and events (from 1) that they are never
+    asked for."""
+    if recipe.story is None:
+        return
+    video, spans, said = recipe.video, recipe.spans(), []
+    for gap in gaps(spans, video.frames):
+        from_, to = seconds(gap.start, video.fps), seconds(gap.stop, video.fps)
+        said.append(f"no event tells of {from_} to {to}; {gap.of.text!r} stands there as well")
+    if not recipe.prompt.strip():
+        said.append(
+            "the events share no text, so each is asked for alone: nothing says to the experts that they are of one video, "
+            "and what is in it may change from event to event. A prompt (--shared, or `shared:` in a file) says what stays"
+        )
+    for number in dict.fromkeys(number for _, number in missed):
+        names = ", ".join(f"'{name}'" for name, other in missed if other == number)
+        said.append(
+            f"event {number}, {spans[number - 1].text!r}, is at the centre of no window of {names}, which never hears of it; "
+            "let it last longer, or take shorter windows or a smaller hop (`dovetail plan` draws them)"
+        )
+    for line in said:
+        warnings.warn(f"story: {line}", StoryWarning, stacklevel=3)
 
 
 def start_of(recipe: Recipe) -> Video | None:

@@ -21,7 +21,7 @@ from dovetail.recipe.build import plan as planned
 from dovetail.run.cast import Cast, check_spaces, check_words, known_of, load, settled
 from dovetail.run.decoding import Clock, decoded
 from dovetail.run.events import End, Latent, Piece, Step
-from dovetail.run.given import encoded, start_of, warn_about
+from dovetail.run.given import encoded, start_of, warn_about, warn_of_story
 from dovetail.run.manifest import record, spent
 from dovetail.run.outlook import latent_of
 from dovetail.run.states import Standing
@@ -125,6 +125,7 @@ def ready(recipe: Recipe, cast: Cast, quiet: bool = False) -> Ready:
     given = None if start is None else encoded(start, recipe, cast.codec)
     if not quiet:
         warn_about(recipe)
+        warn_of_story(recipe, ahead.missed)
     return Ready(recipe, ahead, cast, given, begun)
 
 

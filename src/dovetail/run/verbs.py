@@ -13,9 +13,10 @@ from dovetail.recipe import Recipe, models
 from dovetail.recipe.build import Plan
 from dovetail.recipe.build import plan as planned
 from dovetail.run.events import End, Piece, Step
-from dovetail.run.given import digest
+from dovetail.run.given import digest, warn_of_story
 from dovetail.run.outlook import latent_of, outlook, space_foreseen
 from dovetail.run.playing import play
+from dovetail.run.telling import Telling, changes, long, tale
 from dovetail.video import Frames, Video, read
 
 Overrides = Iterable[str] | Mapping[str, Any]
@@ -27,17 +28,21 @@ def generate(
     *,
     seed: int | None = None,
     frames: int | None = None,
+    seconds: float | None = None,
+    story: Telling | None = None,
     overrides: Overrides = (),
 ) -> Video:
     """Make a video. Without a prompt, the recipe's own example.
 
-    recipe: a shipped recipe's name, a path, or a Recipe. overrides: "path=value" texts, or a mapping.
-    Raises RecipeError, WeightsError, SpaceError, NetworkError.
+    recipe: a shipped recipe's name, a path, or a Recipe. seconds: how long, instead of frames. story: events over time,
+    as ["0s: it moves left", "2s: it moves right"]; the prompt is then the text that they share (docs/stories.md).
+    overrides: "path=value" texts, or a mapping. Raises RecipeError, WeightsError, SpaceError, NetworkError.
 
     >>> generate("a red circle moving left", "sprites-exact", frames=4).frames.shape
     (4, 64, 64, 3)
     """
-    return finished(play(resolved(prompt, recipe, seed=seed, frames=frames, overrides=overrides)))
+    asked = resolved(prompt, recipe, seed=seed, frames=frames, seconds=seconds, story=story, overrides=overrides)
+    return finished(play(asked))
 
 
 def stream(
@@ -46,17 +51,19 @@ def stream(
     *,
     seed: int | None = None,
     frames: int | None = None,
+    seconds: float | None = None,
+    story: Telling | None = None,
     overrides: Overrides = (),
 ) -> Iterator[Frames]:
     """The frames that `generate` would make, uint8 "f h w c", some at a time, as soon as they are finished.
 
-    How many come at once is the recipe's: its last stage's window. Raises what `generate` raises.
+    How many come at once is the recipe's: its last stage's window. Takes and raises what `generate` does.
 
     >>> pieces = stream("a red circle moving left", "sprites-long-exact", frames=600)
     >>> next(pieces).shape
     (8, 64, 64, 3)
     """
-    asked = resolved(prompt, recipe, seed=seed, frames=frames, overrides=overrides)
+    asked = resolved(prompt, recipe, seed=seed, frames=frames, seconds=seconds, story=story, overrides=overrides)
     return (event.frames for event in play(asked) if isinstance(event, Piece))
 
 
@@ -97,12 +104,22 @@ def resolved(
     *,
     seed: int | None = None,
     frames: int | None = None,
+    seconds: float | None = None,
+    story: Telling | None = None,
     overrides: Overrides = (),
 ) -> Recipe:
-    """The recipe with the prompt, the seed and the frames in it. Raises RecipeError."""
-    asked = recipe if isinstance(recipe, Recipe) else recipes.load(recipe)
-    asked = recipes.changed(asked, overrides)
-    given = {"prompt": prompt, "video.seed": seed, "video.frames": frames}
+    """The recipe with the prompt, the story, the seed and the length in it. Raises RecipeError.
+
+    A story without a length takes as long as its last event needs: one native clip. See `run.telling`.
+    """
+    asked = recipes.changed(recipe if isinstance(recipe, Recipe) else recipes.load(recipe), overrides)
+    if frames is not None and seconds is not None:
+        raise RecipeError("frames and seconds both say how long the video is; give one of them")
+    if story is not None:
+        given = changes(asked, tale(story), prompt, frames, seconds)
+    else:
+        given = {"prompt": prompt, "video.frames": frames if seconds is None else long(asked, seconds)}
+    given = {"video.frames": frames, "video.seed": seed} | given
     return recipes.changed(asked, {path: value for path, value in given.items() if value is not None})
 
 
@@ -135,10 +152,14 @@ def plan(
     *,
     seed: int | None = None,
     frames: int | None = None,
+    seconds: float | None = None,
+    story: Telling | None = None,
     overrides: Overrides = (),
 ) -> Plan:
-    """What a run of this recipe will do, without loading weights."""
-    asked = resolved(prompt, recipe, seed=seed, frames=frames, overrides=overrides)
+    """What a run of this recipe will do, without loading weights. Warns with StoryWarning as a run would."""
+    asked = resolved(prompt, recipe, seed=seed, frames=frames, seconds=seconds, story=story, overrides=overrides)
     notes: list[str] = []
     cast = {name: outlook(name, spec, notes) for name, spec in asked.experts.items()}
-    return planned(asked, cast, notes, latent_of(asked, space_foreseen(asked, notes)))
+    found = planned(asked, cast, notes, latent_of(asked, space_foreseen(asked, notes)))
+    warn_of_story(asked, found.missed)
+    return found

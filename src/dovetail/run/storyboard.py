@@ -1,0 +1,85 @@
+"""A plan's story as text: when events happen, where windows lie, and which event each of them takes."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from dovetail.core.chain import Stage
+from dovetail.core.denoiser import Blend, Condition, Timeline
+from dovetail.core.tree import walk
+from dovetail.core.windows import tile
+from dovetail.recipe.build import Plan, told_over
+from dovetail.recipe.story import WIDTH, drawn, frame, mark, seconds
+
+LANES = 8
+"""Rows that a stage's windows may take; more are no picture."""
+
+
+def storyboard(plan: Plan) -> list[str]:
+    """The timeline, line by line; none without a story. Windows that overlap stand in rows below each other, filled with
+    the mark of the event that they take, or of both where one passes into the next.
+    """
+    recipe = plan.recipe
+    if recipe.story is None:
+        return []
+    video, length = recipe.video, plan.latent[0] if plan.latent else recipe.video.frames
+    lines = drawn(recipe.spans(), video.frames, video.fps)
+    if recipe.story.fade is not None:
+        lines.append(
+            f"each passes into the next for {seconds(frame(recipe.story.fade, video.frames, video.fps), video.fps)}"
+        )
+    told = told_over(recipe, length)
+    marks = {condition: mark(i) for i, (_, condition) in enumerate(told.keys)}
+    for stage in plan.stages:
+        for what, windows in _windows(stage, length):
+            lines += ["", f"stage {stage.name}, {what}", *_drawn(windows, told, marks, length)]
+    return lines
+
+
+def _windows(stage: Stage, length: int) -> Iterator[tuple[str, list[slice]]]:
+    """What a stage's experts see at once: its windows, or those of the windowed denoisers in it, or the whole."""
+    if stage.window is not None and stage.window < length:
+        own = [sees for sees, _ in stage.spans(length)]
+        yield f"{len(own)} windows of {stage.window} latent frames", own
+        return
+    found = dict.fromkeys(
+        (part.size, part.stride) for part in walk(stage.denoise) if hasattr(part, "size") and hasattr(part, "stride")
+    )
+    for size, stride in found:
+        windows = tile(length, size, stride)
+        yield f"{len(windows)} windows of {size} latent frames, one every {stride}", windows
+    if not found:
+        yield "the whole video at once, which takes what lies at its middle", [slice(0, length)]
+
+
+def _drawn(windows: Sequence[slice], told: Timeline, marks: dict[Condition, str], length: int) -> Iterator[str]:
+    """Windows in as few rows as they fit in."""
+    rows: list[list[str]] = []
+    ends: list[int] = []
+    for window in windows:
+        row = next((i for i, end in enumerate(ends) if end <= window.start), len(rows))
+        if row == len(rows):
+            rows.append([" "] * WIDTH)
+            ends.append(0)
+        ends[row] = window.stop
+        _fill(rows[row], window, told, marks, length)
+    yield from (f"       {''.join(row).rstrip()}" for row in rows[:LANES])
+    if len(rows) > LANES:
+        yield f"       .. and {len(rows) - LANES} rows more"
+
+
+def _fill(row: list[str], window: slice, told: Timeline, marks: dict[Condition, str], length: int) -> None:
+    """Draw one window between brackets; one too narrow for them is its event's mark alone."""
+    asked = told.at(torch.arange(window.start, window.stop))
+    parts = asked.parts if isinstance(asked, Blend) else ((asked, 1.0),)
+    first, stop = (round(edge / length * WIDTH) for edge in (window.start, window.stop))
+    inner = range(first + 1, stop - 1) if stop - first > 2 else range(first, max(stop, first + 1))
+    if stop - first > 2:
+        row[first], row[stop - 1] = "[", "]"
+    done, shown = 0.0, 0
+    for condition, share in parts:
+        done += share
+        upto = round(done * len(inner))
+        for column in inner[shown:upto]:
+            row[min(column, WIDTH - 1)] = marks[condition]
+        shown = upto
