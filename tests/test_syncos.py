@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+import dovetail
+from dovetail import recipe as recipes
 from dovetail.core.combine import Guided, Windowed
 from dovetail.core.denoiser import TARGETS, Condition, Expert, Prompted, Timeline, timeline
 from dovetail.core.exact import Gaussian, spoken
@@ -19,9 +21,11 @@ from dovetail.core.path import Split, mix, split
 from dovetail.core.sampler import Euler, last, sample
 from dovetail.core.schedules import Flow, Schedule, VarianceExploding, VariancePreserving
 from dovetail.core.windows import tile
+from dovetail.errors import RecipeError
 from dovetail.methods.renoised import Renoised
 from dovetail.methods.stein import couple, stein
 from dovetail.methods.syncos import Coupled
+from dovetail.recipe import models
 
 NOISE = Noise(5).of("story")
 SIZE, STRIDE, LENGTH = 4, 2, 10
@@ -282,14 +286,12 @@ def test_picard_ends_at_the_fixed_point_of_a_linear_expert(kernel: str, optimise
     assert seen.eps.equal(eps)
 
 
-def test_adamw_comes_near_the_same_point() -> None:
-    far, near = (
-        Coupled(LOCAL, NOISE, 0.5, 200, rate, kernel="identity", optimiser="adamw").agreed(LATENT, 0.8, FRAMES).x0
-        for rate in (1.0, 0.01)
-    )
-    fixed = Coupled(LOCAL, NOISE, 0.5, 200, kernel="identity").agreed(LATENT, 0.8, FRAMES).x0
-    assert apart(near, fixed) < 0.05
-    assert apart(far, LATENT + 1) > 0.1
+def test_adamw_comes_near_the_same_point_and_overshoots_at_the_published_rate() -> None:
+    """Its steps are as long as its rate, however small the gradient."""
+    stepped = [Coupled(LOCAL, NOISE, 0.5, 100, rate, "adamw", "identity") for rate in (0.02, 1.0)]
+    near, far = (coupled.agreed(LATENT, 0.8, FRAMES).x0 for coupled in stepped)
+    fixed = Coupled(LOCAL, NOISE, 0.5, 100, kernel="identity").agreed(LATENT, 0.8, FRAMES).x0
+    assert apart(near, fixed) < 0.05 < apart(far, fixed)
 
 
 def test_one_window_without_stage_two_is_plain_sampling() -> None:
@@ -546,3 +548,141 @@ def test_one_expert_in_every_dialect_gives_one_video(schedule: str, kind: str, o
     told = spoken(knows, SCHEDULES[schedule], TARGETS[kind]).given("")
     one, other = (video(Coupled(Windowed(who, SIZE, STRIDE), NOISE, 0.7, **optimiser), COMMON) for who in (told, knows))
     assert apart(one, other) < 2e-3
+
+
+# --- as a recipe -------------------------------------------------------------------------------------------------
+
+RECIPE = recipes.load("sprites-syncos-exact")
+PLACE = "chain.video.denoise.coupled"
+
+
+def changed(*changes: str) -> recipes.Recipe:
+    return recipes.changed(RECIPE, [f"{PLACE}.{change}" for change in changes])
+
+
+def planned(*changes: str) -> Any:
+    """What video is asked: calls of its network, and looks at 16 frames."""
+    count = dovetail.plan(changed(*changes)).counts["video"]
+    return count.calls, count.frames / 16
+
+
+ABOVE = sum(level > 0.9 for level in shifted(20, 3.0).levels)
+"""Levels of the recipe's ladder at which stage 2 acts."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "calls", "windows"),
+    [
+        ((), 20 + 4 * ABOVE, 5 * (20 + 4 * ABOVE)),
+        (("iterations=0",), 20, 100),
+        (("floor=1.0",), 20, 100),
+        (("floor=0.0",), 20 + 4 * 20, 5 * 100),
+        (("minibatch=2",), 20 + 4 * ABOVE, 5 * 20 + 2 * 4 * ABOVE),
+        (("again={expert: video, guidance: 3.0}",), 20 + 4 * ABOVE, 5 * 20 + 2 * 5 * 4 * ABOVE),
+        (("stages=outer",), 20, 100),
+        (("stages=inner",), 4 * ABOVE, 5 * 4 * ABOVE),
+        (("tolerance=0.5",), 20 + 4 * ABOVE, 5 * (20 + 4 * ABOVE)),
+        (("optimiser=adamw", "rate=0.5", "iterations=20"), 20 + 20 * ABOVE, 5 * (20 + 20 * ABOVE)),
+    ],
+)
+def test_a_plan_counts_every_look(changes: tuple[str, ...], calls: int, windows: int) -> None:
+    assert planned(*changes) == (calls, windows)
+
+
+def test_a_run_that_ends_early_asks_no_more_than_planned() -> None:
+    small = ["video.frames=32", "experts.video.candidates=16", "chain.video.ladder.shifted.steps=6"]
+    recipe = recipes.changed(changed("tolerance=0.05", "iterations=9"), small)
+    most = dovetail.plan(recipe).counts["video"].calls
+    used = dovetail.generate(recipe=recipe).settings["calls"]["video"]
+    assert 6 + 1 <= used < most
+
+
+def test_the_word_builds_what_it_says() -> None:
+    built = dovetail.plan(
+        changed("weights=triangle", "first=0.5", "optimiser=adamw", "kernel=identity", "repulsion=false", "minibatch=3",
+                "base=video", "timestep=random", "tolerance=0.1", "rate=0.5", "iterations=7", "again={expert: video, guidance: 2}")
+    ).stages[0].denoise  # fmt: skip
+    assert isinstance(built, Coupled)
+    assert isinstance(built.again, Guided)
+    told = built.windows.video
+    assert built == Coupled(
+        Windowed(told, 16, 8, "triangle", 0.5), Noise(0).of("video"), 0.9, 7, 0.5, "adamw", "identity", False, 3,
+        built.again, "video", shifted(20, 3.0).levels[:-1], "all", 0.1,
+    )  # fmt: skip
+    assert dovetail.plan(RECIPE).stages[0].denoise.levels == ()
+
+
+def test_what_it_says_by_default_is_what_the_method_does_by_default() -> None:
+    plain = recipes.changed(RECIPE, {"chain.video.denoise": {"coupled": {"of": "video", "size": 16, "stride": 8}}})
+    built = dovetail.plan(plain).stages[0].denoise
+    assert built == Coupled(Windowed(built.windows.video, 16, 8), Noise(0).of("video"))
+
+
+@pytest.mark.parametrize(
+    "denoise",
+    [
+        "{coupled: {of: video, size: 8, stride: 4}}",
+        "{coupled: {of: {blended: {above 0.5: video, else: video}}, size: 8, stride: 4, again: {halved: video}}}",
+        "{renoised: {of: {windowed: {of: video, size: 8, stride: 4}}, floor: 0.5}}",
+        "{renoised: {of: {coupled: {of: video, size: 8, stride: 4, timestep: random, minibatch: 2}}}}",
+    ],
+)
+def test_it_reads_back_equal_and_builds(denoise: str) -> None:
+    recipe = recipes.changed(RECIPE, [f"chain.video.denoise={denoise}"])
+    assert recipes.parse(recipes.dump(recipe)) == recipe
+    assert isinstance(dovetail.plan(recipe).stages[0].denoise, Coupled | Renoised)
+
+
+def test_renoised_is_its_own_word() -> None:
+    asked = "chain.video.denoise={renoised: {of: {windowed: {of: video, size: 16, stride: 8}}, floor: 0.5}}"
+    plan = dovetail.plan(recipes.changed(RECIPE, [asked]))
+    assert plan.stages[0].denoise == Renoised(plan.stages[0].denoise.denoise, Noise(0).of("video"), 0.5)
+    assert plan.counts["video"].calls == 20
+
+
+def test_one_guidance_for_a_blend_reaches_its_windows() -> None:
+    coupled = "{coupled: {of: video, again: video, size: 16, stride: 8}}"
+    recipe = recipes.changed(
+        RECIPE, [f"chain.video.denoise={{blended: {{above 0.5: {coupled}, else: video, guidance: 3}}}}"]
+    )
+    above = recipe.chain[0].denoise.of["above 0.5"]  # type: ignore[union-attr]
+    assert above.of == above.again == models.Leaf(expert="video", guidance=3)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("flor=0.9", r"coupled\.flor: unknown key; did you mean 'floor'"),
+        ("kernel=stain", "unknown value 'stain'; did you mean 'stein'"),
+        ("again=vidio", "again.expert: no expert is called 'vidio'; did you mean 'video'"),
+        ("stride=20", "stride 20 leaves gaps between windows of 16; take 16 or less"),
+        ("minibatch=0", "minibatch: 0 .a number. came; what fits is greater than or equal to 1"),
+        ("tolerance=1.0", "tolerance: 1.0 .a number. came; what fits is less than 1"),
+        ("rate=0.0", "rate: 0.0 .a number. came; what fits is greater than 0"),
+        ("stages=13", "stages: 13 .a number. came; what fits is .*'outer'"),
+    ],
+)
+def test_an_error_says_what_fits(change: str, says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        changed(change)
+
+
+@pytest.mark.parametrize("word", ["coupled", "renoised"])
+def test_a_floor_above_the_whole_ladder_is_refused(word: str) -> None:
+    """Else stage 2 were left out in silence: the betas of Stable Diffusion end at noise share .94."""
+    part = "of: video, size: 16, stride: 8" if word == "coupled" else "of: {windowed: {of: video, size: 16, stride: 8}}"
+    sd = {
+        "experts.video": {"family": "exact", "kind": "spatial"},
+        "chain.0.ladder": {"trailing": {"of": "video", "steps": 4}},
+    }
+    recipe = recipes.changed(RECIPE, sd)
+
+    def at(floor: float) -> Any:
+        return dovetail.plan(recipes.changed(recipe, [f"chain.video.denoise={{{word}: {{{part}, floor: {floor}}}}}"]))
+
+    with pytest.raises(RecipeError, match=rf"{word} acts above floor 0.95, and this ladder begins at noise share 0.936; "
+                                          r"take a floor below that, as 0.8, or floor: 1.0"):  # fmt: skip
+        at(0.95)
+    for floor in (0.8, 1.0):
+        with pytest.raises(RecipeError, match="'video' sees at most 1 frames at once"):
+            at(floor)

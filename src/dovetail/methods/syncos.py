@@ -20,9 +20,9 @@ from dovetail.core.denoiser import Denoiser
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix
 from dovetail.core.windows import WEIGHTS, gather, inner, scatter, tile
+from dovetail.methods.descent import DESCENTS
 from dovetail.methods.stein import KERNELS, couple
 
-OPTIMISERS = {"picard": torch.optim.SGD, "adamw": torch.optim.AdamW}
 BASES = ("step", "video", "iteration")
 STAGES = ("all", "outer", "inner")
 
@@ -59,7 +59,7 @@ class Coupled:
     tolerance: float = 0.0
 
     def __post_init__(self) -> None:
-        known = {"optimiser": OPTIMISERS, "kernel": KERNELS, "base": BASES, "stages": STAGES}
+        known = {"optimiser": DESCENTS, "kernel": KERNELS, "base": BASES, "stages": STAGES}
         for name, words in known.items():
             if getattr(self, name) not in words:
                 raise ValueError(f"{name} is one of {', '.join(words)}, not {getattr(self, name)!r}")
@@ -78,13 +78,12 @@ class Coupled:
 
     def agreed(self, x0: Tensor, t: float, frames: Tensor) -> Split:
         """Stage 2: one video "1 c f h w" that its windows agree on, and the noise through which they looked."""
-        x0, eps = x0.clone(), self._eps(x0, t, frames, 0)
-        optimiser = OPTIMISERS[self.optimiser]([x0], lr=self.rate, weight_decay=0.0)
+        eps, past = self._eps(x0, t, frames, 0), None
         for i in range(self.iterations):
             eps = self._eps(x0, t, frames, i) if self.base == "iteration" else eps
-            x0.grad = self.pull(x0, eps, t, frames, i)
-            optimiser.step()
-            if self.tolerance and x0.grad.norm() < self.tolerance * x0.norm():
+            pull = self.pull(x0, eps, t, frames, i)
+            x0, past = DESCENTS[self.optimiser](x0, pull, self.rate, past)
+            if self.tolerance and pull.norm() < self.tolerance * x0.norm():
                 break
         return Split(x0, eps)
 
