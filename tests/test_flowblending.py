@@ -276,7 +276,7 @@ def test_half_the_resolution_is_still_the_path(t: float) -> None:
     torch.testing.assert_close(seen.mix(t), x, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["wan", "ltx"])
+@pytest.mark.parametrize("family", ["wan", "ltx", "cogvideox"])
 def test_fewer_blocks_share_their_weights(family: str, tmp_path: Path) -> None:
     adapter = tiny_expert(family, tmp_path, layers=4).network
     name = blocks_of(adapter.module)
@@ -308,7 +308,7 @@ def test_a_network_without_blocks_says_so() -> None:
 # --- a middle that is reused -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["wan", "ltx"])
+@pytest.mark.parametrize("family", ["wan", "ltx", "cogvideox"])
 def test_a_reused_middle_is_what_the_blocks_did_before(family: str, tmp_path: Path) -> None:
     adapter = tiny_expert(family, tmp_path, layers=4).network
     assert [inner(3), inner(4), inner(9)] == [(1,), (1, 2), (2, 3, 4, 5, 6)]

@@ -7,8 +7,12 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLCogVideoX,
     AutoencoderKLLTXVideo,
     AutoencoderKLWan,
+    CogVideoXDDIMScheduler,
+    CogVideoXDPMScheduler,
+    CogVideoXTransformer3DModel,
     DDIMScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -319,12 +323,90 @@ def ltx(folder: Path, *, layers: int = 1, conditioned: bool = False, **scheduler
     return folder
 
 
+# --- v-prediction: CogVideoX ------------------------------------------------------------------------------------------
+
+COGVIDEOX: Mapping[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+    "snr_shift_scale": 3.0,
+    "set_alpha_to_one": True,
+    "clip_sample": False,
+    "timestep_spacing": "trailing",
+}
+"""The scheduler config of CogVideoX 2B; that of 5B has snr_shift_scale 1."""
+
+
+def cogvideox_transformer(
+    rotary: bool = False, layers: int = 1, channels: int = CHANNELS, **options: Any
+) -> CogVideoXTransformer3DModel:
+    """rotary: positions as in 5B, else as in 2B. Made for 5 latent frames of 6x8 cells."""
+    sizes = {"sample_height": 6, "sample_width": 8, "sample_frames": 17} | options
+    return grown(
+        lambda: CogVideoXTransformer3DModel(
+            num_attention_heads=2,
+            attention_head_dim=16,
+            in_channels=channels,
+            out_channels=CHANNELS,
+            time_embed_dim=8,
+            text_embed_dim=WIDE,
+            num_layers=layers,
+            use_rotary_positional_embeddings=rotary,
+            **sizes,
+        ),
+        27 + layers,
+    )
+
+
+def cogvideox_vae(scaling: float = 1.15258426) -> AutoencoderKLCogVideoX:
+    """8x along height and width, 4x along time, as the real one."""
+    return grown(
+        lambda: AutoencoderKLCogVideoX(
+            down_block_types=("CogVideoXDownBlock3D",) * 4,
+            up_block_types=("CogVideoXUpBlock3D",) * 4,
+            block_out_channels=(4, 4, 4, 4),
+            latent_channels=CHANNELS,
+            layers_per_block=1,
+            norm_num_groups=2,
+            scaling_factor=scaling,
+        ),
+        10,
+    )
+
+
+def cogvideox(
+    folder: Path,
+    *,
+    rotary: bool = False,
+    layers: int = 1,
+    dpm: bool = False,
+    scaling: float = 1.15258426,
+    **scheduler: Any,
+) -> Path:
+    """A repository of CogVideoX 2B or, `rotary`, 5B as diffusers writes it."""
+    from diffusers import CogVideoXPipeline
+
+    tokenizer, encoder = t5()
+    kind = CogVideoXDPMScheduler if dpm else CogVideoXDDIMScheduler
+    CogVideoXPipeline(
+        tokenizer=tokenizer,
+        text_encoder=encoder,
+        vae=cogvideox_vae(scaling),
+        scheduler=kind(**{**COGVIDEOX, **scheduler}),
+        transformer=cogvideox_transformer(rotary, layers),
+    ).save_pretrained(folder)
+    return folder
+
+
 MAKERS: dict[str, Callable[..., Path]] = {
     "stable-diffusion": stable_diffusion,
     "animatediff": animatediff,
     "text-to-video-sd": text_to_video_sd,
     "wan": wan,
     "ltx": ltx,
+    "cogvideox": cogvideox,
 }
 """A checkpoint of each family."""
 

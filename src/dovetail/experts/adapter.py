@@ -80,6 +80,41 @@ class Packed:
         return rearrange(_first(out), "b (f h w) c -> b c f h w", f=frames, h=height, w=width)
 
 
+def frames_first(module: nn.Module, x: Tensor, time: Tensor, text: Embedding) -> Tensor:
+    """CogVideoXTransformer3DModel: frames before channels. Where positions are rotary (5B) it is told them, where they
+    are sums of sines (2B) it adds them itself; either way a window counts its frames from 0."""
+    config: Any = module.config
+    out = module(
+        hidden_states=rearrange(x, "b c f h w -> b f c h w"),
+        encoder_hidden_states=text[0],
+        timestep=time,
+        image_rotary_emb=_rotary(config, x) if config["use_rotary_positional_embeddings"] else None,
+        return_dict=False,
+    )
+    return rearrange(_first(out), "b f c h w -> b c f h w")
+
+
+def _rotary(config: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the tokens' places: frames from 0, height and width from the middle of what the network was
+    trained on, to which they are scaled."""
+    from diffusers.models.embeddings import get_3d_rotary_pos_embed
+
+    patch = config["patch_size"]
+    height, width = x.shape[3] // patch, x.shape[4] // patch
+    most_high, most_wide = config["sample_height"] // patch, config["sample_width"] // patch
+    scale = min(most_high / height, most_wide / width)
+    high, wide = round(scale * height), round(scale * width)
+    top, left = round((most_high - high) / 2), round((most_wide - wide) / 2)
+    cosines, sines = get_3d_rotary_pos_embed(
+        embed_dim=config["attention_head_dim"],
+        crops_coords=((top, left), (top + high, left + wide)),
+        grid_size=(height, width),
+        temporal_size=x.shape[2],
+        device=x.device,
+    )
+    return cosines, sines
+
+
 def _first(answer: Any) -> Tensor:
     found = answer[0]
     assert isinstance(found, Tensor)

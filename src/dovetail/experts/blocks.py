@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dovetail.core.denoiser import Condition, Network
@@ -20,7 +21,7 @@ from dovetail.errors import RecipeError
 from dovetail.experts.adapter import Adapter
 
 LISTS = ("blocks", "transformer_blocks")
-"""What diffusers calls a transformer's blocks (Wan, LTX-Video)."""
+"""What diffusers calls a transformer's blocks (Wan; LTX-Video and CogVideoX)."""
 
 
 def blocks_of(module: nn.Module) -> str | None:
@@ -92,21 +93,26 @@ def middle(blocks: int) -> tuple[int, ...]:
 
 
 Notes = deque[Tensor]
-"""What a middle added to the hidden state, for each call of the module in a look, in order."""
+"""What a middle added to the hidden state, and behind it to that of the words where blocks change it (CogVideoX), for each
+call of the module in a look, in order."""
 
 
 class _Writing(nn.Module):
-    """Blocks in a row that write down what they add to the hidden state."""
+    """Blocks in a row that write down what they add."""
 
     def __init__(self, blocks: Sequence[nn.Module], notes: Notes) -> None:
         super().__init__()
         self.blocks, self.notes = nn.ModuleList(blocks), notes
 
-    def forward(self, *told: Any, **named: Any) -> Tensor:
-        before = after = _hidden(told, named)
+    def forward(self, *told: Any, **named: Any) -> Any:
+        before: Any = _hidden(told, named)
+        after = before
         for block in self.blocks:
-            after = block(after, *told[1:], **named) if told else block(**{**named, "hidden_states": after})
-        self.notes.append(after - before)
+            now = dict(zip((HIDDEN, WORDS), after if isinstance(after, tuple) else (after,), strict=False))
+            after = block(after, *told[1:], **named) if told else block(**named | now)
+        if isinstance(after, tuple):
+            before = before, named[WORDS]
+        self.notes.append(_joined(after) - _joined(before))
         return after
 
 
@@ -117,13 +123,25 @@ class _Reading(nn.Module):
         super().__init__()
         self.notes = notes
 
-    def forward(self, *told: Any, **named: Any) -> Tensor:
-        return _hidden(told, named) + self.notes.popleft()
+    def forward(self, *told: Any, **named: Any) -> Any:
+        before, note = _hidden(told, named), self.notes.popleft()
+        if note.shape[1] == before.shape[1]:
+            return before + note
+        places = before.shape[1]
+        return before + note[:, :places], named[WORDS] + note[:, places:]
+
+
+HIDDEN, WORDS = "hidden_states", "encoder_hidden_states"
+
+
+def _joined(state: Any) -> Tensor:
+    """What a block hands on, in one: "b n d"."""
+    return torch.cat(state, 1) if isinstance(state, tuple) else state
 
 
 def _hidden(told: tuple[Any, ...], named: dict[str, Any]) -> Tensor:
-    """The hidden state, first of what a block is told (Wan) or by its name (LTX-Video)."""
-    found = told[0] if told else named["hidden_states"]
+    """The hidden state, first of what a block is told (Wan) or by its name (LTX-Video, CogVideoX)."""
+    found = told[0] if told else named[HIDDEN]
     assert isinstance(found, Tensor)
     return found
 

@@ -1,7 +1,9 @@
-"""Latents to frames and back: image autoencoders in chunks of frames, video autoencoders the whole video at once."""
+"""Latents to frames and back: image autoencoders in chunks of frames, video autoencoders the whole video at once or, with
+what they keep of the frames before, in pieces of their own."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -97,7 +99,8 @@ class Conditioning:
 
 @dataclass(frozen=True, eq=False)
 class VideoCodec:
-    """An AutoencoderKLWan or AutoencoderKLLTXVideo: the first latent frame is one frame, each other is `compression`.
+    """An AutoencoderKLWan, AutoencoderKLLTXVideo or AutoencoderKLCogVideoX: the first latent frame is one frame, each
+    other is `compression`.
 
     mean, deviation: latent = (code - mean) / deviation, "c". conditioning: for decoders that take a timestep.
     """
@@ -128,14 +131,14 @@ class VideoCodec:
         assert self.space.compression is not None
         return self.space.compression
 
-    def stream(self, latent: Tensor) -> Iterator[Tensor]:
-        """What `decode` gives, here in one piece: later frames depend on those before."""
-        yield self.decode(latent)
-
-    @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
         """Frames "b f c h w" in [-1, 1], float32, on the device of the latent "b c f h w": of n latent frames
         (n - 1) * compression + 1."""
+        return torch.cat(list(self.stream(latent)), 1)
+
+    def stream(self, latent: Tensor) -> Iterator[Tensor]:
+        """What `decode` gives, piece by piece "b f c h w": CogVideoX's in the pieces that its decoder takes, the others'
+        in one."""
         if latent.shape[1] != self.channels:
             raise RecipeError(f"codec '{self.weights}' decodes {self.channels} channels, not {latent.shape[1]}")
         code, extra = self._moved(latent, self.deviation, self.mean), []
@@ -143,12 +146,10 @@ class VideoCodec:
             noise = Noise(0, "decode").like(code, timeline(latent.shape[2]).expand(len(latent), -1))
             code = code.lerp(noise, self.conditioning.noise)
             extra = [torch.full((len(code),), self.conditioning.timestep, device=self.device, dtype=self.dtype)]
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            # LTX-Video 0.9.1's decoder draws noise of its own, from torch's stream.
-            torch.manual_seed(0)
-            frames = self.module.decode(code.to(self.device, self.dtype), *extra, return_dict=False)[0]
-        seen: Tensor = rearrange(frames.to(latent.device, torch.float32).clamp(-1, 1), "b c f h w -> b f c h w")
-        return seen
+        code = code.to(self.device, self.dtype)
+        pieces = _in_pairs(self.module, code) if self.space.vae == COGVIDEOX else _whole(self.module, code, *extra)
+        for frames in pieces:
+            yield rearrange(frames.to(latent.device, torch.float32).clamp(-1, 1), "b c f h w -> b f c h w")
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
@@ -173,6 +174,41 @@ class VideoCodec:
         return x.float() * scale.to(x.device)[:, None, None, None] + shift.to(x.device)[:, None, None, None]
 
 
+COGVIDEOX = "AutoencoderKLCogVideoX"
+
+
+@torch.no_grad()
+def _whole(module: Any, code: Tensor, *extra: Tensor) -> Iterator[Tensor]:
+    """Frames "b c f h w" of codes "b c f h w", in one piece."""
+    with torch.random.fork_rng([code.device] if code.device.type == "cuda" else []):
+        # LTX-Video 0.9.1's decoder draws noise of its own, from torch's stream.
+        torch.manual_seed(0)
+        frames = module.decode(code, *extra, return_dict=False)[0]
+    yield frames
+
+
+@torch.no_grad()
+def _in_pairs(module: Any, code: Tensor) -> Iterator[Tensor]:
+    """Frames "b c f h w" of codes "b c f h w", the first three codes at once and then two at a time, as CogVideoX's
+    autoencoder does: what its convolutions saw last goes along, and norms are over what is decoded at once.
+
+    It takes an even number of codes for the later part of a video, whose first code is four frames as well. Here a video
+    always begins: an even number is decoded with its last code twice, and what that adds is left out.
+    """
+    length = code.shape[2]
+    spare = 1 - length % 2
+    if spare:
+        code = torch.cat([code, code[:, :, -1:]], 2)
+    cache: Any = None
+    starts = [0, *range(3, code.shape[2], 2)]
+    for start, stop in pairwise([*starts, code.shape[2]]):
+        piece = code[:, :, start:stop]
+        piece = piece if module.post_quant_conv is None else module.post_quant_conv(piece)
+        frames, cache = module.decoder(piece, conv_cache=cache)
+        last = spare and stop == code.shape[2]
+        yield frames[:, :, : -int(module.config.temporal_compression_ratio)] if last else frames
+
+
 def load_codec(
     weights: str,
     *,
@@ -185,7 +221,7 @@ def load_codec(
     decode_timestep: float | None = None,
     decode_noise_scale: float | None = None,
 ) -> Codec | VideoCodec:
-    """The codec of a checkpoint: the AutoencoderKL, AutoencoderKLWan or AutoencoderKLLTXVideo in its `subfolder`.
+    """The codec of a checkpoint: the autoencoder (one of `KINDS`) in its `subfolder`.
 
     weights: a folder, a hub id, or "sprites/NAME". subfolder: "" is the checkpoint itself; None is the
     checkpoint itself if it is a single network, else its vae/. chunk: frames per call, at least 1, of an image
@@ -210,7 +246,7 @@ def load_codec(
     return VideoCodec(weights, module, space, mean, deviation, *place, conditioning)
 
 
-KINDS = ("AutoencoderKL", "AutoencoderKLWan", "AutoencoderKLLTXVideo")
+KINDS = ("AutoencoderKL", "AutoencoderKLWan", "AutoencoderKLLTXVideo", COGVIDEOX)
 """The autoencoders that a codec can be made of."""
 
 
@@ -251,4 +287,7 @@ def _statistics(module: Any) -> tuple[Tensor, Tensor]:
     """Mean and deviation of each channel of a video autoencoder's codes, float32."""
     if type(module).__name__ == "AutoencoderKLLTXVideo":
         return module.latents_mean.float(), module.latents_std.float() / module.config.scaling_factor
+    if type(module).__name__ == COGVIDEOX:
+        channels = module.config.latent_channels
+        return torch.zeros(channels), torch.full((channels,), 1 / module.config.scaling_factor)
     return torch.tensor(module.config.latents_mean), torch.tensor(module.config.latents_std)

@@ -1,7 +1,7 @@
 """From a name and a family to an `Expert`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import nn
 from dovetail.core.denoiser import TARGETS, Expert
 from dovetail.core.schedules import schedule_of
 from dovetail.errors import RecipeError, WeightsError, nearest
-from dovetail.experts.adapter import Adapter, Convention, Packed, Text, motion, per_frame, volume
+from dovetail.experts.adapter import Adapter, Convention, Packed, Text, frames_first, motion, per_frame, volume
 from dovetail.experts.checkpoint import Checkpoint, find, find_file, model, quietly
 from dovetail.experts.placement import device_of, dtype_of
 from dovetail.experts.space import LatentSpace, space_of
@@ -78,6 +78,16 @@ FAMILIES: dict[str, Family] = {
         even=True,
         space=LatentSpace(channels=128, vae="AutoencoderKLLTXVideo", factor=32, scaling=1.0, compression=8),
     ),
+    "cogvideox": Family(
+        ("CogVideoXTransformer3DModel",),
+        frames_first,
+        2,
+        "THUDM/CogVideoX-2b, THUDM/CogVideoX-5b (1.5 and image to video are others)",
+        max_frames=13,
+        part="transformer",
+        texts=("T5EncoderModel",),
+        space=LatentSpace(channels=16, vae="AutoencoderKLCogVideoX", factor=8, compression=4),
+    ),
 }
 """The families of networks that dovetail can call."""
 
@@ -142,7 +152,7 @@ def load(
         weights=weights,
         module=module if waiting else module.to(placed),
         convention=_convention(kind, space, fps),
-        text=_text(asked, torch.device("cpu") if waiting else placed) if text is None else text,
+        text=_text(asked, module.config, torch.device("cpu") if waiting else placed) if text is None else text,
         batch=kind.batch if batch is None else batch,
         device=placed,
         dtype=precision,
@@ -170,13 +180,19 @@ def _network(asked: _Asked) -> tuple[Any, int | None]:
     """The network, and the longest video it was built for."""
     import diffusers
 
-    kind, found = FAMILIES[asked.family], asked.checkpoint.config(_part(asked)).get("_class_name", "")
+    kind, config = FAMILIES[asked.family], asked.checkpoint.config(_part(asked))
+    found = config.get("_class_name", "")
     if found not in kind.networks:
         fits = [name for name, other in FAMILIES.items() if found == other.networks[0]]
         raise RecipeError(
             f"expert '{asked.name}' is of family '{asked.family}', which calls a {' or '.join(kind.networks)}, but "
             f"{_part(asked)}/ of '{asked.checkpoint.weights}' is a {found}"
             + (f"; its family: {fits[0]}" if fits else "")
+        )
+    if asked.family == "cogvideox" and config.get("patch_size_t") is not None:
+        raise RecipeError(
+            f"expert '{asked.name}': {_part(asked)}/ of '{asked.checkpoint.weights}' takes {config['patch_size_t']} latent "
+            f"frames for one token, as CogVideoX 1.5 does, which dovetail cannot call. Weights of this family: {kind.where}"
         )
     takes = asked.family == "animatediff" and found == "UNet2DConditionModel"
     if asked.adapter is not None and not takes:
@@ -186,8 +202,15 @@ def _network(asked: _Asked) -> tuple[Any, int | None]:
     module = model(getattr(diffusers, found), asked.checkpoint, _part(asked), asked.dtype)
     if takes:
         module = _with_motion(asked, module)
-    places = module.config.get("motion_max_seq_length") or module.config.get("rope_max_seq_len")
-    return module, places or kind.max_frames
+    return module, _places(module.config) or kind.max_frames
+
+
+def _places(config: Any) -> int | None:
+    """For how many latent frames a network was built, where its config tells."""
+    if (frames := config.get("sample_frames")) is not None:  # CogVideoX counts frames of the video.
+        return 1 + (int(frames) - 1) // int(config["temporal_compression_ratio"])
+    found: int | None = config.get("motion_max_seq_length") or config.get("rope_max_seq_len")
+    return found
 
 
 def _part(asked: _Asked) -> str:
@@ -297,8 +320,8 @@ def _scheduler(asked: _Asked) -> dict[str, Any]:
     return config
 
 
-def _text(asked: _Asked, device: torch.device) -> Text:
-    """The text model of the checkpoint, and its tokenizer."""
+def _text(asked: _Asked, config: Any, device: torch.device) -> Text:
+    """The text model of the checkpoint, and its tokenizer, for a network of this config."""
     import transformers
 
     fits = FAMILIES[asked.family].texts
@@ -313,7 +336,10 @@ def _text(asked: _Asked, device: torch.device) -> Text:
     make, reader = TEXTS[found]
     tokenizer = _tokenizer(getattr(transformers, reader), asked.checkpoint)
     encoder: nn.Module = model(getattr(transformers, found), asked.checkpoint, "text_encoder", asked.dtype)
-    return make(tokenizer, encoder.to(device), asked.name)
+    text = make(tokenizer, encoder.to(device), asked.name)
+    # CogVideoX joins words and latents to one sequence, so its network fixes how many words there are.
+    length = config.get("max_text_seq_length")
+    return replace(text, limit=length, masked=False) if length is not None and isinstance(text, T5) else text
 
 
 TEXTS: dict[str, tuple[Callable[[Any, nn.Module, str], Text], str]] = {

@@ -20,7 +20,7 @@ from dovetail.experts.checkpoint import find, quietly
 from dovetail.experts.flops import Operations, operations
 from dovetail.experts.loading import FAMILIES, PARTS
 from dovetail.experts.placement import dtype_of
-from dovetail.experts.published import LTX_CODEC, T5, UMT5, WAN_CODEC, Words, known
+from dovetail.experts.published import COGVIDEOX_CODEC, LTX_CODEC, T5, UMT5, WAN_CODEC, Words, known
 
 Shape = tuple[int, int, int, int]
 """Channels, frames, height and width of a latent."""
@@ -115,11 +115,14 @@ def outline(name: str, family: str, weights: str, *, subfolder: str | None = Non
     config, text = checkpoint.config(part), checkpoint.config("text_encoder")
     if (kind := str(config.get("_class_name"))) not in FAMILIES[family].networks:
         raise WeightsError(f"expert '{name}': {part}/ of '{weights}' is a {kind}")
-    return Outline(family, kind, config, _words(text), size)
+    return Outline(family, kind, config, _words(text, config.get("max_text_seq_length")), size)
 
 
-def _words(config: Mapping[str, Any]) -> Words:
+def _words(config: Mapping[str, Any], length: int | None) -> Words:
+    """A text model by its config; length: how many words the network takes, where it fixes that, as CogVideoX's does."""
     kind = str(next(iter(config.get("architectures") or ["CLIPTextModel"])))
+    if length is not None:
+        return Words(kind, config, length)
     usual = {words.kind: words for words in (UMT5, T5)}.get(kind)
     if usual is not None:
         return Words(kind, config, usual.limit, usual.masked)
@@ -136,4 +139,4 @@ def text_parameters(words: Words) -> int:
 
 def codec_parameters(kind: str) -> int:
     """How many numbers a published video autoencoder has learned. Raises KeyError for other autoencoders."""
-    return _parameters(_hollow(kind, _written(dict((WAN_CODEC, LTX_CODEC))[kind])))
+    return _parameters(_hollow(kind, _written(dict((WAN_CODEC, LTX_CODEC, COGVIDEOX_CODEC))[kind])))

@@ -3,7 +3,8 @@
 They are used where the weights are not on this machine; where they are, their own files tell. Sources: for Wan,
 `wan/configs` and the README of github.com/Wan-Video/Wan2.1 (9737cba) and Wan2.2 (42bf4cf), which diffusers' conversion
 carries over; for LTX-Video, `ltx_video/utils/diffusers_config_mapping.py` of github.com/Lightricks/LTX-Video (5260738)
-and diffusers' conversion script. `tests/test_costs.py` holds what follows from them.
+and diffusers' conversion script; for CogVideoX, `sat/configs/cogvideox_2b.yaml` and `cogvideox_5b.yaml`,
+`tools/convert_weight_sat2hf.py` and the README of github.com/THUDM/CogVideo (e519ece). `tests/test_costs.py` holds what follows from them.
 """
 
 from collections.abc import Mapping
@@ -72,6 +73,27 @@ def _ltx(layers: int, width: int) -> dict[str, Any]:
     }
 
 
+def _cogvideox(layers: int, heads: int, rotary: bool) -> dict[str, Any]:
+    return {
+        "num_attention_heads": heads,
+        "attention_head_dim": 64,
+        "in_channels": 16,
+        "out_channels": 16,
+        "time_embed_dim": 512,
+        "text_embed_dim": 4096,
+        "num_layers": layers,
+        "sample_width": 90,
+        "sample_height": 60,
+        "sample_frames": 49,
+        "patch_size": 2,
+        "patch_size_t": None,
+        "temporal_compression_ratio": 4,
+        "max_text_seq_length": 226,
+        "spatial_interpolation_scale": 1.875,
+        "use_rotary_positional_embeddings": rotary,
+    }
+
+
 _XXL = {
     "d_model": 4096,
     "d_kv": 64,
@@ -85,6 +107,9 @@ UMT5 = Words("UMT5EncoderModel", {**_XXL, "vocab_size": 256384}, 512)
 
 T5 = Words("T5EncoderModel", {**_XXL, "vocab_size": 32128}, 128, masked=True)
 """google/t5-v1_1-xxl, the encoder; the tokens are those of LTXPipeline."""
+
+COGVIDEOX_T5 = Words("T5EncoderModel", T5.config, 226)
+"""The same encoder, as CogVideoX reads with it."""
 
 WAN_CODEC: tuple[str, dict[str, Any]] = ("AutoencoderKLWan", {})
 """Wan2.1_VAE.pth: of Wan 2.1 in both sizes and of Wan 2.2 A14B. Wan 2.2 TI2V-5B has another, with 48 channels."""
@@ -113,6 +138,19 @@ LTX_CODEC: tuple[str, dict[str, Any]] = (
 )
 """Of LTX-Video 0.9.5 and later."""
 
+COGVIDEOX_CODEC: tuple[str, dict[str, Any]] = (
+    "AutoencoderKLCogVideoX",
+    {
+        "latent_channels": 16,
+        "block_out_channels": (128, 256, 256, 512),
+        "down_block_types": ("CogVideoXDownBlock3D",) * 4,
+        "up_block_types": ("CogVideoXUpBlock3D",) * 4,
+        "layers_per_block": 3,
+        "temporal_compression_ratio": 4,
+    },
+)
+"""Of CogVideoX 2B and 5B, which scale its latents each by a number of its own: .. * 1.15258426 and .. * 0.7."""
+
 _UNIPC = {
     "_class_name": "UniPCMultistepScheduler",
     "num_train_timesteps": 1000,
@@ -124,9 +162,23 @@ _UNIPC = {
     "flow_shift": 3.0,
 }
 _EULER = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 1.0}
+# How timesteps are spaced is that of the conversion and of the authors' own script, which says so once more.
+_COGVIDEOX = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+    "set_alpha_to_one": True,
+    "clip_sample": False,
+    "timestep_spacing": "trailing",
+}
 
 WAN_14B, WAN_1_3B = _wan(layers=40, heads=40, inner=13824), _wan(layers=30, heads=12, inner=8960)
 LTX_13B, LTX_2B = _ltx(layers=48, width=4096), _ltx(layers=28, width=2048)
+COGVIDEOX_2B = _cogvideox(layers=30, heads=30, rotary=False)
+COGVIDEOX_5B = _cogvideox(layers=42, heads=48, rotary=True)
 
 
 def _wan_weights(config: Mapping[str, Any]) -> Published:
@@ -137,6 +189,23 @@ def _ltx_weights(config: Mapping[str, Any], licence: str) -> Published:
     return Published("LTXVideoTransformer3DModel", config, T5, LTX_CODEC, _EULER, licence)
 
 
+def _cogvideox_weights(
+    config: Mapping[str, Any], scaling: float, scheduler: str, shift: float, licence: str
+) -> Published:
+    kind, sizes = COGVIDEOX_CODEC
+    return Published(
+        "CogVideoXTransformer3DModel",
+        config,
+        COGVIDEOX_T5,
+        (kind, {**sizes, "scaling_factor": scaling}),
+        {"_class_name": scheduler, **_COGVIDEOX, "snr_shift_scale": shift},
+        licence,
+    )
+
+
+_COG_2B = _cogvideox_weights(COGVIDEOX_2B, 1.15258426, "CogVideoXDDIMScheduler", 3.0, "Apache-2.0")
+_COG_5B = _cogvideox_weights(COGVIDEOX_5B, 0.7, "CogVideoXDPMScheduler", 1.0, "CogVideoX licence, see its model card")
+
 PUBLISHED: dict[tuple[str, str], Published] = {
     ("Wan-AI/Wan2.1-T2V-14B-Diffusers", "transformer"): _wan_weights(WAN_14B),
     ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "transformer"): _wan_weights(WAN_1_3B),
@@ -144,6 +213,11 @@ PUBLISHED: dict[tuple[str, str], Published] = {
     ("Wan-AI/Wan2.2-T2V-A14B-Diffusers", "transformer_2"): _wan_weights(WAN_14B),
     ("Lightricks/LTX-Video-0.9.7-dev", "transformer"): _ltx_weights(LTX_13B, "LTXV Open Weights, see its model card"),
     ("Lightricks/LTX-Video-0.9.5", "transformer"): _ltx_weights(LTX_2B, "OpenRAIL-M"),
+    # The authors' organisation has two names.
+    ("THUDM/CogVideoX-2b", "transformer"): _COG_2B,
+    ("THUDM/CogVideoX-5b", "transformer"): _COG_5B,
+    ("zai-org/CogVideoX-2b", "transformer"): _COG_2B,
+    ("zai-org/CogVideoX-5b", "transformer"): _COG_5B,
 }
 """By hub id and the folder of the network."""
 

@@ -59,7 +59,11 @@ def same_space(a: LatentSpace, b: LatentSpace, names: tuple[str, str] = ("the on
 
 def space_of(config: Mapping[str, Any], weights: Path | None = None) -> LatentSpace:
     """The space of an autoencoder, from its config and, if at hand, its safetensors file."""
-    known = {"AutoencoderKLWan": _wan_space, "AutoencoderKLLTXVideo": _ltx_space}
+    known = {
+        "AutoencoderKLWan": _wan_space,
+        "AutoencoderKLLTXVideo": _ltx_space,
+        "AutoencoderKLCogVideoX": _cogvideox_space,
+    }
     return known.get(config.get("_class_name", ""), _kl_space)(config, weights)
 
 
@@ -98,6 +102,17 @@ def _ltx_space(config: Mapping[str, Any], weights: Path | None) -> LatentSpace:
         encoder=None if weights is None else encoder_digest(weights),
         compression=config.get("temporal_compression_ratio") or config.get("patch_size_t", 1) * halvings,
         statistics=None if weights is None else _digest(_kept(weights, "latents_mean", "latents_std")),
+    )
+
+
+def _cogvideox_space(config: Mapping[str, Any], weights: Path | None) -> LatentSpace:
+    return LatentSpace(
+        channels=config.get("latent_channels", 16),
+        vae="AutoencoderKLCogVideoX",
+        factor=2 ** (len(config.get("block_out_channels", (128, 256, 256, 512))) - 1),
+        scaling=config.get("scaling_factor", 1.15258426),
+        encoder=None if weights is None else encoder_digest(weights),
+        compression=int(config.get("temporal_compression_ratio", 4)),
     )
 
 

@@ -38,20 +38,22 @@ class Clip:
 
 @dataclass(frozen=True, eq=False)
 class T5:
-    """T5's encoder as LTX-Video uses it: padded to the limit; the padding is seen by the encoder and hidden from the
-    network by a mask."""
+    """T5's encoder: padded to the limit; the padding is seen by the encoder. As LTX-Video uses it, `masked`, it is hidden
+    from the network by a mask; as CogVideoX does, the network sees it too."""
 
     tokenizer: Any
     encoder: nn.Module
     expert: str = ""
     limit: int = 128
+    masked: bool = True
 
     @torch.no_grad()
     def __call__(self, text: str) -> Embedding:
-        """The last hidden states "1 limit d" and a mask "1 limit", True where there are words. Warns with PromptWarning
-        about words beyond the limit."""
+        """The last hidden states "1 limit d" and, if `masked`, a mask "1 limit", True where there are words. Warns with
+        PromptWarning about words beyond the limit."""
         read = _read(self, text)
-        return self.encoder(read.input_ids)[0], read.attention_mask.bool()
+        hidden = self.encoder(read.input_ids)[0]
+        return (hidden, read.attention_mask.bool()) if self.masked else (hidden,)
 
 
 @dataclass(frozen=True, eq=False)

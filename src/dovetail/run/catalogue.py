@@ -12,6 +12,7 @@ FAMILIES_SAID = {
     "text-to-video-sd": "UNet3DConditionModel: ModelScope text-to-video",
     "wan": "WanTransformer3DModel: Wan 2.1 of both sizes, and each expert of Wan 2.2 A14B by its subfolder",
     "ltx": "LTXVideoTransformer3DModel: LTX-Video 2B and 13B",
+    "cogvideox": "CogVideoXTransformer3DModel: CogVideoX 2B and 5B",
     "exact": "closed-form denoisers of finite sets of sprite renders; no weights",
 }
 """What each family of experts is."""
