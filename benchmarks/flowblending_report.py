@@ -146,7 +146,7 @@ def spread(values: Sequence[float]) -> Interval:
 
 
 def column(row: Mapping[tuple[int, int], Line], measure: str) -> dict[tuple[int, int], float]:
-    found = {cell: {**line["scores"], **line} for cell, line in row.items()}
+    found = {cell: {**line, **line["scores"]} for cell, line in row.items()}  # both have a "prompt": here the score
     return {cell: float(values[measure]) for cell, values in found.items() if measure in values}
 
 

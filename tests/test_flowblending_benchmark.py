@@ -108,15 +108,16 @@ def planted(**values: dict[str, float]) -> dict[str, Any]:
         found = {}
         for p in range(12):
             moved = {name: value * (1 + 0.001 * (p % 3)) for name, value in numbers.items()}
-            scores = {name: v for name, v in moved.items() if name not in ("flops", "seconds", "clock")}
-            found[p, 0] = {"scores": scores, **moved, "way": "unipc aaasssssaa", "machine": "m"}
+            facts = {name: moved.pop(name) for name in ("flops", "seconds", "clock")}
+            line = {"way": "unipc aaasssssaa", "prompt": p, "seed": 0, "machine": "m"}
+            found[p, 0] = {**line, "scores": moved, **facts}
         return found
 
     return {name.replace("_", " "): row(numbers) for name, numbers in values.items()}
 
 
 def test_verdicts_follow_from_the_numbers() -> None:
-    from flowblending_report import as_good, dominates, placed, regret, switching
+    from flowblending_report import as_good, column, dominates, placed, regret, switching
 
     def numbers(psnr: float, sharp: float, flops: float, seconds: float) -> dict[str, float]:
         shown = {"psnr": psnr, "agreement": psnr / 50, "prompt": 0.9, "identity": sharp, "sharpness": sharp}
@@ -144,6 +145,8 @@ def test_verdicts_follow_from_the_numbers() -> None:
             ).values()
         )
     }
+
+    assert max(column(table["LLL"], "prompt").values()) < 1, "what was right of the prompt, not its number"
 
     def said(claims: list[Any], begins: str) -> str:
         return next(claim.verdict for claim in claims if claim.text.startswith(begins))
