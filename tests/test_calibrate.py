@@ -569,7 +569,7 @@ def test_a_picture_of_one_panel() -> None:
     assert draw([1.0, 0.5], {"none": [Line("a", [0.0, None], 0)]}, {}).size == (900, 330)
     crowd = [Line(f"line {i}", [0.1], i) for i in range(24)]
     assert draw([0.5], {"many": crowd}, {"rule": ()}).height > 24 * 18, "every curve has its own line of words"
-    many = draw([1.0, 0.1], {"one": lines}, {"rule": tuple(0.1 * k for k in range(1, 9))})
+    many = draw([1.0, 0.7, 0.4, 0.1], {"one": lines}, {"rule": tuple(0.1 * k for k in range(1, 9))})
     assert many.getpixel((int(80 + 0.5 * 570), 100)) != (90, 90, 90), "too many boundaries to draw are counted"
 
 
