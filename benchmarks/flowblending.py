@@ -145,9 +145,13 @@ def finished(recipe: Recipe, out: Path, settings: Settings, purse: Purse) -> Cal
 
 
 def kinds(recipe: Recipe, folder: Path, count: int, part: tuple[int, int], purse: Purse) -> Iterator[Study]:
-    """What the two experts alone show in each kind of scene, and in shorter videos; as far as the purse reaches."""
-    half = {"video.frames": (recipe.video.frames + 1) // 2}
-    for name, kind, change in [*((kind, kind, {}) for kind in SCENES), ("half as long", "all", half)]:
+    """What the two experts alone show in each kind of scene, in shorter and in smaller videos; as far as the purse
+    reaches."""
+    video = recipe.video
+    half = {"video.frames": (video.frames + 1) // 2}
+    small = {"video.height": video.height * 3 // 4, "video.width": video.width * 3 // 4}
+    changed = [("half as long", "all", half), ("three quarters as high and wide", "all", small)]
+    for name, kind, change in [*((kind, kind, {}) for kind in SCENES), *changed]:
         settings = Settings(shared(kind, count, part), by="fit", follow=1)
         result = finished(recipes.changed(recipe, change), folder / name.replace(" ", "-"), settings, purse)
         if result is None:
