@@ -35,6 +35,8 @@ from dovetail.experts.published import COGVIDEOX_T5, PUBLISHED
 from dovetail.experts.schedulers import ladder_of
 from dovetail.recipe import Recipe
 from dovetail.recipe.reading import SHIPPED
+from dovetail.run.decoding import frames_of, tail_of
+from dovetail.video import Video
 
 PROMPT, AWAY = "a red   circle &amp; a ring, moving left", "blurred"
 FACTOR, STEPS = 8, 5
@@ -300,6 +302,16 @@ def test_a_piece_waits_for_no_later_one(shelf: Shelf) -> None:
     assert torch.equal(torch.cat([first, second], 1), codec.decode(changed)[:, :17])
     changed[:, :, 0] += 1
     assert apart(codec.decode(changed)[:, 9:17], second) > 1e-4, "what is kept of the frames before is used"
+
+
+def test_a_run_decodes_in_these_pieces(shelf: Shelf) -> None:
+    codec, latent = codec_of(shelf()), noise((5, 2, 2))
+    whole = Video.of(codec.decode(latent), 1.0).frames
+    assert (frames_of(codec, latent, None) == whole).all()
+    tail = tail_of(codec, latent)
+    assert tail is not None
+    more = frames_of(codec, noise((2, 2, 2)), tail)
+    assert len(more) == 8, "a later piece of a run has no first latent frame"
 
 
 @pytest.mark.parametrize("frames", [2, 4, 6])

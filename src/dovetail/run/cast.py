@@ -1,6 +1,6 @@
 """A recipe's experts and codec, loaded, and whether they fit together."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +32,7 @@ class Codec(Protocol):
     def space(self) -> "LatentSpace": ...
     def encode(self, frames: Tensor, /) -> Tensor: ...
     def decode(self, latent: Tensor, /) -> Tensor: ...
+    def stream(self, latent: Tensor, /) -> Iterator[Tensor]: ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from time import perf_counter
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,10 +35,10 @@ def frames_of(codec: Codec, latent: Tensor, tail: Tensor | None, tiles: int | No
     """The frames uint8 "f h w c" of a latent "1 c f h w"; a codec that looks back in time is shown again the end of
     what came before, `tail`. tiles: cells along each side of what is decoded at once, see `tiled`."""
     shown = latent if tail is None else torch.cat([tail, latent], 2)
-    pixels = codec.decode(shown) if tiles is None else tiled(codec, shown, tiles)
-    if tail is not None:
-        pixels = pixels[:, -latent.shape[2] * (codec.space.compression or 1) :]
-    return Video.of(pixels, 1.0).frames
+    # Pixels of a piece are four times as large as its frames, so each is made so before the next.
+    pieces = codec.stream(shown) if tiles is None else [tiled(codec, shown, tiles)]
+    frames = np.concatenate([Video.of(pixels, 1.0).frames for pixels in pieces])
+    return frames if tail is None else frames[-latent.shape[2] * (codec.space.compression or 1) :]
 
 
 def tail_of(codec: Codec, latent: Tensor, tail: Tensor | None = None) -> Tensor | None:
