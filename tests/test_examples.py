@@ -10,6 +10,7 @@ import torch
 
 from dovetail import recipe
 from dovetail.sprites.oracle import judge
+from dovetail.sprites.oracle.events import events
 from dovetail.video import Video, read
 
 FOLDER = Path(__file__).parents[1] / "examples"
@@ -121,3 +122,16 @@ def long_video(left: Names) -> None:
     for first in range(0, left["frames"], 8):
         right = judge(torch.from_numpy(frames[first : first + 8]), left["prompt"]).right
         assert all(right[what] for what in ("colour", "shape", "background", "pattern")), (first, right)
+
+
+@example
+def a_story(left: Names) -> None:
+    frames = torch.from_numpy(left["video"].frames)
+    (_, first), (turn, second) = events(frames)
+    assert (first, second) == ("right", "up")
+    assert abs(turn - 32) <= 4
+    assert len(frames) == 32 + 16, "the last event lasts one clip"
+    right = judge(frames, left["shared"]).right
+    assert right
+    assert all(right.values()), right
+    assert Path("out/story.gif").is_file()

@@ -1,5 +1,6 @@
 """A story that a person tells, and what it changes in a recipe."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
 from pathlib import Path
@@ -29,7 +30,7 @@ def tale(told: Telling) -> Scenario:
     if isinstance(told, Path):
         return _file(told)
     if isinstance(told, str):
-        return _plain(told, "story")
+        return _file(Path(told)) if re.fullmatch(r"\S+\.(txt|md|story|ya?ml)", told) else _plain(told, "story")
     if isinstance(told, Mapping):
         return _mapping(told)
     return Scenario(tuple(told))
