@@ -135,3 +135,13 @@ def a_story(left: Names) -> None:
     assert right
     assert all(right.values()), right
     assert Path("out/story.gif").is_file()
+
+
+@example
+def coupled_events(left: Names) -> None:
+    averaged, coupled = (left["found"][name] for name in ("averaged", "coupled"))
+    assert averaged[0].colour != averaged[1].colour
+    for what in ("colour", "texture", "background", "pattern"):
+        assert getattr(coupled[0], what) == getattr(coupled[1], what) is not None
+    assert [now.motion for now in coupled] == ["still", "down"]
+    assert Path("out/coupled.gif").is_file()

@@ -344,6 +344,34 @@ def test_with_one_video_nothing_but_it_is_found() -> None:
         torch.testing.assert_close(found, torch.full_like(found, 0.4), rtol=1e-4, atol=1e-4)
 
 
+@dataclass(frozen=True)
+class Shades:
+    """Videos that are one gray each, of four: each window chooses one, and knows nothing of the others."""
+
+    def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
+        shades = torch.linspace(-1, 1, 4)
+        far = (x - (1 - t) * shades[:, None, None, None, None, None]).square().sum((2, 3, 4, 5))
+        gray = ((-far / (2 * t**2)).softmax(0) * shades[:, None]).sum(0)
+        return split(x, gray[:, None, None, None, None].expand_as(x), t)
+
+
+def test_sharing_alike_makes_one_story_of_windows_that_choose_by_themselves() -> None:
+    windows, frames, ladder = Windowed(Shades(), 8, 4), timeline(24), shifted(10, 3.0).levels
+
+    def spread(kernel: str | None, seed: int) -> float:
+        noise = Noise(seed).of("story")
+        method = windows if kernel is None else Coupled(windows, noise, 0.8, kernel=kernel)
+        x = noise.like(torch.zeros(1, 1, 24, 4, 4), frames, "start")
+        grays = last(sample(method, x, frames, ladder, Euler())).seen.x0.mean((0, 1, 3, 4))
+        return float(grays.max() - grays.min())
+
+    alone, identity, mean = (
+        sum(spread(kernel, seed) for seed in range(10)) / 10 for kernel in (None, "identity", "mean")
+    )
+    assert mean < 0.7 * alone
+    assert mean < 0.7 * identity
+
+
 # --- the kernel --------------------------------------------------------------------------------------------------
 
 
