@@ -520,6 +520,14 @@ def test_a_prompt_is_what_events_share() -> None:
         dovetail.plan(STORY, "a blue ring", story={"shared": "a red circle", "events": events})
 
 
+def test_changes_of_a_story_are_made_in_the_one_that_is_told() -> None:
+    events = ["0s: it moves left", "2s: it moves right"]
+    for changed in (["story.fade=1s", "video.seed=3"], {"story.fade": "1s", "video.seed": 3}):
+        recipe = dovetail.plan("sprites-long-exact", "a ring", story=events, overrides=changed).recipe
+        assert recipe.story is not None
+        assert (recipe.story.fade, recipe.video.seed, len(recipe.story.events)) == ("1s", 3, 2)
+
+
 # --- videos ------------------------------------------------------------------------------------------------------
 
 FINE = {f"experts.{name}.candidates": 48 for name in ("control", "spatial", "temporal")} | {"codec.pixels": 4}

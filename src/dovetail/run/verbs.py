@@ -112,7 +112,9 @@ def resolved(
 
     A story without a length takes as long as its last event needs: one native clip. See `run.telling`.
     """
-    asked = recipes.changed(recipe if isinstance(recipe, Recipe) else recipes.load(recipe), overrides)
+    asked = recipe if isinstance(recipe, Recipe) else recipes.load(recipe)
+    overrides, later = (overrides, ()) if story is None else _of_story(overrides)
+    asked = recipes.changed(asked, overrides)
     if frames is not None and seconds is not None:
         raise RecipeError("frames and seconds both say how long the video is; give one of them")
     if story is not None:
@@ -120,7 +122,17 @@ def resolved(
     else:
         given = {"prompt": prompt, "video.frames": frames if seconds is None else long(asked, seconds)}
     given = {"video.frames": frames, "video.seed": seed} | given
-    return recipes.changed(asked, {path: value for path, value in given.items() if value is not None})
+    told = recipes.changed(asked, {path: value for path, value in given.items() if value is not None})
+    return recipes.changed(told, later) if later else told
+
+
+def _of_story(overrides: Overrides) -> tuple[Overrides, Overrides]:
+    """What is changed before a story is told, and what is changed of the story itself."""
+    if isinstance(overrides, Mapping):
+        later = {path: value for path, value in overrides.items() if path.startswith("story.")}
+        return {path: value for path, value in overrides.items() if path not in later}, later
+    texts = list(overrides)
+    return [text for text in texts if not text.startswith("story.")], [t for t in texts if t.startswith("story.")]
 
 
 def refining(recipe: Recipe, video: str | Path, strength: int | None = None, frames: int | None = None) -> Recipe:
