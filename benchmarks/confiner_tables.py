@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Any
 
 import torch
-from harness import HELD, add, arguments, key, mend, mine, part_of, read, weights_of
+from harness import HELD, add, arguments, key, mend, mine, part_of, read, told, weights_of
 from machine import machine
 from methods import CORE, REFERENCES, rows
 from report import report
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def fingerprints(base: Recipe) -> dict[str, str]:
     """For each row, what its results depend on: its recipe, and the packaged weights."""
     weights = weights_of(base)
-    texts = {name: recipes.dump(recipe) for name, recipe in rows(base).items()}
+    texts = {name: told(recipe) for name, recipe in rows(base).items()}
     texts |= dict.fromkeys(REFERENCES, f"{base.codec} {base.video}")
     return {name: key(weights, text) for name, text in texts.items()}
 

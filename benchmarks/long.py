@@ -19,7 +19,7 @@ from time import monotonic, process_time
 from typing import Any
 
 import torch
-from harness import HELD, add, arguments, key, mend, mine, part_of, read, weights_of
+from harness import HELD, add, arguments, key, mend, mine, part_of, read, told, weights_of
 from long_report import report
 from long_rows import LONG, SEGMENT, SHORT, rows
 from machine import machine
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def keys(made: dict[str, Recipe], long: int) -> dict[str, str]:
     """For each row, what its results depend on: its recipe, the packaged weights, the measures."""
     texts = {f"{REFERENCE} {long}": str(MEASURES)}
-    texts |= {name: f"{MEASURES} {weights_of(recipe)} {recipes.dump(recipe)}" for name, recipe in made.items()}
+    texts |= {name: f"{MEASURES} {weights_of(recipe)} {told(recipe)}" for name, recipe in made.items()}
     return {name: key(text) for name, text in texts.items()}
 
 

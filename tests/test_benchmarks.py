@@ -137,3 +137,13 @@ def test_demo_is_measured(capsys):
 
     demo.main(["--recipe", "sprites-exact", "--rounds", "1", "--threads", "1"])
     assert "peak_megabytes  median" in capsys.readouterr().out
+
+
+def test_a_key_knows_what_is_set_and_nothing_else() -> None:
+    from harness import told
+
+    recipe = recipes.load("sprites")
+    assert "null" not in told(recipe)
+    assert '"seed": 0' in told(recipe)
+    other = recipes.changed(recipe, {"chain.refine.denoise.coordinated.noise": "fixed"})
+    assert told(other) != told(recipe)
