@@ -142,6 +142,8 @@ def test_demo_is_measured(capsys):
 def test_a_key_knows_what_is_set_and_nothing_else() -> None:
     from harness import told
 
+    from dovetail import recipe as recipes
+
     recipe = recipes.load("sprites")
     assert "null" not in told(recipe)
     assert '"seed": 0' in told(recipe)
