@@ -75,7 +75,7 @@ def compared(found: Calibration, prompt: int) -> dict[str, Way]:
         try:
             one = interval(case.costs, errors, budget=budget, small=small_of(case))
             made[f"one interval {share}"] = Way(MAIN, one.choice)
-            made[f"any schedule {share}"] = Way(MAIN, within(edge, budget).choice)
+            made[f"any schedule {share}"] = Way(MAIN, within(edge, one.cost).choice)  # no dearer than the interval
         except ValueError:  # even the cheapest costs more
             continue
     return made
