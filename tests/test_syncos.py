@@ -599,23 +599,23 @@ def planned(*changes: str) -> Any:
     return count.calls, count.frames / 16
 
 
-ABOVE = sum(level > 0.9 for level in shifted(20, 3.0).levels)
-"""Levels of the recipe's ladder at which stage 2 acts."""
+ABOVE = sum(level > 0.9 for level in shifted(20, 10.0).levels)
+"""Levels of the recipe's ladder at which stage 2 acts; it has 9 windows."""
 
 
 @pytest.mark.parametrize(
     ("changes", "calls", "windows"),
     [
-        ((), 20 + 4 * ABOVE, 5 * (20 + 4 * ABOVE)),
-        (("iterations=0",), 20, 100),
-        (("floor=1.0",), 20, 100),
-        (("floor=0.0",), 20 + 4 * 20, 5 * 100),
-        (("minibatch=2",), 20 + 4 * ABOVE, 5 * 20 + 2 * 4 * ABOVE),
-        (("again={expert: video, guidance: 3.0}",), 20 + 4 * ABOVE, 5 * 20 + 2 * 5 * 4 * ABOVE),
-        (("stages=outer",), 20, 100),
-        (("stages=inner",), 4 * ABOVE, 5 * 4 * ABOVE),
-        (("tolerance=0.5",), 20 + 4 * ABOVE, 5 * (20 + 4 * ABOVE)),
-        (("optimiser=adamw", "rate=0.5", "iterations=20"), 20 + 20 * ABOVE, 5 * (20 + 20 * ABOVE)),
+        ((), 20 + 4 * ABOVE, 9 * (20 + 4 * ABOVE)),
+        (("iterations=0",), 20, 180),
+        (("floor=1.0",), 20, 180),
+        (("floor=0.0",), 20 + 4 * 20, 9 * 100),
+        (("minibatch=2",), 20 + 4 * ABOVE, 9 * 20 + 2 * 4 * ABOVE),
+        (("again={expert: video, guidance: 3.0}",), 20 + 4 * ABOVE, 9 * 20 + 2 * 9 * 4 * ABOVE),
+        (("stages=outer",), 20, 180),
+        (("stages=inner",), 4 * ABOVE, 9 * 4 * ABOVE),
+        (("tolerance=0.5",), 20 + 4 * ABOVE, 9 * (20 + 4 * ABOVE)),
+        (("optimiser=adamw", "rate=0.5", "iterations=20"), 20 + 20 * ABOVE, 9 * (20 + 20 * ABOVE)),
     ],
 )
 def test_a_plan_counts_every_look(changes: tuple[str, ...], calls: int, windows: int) -> None:
@@ -639,8 +639,8 @@ def test_the_word_builds_what_it_says() -> None:
     assert isinstance(built.again, Guided)
     told = built.windows.video
     assert built == Coupled(
-        Windowed(told, 16, 8, "triangle", 0.5), Noise(0).of("video"), 0.9, 7, 0.5, "adamw", "identity", False, 3,
-        built.again, "video", shifted(20, 3.0).levels[:-1], "all", 0.1,
+        Windowed(told, 16, 4, "triangle", 0.5), Noise(0).of("video"), 0.9, 7, 0.5, "adamw", "identity", False, 3,
+        built.again, "video", shifted(20, 10.0).levels[:-1], "all", 0.1,
     )  # fmt: skip
     assert dovetail.plan(RECIPE).stages[0].denoise.levels == ()
 
