@@ -190,6 +190,11 @@ def paired(rows: Rows, measure: str, *names: str) -> Cells:
     return Cells.of({name: column(rows[name], measure) for name in names})
 
 
+def told(rows: Rows, measures: Sequence[str], *names: str) -> list[str]:
+    """The measures that some cell has of all these rows; texture is one of dotted objects alone."""
+    return [m for m in measures if set.intersection(*(set(column(rows[name], m)) for name in names))]
+
+
 def difference(rows: Rows, one: str, other: str, measure: str) -> tuple[Interval, float, str]:
     """One minus the other: interval, p, and both as text with how many prompts went up."""
     cells = paired(rows, measure, one, other)
@@ -207,7 +212,7 @@ def enough(cells: Cells, verdict: str) -> str:
 def lost(rows: Rows, one: str, other: str, *measures: str) -> list[Claim]:
     """Whether `one` is worse than `other`."""
     claims = []
-    for measure in measures:
+    for measure in told(rows, measures, one, other):
         found, p, text = difference(rows, one, other, measure)
         verdict = "yes, worse" if found.high < 0 else "no, better" if found.low > 0 else "no difference seen"
         claims.append(Claim(text, enough(paired(rows, measure, one, other), verdict), p))
@@ -217,7 +222,7 @@ def lost(rows: Rows, one: str, other: str, *measures: str) -> list[Claim]:
 def between(rows: Rows, both: str, s: str, t: str) -> list[Claim]:
     """How far `both` stays behind the better of s and t, as a share of what lies between them."""
     claims = []
-    for measure in MEASURES:
+    for measure in told(rows, MEASURES, both, s, t):
         cells = paired(rows, measure, both, s, t)
         span = cells.difference(s, t)
         if span.low <= 0 <= span.high:
@@ -243,8 +248,8 @@ def nine(rows: Rows) -> list[Claim]:
 def same(rows: Rows, one: str, other: str) -> list[Claim]:
     """Differences on what coordination is for, and the margins: shares of what only S and only T span."""
     claims = []
-    for measure in MEASURES:
-        ends = [name for name in ("only S 4+5", "only T 4+5") if name in rows]
+    ends = [name for name in ("only S 4+5", "only T 4+5") if name in rows]
+    for measure in told(rows, MEASURES, one, other, *ends):
         cells = paired(rows, measure, one, other, *ends)
         found = cells.difference(one, other)
         span = abs(float(cells.means[2] - cells.means[3])) if len(ends) == 2 else 0.0

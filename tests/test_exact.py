@@ -293,7 +293,7 @@ def test_confiner_end_to_end_in_two_seconds_of_processor_time() -> None:
     video = refined(structure, coordinated, ladder, 3)
     assert time.process_time() - start < 2
     assert float((video - structure).abs().mean()) < 0.02
-    assert float((drafted(control, PROMPT, 4) - structure).abs().mean()) > 0.1  # which is no small thing
+    assert float((drafted(control, PROMPT, 6) - structure).abs().mean()) > 0.1  # which is no small thing
     assert sharpness(video) > 0.9 * sharpness(structure)
     alone = only_temporal(mover, temporal.schedule)
     assert sharpness(refined(structure, alone.denoise, alone.ladder, 3)) < CONTRAST * sharpness(video)
