@@ -90,6 +90,10 @@ RunOption = Annotated[
     ),
 ]
 PreviewOption = Annotated[bool, typer.Option("--preview", help="Write OUT-preview.png anew after every piece.")]
+VramOption = Annotated[
+    str | None,
+    typer.Option("--vram", metavar="8GB", help="The memory that the device is taken to have; what is free without it."),
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change any value of the recipe.")
 ]
@@ -149,6 +153,7 @@ def generate(
             "--continue", metavar="RUN", help="Go on where a run ended, by --frames more, in a run of its own."
         ),
     ] = None,
+    vram: VramOption = None,
     run: RunOption = None,
     preview: PreviewOption = False,
 ) -> None:
@@ -161,7 +166,7 @@ def generate(
         if recipe is not None or source is not None or count > 1:
             raise typer.BadParameter("--continue brings the run's own recipe, and makes one video")
         further = continuing(
-            onto, prompt, frames=frames, seconds=seconds, story=told, seed=seed, overrides=overrides or ()
+            onto, prompt, frames=frames, seconds=seconds, story=told, seed=seed, overrides=_with(overrides, vram)
         )
         _play(further, out, 1, run=run, onto=onto, preview=preview)
         return
@@ -170,7 +175,9 @@ def generate(
     named = recipe or (DEFAULT if told is None else STORIES)
     asked: str | Recipe = named if source is None else _recipe_of(source)
     made_from = [] if source is None else [source]
-    full = resolved(prompt, asked, seed=seed, frames=frames, seconds=seconds, story=told, overrides=overrides or ())
+    full = resolved(
+        prompt, asked, seed=seed, frames=frames, seconds=seconds, story=told, overrides=_with(overrides, vram)
+    )
     if told is None and prompt is not None and full.story is not None:
         err.print(f"[yellow]note:[/] {SHARED}", soft_wrap=True)
     _play(full, out, count, made_from, run=run, preview=preview)
@@ -190,13 +197,14 @@ def refine(
     frames: Annotated[int | None, typer.Option("--frames", min=1, help="Only the first so many frames.")] = None,
     seed: SeedOption = None,
     overrides: SetOption = None,
+    vram: VramOption = None,
     run: RunOption = None,
     preview: PreviewOption = False,
 ) -> None:
     """Refine any video: an animatic, a draft, another model's clip."""
     from dovetail.run import refining, resolved
 
-    asked = resolved(prompt, recipe or DEFAULT, seed=seed, overrides=overrides or ())
+    asked = resolved(prompt, recipe or DEFAULT, seed=seed, overrides=_with(overrides, vram))
     _play(refining(asked, video, strength, frames), out, 1, run=run, preview=preview)
 
 
@@ -259,13 +267,14 @@ def plan(
     fade: FadeOption = None,
     story: StoryOption = None,
     overrides: SetOption = None,
+    vram: VramOption = None,
 ) -> None:
     """Say what a run would do, without loading weights. A story is drawn: its events, and the windows that take them."""
     from dovetail.run import plan
 
     told = _told(events, fade, story)
     asked = recipe or (DEFAULT if told is None else STORIES)
-    _describe(plan(asked, shared, frames=frames, seconds=seconds, story=told, overrides=overrides or ()))
+    _describe(plan(asked, shared, frames=frames, seconds=seconds, story=told, overrides=_with(overrides, vram)))
 
 
 @app.command()
@@ -373,6 +382,11 @@ def eval_(
 
 
 # --- doing and showing -------------------------------------------------------------------------------------------
+
+
+def _with(overrides: Sequence[str] | None, vram: str | None) -> list[str]:
+    """What is changed of a recipe, --vram among it."""
+    return [*(overrides or ()), *([] if vram is None else [f"vram={vram}"])]
 
 
 def _told(events: Sequence[str] | None, fade: str | None, file: Path | None) -> "Scenario | None":
@@ -622,8 +636,9 @@ def _describe(plan: "Plan") -> None:
 def _priced(plan: "Plan") -> "Costs":
     """What a run costs, as far as its networks are known."""
     from dovetail.costs import costs
+    from dovetail.run.budget import budget_of
 
-    known = costs(plan)
+    known = costs(plan, budget_of(plan.recipe))
     if known.experts:
         _say("\nexpert       parameters   weights   TFLOPs of a look   in all   (in linear layers / with attention)")
         for name, share in known.experts.items():
@@ -639,9 +654,23 @@ def _priced(plan: "Plan") -> "Costs":
             shares = known.spent.linear / dearest.linear, known.spent.total / dearest.total
             part = f", {shares[0]:.0%} / {shares[1]:.0%} of the dearest expert at every step"
         _say(f"this recipe: {_tera(known.spent)}{part}")
-        memory = ", ".join(f"{part} {_gigabytes(size).strip()}" for part, size in known.memory.items())
-        _say(f"weights on the device at most, residency {plan.recipe.residency}: {memory}")
+        _room(known, plan.recipe)
     return known
+
+
+def _room(known: "Costs", recipe: Recipe) -> None:
+    """What is on the device at most in each part of a run, and what is done so that it fits. Raises RoomError."""
+    fit = known.fit
+    _say(f"\non the device at most, residency {recipe.residency}\n             weights      work   latents    in all")
+    for part in fit.parts:
+        each = (part.weights, part.activations, part.latents, part.total)
+        _say(f"{part.name:<12}" + " ".join(_gigabytes(size) for size in each))
+    if fit.budget is None:
+        return
+    if fit.short is None:
+        how = "; ".join(fit.given_up) or "as it is asked"
+        _say(f"in {_gigabytes(fit.budget).strip()} that may be filled it fits: {how}")
+    fit.checked()
 
 
 def _tera(spent: "Operations") -> str:

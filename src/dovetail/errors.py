@@ -5,10 +5,12 @@ DovetailError
 ├── WeightsError   (also OSError)
 ├── SpaceError     (also ValueError)
 ├── NetworkError   (also ArithmeticError)
+├── RoomError      (also MemoryError)
 ├── OutputError    (also OSError)
 └── ExtraError     (also ImportError)
 PromptWarning      (a UserWarning)
 ShapeWarning       (a UserWarning)
+RoomWarning        (a UserWarning)
 RunWarning         (a UserWarning)
 StoryWarning       (a UserWarning)
 """
@@ -53,6 +55,31 @@ class NetworkError(DovetailError, ArithmeticError):
         return NetworkError(self.expert, self.time, stage, step)
 
 
+LESS_ROOM = (
+    "What needs less: fewer frames or a smaller size (--frames, video.height, video.width), frames in windows (windowed, or "
+    "window on a stage), weights in 16 bits (dtype: bfloat16) or kept in 8 (store: float8), experts in turns (residency: "
+    "turns) or in blocks (offload: true), tiles for the codec (codec.tiles: 32); `dovetail plan --vram 8GB` counts it"
+)
+"""What can be done where memory does not suffice."""
+
+
+class RoomError(DovetailError, MemoryError):
+    """A device's memory does not suffice, for the least that can be done at once: who, what, where, stage and step."""
+
+    def __init__(self, who: str, what: str, device: str, stage: str | None = None, step: int | None = None) -> None:
+        """`stage` and `step` (counted from 1) are None where only the network is known; see `at`."""
+        super().__init__(who, what, device, stage, step)
+        self.who, self.what, self.device, self.stage, self.step = who, what, device, stage, step
+
+    def __str__(self) -> str:
+        where = f" in stage '{self.stage}', step {self.step}" if self.stage is not None else ""
+        return f"{self.who}: {self.what} do not fit in the memory of {self.device}{where}. {LESS_ROOM}"
+
+    def at(self, stage: str, step: int) -> "RoomError":
+        """The same error, with the stage and step (counted from 1) at which it happened."""
+        return RoomError(self.who, self.what, self.device, stage, step)
+
+
 class OutputError(DovetailError, OSError):
     """The result cannot be written there."""
 
@@ -74,6 +101,10 @@ class PromptWarning(UserWarning):
 
 class ShapeWarning(UserWarning):
     """A given video is of another shape than the recipe's, and is stretched."""
+
+
+class RoomWarning(UserWarning):
+    """A device's memory did not suffice, and less is done at once from then on."""
 
 
 class RunWarning(UserWarning):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dovetail.core.denoiser import Condition
 from dovetail.errors import NetworkError, RecipeError
+from dovetail.experts.halving import Shortage, halving
 from dovetail.experts.space import LatentSpace
 
 Embedding = tuple[Tensor, ...]
@@ -125,9 +126,10 @@ def _first(answer: Any) -> Tensor:
 class Adapter:
     """A network that speaks the language of `dovetail.core.denoiser.Network`.
 
-    batch: rows per call of the module. max_frames: the longest video it was built for, in latent frames; None is
+    batch: rows per call of the module; fewer, once those did not fit in its device's memory (`shortages`). max_frames: the longest video it was built for, in latent frames; None is
     any. patch: height and width of a latent are multiples of it. even: its pipeline spaces the noise levels evenly
-    and leaves to the scheduler only to shift them. scheduler: the checkpoint's scheduler config, as used. space: the latents it works on.
+    and leaves to the scheduler only to shift them. divides: whether fewer rows are tried where many do not fit. stays: it can only be where it was loaded to. scheduler: the checkpoint's scheduler config, as used. space: the
+    latents it works on.
     """
 
     name: str
@@ -144,6 +146,9 @@ class Adapter:
     max_frames: int | None = None
     patch: int = 1
     even: bool = False
+    divides: bool = True
+    stays: bool = False
+    shortages: list[Shortage] = field(default_factory=list, init=False, repr=False)
     _said: dict[str, Embedding] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -160,14 +165,24 @@ class Adapter:
         """The raw prediction, float32, on the device of x.
 
         x: native latent "b c f h w"; time: native; conditions: one per row; frames: "b f".
-        Raises RecipeError for a video that does not fit the network, NetworkError for NaN or infinity.
+        Raises RecipeError for a video that does not fit the network, NetworkError for NaN or infinity, RoomError for one
+        row that does not fit in the device's memory. Warns with RoomWarning of rows at once that do not.
         """
         self._check(x)
-        pieces = [
-            self._piece(rows, time, conditions[i * self.batch : (i + 1) * self.batch])
-            for i, rows in enumerate(torch.split(x, self.batch))
-        ]
-        out = torch.cat(pieces).to(x.device)
+
+        def look(rows: int) -> Tensor:
+            pieces = [
+                self._piece(part, time, conditions[i * rows : (i + 1) * rows])
+                for i, part in enumerate(torch.split(x, rows))
+            ]
+            return torch.cat(pieces).to(x.device)
+
+        most = min(self.shortages[-1].now if self.shortages else self.batch, len(x))
+        what = (
+            f"latents of {x.shape[2]} frames of {x.shape[3]}x{x.shape[4]} cells, {1 if self.divides else most} at once,"
+        )
+        least = 1 if self.divides else most
+        out = halving(look, most, f"expert '{self.name}'", "rows", self.shortages, what, self.device, least)
         if not out.isfinite().all():
             raise NetworkError(self.name, time)
         return out
@@ -177,6 +192,10 @@ class Adapter:
         text = tuple(torch.cat(parts) for parts in zip(*said, strict=True))
         times = torch.full((len(x),), time, device=self.device)
         return self.convention(self.module, x.to(self.device, self.dtype), times, text).float()
+
+    def unread(self, texts: Iterable[str]) -> tuple[str, ...]:
+        """Those texts that it has not read yet."""
+        return tuple(text for text in dict.fromkeys(texts) if text not in self._said)
 
     def read(self, texts: Iterable[str]) -> None:
         """Read texts before they are asked for, so that the text model can go."""

@@ -29,6 +29,12 @@ def blocks_of(module: nn.Module) -> str | None:
     return next((name for name in LISTS if isinstance(getattr(module, name, None), nn.ModuleList)), None)
 
 
+def in_groups(module: nn.Module) -> bool:
+    """Whether a network's blocks come to its device one after another (see `tuning.offload`)."""
+    hooks: list[Any] = [getattr(part, "_diffusers_hook", None) for part in module.modules()]
+    return any("group_offloading" in hook.hooks for hook in hooks if hook is not None)
+
+
 def shortened(network: Network, skipped: tuple[int, ...]) -> Network:
     """A network without these blocks; what wraps a network may have a `without` of its own. Raises RecipeError."""
     own: Callable[[tuple[int, ...]], Network] | None = getattr(network, "without", None)
@@ -67,6 +73,11 @@ def _with(adapter: Adapter, blocks: Sequence[nn.Module]) -> Adapter:
     # A copied module shares its table of parts with the whole one.
     other._modules = dict(adapter.module._modules)
     other._modules[str(name)] = nn.ModuleList(blocks)
+    if in_groups(adapter.module):
+        raise RecipeError(
+            f"expert '{adapter.name}' has its blocks come to the device in turns (offload), so none can be left out or "
+            "reused; leave out offload, or skip and reuse"
+        )
     made = replace(adapter, module=other)
     # What was read for the one is read for the other; the text model may have left the device since.
     object.__setattr__(made, "_said", adapter._said)
@@ -158,8 +169,11 @@ def parted(network: Network, reused: tuple[int, ...], notes: Notes) -> tuple[Net
     if reused != tuple(range(first, last + 1)):
         raise RecipeError(f"expert '{network.name}': blocks to reuse follow one another; {list(reused)} do not")
     ahead, middle_, behind = blocks[:first], blocks[first : last + 1], blocks[last + 1 :]
-    writing = _with(network, [*ahead, _Writing(middle_, notes), *behind])
-    return writing, _with(network, [*ahead, _Reading(notes), *behind])
+    # What one try has noted would be read with the next, so these never try again with fewer rows.
+    whole = replace(network, divides=False)
+    object.__setattr__(whole, "_said", network._said)
+    writing = _with(whole, [*ahead, _Writing(middle_, notes), *behind])
+    return writing, _with(whole, [*ahead, _Reading(notes), *behind])
 
 
 @dataclass(frozen=True, eq=False)

@@ -149,8 +149,8 @@ def _hub(name: str, where: str = "") -> Iterator[None]:
         ) from error
 
 
-def model(kind: Any, checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> Any:
-    """A frozen model of diffusers or transformers from a part of a checkpoint.
+def model(kind: Any, checkpoint: Checkpoint, part: str, dtype: torch.dtype, **options: Any) -> Any:
+    """A frozen model of diffusers or transformers from a part of a checkpoint. options: further ones of from_pretrained.
 
     Raises WeightsError for weights that are missing, unsafe, damaged, incomplete, or of other shapes. (Both
     libraries would fill what is missing with random numbers, and only log it.)
@@ -166,6 +166,7 @@ def model(kind: Any, checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> A
                 variant=checkpoint.variant,
                 local_files_only=True,
                 output_loading_info=True,
+                **options,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise WeightsError(f"{where} cannot be loaded as {kind.__name__}: {error}") from error

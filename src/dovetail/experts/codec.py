@@ -1,10 +1,10 @@
 """Latents to frames and back: image autoencoders in chunks of frames, video autoencoders the whole video at once or, with
 what they keep of the frames before, in pieces of their own."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -14,8 +14,11 @@ from dovetail.core.denoiser import timeline
 from dovetail.core.noise import Noise
 from dovetail.errors import RecipeError, nearest
 from dovetail.experts.checkpoint import Checkpoint, find, model
+from dovetail.experts.halving import LEAST, Shortage, halving, sparing
+from dovetail.experts.moving import present
 from dovetail.experts.placement import device_of, dtype_of
 from dovetail.experts.space import LatentSpace, space_of
+from dovetail.experts.tuning import Tuning, tune
 
 CHUNK = 16
 """Frames that an image autoencoder is given at once, unless asked otherwise."""
@@ -23,7 +26,9 @@ CHUNK = 16
 
 @dataclass(frozen=True, eq=False)
 class Codec:
-    """An AutoencoderKL, which knows single frames only. chunk: how many of them it is given at once."""
+    """An AutoencoderKL, which knows single frames only. chunk: how many of them it is given at once. tiles: latent cells
+    along each side of what is decoded at once; None is all. Both are less once that did not fit in its device's memory
+    (`shortages`)."""
 
     weights: str
     module: Any = field(repr=False)
@@ -31,6 +36,9 @@ class Codec:
     chunk: int
     device: torch.device
     dtype: torch.dtype
+    tiles: int | None = None
+    stays: ClassVar[bool] = False
+    shortages: list[Shortage] = field(default_factory=list, init=False, repr=False)
 
     @property
     def channels(self) -> int:
@@ -55,8 +63,27 @@ class Codec:
         """What `decode` gives, some frames at a time: pieces "b f c h w" in order."""
         if latent.shape[1] != self.channels:
             raise RecipeError(f"codec '{self.weights}' decodes {self.channels} channels, not {latent.shape[1]}")
-        for piece in torch.split(latent, max(1, self.chunk // len(latent)), 2):
-            yield self._decode(piece)
+        yield from sparing(self, latent, self._chunks)
+
+    @property
+    def at_once(self) -> int | None:
+        """Latent cells along each side of what is decoded at once, as things stand."""
+        return _now(self.shortages, "cells a side", self.tiles)
+
+    def _chunks(self, latent: Tensor) -> Iterator[Tensor]:
+        most = _now(self.shortages, "frames", self.chunk) or 1
+        for piece in torch.split(latent, max(1, most // len(latent)), 2):
+            yield self._less(self._decode, piece, 1)
+
+    def _less(self, act: Callable[[Tensor], Tensor], of: Tensor, along: int) -> Tensor:
+        """What is made of some frames "b c f h w" (`along` that dimension), of half as many at once where memory does not
+        suffice."""
+
+        def made(frames: int) -> Tensor:
+            return torch.cat([act(part) for part in torch.split(of, frames, 2)], along)
+
+        who, what = f"codec '{self.weights}'", f"one frame of {of.shape[4]}x{of.shape[3]}"
+        return halving(made, of.shape[2], who, "frames", self.shortages, what, self.device)
 
     @torch.no_grad()
     def _decode(self, latent: Tensor) -> Tensor:
@@ -76,13 +103,18 @@ class Codec:
             raise RecipeError(
                 f"codec '{self.weights}' needs height and width in multiples of {self.factor}, not {height}x{width}"
             )
-        rows = rearrange(frames, "b f c h w -> (b f) c h w")
-        codes = [
-            self.module.encode(piece.to(self.device, self.dtype)).latent_dist.mode().to(frames.device, torch.float32)
-            for piece in torch.split(rows, self.chunk)
-        ]
+        rows = rearrange(frames, "b f c h w -> 1 c (b f) h w")
+        most = _now(self.shortages, "frames", self.chunk) or 1
+        with present(self.module, self.device):
+            codes = [self._less(self._encode, piece, 0) for piece in torch.split(rows, most, 2)]
         scale, shift = self._scaling
         return rearrange((torch.cat(codes) - shift) * scale, "(b f) c h w -> b c f h w", b=len(frames))
+
+    def _encode(self, frames: Tensor) -> Tensor:
+        """Codes "f c h w" of frames "1 c f h w"."""
+        rows = rearrange(frames, "1 c f h w -> f c h w").to(self.device, self.dtype)
+        codes: Tensor = self.module.encode(rows).latent_dist.mode().to(frames.device, torch.float32)
+        return codes
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +134,8 @@ class VideoCodec:
     """An AutoencoderKLWan, AutoencoderKLLTXVideo or AutoencoderKLCogVideoX: the first latent frame is one frame, each
     other is `compression`.
 
-    mean, deviation: latent = (code - mean) / deviation, "c". conditioning: for decoders that take a timestep.
+    mean, deviation: latent = (code - mean) / deviation, "c". conditioning: for decoders that take a timestep. tiles:
+    as `Codec`'s.
     """
 
     weights: str
@@ -113,6 +146,9 @@ class VideoCodec:
     device: torch.device
     dtype: torch.dtype
     conditioning: Conditioning | None = None
+    tiles: int | None = None
+    stays: ClassVar[bool] = False
+    shortages: list[Shortage] = field(default_factory=list, init=False, repr=False)
 
     @property
     def channels(self) -> int:
@@ -141,6 +177,14 @@ class VideoCodec:
         in one."""
         if latent.shape[1] != self.channels:
             raise RecipeError(f"codec '{self.weights}' decodes {self.channels} channels, not {latent.shape[1]}")
+        yield from sparing(self, latent, self._pieces)
+
+    @property
+    def at_once(self) -> int | None:
+        """Latent cells along each side of what is decoded at once, as things stand."""
+        return _now(self.shortages, "cells a side", self.tiles)
+
+    def _pieces(self, latent: Tensor) -> Iterator[Tensor]:
         code, extra = self._moved(latent, self.deviation, self.mean), []
         if self.conditioning is not None:
             noise = Noise(0, "decode").like(code, timeline(latent.shape[2]).expand(len(latent), -1))
@@ -164,14 +208,25 @@ class VideoCodec:
             )
         if (length - 1) % self.compression:
             raise RecipeError(f"codec '{self.weights}' encodes {self.compression}k + 1 frames, not {length}")
-        rows = rearrange(frames, "b f c h w -> b c f h w").to(self.device, self.dtype)
-        code = self.module.encode(rows).latent_dist.mode().to(frames.device, torch.float32)
+        who, what = f"codec '{self.weights}'", f"{length} frames of {width}x{height} to encode"
+        with present(self.module, self.device):
+            code = halving(lambda _: self._encode(frames), 1, who, "videos", self.shortages, what, self.device)
         return self._moved(code, 1 / self.deviation, -self.mean / self.deviation)
+
+    def _encode(self, frames: Tensor) -> Tensor:
+        rows = rearrange(frames, "b f c h w -> b c f h w").to(self.device, self.dtype)
+        code: Tensor = self.module.encode(rows).latent_dist.mode().to(frames.device, torch.float32)
+        return code
 
     @staticmethod
     def _moved(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """x * scale + shift, channel by channel."""
         return x.float() * scale.to(x.device)[:, None, None, None] + shift.to(x.device)[:, None, None, None]
+
+
+def _now(shortages: Sequence[Shortage], unit: str, asked: int | None) -> int | None:
+    """How much of a unit is done at once, as things stand."""
+    return next((one.now for one in reversed(shortages) if one.unit == unit), asked)
 
 
 COGVIDEOX = "AutoencoderKLCogVideoX"
@@ -220,17 +275,24 @@ def load_codec(
     chunk: int | None = None,
     decode_timestep: float | None = None,
     decode_noise_scale: float | None = None,
+    tiles: int | None = None,
+    tuning: Tuning | None = None,
+    waiting: bool = False,
 ) -> Codec | VideoCodec:
     """The codec of a checkpoint: the autoencoder (one of `KINDS`) in its `subfolder`.
 
     weights: a folder, a hub id, or "sprites/NAME". subfolder: "" is the checkpoint itself; None is the
     checkpoint itself if it is a single network, else its vae/. chunk: frames per call, at least 1, of an image
-    autoencoder. decode_timestep, decode_noise_scale: see `Conditioning`. Raises RecipeError for an option that the
-    autoencoder does not have, WeightsError for weights that are missing or unsafe to open.
+    autoencoder. decode_timestep, decode_noise_scale: see `Conditioning`. tiles: latent cells along each side of what is
+    decoded at once, at least 4; all without it. tuning: how the network is kept and called. waiting: its weights stay in
+    the computer's memory but for when they are needed. Raises RecipeError for an option that the autoencoder does not
+    have, WeightsError for weights that are missing or unsafe to open.
     """
     if chunk is not None and chunk < 1:
         raise RecipeError(f"chunk is a number of frames, at least 1, not {chunk}")
-    checkpoint, subfolder = _located(weights, subfolder, revision, variant)
+    if tiles is not None and tiles < LEAST:
+        raise RecipeError(f"tiles are latent cells along a side, at least {LEAST}, not {tiles}")
+    checkpoint, subfolder = located(weights, subfolder, revision, variant)
     config, file = checkpoint.config(subfolder), checkpoint.safetensors(subfolder)
     kind = str(config.get("_class_name"))
     if kind not in KINDS:
@@ -238,12 +300,14 @@ def load_codec(
     conditioning = _conditioning(weights, config, decode_timestep, decode_noise_scale)
     if kind != "AutoencoderKL" and chunk is not None:
         raise RecipeError(f"'{weights}' has a {kind}, which decodes a whole video at once, so it takes no chunk")
-    module, place = _module(kind, checkpoint, subfolder, dtype, device), (device_of(device), dtype_of(dtype))
+    module, place = _module(kind, checkpoint, subfolder, dtype), (device_of(device), dtype_of(dtype))
+    tune(f"codec '{weights}'", module, Tuning() if tuning is None else tuning, place[1], place[0])
+    module = module if waiting else module.to(place[0])
     space = space_of(config, file)
     if kind == "AutoencoderKL":
-        return Codec(weights, module, space, CHUNK if chunk is None else chunk, *place)
+        return Codec(weights, module, space, CHUNK if chunk is None else chunk, *place, tiles)
     mean, deviation = _statistics(module)
-    return VideoCodec(weights, module, space, mean, deviation, *place, conditioning)
+    return VideoCodec(weights, module, space, mean, deviation, *place, conditioning, tiles)
 
 
 KINDS = ("AutoencoderKL", "AutoencoderKLWan", "AutoencoderKLLTXVideo", COGVIDEOX)
@@ -252,11 +316,11 @@ KINDS = ("AutoencoderKL", "AutoencoderKLWan", "AutoencoderKLLTXVideo", COGVIDEOX
 
 def space_at(weights: str, subfolder: str | None = None) -> LatentSpace:
     """The latents of a checkpoint's codec, as far as its config tells; arguments and errors as for `load_codec`."""
-    checkpoint, subfolder = _located(weights, subfolder, None, None)
+    checkpoint, subfolder = located(weights, subfolder, None, None)
     return space_of(checkpoint.config(subfolder))
 
 
-def _located(weights: str, subfolder: str | None, revision: str | None, variant: str | None) -> tuple[Checkpoint, str]:
+def located(weights: str, subfolder: str | None, revision: str | None, variant: str | None) -> tuple[Checkpoint, str]:
     """The checkpoint, and the folder of its autoencoder in it."""
     checkpoint = find(weights, revision, variant, ["vae", ""] if subfolder is None else [subfolder])
     if subfolder is None:
@@ -264,10 +328,10 @@ def _located(weights: str, subfolder: str | None, revision: str | None, variant:
     return checkpoint, subfolder
 
 
-def _module(kind: str, checkpoint: Checkpoint, subfolder: str, dtype: str, device: str) -> Any:
+def _module(kind: str, checkpoint: Checkpoint, subfolder: str, dtype: str) -> Any:
     import diffusers
 
-    return model(getattr(diffusers, kind), checkpoint, subfolder, dtype_of(dtype)).to(device_of(device))
+    return model(getattr(diffusers, kind), checkpoint, subfolder, dtype_of(dtype))
 
 
 def _conditioning(

@@ -16,6 +16,7 @@ from dovetail.experts.checkpoint import Checkpoint, find, find_file, model, quie
 from dovetail.experts.placement import device_of, dtype_of
 from dovetail.experts.space import LatentSpace, space_of
 from dovetail.experts.text import T5, UMT5, Clip
+from dovetail.experts.tuning import Tuning, quantization, tune
 
 PARTS = ("text_encoder", "tokenizer", "scheduler", "vae")
 """What is taken of a checkpoint beside the network."""
@@ -102,6 +103,7 @@ class _Asked:
     adapter: str | None
     dtype: torch.dtype
     part: str
+    quantize: str | None = None
 
 
 def load(
@@ -119,6 +121,8 @@ def load(
     fps: float | None = None,
     text: Text | None = None,
     waiting: bool = False,
+    words_wait: bool = False,
+    tuning: Tuning | None = None,
 ) -> Expert:
     """An expert from weights on disk or on the hub. Its network is a `dovetail.experts.Adapter`.
 
@@ -128,7 +132,7 @@ def load(
     per call of the network; results do not depend on it. subfolder: the network's folder, where a repository
     has several, as Wan 2.2 has transformer_2. fps: frames per second, for networks that are told (ltx; 25
     without). text: the text model of an expert loaded before, to share it. waiting: the weights stay in the computer's
-    memory until `residency` brings them to the device. adapter: for animatediff over an image unet/, the
+    memory until `residency` brings them to the device; words_wait: those of the text model do. tuning: how the network is kept and called. adapter: for animatediff over an image unet/, the
     motion modules: a MotionAdapter's folder or hub id, or AnimateDiff-Lightning's bare .safetensors
     file. `revision` and `variant` are those of `weights`; only safetensors files are opened.
 
@@ -140,19 +144,23 @@ def load(
     if batch is not None and batch < 1:
         raise RecipeError(f"batch of expert '{name}' is a number of rows, at least 1, not {batch}")
     kind, placed, precision = FAMILIES[family], device_of(device), dtype_of(dtype)
+    tuning = Tuning() if tuning is None else tuning
     part = kind.part if subfolder is None else subfolder
     parts = [part, *(other for other in PARTS if text is None or other not in WORDS)]
     checkpoint = find(weights, revision, variant, parts, f"Weights of this family: {kind.where}")
-    asked = _Asked(name, family, checkpoint, adapter, precision, part)
+    asked = _Asked(name, family, checkpoint, adapter, precision, part, tuning.quantize)
     (module, longest), config, space = _network(asked), _scheduler(asked), _space(asked)
     _takes(asked, module.config["in_channels"], space.channels)
+    tune(f"expert '{name}'", module, tuning, precision, placed)
     network = Adapter(
         name=name,
         family=family,
         weights=weights,
-        module=module if waiting else module.to(placed),
+        module=module if waiting or tuning.offload or tuning.stays else module.to(placed),
         convention=_convention(kind, space, fps),
-        text=_text(asked, module.config, torch.device("cpu") if waiting else placed) if text is None else text,
+        text=_text(asked, module.config, torch.device("cpu") if waiting or words_wait else placed)
+        if text is None
+        else text,
         batch=kind.batch if batch is None else batch,
         device=placed,
         dtype=precision,
@@ -161,6 +169,7 @@ def load(
         max_frames=longest,
         patch=_patch(module),
         even=kind.even,
+        stays=tuning.stays,
     )
     return Expert(name, schedule_of(config), TARGETS[config.get("prediction_type", "flow_prediction")], network)
 
@@ -199,7 +208,12 @@ def _network(asked: _Asked) -> tuple[Any, int | None]:
         raise RecipeError(
             f"expert '{asked.name}' asks for adapter '{asked.adapter}', but a {found} in family '{asked.family}' takes none"
         )
-    module = model(getattr(diffusers, found), asked.checkpoint, _part(asked), asked.dtype)
+    if takes and asked.quantize is not None:
+        raise RecipeError(
+            f"expert '{asked.name}' is put together from an image network and motion modules, so it cannot be quantised"
+        )
+    smaller = quantization(f"expert '{asked.name}'", asked.quantize, asked.dtype)
+    module = model(getattr(diffusers, found), asked.checkpoint, _part(asked), asked.dtype, **smaller)
     if takes:
         module = _with_motion(asked, module)
     return module, _places(module.config) or kind.max_frames

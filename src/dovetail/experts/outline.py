@@ -17,6 +17,7 @@ from torch import nn
 from dovetail.errors import RecipeError, WeightsError
 from dovetail.experts.adapter import Embedding
 from dovetail.experts.checkpoint import find, quietly
+from dovetail.experts.codec import located
 from dovetail.experts.flops import Operations, operations
 from dovetail.experts.loading import FAMILIES, PARTS
 from dovetail.experts.placement import dtype_of
@@ -42,7 +43,7 @@ class Outline:
     @property
     def parameters(self) -> int:
         """How many numbers the network has learned."""
-        return self._told(lambda config: (_parameters(_hollow(self.kind, config)),))[0]
+        return self._told(lambda config: (_parameters(hollow_of(self.kind, config)),))[0]
 
     @property
     def bytes(self) -> int:
@@ -60,18 +61,19 @@ class Outline:
         if not isinstance(layers, int):
             if skipped:
                 raise RecipeError(f"a {self.kind} is no stack of blocks of one size, so none can be skipped")
-            return tell(_written(self.config))
-        one, two = (tell(_written({**self.config, "num_layers": n})) for n in (1, 2))
+            return tell(written(self.config))
+        one, two = (tell(written({**self.config, "num_layers": n})) for n in (1, 2))
         more = layers - len(skipped) - 1
         return tuple(a + (b - a) * more for a, b in zip(one, two, strict=True))
 
 
-def _written(config: Mapping[str, Any]) -> str:
+def written(config: Mapping[str, Any]) -> str:
+    """A config as text, to know it by."""
     return json.dumps(dict(config), sort_keys=True)
 
 
 @cache
-def _hollow(kind: str, config: str) -> nn.Module:
+def hollow_of(kind: str, config: str) -> nn.Module:
     """A network of diffusers, or a text model of transformers, on the meta device."""
     import diffusers
 
@@ -97,7 +99,7 @@ def _looked(family: str, kind: str, config: str, words: tuple[int, int, bool], s
     with torch.device("meta"):
         row, time, hidden = torch.zeros(1, *shape), torch.full((1,), 500.0), torch.zeros(1, limit, width)
         text: Embedding = (hidden, torch.ones(1, limit, dtype=torch.bool)) if masked else (hidden,)
-    found = operations(lambda: FAMILIES[family].convention(_hollow(kind, config), row, time, text))
+    found = operations(lambda: FAMILIES[family].convention(hollow_of(kind, config), row, time, text))
     return found.linear, found.attention
 
 
@@ -132,11 +134,44 @@ def _words(config: Mapping[str, Any], length: int | None) -> Words:
 def text_parameters(words: Words) -> int:
     """How many numbers a text model has learned, its word embeddings among them."""
     if not words.kind.endswith("T5EncoderModel"):
-        return _parameters(_hollow(words.kind, _written(words.config)))
-    one, two = (_parameters(_hollow(words.kind, _written({**words.config, "num_layers": n}))) for n in (1, 2))
+        return _parameters(hollow_of(words.kind, written(words.config)))
+    one, two = (_parameters(hollow_of(words.kind, written({**words.config, "num_layers": n}))) for n in (1, 2))
     return one + (two - one) * (int(words.config["num_layers"]) - 1)
 
 
 def codec_parameters(kind: str) -> int:
     """How many numbers a published video autoencoder has learned. Raises KeyError for other autoencoders."""
-    return _parameters(_hollow(kind, _written(dict((WAN_CODEC, LTX_CODEC, COGVIDEOX_CODEC))[kind])))
+    return _parameters(hollow_of(kind, written(dict((WAN_CODEC, LTX_CODEC, COGVIDEOX_CODEC))[kind])))
+
+
+def parameters_of(kind: str, config: Mapping[str, Any]) -> int:
+    """How many numbers a network of diffusers has learned."""
+    return _parameters(hollow_of(kind, written(config)))
+
+
+IMAGE_CODEC: tuple[str, dict[str, Any]] = (
+    "AutoencoderKL",
+    {
+        "block_out_channels": (128, 256, 512, 512),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "layers_per_block": 2,
+        "latent_channels": 4,
+        "norm_num_groups": 32,
+        "sample_size": 512,
+    },
+)
+"""Of Stable Diffusion 1 and all that shares its latents: vae/config.json of stable-diffusion-v1-5."""
+
+
+def codec_outline(weights: str, subfolder: str | None, family: str | None) -> tuple[str, Mapping[str, Any]] | None:
+    """An autoencoder's class and config: from its files if they are on this machine, else as it is published; of weights
+    that nothing is known of, the autoencoder that experts of this family usually have. None if that is not known."""
+    if weights.startswith("sprites/") or Path(weights).expanduser().is_dir():
+        checkpoint, part = located(weights, subfolder, None, None)
+        config = checkpoint.config(part)
+        return str(config.get("_class_name")), {key: value for key, value in config.items() if key[0] != "_"}
+    if (told := known(weights)) is not None:
+        return told.codec
+    kind = FAMILIES[family].space.vae if family is not None else None
+    return next((codec for codec in (IMAGE_CODEC, WAN_CODEC, LTX_CODEC, COGVIDEOX_CODEC) if codec[0] == kind), None)

@@ -1,22 +1,29 @@
-"""Which expert is on the device when.
+"""Which expert is on the device when, and the codec.
 
-A plan knows before a run whom each step asks, so who is where is a timetable and no cache: experts come before the step
-that asks them, and go when none of the next steps does. With "ahead", the ones that the next step adds come while this
-step is taken. Design page: docs/decisions/0014-residency.md.
+A plan knows before a run whom each turn asks (a step asks experts, a piece that is decoded asks the codec), so who is where
+is a timetable and no cache: experts come before the turn that asks them, and go when none of the next turns does. With
+"ahead", the ones that the next turn adds come while this one is taken. Design pages: docs/decisions/0014-residency.md and
+0021-memory.md.
 """
 
+import warnings
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dovetail.core.denoiser import Expert
+from dovetail.errors import RoomError, RoomWarning
 from dovetail.experts.adapter import Adapter
+from dovetail.experts.blocks import in_groups
+from dovetail.experts.codec import Codec, VideoCodec
+from dovetail.experts.halving import released, told
+from dovetail.experts.moving import Passenger, Weights, visiting
 
 Names = frozenset[str]
 
@@ -37,6 +44,58 @@ def timetable(asked: Sequence[Collection[str]], residency: str) -> tuple[Names, 
     return tuple(frozenset({*now, *after}) for now, after in pairwise([*asked, ()]))
 
 
+CODEC = "(codec)"
+"""The codec among the experts' names, of which none can be called so."""
+
+
+def turns(asked: Sequence[Names], pieces: Sequence[int], done: int = 0) -> tuple[Names, ...]:
+    """Whom each turn asks: a step its experts, a piece of video that is finished after it the codec.
+
+    asked: whom each step asks. pieces: how many steps are taken when each piece is finished. done: so many pieces are
+    there already, and what led to them is behind.
+
+    >>> [sorted(names) for names in turns([frozenset("L"), frozenset("S")], [1, 2])]
+    [['L'], ['(codec)'], ['S'], ['(codec)']]
+    """
+    found: list[Names] = []
+    first = pieces[done - 1] if done else 0
+    for stop in pieces[done:]:
+        found += [*asked[first:stop], frozenset({CODEC})]
+        first = stop
+    return (*found, *asked[first:])
+
+
+def within(asked: Sequence[Names], sizes: Mapping[str, int], room: Sequence[int]) -> tuple[Names, ...]:
+    """Who is on the device during each turn where not all fit: whom it asks; then of those who were there, and of those
+    whom the next turn asks, whoever is asked soonest, as long as they fit.
+
+    sizes: bytes of each. room: bytes for all of them in each turn; whom it asks is there in any case.
+
+    >>> here = within([frozenset(name) for name in "LLSL"], {"L": 6, "S": 3}, [10, 10, 10, 10])
+    >>> ["".join(sorted(names)) for names in here]
+    ['L', 'LS', 'LS', 'L']
+    """
+    found: list[Names] = []
+    here: Names = frozenset()
+    for turn, names in enumerate(asked):
+        after = asked[turn + 1] if turn + 1 < len(asked) else frozenset()
+        left = room[turn] - sum(sizes.get(name, 0) for name in names)
+        kept = set(names)
+        later = [(_next(asked, turn, name), name) for name in (here | after) - names]
+        for when, name in sorted((when, name) for when, name in later if when is not None):
+            if when is not None and sizes.get(name, 0) <= left:
+                kept.add(name)
+                left -= sizes.get(name, 0)
+        here = frozenset(kept)
+        found.append(here)
+    return tuple(found)
+
+
+def _next(asked: Sequence[Names], turn: int, name: str) -> int | None:
+    """The next turn that asks this one."""
+    return next((later for later in range(turn + 1, len(asked)) if name in asked[later]), None)
+
+
 def most(here: Sequence[Collection[str]], sizes: Mapping[str, int]) -> int:
     """The most bytes that are on the device at once."""
     return max((sum(sizes.get(name, 0) for name in names) for names in here), default=0)
@@ -51,76 +110,51 @@ def switches(asked: Sequence[Collection[str]]) -> int:
     return sum(set(before) != set(after) for before, after in pairwise(asked))
 
 
-@runtime_checkable
-class Passenger(Protocol):
-    """What comes to a device and goes again."""
-
-    def come(self) -> None: ...
-    def go(self) -> None: ...
-
-
-@dataclass(frozen=True, eq=False)
-class Weights:
-    """A module that waits in the computer's memory. Its weights do not change, so going copies nothing back.
-
-    home: where each tensor is held (a part's table and its name there), and the tensor.
-    """
-
-    module: nn.Module = field(repr=False)
-    device: torch.device
-    home: tuple[tuple[dict[str, Any], str, Tensor], ...] = field(repr=False)
-
-    @classmethod
-    def of(cls, module: nn.Module, device: torch.device) -> "Weights":
-        """A module as it is now, home where it is."""
-        tables: list[dict[str, Any]] = [t for part in module.modules() for t in (part._parameters, part._buffers)]
-        held = [(table, name, tensor) for table in tables for name, tensor in table.items() if tensor is not None]
-        return cls(module, device, tuple(held))
-
-    def come(self) -> None:
-        # All are copied before the first is put in place: where there is no room, nothing has moved. A tensor that
-        # stands in several places is copied once.
-        there = {id(tensor): tensor for _, _, tensor in self.home}
-        there = {key: self._copied(tensor) for key, tensor in there.items()}
-        for table, name, tensor in self.home:
-            table[name] = there[id(tensor)]
-
-    def _copied(self, tensor: Tensor) -> Tensor:
-        copy = tensor.detach().to(self.device, non_blocking=True)
-        return nn.Parameter(copy, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copy
-
-    def go(self) -> None:
-        for table, name, tensor in self.home:
-            table[name] = tensor
-
-
 @dataclass(frozen=True)
 class Platform:
     """Passengers by name."""
 
     passengers: Mapping[str, Passenger]
 
-    def during(self, asked: Sequence[Collection[str]], residency: str) -> Generator[None, None, None]:
-        """Each yield begins a step, and everyone whom it asks is there. Nobody is left at the end, nor when the
-        generator is closed before.
+    def during(self, asked: Sequence[Collection[str]], residency: str | Sequence[Names]) -> Generator[None, None, None]:
+        """Each yield begins a turn, and everyone whom it asks is there. Nobody is left at the end, nor when the
+        generator is closed before. residency: as `timetable`'s, or who is there during each turn.
 
-        Those who come ahead come on a thread beside the step under way; the step that asks them waits for them.
+        Those who come ahead come on a thread beside the turn under way; the turn that asks them waits for them.
+        Raises RoomError for one that does not fit.
         """
+        known_by_turn = timetable(asked, residency) if isinstance(residency, str) else residency
         coming: dict[str, Future[None]] = {}
         here: set[str] = set()
         with ThreadPoolExecutor(1) as lane:
             try:
-                for now, known in zip(asked, timetable(asked, residency), strict=True):
+                for now, known in zip(asked, known_by_turn, strict=True):
                     self._go(here - known)
                     here &= known
                     for name in sorted(set(now) - here):
-                        coming.pop(name).result() if name in coming else self.passengers[name].come()
+                        self._arrived(name, coming.pop(name, None))
                         here.add(name)
                     # Who is not asked yet comes while this step is taken.
                     coming |= {name: lane.submit(self._ahead, name) for name in sorted(known - here - coming.keys())}
                     yield
             finally:
                 self._go({*here, *(name for name, future in coming.items() if future.exception() is None)})
+
+    def _arrived(self, name: str, coming: Future[None] | None) -> None:
+        """Have a passenger here. One that found no room while others left, finds it now, or nowhere."""
+        try:
+            if coming is not None:
+                coming.result()
+                return
+        except torch.OutOfMemoryError:
+            pass
+        device = getattr(self.passengers[name], "device", torch.device("cpu"))
+        try:
+            released(device)
+            self.passengers[name].come()
+        except torch.OutOfMemoryError:
+            who = "the codec" if name == CODEC else f"expert '{name}'"
+            raise RoomError(who, f"{_gigabytes(self.passengers[name])}its weights", told(device)) from None
 
     def _go(self, names: Collection[str]) -> None:
         # No work on a device still reads them: a step has ended once its answer was found finite.
@@ -138,16 +172,6 @@ class Platform:
             torch.cuda.current_stream(device).synchronize()
 
 
-@contextmanager
-def visiting(passenger: Passenger) -> Iterator[None]:
-    """A passenger that is there for the length of a block."""
-    passenger.come()
-    try:
-        yield
-    finally:
-        passenger.go()
-
-
 def interleaved(asked: Sequence[Names], runs: int) -> Iterator[tuple[int, int]]:
     """(run, step) of several runs of one plan, in the order that changes experts least: each stretch of steps that asks
     the same experts is walked by all runs before the next.
@@ -162,28 +186,49 @@ def interleaved(asked: Sequence[Names], runs: int) -> Iterator[tuple[int, int]]:
                 yield run, step
 
 
-def passengers(experts: Mapping[str, Expert]) -> dict[str, Passenger]:
-    """The experts that come and go: networks with weights, and any other network that has `come` and `go` itself."""
+def _gigabytes(passenger: Passenger) -> str:
+    return f"{passenger.bytes / 1e9:.1f} GB, " if isinstance(passenger, Weights) else ""
+
+
+def passengers(experts: Mapping[str, Expert], codec: Any = None) -> dict[str, Passenger]:
+    """The experts that come and go, and the codec: networks with weights, and any other that has `come` and `go` itself.
+
+    A network whose blocks come in turns is brought by nobody else; one that cannot be moved stays.
+    """
     found: dict[str, Passenger] = {}
-    for name, expert in experts.items():
-        network: Any = expert.network
-        if isinstance(network, Adapter):
+    for name, network in {**{name: expert.network for name, expert in experts.items()}, CODEC: codec}.items():
+        if isinstance(network, Adapter | Codec | VideoCodec) and not (network.stays or in_groups(network.module)):
             found[name] = Weights.of(network.module, network.device)
         elif isinstance(network, Passenger):
             found[name] = network
     return found
 
 
-def read(experts: Mapping[str, Expert], said: Mapping[str, Sequence[str]]) -> None:
-    """Show experts their texts; each text model is on the device for that long, once for all that share it.
+def read(experts: Mapping[str, Expert], said: Mapping[str, Sequence[str]], at_home: bool = False) -> None:
+    """Show experts their texts; each text model is on the device for that long, once for all that share it; or stays in
+    the computer's memory, `at_home`, and reads there.
 
     A text that is not among them is read later, wherever the text model is then.
     """
     adapters = [(experts[name].network, texts) for name, texts in said.items() if name in experts]
-    known = [(network, texts) for network, texts in adapters if isinstance(network, Adapter)]
-    for text in {id(network.text): network.text for network, _ in known}.values():
+    known = [(network, network.unread(texts)) for network, texts in adapters if isinstance(network, Adapter)]
+    for text in {id(network.text): network.text for network, texts in known if texts}.values():
         sharing = [(network, texts) for network, texts in known if network.text is text]
-        encoder = getattr(text, "encoder", None)
-        with visiting(Weights.of(encoder, sharing[0][0].device)) if encoder is not None else nullcontext():
+        encoder = None if at_home else getattr(text, "encoder", None)
+        _reading(sharing, encoder, sharing[0][0].device)
+
+
+def _reading(sharing: Sequence[tuple[Adapter, Sequence[str]]], encoder: nn.Module | None, device: torch.device) -> None:
+    """Read with a text model on the device; where it does not fit there, in the computer's memory."""
+    try:
+        with visiting(Weights.of(encoder, device)) if encoder is not None else nullcontext():
             for network, texts in sharing:
                 network.read(texts)
+        return
+    except torch.OutOfMemoryError:
+        pass
+    released(device)
+    message = f"expert '{sharing[0][0].name}': its text model did not fit in the memory of {told(device)} and reads on the CPU"
+    warnings.warn(message, RoomWarning, stacklevel=3)
+    for network, texts in sharing:
+        network.read(texts)

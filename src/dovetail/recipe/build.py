@@ -390,6 +390,7 @@ class StandIn:
     even: bool = False
     shown: Counter[Look] = field(default_factory=Counter)
     skipped: tuple[int, ...] = ()
+    rows: dict[Look, int] = field(default_factory=dict)
     heard: set[tuple[str, str]] = field(default_factory=set)
 
     def __call__(self, x: Tensor, time: float, conditions: Sequence[Condition], frames: Tensor) -> Tensor:
@@ -404,7 +405,9 @@ class StandIn:
             )
         self.ledger[self.name] += Count(1, len(x) * x.shape[2])
         length, height, width = x.shape[2:]
-        self.shown[Look(self.name, length, height, width, self.skipped)] += len(x)
+        look = Look(self.name, length, height, width, self.skipped)
+        self.shown[look] += len(x)
+        self.rows[look] = max(len(x), self.rows.get(look, 0))
         self.heard.update((self.name, condition.text) for condition in conditions)
         return torch.full_like(x, self.answer)
 
@@ -420,8 +423,9 @@ class Plan:
     """What a run will do: its stages, what each expert is asked, and the frames seen up to each step.
 
     switches: for each stage, how often a step asks other experts than the step before it. asked: the experts that each
-    step may ask, in the order of `steps`. shown: what experts see, and how many rows of it. heard: experts and texts that
-    they are asked for.
+    step may ask, in the order of `steps`. shown: what experts see, and how many rows of it; rows: how many of them at
+    once, at most. heard: experts and texts that they are asked for. pieces: how many steps are taken when each piece of
+    the video is finished, and its latent frames.
     """
 
     recipe: Recipe
@@ -435,6 +439,8 @@ class Plan:
     asked: tuple[frozenset[str], ...] = field(default=(), repr=False)
     shown: Mapping[Look, int] = field(default_factory=dict, repr=False)
     heard: frozenset[tuple[str, str]] = field(default=frozenset(), repr=False)
+    rows: Mapping[Look, int] = field(default_factory=dict, repr=False)
+    pieces: tuple[tuple[int, int], ...] = field(default=(), repr=False)
 
     @property
     def missed(self) -> tuple[tuple[str, int], ...]:
@@ -468,22 +474,29 @@ def plan(recipe: Recipe, cast: Mapping[str, Known], notes: Sequence[str] = (), l
 
     latent: the size of the video's; without it a latent frame is taken for a frame.
     """
-    ledger, shown, heard = Ledger(Count), Counter[Look](), set[tuple[str, str]]()
+    ledger, shown, heard, rows = Ledger(Count), Counter[Look](), set[tuple[str, str]](), dict[Look, int]()
     experts = {
         name: Expert(
             name,
             known.schedule,
             predicts_x0,
-            StandIn(name, ledger, (-10.0) ** i, known.longest, known.scheduler, known.even, shown, (), heard),
+            StandIn(name, ledger, (-10.0) ** i, known.longest, known.scheduler, known.even, shown, (), rows, heard),
         )
         for i, (name, known) in enumerate(cast.items())
     }
     stages = build(recipe, experts, latent)
     frames = timeline(recipe.video.frames if latent is None else latent[0])
     given = None if recipe.start is None else torch.zeros(1, 1, frames.shape[1], 2, 2)
-    steps, calls = [], []
+    steps, calls, pieces = list[tuple[str, int, int]](), list[dict[str, int]](), list[tuple[int, int]]()
     patient = [replace(stage, denoise=rewrite(stage.denoise, _patient)) for stage in stages]
-    for stage, step in numbered(chain.run(patient, Noise(recipe.video.seed), frames, (1, 2, 2), given)):
+
+    def noted(events: Iterator[chain.Event]) -> Iterator[chain.Event]:
+        for event in events:
+            if not isinstance(event, Seen):
+                pieces.append((len(steps), event.video.shape[2]))
+            yield event
+
+    for stage, step in numbered(noted(chain.run(patient, Noise(recipe.video.seed), frames, (1, 2, 2), given))):
         steps.append((stage.name, step, sum(count.frames for count in ledger.values())))
         calls.append({name: count.calls for name, count in ledger.items()})
     counts = {name: ledger[name] for name in recipe.experts if name in ledger}
@@ -492,7 +505,8 @@ def plan(recipe: Recipe, cast: Mapping[str, Known], notes: Sequence[str] = (), l
     free = {stage.stage: _named(stage) for stage in recipe.chain if isinstance(stage.denoise, models.Probing)}
     may = tuple(free.get(name, names) for (name, *_), names in zip(steps, asked, strict=True))
     switches = _switches([name for name, *_ in steps], asked)
-    return Plan(recipe, stages, counts, tuple(steps), tuple(notes), switches, latent, may, shown, frozenset(heard))
+    told = (switches, latent, may, shown, frozenset(heard), rows, tuple(pieces))
+    return Plan(recipe, stages, counts, tuple(steps), tuple(notes), *told)
 
 
 def _patient(part: Any) -> Any:

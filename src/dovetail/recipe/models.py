@@ -580,7 +580,7 @@ DTypes = Literal["float32", "float16", "bfloat16"]
 
 class Pretrained(Part):
     """A network with weights: a hub id, a diffusers folder, or `sprites/NAME` for packaged ones. `subfolder`: the
-    network's, where there are several."""
+    network's, where there are several. From `store` on: how it is kept and called (docs/memory.md)."""
 
     family: Literal["stable-diffusion", "animatediff", "text-to-video-sd", "wan", "ltx", "cogvideox"]
     weights: str
@@ -591,6 +591,12 @@ class Pretrained(Part):
     dtype: DTypes = "float32"
     device: str = "auto"
     batch: Annotated[int, Field(ge=1)] | None = None
+    store: Literal["float8"] | None = None
+    quantize: Literal["torchao-int8", "torchao-float8", "bitsandbytes-int8", "bitsandbytes-nf4"] | None = None
+    channels_last: bool | None = None
+    attention: str | None = None
+    compile: bool | None = None
+    offload: bool | None = None
 
 
 class Exact(Part):
@@ -627,15 +633,20 @@ class Pixels(Part):
 
 class Autoencoder(Part):
     """The autoencoder between pixels and latents. `chunk`: frames decoded at once, by one that knows single frames.
-    `decode_timestep`, `decode_noise_scale`: for decoders that are told a timestep, as LTX-Video's."""
+    `tiles`: latent cells along each side of what is decoded at once. `decode_timestep`, `decode_noise_scale`: for
+    decoders that are told a timestep, as LTX-Video's. From `store` on: how it is kept and called (docs/memory.md)."""
 
     weights: str
     subfolder: str | None = None
     dtype: DTypes = "float32"
     device: str = "auto"
     chunk: Annotated[int, Field(ge=1)] | None = None
+    tiles: Annotated[int, Field(ge=4)] | None = None
     decode_timestep: Share | None = None
     decode_noise_scale: Share | None = None
+    store: Literal["float8"] | None = None
+    channels_last: bool | None = None
+    compile: bool | None = None
 
 
 def _codec(data: Any) -> str:
@@ -811,6 +822,31 @@ class Story(Part):
         return {"events": data} if isinstance(data, list | tuple) else data
 
 
+def memory(text: str) -> int:
+    """Bytes of a text like 8GB, 500 MB or 7.5GiB. Raises ValueError.
+
+    >>> memory("8GB"), memory("500 MB"), memory("1.5 GiB")
+    (8000000000, 500000000, 1610612736)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMG])(i?)B", text.strip())
+    if found is None:
+        raise ValueError(f"memory is a number and a unit, as in 8GB, 500MB or 7.5GiB, not {text!r}")
+    number, unit, binary = found.groups()
+    thousand: int = 1024 if binary else 1000
+    return round(float(number) * float(thousand ** ("kMG".index(unit) + 1)))
+
+
+def _memory(text: str) -> str:
+    try:
+        memory(text)
+    except ValueError as error:
+        raise PydanticCustomError("memory", "{said}", {"said": str(error)}) from None
+    return text
+
+
+Memory = Annotated[str, AfterValidator(_memory)] | None
+
+
 class Recipe(Part):
     """A whole run, as values. `about` says what it is for; `prompt` is its own example.
 
@@ -818,6 +854,8 @@ class Recipe(Part):
 
     `residency`: which experts are on their device: `all` of them, always; or only those whose `turns` it is, the others
     waiting in the computer's memory; or these, and `ahead` of a change, while the last step before it is taken, the next.
+    `vram`: how much memory the device is taken to have, as 8GB; none given is what is free there. Where `all` do not fit,
+    those come that are asked soonest (docs/memory.md).
     """
 
     about: Text = ""
@@ -827,6 +865,7 @@ class Recipe(Part):
     experts: Annotated[dict[Name, ExpertSpec], Field(min_length=1)]
     codec: Codec
     residency: Literal["all", "turns", "ahead"] = "all"
+    vram: Memory = None
     start: Start | None = None
     story: Story | None = None
     chain: Annotated[tuple[Stage, ...], Field(strict=False, min_length=1)]

@@ -40,18 +40,20 @@ def decode(folder: str | Path, out: str | Path, look: Look | None = None) -> Ite
     if look.tiles is not None and look.tiles < 4:
         raise RecipeError(f"tiles are latent cells along a side, at least 4, not {look.tiles}")
     pieces = _pieces(place)
+    codec = load_codec(recipe)
     recipe = recipes.changed(recipe, {"video.fps": look.fps or recipe.video.fps})
     checked_output(out, recipe.video.fps)
     with writing(out, recipe.video.fps, look.crf) as growing:
         try:
-            for frames in frames_again(place, origin.identity, load_codec(recipe), pieces, look.tiles):
+            for frames in frames_again(place, origin.identity, codec, pieces, look.tiles):
                 sized = _sized(frames, look)
                 growing.add(sized)
                 yield sized
             calls = place.standing(origin.identity, pieces - 1).calls
         except DamagedError as error:
             raise OutputError(f"{place}: {error}; `dovetail resume` makes it again") from None
-        growing.settings = {**record(recipe, calls), "decoded": _said(look)}
+        less = [f"decoding: {one}" for one in getattr(codec, "shortages", ())]
+        growing.settings = {**record(recipe, calls, less), "decoded": _said(look)}
 
 
 def _pieces(folder: Folder) -> int:

@@ -1,7 +1,7 @@
 """A recipe's experts and codec, loaded, and whether they fit together."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +14,7 @@ from dovetail.core.denoiser import Expert
 from dovetail.core.schedules import Flow
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.build import Known, parts
+from dovetail.run.budget import Fit, fitted
 from dovetail.run.given import digest
 from dovetail.video import Video
 
@@ -35,25 +36,37 @@ class Codec(Protocol):
     def stream(self, latent: Tensor, /) -> Iterator[Tensor]: ...
 
 
+TUNED = {"store", "quantize", "channels_last", "attention", "compile", "offload"}
+"""What a recipe says of how a network is kept and called."""
+
+
 @dataclass(frozen=True, eq=False)
 class Cast:
-    """A recipe's experts and codec, loaded. One cast plays any number of runs of its recipe."""
+    """A recipe's experts and codec, loaded. One cast plays any number of runs of its recipe.
+
+    fit: how they are made to fit on their device; None where nothing is known of its memory.
+    """
 
     experts: Mapping[str, Expert]
     codec: Codec
+    fit: Fit | None = None
+
+    def moves(self, recipe: Recipe) -> bool:
+        """Whether experts and codec come to the device and go again."""
+        return recipe.residency != "all" or (self.fit is not None and self.fit.here is not None)
 
 
 def load(recipe: Recipe) -> Cast:
-    """Load a recipe's codec and experts. Raises WeightsError."""
-    codec = load_codec(recipe)
+    """Load a recipe's codec and experts. Raises WeightsError, and RoomError for a run that cannot fit on its device."""
+    cast = Cast({}, load_codec(recipe, fit := fitted(recipe)), fit)
     experts: dict[str, Expert] = {}
     for name in recipe.experts:
         if name in _used(recipe):
-            experts[name] = _expert(recipe, name, codec, experts)
-    return Cast(experts, codec)
+            experts[name] = _expert(recipe, name, cast, experts)
+    return replace(cast, experts=experts)
 
 
-def load_codec(recipe: Recipe) -> Codec:
+def load_codec(recipe: Recipe, fit: Fit | None = None) -> Codec:
     """Load a recipe's codec alone. Raises WeightsError."""
     match recipe.codec:
         case models.Pixels(pixels=factor):
@@ -63,8 +76,15 @@ def load_codec(recipe: Recipe) -> Codec:
         case models.Autoencoder() as spec:
             from dovetail import experts
 
-            options = spec.model_dump(exclude={"weights", "device"})
-            codec: Codec = experts.load_codec(spec.weights, device=_device(spec.device), **options)
+            options = spec.model_dump(exclude={"weights", "device", *TUNED})
+            if fit is not None:
+                # An image autoencoder alone is given a number of frames.
+                options |= {"tiles": fit.tiles or spec.tiles, "chunk": fit.chunk or spec.chunk}
+            tuning = experts.tuning_of(spec.model_dump(include=TUNED))
+            waiting = recipe.residency != "all" or (fit is not None and fit.here is not None)
+            codec: Codec = experts.load_codec(
+                spec.weights, device=_device(spec.device), tuning=tuning, waiting=waiting, **options
+            )
             return codec
 
 
@@ -72,9 +92,9 @@ def _used(recipe: Recipe) -> set[str]:
     return {name for stage in recipe.chain for _, name in models.named(stage, "")}
 
 
-def _expert(recipe: Recipe, name: str, codec: Codec, before: Mapping[str, Expert]) -> Expert:
-    """An expert; `before` it these were loaded."""
-    spec = recipe.experts[name]
+def _expert(recipe: Recipe, name: str, cast: Cast, before: Mapping[str, Expert]) -> Expert:
+    """An expert of a cast; `before` it these were loaded."""
+    spec, codec, fit = recipe.experts[name], cast.codec, cast.fit
     if isinstance(spec, models.Exact):
         from dovetail.sprites import exact
 
@@ -82,6 +102,7 @@ def _expert(recipe: Recipe, name: str, codec: Codec, before: Mapping[str, Expert
         return exact.load(name, spec.kind, candidates=spec.candidates, seed=spec.seed, codec=codec, schedule=schedule)
     from dovetail import experts
 
+    tuning = experts.tuning_of(spec.model_dump(include=TUNED))
     return experts.load(
         name,
         spec.family,
@@ -90,12 +111,14 @@ def _expert(recipe: Recipe, name: str, codec: Codec, before: Mapping[str, Expert
         variant=spec.variant,
         dtype=spec.dtype,
         device=_device(spec.device),
-        batch=spec.batch,
+        batch=spec.batch if fit is None else fit.batches.get(name, spec.batch),
         adapter=spec.adapter,
         subfolder=spec.subfolder,
         fps=recipe.video.fps,
         text=next((_words(before[other]) for other in before if _same_words(recipe.experts[other], spec)), None),
-        waiting=recipe.residency != "all",
+        waiting=cast.moves(recipe),
+        words_wait=True,
+        tuning=replace(tuning, offload=tuning.offload or (fit is not None and name in fit.grouped)),
     )
 
 
@@ -155,12 +178,15 @@ def known_of(cast: Cast) -> dict[str, Known]:
 
 def settled(recipe: Recipe, cast: Cast, start: Video | None) -> Recipe:
     """The recipe with all that a run finds out, so that it makes the same video again from anywhere: the
-    micro-batch sizes that the experts really use, whole paths, and which video it started from."""
+    numbers of rows, frames and cells that experts and codec see at once, whole paths, and which video it started from."""
     found: dict[str, Any] = {
         f"experts.{name}.batch": cast.experts[name].network.batch  # type: ignore[attr-defined]
         for name, spec in recipe.experts.items()
         if isinstance(spec, models.Pretrained) and name in cast.experts
     }
+    if cast.fit is not None and isinstance(recipe.codec, models.Autoencoder):
+        fewer = {"codec.tiles": cast.fit.tiles, "codec.chunk": cast.fit.chunk}
+        found |= {path: value for path, value in fewer.items() if value is not None}
     for path, place in recipes.weights_in(recipe).items():
         if not place.startswith("sprites/") and Path(place).expanduser().exists():
             found[path] = str(Path(place).expanduser().absolute())

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dovetail.core.windows import tile, triangle
 from dovetail.run.cast import Codec
 from dovetail.run.events import Latent, Piece, Step
 from dovetail.video import Frames, Video
@@ -49,25 +48,10 @@ def tail_of(codec: Codec, latent: Tensor, tail: Tensor | None = None) -> Tensor 
 
 
 def tiled(codec: Codec, latent: Tensor, size: int) -> Tensor:
-    """What `codec.decode` gives, from tiles of `size` cells a side, which overlap by a quarter and are blended there.
+    """What `codec.decode` gives, from tiles of `size` cells a side; see `dovetail.experts.halving.tiled`."""
+    from dovetail.experts.halving import tiled as from_tiles
 
-    Each tile needs less memory than the whole. Far from a tile's edges an autoencoder sees what it sees in the whole.
-    """
-    factor, total, mass = codec.factor, None, None
-    for rows in tile(latent.shape[3], size, size - size // 4):
-        for columns in tile(latent.shape[4], size, size - size // 4):
-            part = codec.decode(latent[:, :, :, rows, columns])
-            height, width = part.shape[3:]
-            weight = triangle(height)[:, None] * triangle(width)
-            if total is None or mass is None:
-                total = part.new_zeros(*part.shape[:3], latent.shape[3] * factor, latent.shape[4] * factor)
-                mass = part.new_zeros(total.shape[3:])
-            y, x = (slice(along.start * factor, along.stop * factor) for along in (rows, columns))
-            total[..., y, x] += weight.to(part) * part
-            mass[y, x] += weight.to(part)
-    assert total is not None
-    assert mass is not None
-    return total / mass
+    return from_tiles(codec.decode, latent, size, codec.factor)
 
 
 @dataclass

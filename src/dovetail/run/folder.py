@@ -255,6 +255,15 @@ class Folder:
         with suppress(OSError), (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
+    def logged(self, event: str) -> list[str]:
+        """What the log says of one kind of event, as far as it can be read."""
+        found: list[str] = []
+        with suppress(OSError, ValueError):
+            for line in (self.path / "log.jsonl").read_text(encoding="utf-8").splitlines():
+                said = json.loads(line)
+                found += [said["what"]] if said.get("event") == event else []
+        return found
+
 
 @contextmanager
 def made(path: Path) -> Iterator[None]:

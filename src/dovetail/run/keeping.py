@@ -85,6 +85,10 @@ def _as_many_threads(folder: Folder) -> Iterator[None]:
         torch.set_num_threads(now)
 
 
+LESS = "less at once"
+"""In a folder's log: something was done with less at once than asked, for lack of memory."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Kept:
     """A run and its folder. given: how many pieces another run gave, and which."""
@@ -188,6 +192,7 @@ class _Kept:
                 while at <= number:
                     event = next(events)
                     if isinstance(event, Step):
+                        self._lessened()
                         yield event
                         continue
                     at, latent = event.after.pieces, event.latent
@@ -200,12 +205,21 @@ class _Kept:
                 tail, known = context(self.folder, self.identity, codec, number), True
             with self.clock:
                 frames = frames_of(codec, latent, tail)
+            self._lessened(f"decoding piece {number}")
             tail, first = tail_of(codec, latent, tail), upon.frames
             upon = film.add(frames, upon)
             yield Piece(frames, first, latent)
 
+    def _lessened(self, where: str = "") -> None:
+        """Log what was done with less at once than asked."""
+        if where:
+            self.run.less.note(where)
+        if new := set(self.run.less.said) - set(self.folder.logged(LESS) if self.run.less.said else ()):
+            for what in sorted(new):
+                self.folder.log(LESS, what=what)
+
     def _after(self, stands: Standing) -> Iterator[Step | Latent]:
-        return by_turns(self.run, self.run.walk(stands, self.clock), sum(stands.steps.values()))
+        return by_turns(self.run, self.run.walk(stands, self.clock), stands.pieces)
 
     def _nearest(self, number: int) -> Standing:
         """Where the run stood last before a piece, as far as that is kept. Raises DamagedError."""
@@ -222,7 +236,7 @@ class _Kept:
     def _finished(self) -> End:
         """The video at its target."""
         last = self.folder.standing(self.identity, self.run.pieces - 1)
-        inside = record(self.run.recipe, last.calls)
+        inside = record(self.run.recipe, last.calls, [*last.less, *self.folder.logged(LESS), *self.run.less.said])
         beside = {**inside, **spent(last.seconds + self.clock.last, last.networks + self.clock.last)}
         try:
             self._written(inside, beside)

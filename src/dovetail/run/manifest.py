@@ -3,7 +3,7 @@
 import platform
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -14,10 +14,17 @@ from dovetail.recipe import Recipe
 from dovetail.run.cast import Cast
 from dovetail.run.sealed import digest_of, fingerprint
 
+WAIVED = "memory did not suffice for what was asked at once, so these bytes need not be those of an undisturbed run"
 
-def record(recipe: Recipe, calls: Mapping[str, int]) -> dict[str, Any]:
-    """What is always the same of a run: the recipe, by which versions it was made, and how often experts were asked."""
-    return {"recipe": recipes.plain(recipe), "versions": versions(), "calls": dict(calls)}
+
+def record(recipe: Recipe, calls: Mapping[str, int], less: Iterable[str] = ()) -> dict[str, Any]:
+    """What is always the same of a run: the recipe, by which versions it was made, and how often experts were asked.
+
+    less: what was done with less at once than asked; then it is not always the same, and that is said.
+    """
+    said = {"recipe": recipes.plain(recipe), "versions": versions(), "calls": dict(calls)}
+    what = list(dict.fromkeys(less))
+    return {**said, "less_at_once": {"why": WAIVED, "what": what}} if what else said
 
 
 def spent(seconds: float, networks: float) -> dict[str, Any]:

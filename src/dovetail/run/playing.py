@@ -25,7 +25,7 @@ from dovetail.run.given import encoded, start_of, warn_about, warn_of_story
 from dovetail.run.manifest import record, spent
 from dovetail.run.outlook import latent_of
 from dovetail.run.states import Standing
-from dovetail.run.watching import Timed, watched
+from dovetail.run.watching import Lessened, Timed, watched
 
 
 def play(recipe: Recipe, cast: Cast | None = None) -> Iterator[Step | Piece | End]:
@@ -49,7 +49,7 @@ def together(asked: Sequence[Recipe], cast: Cast | None = None) -> Iterator[tupl
     runs ask the same experts at the same steps, as those of one recipe with other prompts and seeds; else RecipeError.
     """
     cast = load(asked[0]) if cast is None else cast
-    if asked[0].residency == "all":
+    if not cast.moves(asked[0]):
         for run, recipe in enumerate(asked):
             yield from ((run, event) for event in _told(ready(recipe, cast)))
         return
@@ -62,13 +62,15 @@ def together(asked: Sequence[Recipe], cast: Cast | None = None) -> Iterator[tupl
 class Ready:
     """A run before its first step: everything is checked, nothing is asked.
 
-    recipe: with all that a run finds out. given: the latent to start from, if it starts from a video.
+    recipe: with all that a run finds out. given: the latent to start from, if it starts from a video. less: what is done
+    with less at once than asked.
     """
 
     recipe: Recipe
     plan: Plan
     cast: Cast
     given: Tensor | None = field(repr=False)
+    less: Lessened = field(repr=False)
     begun: float = field(default_factory=perf_counter, repr=False)
 
     @property
@@ -86,22 +88,26 @@ class Ready:
     def walk(self, after: Standing, clock: Clock) -> Iterator[Step | Latent]:
         """All steps and pieces after where a run stands, before decoding. clock: of the decoding, which counts as work
         of networks."""
-        begun, decoding, ledger = perf_counter(), clock.seconds, Ledger(Count)
+        begun, decoding, ledger, before = perf_counter(), clock.seconds, Ledger(Count), after
         ledger.update({name: Count(calls) for name, calls in after.calls.items()})
         counter, pieces, frames = _Counter.of(self.plan, after.steps), after.pieces, after.frames
+        self.less.said[:0] = after.less
         for event in _quietly(self._events(after.memory, ledger)):
             if isinstance(event, chain.Seen):
-                yield counter.step(event)
+                step = counter.step(event)
+                self.less.note(f"{step.stage}, step {step.step}")
+                yield step
                 continue
             pieces, frames = pieces + 1, frames + event.video.shape[2]
             calls = {name: ledger[name].calls for name in self.recipe.experts if name in ledger}
             networks = sum(count.seconds for count in ledger.values()) + clock.seconds - decoding
-            seconds, networks = after.seconds + perf_counter() - begun, after.networks + networks
-            yield Latent(
-                event.video, Standing(event.memory, pieces, frames, dict(counter.taken), calls, seconds, networks)
-            )
+            seconds, networks = before.seconds + perf_counter() - begun, before.networks + networks
+            less = tuple(self.less.said)
+            after = Standing(event.memory, pieces, frames, dict(counter.taken), calls, seconds, networks, less)
+            yield Latent(event.video, after)
 
     def _events(self, after: chain.Memory | None, ledger: Ledger) -> Iterator[chain.Event]:
+        _read_ahead([self.plan], self.cast)
         experts = {
             name: replace(expert, network=Timed(name, expert.network, ledger))
             for name, expert in self.cast.experts.items()
@@ -126,7 +132,10 @@ def ready(recipe: Recipe, cast: Cast, quiet: bool = False) -> Ready:
     if not quiet:
         warn_about(recipe)
         warn_of_story(recipe, ahead.missed)
-    return Ready(recipe, ahead, cast, given, begun)
+    less = Lessened.of([expert.network for expert in cast.experts.values()], cast.codec)
+    if cast.fit is not None and cast.fit.reads_at_home:
+        less.said.append("before this run: no room for the text model, which read on the CPU")
+    return Ready(recipe, ahead, cast, given, less, begun)
 
 
 def _told(run: Ready) -> Iterator[Step | Piece | End]:
@@ -143,39 +152,45 @@ def _told(run: Ready) -> Iterator[Step | Piece | End]:
     yield from decoded(noted(run.walk(Standing(), clock)), run.cast.codec, clock)
     # The last piece was decoded after its network work was summed up.
     seconds, networks = perf_counter() - run.begun, last.networks + clock.last
-    yield End({**record(run.recipe, last.calls), **spent(seconds, networks)})
+    run.less.note("decoding")
+    yield End({**record(run.recipe, last.calls, run.less.said), **spent(seconds, networks)})
 
 
-def by_turns(run: Ready, events: Iterator[Step | Latent], taken: int) -> Iterator[Step | Latent]:
-    """One run's events after so many steps, its experts on the device only when they are asked."""
-    if run.recipe.residency == "all":
+def by_turns(run: Ready, events: Iterator[Step | Latent], pieces: int) -> Iterator[Step | Latent]:
+    """One run's events after so many pieces, its experts and codec on the device only when they are asked."""
+    if not run.cast.moves(run.recipe):
         return events
-    return (event for _, event in _by_turns([run], [events], taken))
+    return (event for _, event in _by_turns([run], [events], pieces))
 
 
 Happening = TypeVar("Happening", bound=Step | Latent | Piece | End)
 
 
 def _by_turns(
-    runs: Sequence[Ready], events: Sequence[Iterator[Happening]], taken: int = 0
+    runs: Sequence[Ready], events: Sequence[Iterator[Happening]], pieces: int = 0
 ) -> Iterator[tuple[int, Happening]]:
-    """Runs walked together, their experts on the device only when they are asked. taken: steps that are behind them."""
-    from dovetail.experts.residency import Platform, interleaved, passengers
+    """Runs walked together, experts and codec on the device only when they are asked. pieces: how many are behind them."""
+    from dovetail.experts.residency import CODEC, Platform, interleaved, passengers, timetable, turns
 
-    asked, cast = runs[0].plan.asked[taken:], runs[0].cast
-    if any(run.plan.asked[taken:] != asked for run in runs):
+    plan, cast = runs[0].plan, runs[0].cast
+    if any(run.plan.asked != plan.asked for run in runs):
         raise RecipeError(
             "these runs ask different experts at the same step, so their experts cannot take turns together; run them "
             "one by one, or take residency: all"
         )
     _read_ahead([run.plan for run in runs], cast)
-    order, aboard = list(interleaved(asked, len(runs))), passengers(cast.experts)
-    turns = [asked[step] & aboard.keys() for _, step in order]
-    with closing(Platform(aboard).during(turns, runs[0].recipe.residency)) as steps:
-        for (run, _), _ in zip(order, steps, strict=True):
+    asked = turns(plan.asked, [steps for steps, _ in plan.pieces], pieces)
+    order, aboard = list(interleaved(asked, len(runs))), passengers(cast.experts, cast.codec)
+    whom = [asked[turn] for _, turn in order]
+    residency = runs[0].recipe.residency
+    here = timetable(whom, residency) if cast.fit is None else cast.fit.during(whom, residency)
+    known = [there & aboard.keys() for there in here]
+    with closing(Platform(aboard).during([names & aboard.keys() for names in whom], known)) as steps:
+        for (run, turn), _ in zip(order, steps, strict=True):
+            decodes = CODEC in asked[turn]
             for event in events[run]:
                 yield run, event
-                if isinstance(event, Step):
+                if decodes or isinstance(event, Step):
                     break
     for run, rest in enumerate(events):
         yield from ((run, event) for event in rest)
@@ -190,7 +205,7 @@ def _read_ahead(plans: Sequence[Plan], cast: Cast) -> None:
         for part in walk(stage.denoise):
             if isinstance(part, Prompted):
                 said.setdefault(part.expert.name, []).extend(condition.text for _, condition in part.prompt.keys)
-    read(cast.experts, said)
+    read(cast.experts, said, cast.fit is not None and cast.fit.reads_at_home)
 
 
 @dataclass(frozen=True, eq=False)

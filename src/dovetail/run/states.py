@@ -20,6 +20,7 @@ class Standing:
 
     memory: the chain's; None before the first piece. pieces, frames: how many there are, in latent frames. steps: how
     many each stage has taken. calls: how often each expert was asked. seconds: in all; networks: in them and the codec.
+    less: what was done with less at once than asked, for lack of memory (see `Lessened`).
     """
 
     memory: Memory | None = field(default=None, repr=False)
@@ -29,22 +30,24 @@ class Standing:
     calls: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     networks: float = 0.0
+    less: tuple[str, ...] = ()
 
 
-NUMBERS = ("pieces", "frames", "steps", "calls", "seconds", "networks")
+NUMBERS = ("pieces", "frames", "steps", "calls", "seconds", "networks", "less")
 
 
 def packed(standing: Standing) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Its tensors by name, and all else as plain data."""
     tensors: dict[str, Tensor] = {}
     numbers = {name: getattr(standing, name) for name in NUMBERS}
-    numbers |= {"steps": dict(standing.steps), "calls": dict(standing.calls)}
+    numbers |= {"steps": dict(standing.steps), "calls": dict(standing.calls), "less": list(standing.less)}
     return tensors, {**numbers, "memory": _plain(standing.memory, "memory", tensors)}
 
 
 def unpacked(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> Standing:
     """What was packed."""
-    return Standing(_value(said["memory"], tensors), **{name: said[name] for name in NUMBERS})
+    numbers = {name: said[name] for name in NUMBERS if name != "less"}
+    return Standing(_value(said["memory"], tensors), **numbers, less=tuple(said.get("less", ())))
 
 
 def _plain(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:

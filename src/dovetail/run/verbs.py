@@ -11,10 +11,9 @@ from dovetail import recipe as recipes
 from dovetail.errors import RecipeError
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.build import Plan
-from dovetail.recipe.build import plan as planned
+from dovetail.run.budget import foreseen
 from dovetail.run.events import End, Piece, Step
 from dovetail.run.given import digest, warn_of_story
-from dovetail.run.outlook import latent_of, outlook, space_foreseen
 from dovetail.run.playing import play
 from dovetail.run.telling import Telling, changes, long, tale
 from dovetail.video import Frames, Video, read
@@ -171,7 +170,6 @@ def plan(
     """What a run of this recipe will do, without loading weights. Warns with StoryWarning as a run would."""
     asked = resolved(prompt, recipe, seed=seed, frames=frames, seconds=seconds, story=story, overrides=overrides)
     notes: list[str] = []
-    cast = {name: outlook(name, spec, notes) for name, spec in asked.experts.items()}
-    found = planned(asked, cast, notes, latent_of(asked, space_foreseen(asked, notes)))
+    found = foreseen(asked, notes)
     warn_of_story(asked, found.missed)
     return found

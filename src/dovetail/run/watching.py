@@ -1,6 +1,6 @@
-"""Networks counted and timed; when one fails, the error says at which step."""
+"""Networks counted and timed; when one fails, the error says at which step; when one does with less, that is written down."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -11,7 +11,7 @@ from dovetail.core.chain import Segment, Sequel, Stage
 from dovetail.core.denoiser import Condition, Denoiser, Network
 from dovetail.core.path import Split
 from dovetail.core.sampler import Walk
-from dovetail.errors import NetworkError
+from dovetail.errors import NetworkError, RoomError
 from dovetail.recipe.build import Count, Ledger
 
 
@@ -51,6 +51,34 @@ class Timed:
         return getattr(self.network, "even", False)
 
 
+@dataclass(eq=False)
+class Lessened:
+    """What experts and codec did with less at once than they were asked to, for lack of memory, as a run goes on. A run of
+    which something is said here need not have the bytes of one that had the room.
+
+    parts: all that may run short; known: how much each has said.
+    """
+
+    parts: tuple[Any, ...]
+    said: list[str]
+    known: list[int]
+
+    @classmethod
+    def of(cls, networks: Iterable[Any], codec: Any) -> "Lessened":
+        """What the same experts and codec did in runs before is true of this one, too."""
+        parts = tuple(part for part in (*networks, codec) if hasattr(part, "shortages"))
+        found = cls(parts, [], [0] * len(parts))
+        found.note("before this run")
+        return found
+
+    def note(self, where: str) -> list[str]:
+        """Write down what is new; what that is."""
+        new = [f"{where}: {one}" for part, n in zip(self.parts, self.known, strict=True) for one in part.shortages[n:]]
+        self.known = [len(part.shortages) for part in self.parts]
+        self.said += new
+        return new
+
+
 @dataclass(frozen=True)
 class _Watched:
     """A stage's denoiser; when a network fails in it, the error says at which step."""
@@ -61,7 +89,7 @@ class _Watched:
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
         try:
             return self.denoise(x, t, frames)
-        except NetworkError as error:
+        except (NetworkError, RoomError) as error:
             raise error.at(self.stage.name, self.stage.ladder.levels.index(t) + 1) from None
 
 

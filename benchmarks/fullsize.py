@@ -1,0 +1,415 @@
+"""Time and memory at the sizes of the real models, with random weights: speed does not ask what a network has learned.
+
+    python benchmarks/fullsize.py confiner                  # 4 + 5 steps at 16 x 512 x 512; ModelScope at 50 and 100 steps
+    python benchmarks/fullsize.py flowblending              # Wan 2.1 14B and 1.3B at 81 x 480 x 832
+    python benchmarks/fullsize.py confiner --tiny           # the same with small networks, on any machine
+
+Networks have the published configurations, are made on the GPU in half precision, and are played by the engine as any
+recipe is, decoding included; texts are random numbers, so no text model is made. For each row: seconds, time per call
+of each expert, the share of the time in networks and codec, operations per second (counted on meta tensors, attention
+among them) against what this device reaches in products of large matrices, and peak memory of the device. The text goes
+to benchmarks/results/fullsize-NAME.txt. A CUDA GPU is needed for all but --tiny.
+"""
+
+import argparse
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from harness import RESULTS
+from machine import machine
+
+from dovetail import recipe as recipes
+from dovetail import run
+from dovetail.core.denoiser import TARGETS, Expert
+from dovetail.experts.adapter import Adapter, Embedding
+from dovetail.experts.codec import Codec, VideoCodec
+from dovetail.experts.loading import FAMILIES
+from dovetail.experts.outline import Outline
+from dovetail.experts.published import UMT5, WAN_1_3B, WAN_14B, WAN_CODEC, Words
+from dovetail.experts.tuning import Tuning, tune
+from dovetail.recipe import Recipe
+from dovetail.recipe.build import plan as planned
+from dovetail.run.outlook import USUAL
+
+UNET = {"in_channels": 4, "out_channels": 4, "layers_per_block": 2}
+WIDE = {**UNET, "block_out_channels": (320, 640, 1280, 1280)}
+NARROW = {**UNET, "block_out_channels": (32, 64, 64, 64)}
+"""Channels of the U-Nets of Stable Diffusion 1.5 (CompVis/stable-diffusion, configs/stable-diffusion/v1-inference.yaml) and
+of ModelScope, whose diffusers class has them as its defaults; and of small ones."""
+
+WAN_SMALL = {"num_attention_heads": 2, "attention_head_dim": 24, "ffn_dim": 64, "freq_dim": 32, "text_dim": 64}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A network. config: at its real size; small: at a small one; words: tokens, numbers per token."""
+
+    family: str
+    network: str
+    config: Mapping[str, Any]
+    small: Mapping[str, Any]
+    words: tuple[int, int]
+    few: tuple[int, int]
+
+    def outline(self, tiny: bool, size: int) -> Outline:
+        limit, width = self.few if tiny else self.words
+        words = Words("CLIPTextModel", {"hidden_size": width}, limit)
+        return Outline(self.family, self.network, self.small if tiny else self.config, words, size)
+
+
+def _blocks(kind: str, **options: Any) -> dict[str, Any]:
+    down, up = (f"CrossAttn{way}Block{kind}" for way in ("Down", "Up"))
+    return {
+        "down_block_types": (*(down,) * 3, f"DownBlock{kind}"),
+        "up_block_types": (f"UpBlock{kind}", *(up,) * 3),
+        **options,
+    }
+
+
+IMAGE, MOTION = _blocks("2D", attention_head_dim=8), _blocks("Motion", motion_num_attention_heads=8)
+VIDEO = _blocks("3D", attention_head_dim=64)
+CLIP = {"cross_attention_dim": 768}
+KINDS = {
+    "spatial": Kind(
+        "stable-diffusion",
+        "UNet2DConditionModel",
+        {**WIDE, **IMAGE, **CLIP},
+        {**NARROW, **IMAGE, "cross_attention_dim": 16},
+        (77, 768),
+        (7, 16),
+    ),
+    "control": Kind(
+        "animatediff",
+        "UNetMotionModel",
+        {**WIDE, **MOTION, **CLIP},
+        {**NARROW, **MOTION, "cross_attention_dim": 16},
+        (77, 768),
+        (7, 16),
+    ),
+    "temporal": Kind(
+        "text-to-video-sd",
+        "UNet3DConditionModel",
+        {**WIDE, **VIDEO, "cross_attention_dim": 1024},
+        {**NARROW, **VIDEO, "attention_head_dim": 8, "cross_attention_dim": 16},
+        (77, 1024),
+        (7, 16),
+    ),
+    "large": Kind(
+        "wan",
+        "WanTransformer3DModel",
+        WAN_14B,
+        {**WAN_14B, **WAN_SMALL, "num_layers": 4},
+        (512, UMT5.width),
+        (7, 64),
+    ),
+    "small": Kind(
+        "wan",
+        "WanTransformer3DModel",
+        WAN_1_3B,
+        {**WAN_1_3B, **WAN_SMALL, "num_layers": 1},
+        (512, UMT5.width),
+        (7, 64),
+    ),
+}
+IMAGE_CODEC = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+}
+CODECS = {
+    "confiner": ("AutoencoderKL", IMAGE_CODEC, {**IMAGE_CODEC, "block_out_channels": (32,) * 4}),
+    "flowblending": (*WAN_CODEC, {"base_dim": 8}),
+}
+
+
+@dataclass(frozen=True)
+class Made:
+    """Texts as random numbers: one value for each text."""
+
+    limit: int
+    width: int
+    dtype: torch.dtype
+
+    def __call__(self, text: str) -> Embedding:
+        drawn = torch.Generator().manual_seed(sum(text.encode()))
+        return (torch.randn(1, self.limit, self.width, generator=drawn).to(self.dtype),)
+
+
+@dataclass(eq=False)
+class Clocked:
+    """A network, its calls and seconds."""
+
+    network: Any
+    calls: int = 0
+    seconds: float = 0.0
+
+    def __call__(self, *args: Any) -> Any:
+        begun = settled(self.network.device)
+        out = self.network(*args)
+        self.calls += 1
+        self.seconds += settled(self.network.device) - begun
+        return out
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.network, name)
+
+
+def settled(device: torch.device) -> float:
+    """The time, once a device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return perf_counter()
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is measured. short: the same in a few steps, to warm up; against: the row that it is compared to."""
+
+    name: str
+    recipe: Recipe
+    short: Recipe
+    against: str | None = None
+    target: float = 0.0
+    tuning: Tuning = field(default_factory=Tuning)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=list(CODECS))
+    parser.add_argument("--tiny", action="store_true", help="small networks, on any machine; the numbers mean nothing")
+    parser.add_argument("--steps", type=int, default=50, help="of FlowBlending's ladder")
+    parser.add_argument(
+        "--compile", action="store_true", help="also with compiled networks, which takes minutes to begin"
+    )
+    parser.add_argument("--only", nargs="*", metavar="ROW", help="these rows alone")
+    parser.add_argument(
+        "--results", type=Path, default=None, help="a folder; benchmarks/results without it, if not --tiny"
+    )
+    args = parser.parse_args(argv)
+    if not args.tiny and not torch.cuda.is_available():
+        raise SystemExit(
+            "fullsize.py needs a CUDA GPU for networks of real sizes, and this machine has none; --tiny does not"
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = (
+        {"confiner": torch.float16, "flowblending": torch.bfloat16}[args.what]
+        if device.type == "cuda"
+        else torch.float32
+    )
+    rows = confiner(args.tiny) if args.what == "confiner" else flowblending(args.tiny, args.steps)
+    if args.compile:
+        rows += [
+            replace(row, name=f"{row.name}, compiled", against=row.name, target=1.2, tuning=Tuning(compile=True))
+            for row in rows
+        ]
+    rows = [row for row in rows if not args.only or row.name in args.only]
+    lines = report(args.what, rows, device, dtype, args.tiny)
+    folder = args.results if args.results is not None or args.tiny else RESULTS
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"fullsize-{args.what}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def report(what: str, rows: Sequence[Row], device: torch.device, dtype: torch.dtype, tiny: bool) -> list[str]:
+    """Every row measured, printed as it comes."""
+    rate, lines, seconds = matrix_rate(device, dtype, tiny), [], dict[str, float]()
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+        lines.append(line)
+
+    say(f"{what}{', small networks: the numbers mean nothing' if tiny else ''}. {machine()}")
+    say(f"products of matrices in {dtype}: {rate / 1e12:.4g} TFLOP/s")
+    cast, tuned = None, Tuning()
+    for row in rows:
+        if cast is None or row.tuning != tuned:
+            cast = None  # Before the next is made, so that one of them is in memory.
+            cast, tuned = random_cast(what, row, device, dtype, tiny), row.tuning
+        text, seconds[row.name] = measured(row, cast, device, rate, tiny)
+        if row.against in seconds:
+            times = seconds[row.against] / seconds[row.name]
+            text += f"; {times:.2f} x as fast as {row.against}, target >= {row.target:g}"
+        say(text)
+    return lines
+
+
+def measured(row: Row, cast: run.Cast, device: torch.device, rate: float, tiny: bool) -> tuple[str, float]:
+    """A row's line, and its seconds."""
+    run.finished(run.play(row.short, cast))
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    clocked = {name: replace(one, network=Clocked(one.network)) for name, one in cast.experts.items()}
+    settings = run.finished(run.play(row.recipe, run.Cast(clocked, cast.codec))).settings
+    seconds, share = settings["seconds"], settings["seconds_in_networks"] / settings["seconds"]
+    clocks = {name: one.network for name, one in clocked.items() if one.network.calls}  # type: ignore[attr-defined]
+    each = ", ".join(f"{name} {one.calls} x {1000 * one.seconds / one.calls:.4g} ms" for name, one in clocks.items())
+    reached = operations(row.recipe, cast, tiny) / sum(one.seconds for one in clocks.values())
+    memory = f", {torch.cuda.max_memory_allocated(device) / 1e9:.2f} GB at most" if device.type == "cuda" else ""
+    return (
+        f"{row.name}: {seconds:.4g} s; {each}; {share:.1%} of the time in networks and codec, target >= 97 %; "
+        f"{reached / 1e12:.4g} TFLOP/s, {reached / rate:.0%} of the matrix rate{memory}",
+        seconds,
+    )
+
+
+def operations(recipe: Recipe, cast: run.Cast, tiny: bool) -> int:
+    """Floating point operations of a run's experts, counted without weights."""
+    latent = run.latent_of(recipe, cast.codec.space)
+    plan, total = planned(recipe, run.known_of(cast), latent=latent), 0
+    for look, rows in plan.shown.items():
+        it = KINDS[look.expert].outline(tiny, 2)
+        total += it.look((cast.codec.channels, look.frames, *latent[1:]), look.skipped).total * rows
+    return total
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, tiny: bool) -> float:
+    """Operations per second in products of large square matrices, the best of five tries."""
+    side = 256 if tiny else 8192
+    a, b, best = (
+        torch.randn(side, side, device=device).to(dtype),
+        torch.randn(side, side, device=device).to(dtype),
+        math.inf,
+    )
+    for _ in range(5):
+        begun = settled(device)
+        for _ in range(10):
+            a @ b
+        best = min(best, (settled(device) - begun) / 10)
+    return 2 * side**3 / best
+
+
+# --- networks ----------------------------------------------------------------------------------------------------
+
+
+def random_cast(what: str, row: Row, device: torch.device, dtype: torch.dtype, tiny: bool) -> run.Cast:
+    """The experts of a recipe and its codec, with random weights."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        experts = {name: random_expert(name, row.tuning, device, dtype, tiny) for name in row.recipe.experts}
+        return run.Cast(experts, random_codec(what, device, dtype, tiny))
+
+
+def random_expert(name: str, tuning: Tuning, device: torch.device, dtype: torch.dtype, tiny: bool) -> Expert:
+    kind = KINDS[name]
+    family, config = FAMILIES[kind.family], kind.small if tiny else kind.config
+    module = network(kind.network, config, device, dtype)
+    tune(f"expert '{name}'", module, tuning, dtype, device)
+    scheduler = {"num_train_timesteps": 1000} | (FLOW if kind.family == "wan" else {"prediction_type": "epsilon"})
+    adapter = Adapter(
+        name=name,
+        family=kind.family,
+        weights="random",
+        module=module,
+        convention=family.convention,
+        text=Made(*(kind.few if tiny else kind.words), dtype),
+        batch=family.batch,
+        device=device,
+        dtype=dtype,
+        scheduler=scheduler,
+        space=replace(family.space, encoder=None),
+        patch=2 if kind.family == "wan" else 1,
+    )
+    return Expert(name, USUAL[kind.family], TARGETS[scheduler["prediction_type"]], adapter)
+
+
+FLOW = {
+    "_class_name": "UniPCMultistepScheduler",
+    "prediction_type": "flow_prediction",
+    "use_flow_sigmas": True,
+    "flow_shift": 3.0,
+}
+
+
+def random_codec(what: str, device: torch.device, dtype: torch.dtype, tiny: bool) -> Codec | VideoCodec:
+    kind, config, small = CODECS[what]
+    if what == "confiner":
+        module = network(kind, small if tiny else config, device, dtype)
+        return Codec("random", module, FAMILIES["stable-diffusion"].space, 8, device, dtype)
+    module = network(kind, small if tiny else config, device, torch.float32)
+    mean, deviation = torch.tensor(module.config.latents_mean), torch.tensor(module.config.latents_std)
+    return VideoCodec("random", module, FAMILIES["wan"].space, mean, deviation, device, torch.float32)
+
+
+def network(kind: str, config: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> Any:
+    """A network of diffusers with random weights, made where it stays."""
+    import diffusers
+
+    with torch.device(device), defaulting(dtype):
+        return getattr(diffusers, kind).from_config(dict(config)).requires_grad_(False).eval()
+
+
+@contextmanager
+def defaulting(dtype: torch.dtype) -> Iterator[None]:
+    """Weights are made in this precision, since the largest networks do not fit in another first."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+# --- rows --------------------------------------------------------------------------------------------------------
+
+
+def written(names: Sequence[str], video: Mapping[str, Any], chain: Sequence[Mapping[str, Any]]) -> Recipe:
+    experts = {name: {"family": KINDS[name].family, "weights": "random"} for name in names}
+    data = {"prompt": "a red panda", "negative": "blurry", "video": video, "experts": experts}
+    return recipes.checked({**data, "codec": {"weights": "random"}, "chain": chain})
+
+
+def confiner(tiny: bool) -> list[Row]:
+    """The paper's setting: 4 steps of AnimateDiff-Lightning, 5 below T_e = 100; guidance as the experts' authors have it."""
+    side, names = 32 if tiny else 512, ("control", "spatial", "temporal")
+    video = {"frames": 4 if tiny else 16, "height": side, "width": side, "fps": 8.0}
+    draft = {"stage": "structure", "ladder": {"trailing": {"of": "control", "steps": 4}}, "denoise": "control"}
+    pair = {
+        "spatial": {"framewise": {"expert": "spatial", "guidance": 7.5}},
+        "temporal": {"expert": "temporal", "guidance": 9.0},
+    }
+    below = {"below": {"of": "spatial", "timestep": 100, "steps": 5}}
+
+    def refined(word: str) -> Recipe:
+        return written(names, video, [draft, {"stage": "refine", "ladder": below, "denoise": {word: pair}}])
+
+    def alone(steps: int) -> Recipe:
+        ladder = {"leading": {"of": "temporal", "steps": steps, "offset": 1}}
+        return written(names, video, [{"stage": "video", "ladder": ladder, "denoise": pair["temporal"]}])
+
+    many = (4, 2) if tiny else (100, 50)
+    base = f"ModelScope, {many[0]} steps"
+    rows = [Row(f"ModelScope, {steps} steps", alone(steps), alone(2)) for steps in many]
+    rows += [Row("ConFiner, 4 + 5 steps", refined("coordinated"), refined("coordinated"), base, 8.0)]
+    return [*rows, Row("ConFiner without its second spatial look", refined("relayed"), refined("relayed"), base, 10.0)]
+
+
+def flowblending(tiny: bool, steps: int) -> list[Row]:
+    """Large at every step; and the paper's 40 % large, 40 % small, 20 % large. Guidance 5 in two calls, UniPC."""
+    video = {"frames": 5, "height": 32, "width": 48} if tiny else {"frames": 81, "height": 480, "width": 832}
+
+    def one(denoise: Any, steps: int) -> Recipe:
+        ladder = {"own": {"of": "large", "steps": steps, "shift": 5.0}}
+        stage = {"stage": "video", "ladder": ladder, "solver": "unipc", "denoise": denoise}
+        return written(("large", "small"), {**video, "fps": 16.0}, [stage])
+
+    large, small = ({"expert": name, "guidance": 5.0, "joint": False} for name in ("large", "small"))
+    lsl = {"blended": {"above 0.887": large, "above 0.571": small, "else": large}}
+    steps = min(steps, 5) if tiny else steps
+    return [
+        Row("LLL", one(large, steps), one(large, 2)),
+        Row("LSL", one(lsl, steps), one(lsl, 5), "LLL", 1.5),
+    ]
+
+
+if __name__ == "__main__":
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        main()

@@ -1,0 +1,78 @@
+"""What comes to a device and goes again."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+
+@runtime_checkable
+class Passenger(Protocol):
+    """What comes to a device and goes again."""
+
+    def come(self) -> None: ...
+    def go(self) -> None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """A module that waits in the computer's memory. Its weights do not change, so going copies nothing back.
+
+    home: where each tensor is held (a part's table and its name there), and the tensor.
+    """
+
+    module: nn.Module = field(repr=False)
+    device: torch.device
+    home: tuple[tuple[dict[str, Any], str, Tensor], ...] = field(repr=False)
+
+    @classmethod
+    def of(cls, module: nn.Module, device: torch.device) -> "Weights":
+        """A module as it is now, home where it is."""
+        tables: list[dict[str, Any]] = [t for part in module.modules() for t in (part._parameters, part._buffers)]
+        held = [(table, name, tensor) for table in tables for name, tensor in table.items() if tensor is not None]
+        return cls(module, device, tuple(held))
+
+    def come(self) -> None:
+        # All are copied before the first is put in place: where there is no room, nothing has moved. A tensor that
+        # stands in several places is copied once.
+        there = {id(tensor): tensor for _, _, tensor in self.home}
+        there = {key: self._copied(tensor) for key, tensor in there.items()}
+        for table, name, tensor in self.home:
+            table[name] = there[id(tensor)]
+
+    def _copied(self, tensor: Tensor) -> Tensor:
+        copy = tensor.detach().to(self.device, non_blocking=True)
+        return nn.Parameter(copy, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copy
+
+    def go(self) -> None:
+        for table, name, tensor in self.home:
+            table[name] = tensor
+
+    @property
+    def bytes(self) -> int:
+        """What is copied when it comes."""
+        return sum({id(tensor): tensor.nbytes for _, _, tensor in self.home}.values())
+
+
+@contextmanager
+def visiting(passenger: Passenger) -> Iterator[None]:
+    """A passenger that is there for the length of a block."""
+    passenger.come()
+    try:
+        yield
+    finally:
+        passenger.go()
+
+
+@contextmanager
+def present(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """A module that is on its device for the length of a block, if it is not there anyway."""
+    weight = next(module.parameters(), None)
+    if weight is None or weight.device.type == device.type:
+        yield
+        return
+    with visiting(Weights.of(module, device)):
+        yield

@@ -1,0 +1,464 @@
+"""Runs that fit: who is where under a budget, what is given up first, and what happens when memory runs out anyway."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from test_residency import EXACT, Log, Traveller, moves
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+import dovetail
+from dovetail import cli
+from dovetail import recipe as recipes
+from dovetail.core.denoiser import Condition
+from dovetail.errors import RecipeError, RoomError, RoomWarning
+from dovetail.experts import footprint
+from dovetail.experts.residency import CODEC, Platform, turns, within
+from dovetail.recipe import Recipe, models
+from dovetail.run import Cast, Step, finished, keep, load, play
+from dovetail.run.budget import Fit, fit, fitted, foreseen, outlines
+from dovetail.video import settings_of
+
+# --- who is where -----------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_piece_is_a_turn_of_the_codec() -> None:
+    asked = [frozenset(name) for name in "LLS"]
+    told = ["".join(sorted(names)) for names in turns(asked, [2, 3])]
+    assert told == ["L", "L", CODEC, "S", CODEC]
+    assert ["".join(names) for names in turns(asked, [2, 3], done=1)] == ["S", CODEC]
+
+
+@pytest.mark.parametrize(
+    ("room", "here"),
+    [(10, ["L", "LS", "LS", "L"]), (8, ["L", "L", "S", "L"]), (6, ["L", "L", "S", "L"])],
+    ids=["both fit", "one fits", "the largest just fits"],
+)
+def test_within_a_budget_the_next_one_comes_early_where_it_fits(room: int, here: list[str]) -> None:
+    found = within([frozenset(name) for name in "LLSL"], {"L": 6, "S": 3}, [room] * 4)
+    assert ["".join(sorted(names)) for names in found] == here
+
+
+def test_who_is_asked_sooner_stays() -> None:
+    asked = [frozenset(name) for name in ["AB", "C", "A", "B"]]
+    assert within(asked, {"A": 4, "B": 4, "C": 4}, [12, 8, 8, 8])[1] == {"C", "A"}
+    assert within(asked, {"A": 4, "B": 4, "C": 4}, [12, 12, 8, 8])[1] == {"A", "B", "C"}
+
+
+@pytest.mark.parametrize("text", ["8", "8 gigs", "-1GB", "GB", ""])
+def test_memory_is_a_number_and_a_unit(text: str) -> None:
+    with pytest.raises(RecipeError, match=r"as in 8GB, 500MB or 7\.5GiB"):
+        recipes.changed(EXACT, {"vram": text})
+
+
+# --- a pretended device -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A large and a small tiny Wan, large, small and large again, 5 steps."""
+    folder = tmp_path_factory.mktemp("pair")
+    large, small = tiny.MAKERS["wan"](folder / "large", layers=3), tiny.MAKERS["wan"](folder / "small")
+    return recipes.changed(
+        EXACT,
+        {
+            "experts": {
+                "large": {"family": "wan", "weights": str(large)},
+                "small": {"family": "wan", "weights": str(small)},
+            },
+            "codec": {"weights": str(large)},
+            "chain.video.ladder": {"own": {"of": "large", "steps": 5}},
+            "video.height": 32,
+            "video.width": 48,
+            "video.frames": 5,
+        },
+    )
+
+
+def fit_in(recipe: Recipe, budget: int | None) -> Fit:
+    return fit(foreseen(recipe, []), outlines(recipe, []), budget)
+
+
+def vram(recipe: Recipe, budget: int) -> Recipe:
+    """The recipe on a pretended device of which so many bytes may be filled."""
+    return recipes.changed(recipe, {"vram": f"{(budget * 16 // 15 + 16) / 1000:.3f}kB"})
+
+
+@dataclass(frozen=True, eq=False)
+class TravellingCodec:
+    """A codec that writes down when it comes, is asked and goes, and fails if it is asked elsewhere."""
+
+    codec: Any
+    log: Log
+    here: set[str] = field(default_factory=set)
+
+    def come(self) -> None:
+        self.log.append(("come", CODEC))
+        self.here.add(CODEC)
+
+    def go(self) -> None:
+        self.log.append(("go", CODEC))
+        self.here.discard(CODEC)
+
+    def stream(self, latent: Tensor) -> Iterator[Tensor]:
+        assert CODEC in self.here, "the codec is asked while it is away"
+        self.log.append(("ask", CODEC))
+        yield from self.codec.stream(latent)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.codec, name)
+
+
+def travelling(recipe: Recipe) -> tuple[Cast, Log]:
+    cast, log = load(recipe), list[tuple[str, str]]()
+    here: set[str] = set()
+    experts = {
+        name: replace(expert, network=Traveller(name, expert.network, log, here))
+        for name, expert in cast.experts.items()
+    }
+    return replace(cast, experts=experts, codec=TravellingCodec(cast.codec, log)), log
+
+
+def test_what_fits_stays_and_nothing_moves(pair: Recipe) -> None:
+    everything = max(part.total for part in fit_in(pair, None).parts)
+    assert fit_in(pair, everything).here is None
+    assert fit_in(pair, everything - 1).here is not None
+
+
+def test_experts_and_codec_move_by_their_order_of_use(pair: Recipe) -> None:
+    """The large one alone fits, then one of the two and the codec, then both; sizes are pretended."""
+    tight = vram(pair, max(part.total for part in fit_in(pair, None).parts) - 1)
+    cast, _ = travelling(tight)
+    assert cast.fit is not None
+    alone = finished(play(pair))
+    large, small, codec = ("come", "large"), ("come", "small"), ("come", CODEC)
+    for room, first in (
+        (10, [large, ("go", "large"), small, ("go", "small"), large, ("go", "large"), codec]),
+        (12, [large, ("go", "large"), small, ("go", "small"), large, codec]),
+        (15, [large, small, ("go", "small"), codec]),
+    ):
+        cast, log = travelling(tight)
+        rooms = dict.fromkeys(cast.fit.rooms, room)
+        fit_ = replace(cast.fit, sizes={"large": 10, "small": 5, CODEC: 2}, rooms=rooms)
+        video = finished(play(tight, replace(cast, fit=fit_)))
+        assert moves(log)[: len(first)] == first, room
+        assert log.index(("ask", CODEC)) > log.index(codec)
+        assert {name for what, name in moves(log) if what == "come"} == {"large", "small", CODEC}
+        assert sum(what == "come" for what, _ in log) == sum(what == "go" for what, _ in log), "nobody is left"
+        assert (video.frames == alone.frames).all(), "who is where changes no byte"
+
+
+def test_what_is_given_up_comes_in_order(pair: Recipe) -> None:
+    """Turns, then less at once, then blocks; at last it is refused, and says why."""
+    joint = {"chain.video.denoise": {"expert": "large", "guidance": 3.0, "joint": True}, "experts.large.batch": 2}
+    recipe, seen = recipes.changed(pair, joint), []
+    budget = max(part.total for part in fit_in(recipe, None).parts)
+    while (found := fit_in(recipe, budget)).short is None:
+        now = (found.here is not None, bool(found.batches or found.tiles), bool(found.grouped))
+        if now not in seen:
+            seen.append(now)
+        budget = budget * 9 // 10
+    assert seen == sorted(seen)
+    assert seen[0] == (False, False, False)
+    assert (True, True, True) in seen
+    with pytest.raises(RoomError, match=r"part '(video|decode)' of the run: at least .* What needs less: fewer frames"):
+        load(vram(recipe, budget))
+
+
+def test_an_expert_that_is_too_large_alone_comes_in_blocks(pair: Recipe) -> None:
+    """Its blocks are hooked, it is nobody's passenger, and the video is the same."""
+    alone = recipes.changed(pair, {"chain.video.denoise": "large"})
+    whole = fit_in(recipes.changed(alone, {"residency": "turns"}), None)
+    video = next(part for part in whole.parts if part.name == "video")
+    tight = vram(alone, video.total - 100)
+    found = fitted(tight)
+    assert found is not None
+    assert found.grouped == {"large"}
+    from dovetail.experts.blocks import in_groups
+    from dovetail.experts.residency import passengers
+
+    cast = load(tight)
+    assert in_groups(cast.experts["large"].network.module)  # type: ignore[attr-defined]
+    assert set(passengers(cast.experts, cast.codec)) == {CODEC}
+    ours, theirs = finished(play(tight, cast)), finished(play(alone))
+    assert ours.latent is not None
+    assert theirs.latent is not None
+    assert torch.equal(ours.latent, theirs.latent)
+    with pytest.raises(RecipeError, match="leave out offload, or skip and reuse"):
+        finished(play(recipes.changed(alone, {"experts.large.offload": True, "chain.video.denoise.skip": [1]})))
+
+
+def test_plan_prints_memory_and_refuses(pair: Recipe, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(recipes.dump(pair))
+    plain = CliRunner().invoke(cli.app, ["plan", str(file)])
+    assert plain.exit_code == 0, plain.output
+    assert "on the device at most, residency all" in plain.stdout
+    roomy = CliRunner().invoke(cli.app, ["plan", str(file), "--vram", "8GB"])
+    assert "in 7.50 GB that may be filled it fits: as it is asked" in roomy.stdout
+    tight = CliRunner().invoke(cli.app, ["plan", str(file), "--vram", "1kB"])
+    assert tight.exit_code == 1
+    assert "on the device at most" in tight.stdout, "the table comes before the refusal"
+    assert "What needs less" in tight.stderr
+    refused = CliRunner().invoke(cli.app, ["generate", "-r", str(file), "--vram", "1kB", "-o", str(tmp_path / "a.mp4")])
+    assert refused.exit_code == 1
+    assert not (tmp_path / "a.mp4").exists()
+
+
+def test_the_papers_pair_on_small_cards() -> None:
+    """14B beside 1.3B, from published configurations."""
+    plan = dovetail.plan("flowblending-wan21")
+    known = outlines(plan.recipe, [])
+    in_24, in_12 = (fit(plan, known, size * 10**9) for size in (24, 12))
+    assert in_24.short is in_12.short is None
+    assert in_24.grouped == in_12.grouped == {"large"}
+    assert not in_12.reads_at_home
+    assert fit(plan, known, 8 * 10**9).reads_at_home, "UMT5-XXL alone is 11 GB"
+    roomy = fit(plan, known, 40 * 10**9)
+    assert not roomy.grouped
+    assert roomy.here is not None
+    assert {"large", "small"} in roomy.here, "the small one comes ahead where there is room"
+    assert not any({"large", "small"} <= here for here in fit(plan, known, 32 * 10**9).here or ())
+
+
+# --- what networks work in --------------------------------------------------------------------------------------------
+
+
+def test_what_lives_at_once_is_what_torch_allocates() -> None:
+    """The tracker against torch's own profiler, on a network that runs."""
+    module = nn.Sequential(nn.Linear(64, 512), nn.GELU(), nn.Linear(512, 64), nn.GELU()).requires_grad_(False)
+    x = torch.zeros(256, 64)
+    ours = footprint.held(lambda: module(x), [*module.parameters(), x])
+    with torch.profiler.profile(profile_memory=True) as seen:
+        module(x)
+    now = most = 0
+    for event in sorted(seen.profiler.kineto_results.events(), key=lambda event: event.start_ns()):  # type: ignore[union-attr]
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            most = max(most, now)
+    assert most > 256 * 512 * 4
+    assert ours == pytest.approx(most, rel=0.1)
+
+
+def test_two_blocks_work_in_what_a_whole_stack_works_in() -> None:
+    from dovetail.experts.outline import outline
+
+    it = outline("it", "wan", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", dtype="bfloat16")
+    few, more = (replace(it, config={**it.config, "num_layers": n}) for n in (2, 4))
+    shape, text = (16, 3, 8, 8), (512, 4096, False)
+    whole = footprint._looked(more.family, more.kind, footprint.written(more.config), text, shape, 2)
+    assert footprint.activations(few, shape, 1) == footprint.activations(it, shape, 1) == whole
+    assert footprint.activations(it, shape, 3) == 3 * whole
+    assert footprint.blockwise(it) < it.bytes / 5
+
+
+# --- running out ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Narrow:
+    """A module's forward, which runs out of memory above so many rows."""
+
+    rows: int
+    forward: Any
+    tried: list[int] = field(default_factory=list)
+
+    def __call__(self, x: Tensor, *args: Any, **named: Any) -> Any:
+        self.tried.append(len(x))
+        if len(x) > self.rows:
+            raise torch.OutOfMemoryError("CUDA out of memory. (pretended)")
+        return self.forward(x, *args, **named)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A tiny Stable Diffusion frame by frame, 8 rows at once."""
+    folder = tiny.MAKERS["stable-diffusion"](tmp_path_factory.mktemp("single") / "it")
+    return recipes.changed(
+        recipes.load("sprites-only-spatial"),
+        {
+            "experts": {"it": {"family": "stable-diffusion", "weights": str(folder), "batch": 8}},
+            "codec": {"weights": str(folder)},
+            "chain": [
+                {"stage": "video", "ladder": {"own": {"of": "it", "steps": 2}}, "denoise": {"framewise": "it"}},
+            ],
+            "video.frames": 8,
+            "video.height": 16,
+            "video.width": 16,
+        },
+    )
+
+
+def narrow(cast: Cast, rows: int) -> Narrow:
+    module: Any = cast.experts["it"].network.module  # type: ignore[attr-defined]
+    found = Narrow(rows, module.forward)
+    module.forward = found
+    return found
+
+
+def test_rows_halve_until_they_fit_and_the_run_says_so(single: Recipe, tmp_path: Path) -> None:
+    cast = load(single)
+    tried = narrow(cast, 3).tried
+    with pytest.warns(RoomWarning) as aloud:
+        video = finished(play(single, cast))
+    assert ["8 rows at once did not fit in memory; 4 from then on" in str(one.message) for one in aloud] == [
+        True,
+        False,
+    ]
+    assert tried == [8, 4, *[2] * 8], "the step is tried again, and the next one begins with what fits"
+    undisturbed = finished(play(single))
+    assert "less_at_once" not in undisturbed.settings
+    said = video.settings["less_at_once"]
+    assert said["what"] == [
+        "video, step 1: expert 'it': 8 rows at once did not fit in memory; 4 from then on",
+        "video, step 1: expert 'it': 4 rows at once did not fit in memory; 2 from then on",
+    ]
+    assert "need not be those of an undisturbed run" in said["why"]
+    assert video.settings["recipe"]["experts"]["it"]["batch"] == 8
+    assert abs(video.frames.astype(int) - undisturbed.frames).max() <= 1
+    again = finished(play(single, cast))
+    assert again.settings["less_at_once"]["what"][0].startswith("before this run: expert 'it'")
+
+
+def test_where_one_row_does_not_fit_the_error_teaches(single: Recipe) -> None:
+    cast = load(single)
+    narrow(cast, 0)
+    with pytest.warns(RoomWarning), pytest.raises(RoomError) as caught:
+        finished(play(single, cast))
+    said = str(caught.value)
+    assert "expert 'it': latents of 1 frames of 8x8 cells, 1 at once, do not fit" in said
+    assert "in stage 'video', step 1" in said
+    assert "dtype: bfloat16" in said
+    assert "offload: true" in said
+
+
+def test_a_run_in_a_folder_remembers_what_a_killed_process_did_with_less(single: Recipe, tmp_path: Path) -> None:
+    """A shortage in the first piece; the process ends; another one, with room, finishes the run."""
+    recipe = recipes.changed(single, {"chain.video.window": 4})
+    cast = load(recipe)
+    narrow(cast, 2)
+    out, folder = tmp_path / "it.mp4", tmp_path / "it.run"
+    events = keep(recipe, out, folder, cast)
+    with pytest.warns(RoomWarning):
+        assert isinstance(next(events), Step)
+    while isinstance(next(events), Step):
+        pass
+    events.close()  # type: ignore[attr-defined]
+    assert not out.exists()
+    list(keep(recipe, out, folder, load(recipe)))
+    (what,) = settings_of(out)["less_at_once"]["what"]
+    assert what == "video, step 1: expert 'it': 4 rows at once did not fit in memory; 2 from then on"
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [line["what"] for line in lines if line["event"] == "less at once"] == [what]
+
+
+@dataclass(eq=False)
+class Cramped:
+    """A decoder that runs out of memory above so many cells in a row of pictures."""
+
+    cells: int
+    decode: Any
+    tried: list[tuple[int, ...]] = field(default_factory=list)
+
+    def __call__(self, code: Tensor, *args: Any, **named: Any) -> Any:
+        self.tried.append((len(code), *code.shape[-2:]))
+        if code[:, 0].numel() > self.cells:
+            raise torch.OutOfMemoryError("CUDA out of memory. (pretended)")
+        return self.decode(code, *args, **named)
+
+
+def test_the_codec_takes_fewer_frames_then_smaller_tiles(single: Recipe) -> None:
+    codec: Any = load(single).codec
+    latent = torch.randn(1, 4, 6, 8, 8)
+    whole = codec.decode(latent)
+    cramped = codec.module.decode = Cramped(2 * 64, codec.module.decode)
+    with pytest.warns(RoomWarning):
+        fewer = codec.decode(latent)
+    torch.testing.assert_close(fewer, whole, atol=1e-5, rtol=0)
+    assert [one.now for one in codec.shortages] == [3, 1]
+    cramped.cells = 16
+    with pytest.warns(RoomWarning):
+        tiled = codec.decode(latent)
+    assert str(codec.shortages[-1]).endswith("8 cells a side at once did not fit in memory; 4 from then on")
+    assert tiled.shape == whole.shape
+    assert float((tiled - whole).abs().mean()) < 0.1
+    cramped.cells = 8
+    with pytest.raises(RoomError, match="4x4 cells"):
+        codec.decode(latent)
+
+
+def test_what_was_handed_out_before_memory_ran_short_is_not_handed_out_again(tmp_path: Path) -> None:
+    from dovetail.experts import load_codec
+
+    tiny.cogvideox_vae().save_pretrained(tmp_path / "vae")
+    codec: Any = load_codec(str(tmp_path))
+    latent = torch.randn(1, 4, 5, 8, 8)
+    calm = codec.decode(latent)
+    decoder, calls = codec.module.decoder.forward, []
+
+    def forward(code: Tensor, **named: Any) -> Any:
+        calls.append(code.shape)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. (pretended)")
+        return decoder(code, **named)
+
+    codec.module.decoder.forward = forward
+    with pytest.warns(RoomWarning, match="8 cells a side"):
+        pieces = list(codec.stream(latent))
+    assert sum(piece.shape[1] for piece in pieces) == calm.shape[1]
+    assert torch.equal(pieces[0], calm[:, : pieces[0].shape[1]])
+
+
+def test_weights_that_find_no_room_are_an_error_that_teaches() -> None:
+    class Full:
+        def come(self) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory. (pretended)")
+
+        def go(self) -> None: ...
+
+    with pytest.raises(RoomError, match="expert 'L': its weights do not fit in the memory of cpu"):
+        list(Platform({"L": Full()}).during("L", "turns"))
+
+
+def test_who_finds_no_room_ahead_comes_when_it_is_asked() -> None:
+    class Late:
+        tries = 0
+
+        def come(self) -> None:
+            self.tries += 1
+            if self.tries == 1:
+                raise torch.OutOfMemoryError("CUDA out of memory. (pretended)")
+
+        def go(self) -> None: ...
+
+    class There:
+        def come(self) -> None: ...
+        def go(self) -> None: ...
+
+    late = Late()
+    assert len(list(Platform({"L": There(), "S": late}).during("LS", "ahead"))) == 2
+    assert late.tries == 2
+
+
+def test_a_network_whose_blocks_are_reused_says_what_to_do(pair: Recipe) -> None:
+    """What one try has noted would be read with the next."""
+    from dovetail.experts.blocks import Notes, parted
+
+    whole, _ = parted(load(pair).experts["large"].network, (1,), Notes())
+    module: Any = whole.module  # type: ignore[attr-defined]
+    module.forward = Narrow(0, module.forward)
+    with pytest.raises(RoomError, match="1 at once, do not fit"):
+        whole(torch.zeros(1, 4, 2, 4, 6), 500.0, [Condition("a")], torch.arange(2)[None])
+
+
+def test_recipes_say_what_they_said(pair: Recipe) -> None:
+    for options in ({"store": "float8"}, {"compile": True, "channels_last": False}, {"attention": "native"}):
+        assert isinstance(recipes.changed(pair, {f"experts.large.{k}": v for k, v in options.items()}), models.Recipe)
+    with pytest.raises(RecipeError, match="float8"):
+        recipes.changed(pair, {"experts.large.store": "float7"})

@@ -1,0 +1,170 @@
+"""Options of networks, each one line in a recipe: what must be equal is equal, and what cannot be done is said."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from torch import Tensor
+
+from dovetail.core.denoiser import Condition
+from dovetail.errors import ExtraError, RecipeError
+from dovetail.experts import Tuning, load, load_codec
+from dovetail.experts.residency import Weights
+from dovetail.experts.tuning import QUANTIZE
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("tuning")
+    return {name: str(make(root / name)) for name, make in tiny.MAKERS.items()}
+
+
+SHAPES = {"stable-diffusion": (2, 4, 1, 8, 8), "text-to-video-sd": (2, 4, 3, 8, 8), "animatediff": (2, 4, 3, 8, 8)}
+
+
+def looked(expert: Any, x: Tensor) -> Tensor:
+    frames = torch.arange(x.shape[2]).expand(len(x), -1)
+    answer: Tensor = expert.network(x, 500.0, [Condition("a cat")] * len(x), frames)
+    return answer
+
+
+def both(folders: dict[str, str], family: str, **tuning: Any) -> tuple[Any, Tensor, Tensor]:
+    """A tuned expert, what it says, and what the plain one says."""
+    x = torch.randn(SHAPES.get(family, (2, 4, 2, 4, 6)))
+    plain, tuned = (load("it", family, folders[family], tuning=how) for how in (None, Tuning(**tuning)))
+    return tuned, looked(tuned, x), looked(plain, x)
+
+
+@pytest.mark.parametrize("family", ["stable-diffusion", "text-to-video-sd", "animatediff"])
+def test_channels_last_is_a_layout(folders: dict[str, str], family: str) -> None:
+    tuned, ours, theirs = both(folders, family, channels_last=True)
+    weights = [weight for weight in tuned.network.module.parameters() if weight.dim() == 4]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+    assert float((ours - theirs).abs().max()) <= 1e-5
+
+
+@pytest.mark.parametrize("family", ["wan", "ltx", "stable-diffusion", "text-to-video-sd", "cogvideox"])
+def test_weights_in_8_bits_are_kept_so_and_widened_for_work(folders: dict[str, str], family: str) -> None:
+    tuned, ours, theirs = both(folders, family, store="float8")
+    module = tuned.network.module
+    kept = {weight.dtype for weight in module.parameters()}
+    assert torch.float8_e4m3fn in kept
+    assert {weight.dtype for weight in module.parameters()} == kept, "after a look, too"
+    assert ours.isfinite().all()
+    error = float((ours - theirs).abs().mean() / theirs.abs().mean())
+    assert 0 < error < 0.3
+
+
+def test_weights_in_8_bits_come_and_go(folders: dict[str, str]) -> None:
+    """What is widened and narrowed on a device is a copy; home stays as it was."""
+    expert: Any = load("it", "wan", folders["wan"], tuning=Tuning(store="float8"))
+    module = expert.network.module
+    places = [weight.data_ptr() for weight in module.parameters()]
+    x = torch.randn(2, 4, 2, 4, 6)
+    at_home = looked(expert, x)
+    places = [weight.data_ptr() for weight in module.parameters()]
+    weights = Weights.of(module, torch.device("meta"))
+    weights.come()
+    weights.go()
+    assert [weight.data_ptr() for weight in module.parameters()] == places
+    assert torch.equal(looked(expert, x), at_home)
+
+
+@pytest.mark.parametrize("family", ["wan", "ltx"])
+def test_an_attention_backend_is_that_experts_alone(folders: dict[str, str], family: str) -> None:
+    from diffusers.models.attention_dispatch import _AttentionBackendRegistry as registry
+
+    before = registry._active_backend
+    tuned, ours, theirs = both(folders, family, attention="_native_math")
+    named = {
+        getattr(part.processor, "_attention_backend", None)
+        for part in tuned.network.module.modules()
+        if hasattr(part, "processor")
+    }
+    assert {one.value for one in named if one is not None} == {"_native_math"}
+    assert registry._active_backend is before
+    assert float((ours - theirs).abs().max()) <= 1e-5
+
+
+@pytest.mark.parametrize("family", ["wan", "stable-diffusion"])
+def test_blocks_that_come_in_turns_say_the_same(folders: dict[str, str], family: str) -> None:
+    _, ours, theirs = both(folders, family, offload=True)
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["wan", "stable-diffusion"])
+def test_a_compiled_network_says_the_same(folders: dict[str, str], family: str) -> None:
+    tuned, ours, theirs = both(folders, family, compile=True)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    parts = [part for part in tuned.network.module.modules() if part._compiled_call_impl is not None]
+    assert len(parts) == 1, "the whole UNet, or the one block of this tiny Wan"
+
+
+REFUSED = {
+    "no pictures": ("wan", Tuning(channels_last=True), RecipeError, "which has no convolutions over pictures"),
+    "torch's": ("stable-diffusion", Tuning(attention="native"), RecipeError, "leaves to torch"),
+    "unknown": ("wan", Tuning(attention="nativ"), RecipeError, "did you mean 'native'"),
+    "from the hub": ("wan", Tuning(attention="flash_hub"), RecipeError, "unknown attention 'flash_hub'"),
+    "not here": ("wan", Tuning(attention="flash"), RecipeError, "not to be had here.*flash-attn"),
+    "store": ("wan", Tuning(store="float7"), RecipeError, "did you mean 'float8'"),
+    "quantize": ("wan", Tuning(quantize="torchao-int9"), RecipeError, "did you mean 'torchao-int8'"),
+    "motion": ("animatediff", Tuning(channels_last=True, attention="native"), RecipeError, "leaves to torch"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_done_is_said(folders: dict[str, str], case: str) -> None:
+    family, tuning, kind, message = REFUSED[case]
+    with pytest.raises(kind, match=message):
+        load("it", family, folders[family], tuning=tuning)
+
+
+@pytest.mark.parametrize("word", QUANTIZE)
+def test_a_package_that_is_not_here_is_named_with_its_extra(folders: dict[str, str], word: str) -> None:
+    package = word.partition("-")[0]
+    if find_spec(package) is not None:
+        pytest.skip(f"{package} is here")
+    with pytest.raises(ExtraError, match=rf"{package} is not installed; pip install 'dovetail-video\[{package}\]'"):
+        load("it", "wan", folders["wan"], tuning=Tuning(quantize=word))
+
+
+@pytest.mark.skipif(find_spec("torchao") is None, reason="needs torchao")
+@pytest.mark.filterwarnings("ignore")
+def test_weights_quantised_by_torchao_say_almost_the_same(folders: dict[str, str]) -> None:
+    tuned, ours, theirs = both(folders, "wan", quantize="torchao-int8")
+    assert any(type(weight.data).__name__ != "Tensor" for weight in tuned.network.module.parameters())
+    assert 0 < float((ours - theirs).abs().mean() / theirs.abs().mean()) < 0.1
+
+
+# --- codecs -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_codecs_options(tmp_path: Path) -> None:
+    tiny.vae().save_pretrained(tmp_path / "vae")
+    latent = torch.randn(1, 4, 3, 16, 16)
+    plain = load_codec(str(tmp_path)).decode(latent)
+    last = load_codec(str(tmp_path), tuning=Tuning(channels_last=True)).decode(latent)
+    assert float((last - plain).abs().max()) <= 1e-5
+    one = load_codec(str(tmp_path), chunk=1).decode(latent)
+    assert float((one - plain).abs().max()) <= 1e-5, "a frame at a time, which diffusers calls slicing"
+    small: Any = load_codec(str(tmp_path), tuning=Tuning(store="float8"))
+    assert float((small.decode(latent) - plain).abs().mean()) < 0.1
+    assert torch.float8_e4m3fn in {weight.dtype for weight in small.module.parameters()}
+    with pytest.raises(RecipeError, match="at least 4, not 3"):
+        load_codec(str(tmp_path), tiles=3)
+
+
+@pytest.mark.parametrize(
+    "make", [tiny.vae, tiny.wan_vae, tiny.ltx_vae, tiny.cogvideox_vae], ids=lambda make: make.__name__
+)
+def test_tiles_differ_little(tmp_path: Path, make: Any) -> None:
+    make().save_pretrained(tmp_path / "vae")
+    latent = torch.randn(1, 4, 3, 12, 16)
+    whole, tiled = (load_codec(str(tmp_path), tiles=tiles).decode(latent) for tiles in (None, 8))
+    assert tiled.shape == whole.shape
+    assert not torch.equal(tiled, whole)
+    assert float((tiled - whole).abs().mean()) < 0.1 * float(whole.std()) + 0.02
