@@ -3,6 +3,18 @@
 from dovetail.experts.adapter import Adapter
 from dovetail.experts.codec import Codec, VideoCodec, load_codec
 from dovetail.experts.loading import FAMILIES, Family, load
+from dovetail.experts.loras import Lora
 from dovetail.experts.space import LatentSpace, same_space
 
-__all__ = ["FAMILIES", "Adapter", "Codec", "Family", "LatentSpace", "VideoCodec", "load", "load_codec", "same_space"]
+__all__ = [
+    "FAMILIES",
+    "Adapter",
+    "Codec",
+    "Family",
+    "LatentSpace",
+    "Lora",
+    "VideoCodec",
+    "load",
+    "load_codec",
+    "same_space",
+]

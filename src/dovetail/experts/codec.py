@@ -15,7 +15,9 @@ from dovetail.core.noise import Noise
 from dovetail.errors import RecipeError, nearest
 from dovetail.experts.checkpoint import Checkpoint, find, model
 from dovetail.experts.placement import device_of, dtype_of
+from dovetail.experts.single_file import SingleFile
 from dovetail.experts.space import LatentSpace, space_of
+from dovetail.experts.tensors import is_file
 
 CHUNK = 16
 """Frames that an image autoencoder is given at once, unless asked otherwise."""
@@ -213,6 +215,7 @@ def load_codec(
     weights: str,
     *,
     subfolder: str | None = None,
+    base: str | None = None,
     revision: str | None = None,
     variant: str | None = None,
     dtype: str = "float32",
@@ -223,15 +226,16 @@ def load_codec(
 ) -> Codec | VideoCodec:
     """The codec of a checkpoint: the autoencoder (one of `KINDS`) in its `subfolder`.
 
-    weights: a folder, a hub id, or "sprites/NAME". subfolder: "" is the checkpoint itself; None is the
-    checkpoint itself if it is a single network, else its vae/. chunk: frames per call, at least 1, of an image
+    weights: a folder, a hub id, "sprites/NAME", or one file of an autoencoder or of a whole model (see `single_file`; `base`
+    as for `load`). subfolder: "" is the checkpoint itself; None is the checkpoint itself if it is a single network, else
+    its vae/. chunk: frames per call, at least 1, of an image
     autoencoder. decode_timestep, decode_noise_scale: see `Conditioning`. Raises RecipeError for an option that the
     autoencoder does not have, WeightsError for weights that are missing or unsafe to open.
     """
     if chunk is not None and chunk < 1:
         raise RecipeError(f"chunk is a number of frames, at least 1, not {chunk}")
-    checkpoint, subfolder = _located(weights, subfolder, revision, variant)
-    config, file = checkpoint.config(subfolder), checkpoint.safetensors(subfolder)
+    checkpoint, subfolder = _located(weights, subfolder, revision, variant, base)
+    config = checkpoint.config(subfolder)
     kind = str(config.get("_class_name"))
     if kind not in KINDS:
         raise RecipeError(f"'{weights}' has a {kind} in {subfolder}/; {nearest(kind, KINDS)}")
@@ -239,7 +243,7 @@ def load_codec(
     if kind != "AutoencoderKL" and chunk is not None:
         raise RecipeError(f"'{weights}' has a {kind}, which decodes a whole video at once, so it takes no chunk")
     module, place = _module(kind, checkpoint, subfolder, dtype, device), (device_of(device), dtype_of(dtype))
-    space = space_of(config, file)
+    space = space_of(config, lambda *starts: checkpoint.tensors(subfolder, starts))
     if kind == "AutoencoderKL":
         return Codec(weights, module, space, CHUNK if chunk is None else chunk, *place)
     mean, deviation = _statistics(module)
@@ -250,21 +254,26 @@ KINDS = ("AutoencoderKL", "AutoencoderKLWan", "AutoencoderKLLTXVideo", COGVIDEOX
 """The autoencoders that a codec can be made of."""
 
 
-def space_at(weights: str, subfolder: str | None = None) -> LatentSpace:
+def space_at(weights: str, subfolder: str | None = None, base: str | None = None) -> LatentSpace:
     """The latents of a checkpoint's codec, as far as its config tells; arguments and errors as for `load_codec`."""
-    checkpoint, subfolder = _located(weights, subfolder, None, None)
+    checkpoint, subfolder = _located(weights, subfolder, None, None, base)
     return space_of(checkpoint.config(subfolder))
 
 
-def _located(weights: str, subfolder: str | None, revision: str | None, variant: str | None) -> tuple[Checkpoint, str]:
+def _located(
+    weights: str, subfolder: str | None, revision: str | None, variant: str | None, base: str | None
+) -> tuple[Checkpoint | SingleFile, str]:
     """The checkpoint, and the folder of its autoencoder in it."""
-    checkpoint = find(weights, revision, variant, ["vae", ""] if subfolder is None else [subfolder])
+    parts = ["vae", ""] if subfolder is None or is_file(weights) else [subfolder]
+    checkpoint = find(weights, revision, variant, parts, base=base)
+    if isinstance(checkpoint, SingleFile):
+        return checkpoint, "vae"
     if subfolder is None:
         subfolder = "" if (checkpoint.path / "config.json").is_file() else "vae"
     return checkpoint, subfolder
 
 
-def _module(kind: str, checkpoint: Checkpoint, subfolder: str, dtype: str, device: str) -> Any:
+def _module(kind: str, checkpoint: Checkpoint | SingleFile, subfolder: str, dtype: str, device: str) -> Any:
     import diffusers
 
     return model(getattr(diffusers, kind), checkpoint, subfolder, dtype_of(dtype)).to(device_of(device))

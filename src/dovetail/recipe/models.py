@@ -578,18 +578,34 @@ Denoise = Annotated[
 DTypes = Literal["float32", "float16", "bfloat16"]
 
 
+class Lora(Part):
+    """LoRA weights, added to an expert's when it is loaded; `scale` says how much of them. A bare name is its file."""
+
+    weights: str
+    scale: Annotated[float, Field(ge=-10, le=10)] = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, data: Any) -> Any:
+        return {"weights": data} if isinstance(data, str) else data
+
+
 class Pretrained(Part):
-    """A network with weights: a hub id, a diffusers folder, or `sprites/NAME` for packaged ones. `subfolder`: the
-    network's, where there are several."""
+    """A network with weights: a hub id, a diffusers folder, `sprites/NAME` for packaged ones, or one file. `subfolder`:
+    the network's, where there are several. `base`: for one file, a checkpoint that has what it does not hold.
+    `trust_space`: its latents are taken for those of its stage's codec, whatever its own autoencoder says."""
 
     family: Literal["stable-diffusion", "animatediff", "text-to-video-sd", "wan", "ltx", "cogvideox"]
     weights: str
     subfolder: str | None = None
+    base: str | None = None
     adapter: str | None = None
+    loras: Annotated[tuple[Lora, ...], Field(strict=False)] = ()
     revision: str | None = None
     variant: str | None = None
     dtype: DTypes = "float32"
     device: str = "auto"
+    trust_space: bool = False
     batch: Annotated[int, Field(ge=1)] | None = None
 
 
@@ -626,11 +642,12 @@ class Pixels(Part):
 
 
 class Autoencoder(Part):
-    """The autoencoder between pixels and latents. `chunk`: frames decoded at once, by one that knows single frames.
-    `decode_timestep`, `decode_noise_scale`: for decoders that are told a timestep, as LTX-Video's."""
+    """The autoencoder between pixels and latents; `weights` and `base` as of an expert. `chunk`: frames decoded at once,
+    by one that knows single frames. `decode_timestep`, `decode_noise_scale`: for decoders that are told a timestep, as LTX-Video's."""
 
     weights: str
     subfolder: str | None = None
+    base: str | None = None
     dtype: DTypes = "float32"
     device: str = "auto"
     chunk: Annotated[int, Field(ge=1)] | None = None

@@ -93,6 +93,8 @@ def _expert(recipe: Recipe, name: str, codec: Codec, before: Mapping[str, Expert
         batch=spec.batch,
         adapter=spec.adapter,
         subfolder=spec.subfolder,
+        base=spec.base,
+        loras=[experts.Lora(lora.weights, lora.scale) for lora in spec.loras],
         fps=recipe.video.fps,
         text=next((_words(before[other]) for other in before if _same_words(recipe.experts[other], spec)), None),
         waiting=recipe.residency != "all",
@@ -101,6 +103,10 @@ def _expert(recipe: Recipe, name: str, codec: Codec, before: Mapping[str, Expert
 
 def _words(expert: Expert) -> Any:
     return expert.network.text  # type: ignore[attr-defined]
+
+
+READ_WITH_CLIP = ("stable-diffusion", "animatediff", "text-to-video-sd")
+"""Families whose LoRA weights may change their text model as well."""
 
 
 def _same_words(a: models.ExpertSpec, b: models.ExpertSpec) -> bool:
@@ -112,7 +118,13 @@ def _same_words(a: models.ExpertSpec, b: models.ExpertSpec) -> bool:
 
     one, two = (known(spec.weights, spec.subfolder or "transformer") for spec in (a, b))
     told = one is not None and two is not None and one.words is two.words and a.revision is b.revision is None
-    keys = ("family", "dtype", "device") if told else ("family", "weights", "revision", "variant", "dtype", "device")
+    keys = (
+        ["family", "dtype", "device"]
+        if told
+        else ["family", "weights", "revision", "variant", "dtype", "device", "base"]
+    )
+    if a.family in READ_WITH_CLIP:
+        keys.append("loras")
     return all(getattr(a, key) == getattr(b, key) for key in keys)
 
 

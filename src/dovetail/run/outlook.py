@@ -1,6 +1,5 @@
 """What is known of experts and latents before weights are loaded."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dovetail.core.schedules import Flow, Schedule, VariancePreserving, schedule_of
@@ -32,14 +31,15 @@ def outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
         return Known(
             SCHEDULES[spec.kind] if spec.schedule == "own" else Flow(), longest=1 if spec.kind == "spatial" else None
         )
+    from dovetail.experts.checkpoint import here
     from dovetail.experts.loading import FAMILIES, scheduler_config
     from dovetail.experts.published import known
 
     family = FAMILIES[spec.family]
     try:
-        if not spec.weights.startswith("sprites/") and not Path(spec.weights).expanduser().is_dir():
+        if not here(spec.weights):
             raise WeightsError(f"'{spec.weights}' is not on this machine")
-        config = scheduler_config(name, spec.family, spec.weights, spec.adapter)
+        config = scheduler_config(name, spec.family, spec.weights, spec.adapter, base=spec.base)
     except WeightsError as error:
         if (told := known(spec.weights, spec.subfolder or family.part)) is not None:
             notes.append(f"expert '{name}': {error}; planned by its published configuration")
@@ -55,14 +55,15 @@ def space_foreseen(recipe: Recipe, notes: list[str]) -> "LatentSpace":
         from dovetail.sprites.exact import PixelCodec
 
         return PixelCodec(recipe.codec.pixels).space
+    from dovetail.experts.checkpoint import here
     from dovetail.experts.codec import space_at
     from dovetail.experts.loading import FAMILIES, IMAGES
 
     weights = recipe.codec.weights
     try:
-        if not weights.startswith("sprites/") and not Path(weights).expanduser().is_dir():
+        if not here(weights):
             raise WeightsError(f"'{weights}' is not on this machine")
-        return space_at(weights, recipe.codec.subfolder)
+        return space_at(weights, recipe.codec.subfolder, recipe.codec.base)
     except WeightsError as error:
         experts = [spec for spec in recipe.experts.values() if isinstance(spec, models.Pretrained)]
         if weights not in [spec.weights for spec in experts]:  # else a note has said it
