@@ -89,6 +89,11 @@ def _shape(plan: Plan) -> tuple[int, int, int, int]:
     return (space_foreseen(plan.recipe, []).channels, *plan.latent)
 
 
+def _shapes(plan: Plan) -> dict[str, tuple[int, int, int, int]]:
+    """The latent's shape in each stage, where stages are joined through pixels."""
+    return {name: (room.channels, *room.latent) for name, room in plan.rooms.items()}
+
+
 def _spent(plan: Plan, outlines: Mapping[str, Outline]) -> dict[str, Operations]:
     """What each expert does in all."""
     spent: dict[str, Operations] = {}
@@ -99,8 +104,9 @@ def _spent(plan: Plan, outlines: Mapping[str, Outline]) -> dict[str, Operations]
 
 def _looks(plan: Plan, outlines: Mapping[str, Outline]) -> Iterator[tuple[str, Operations, int]]:
     """An expert, operations of one row of what it is shown, and how many rows of that."""
-    channels, _, height, width = _shape(plan)
+    shape, shapes = _shape(plan), _shapes(plan)
     for look, rows in plan.shown.items():
+        channels, _, height, width = shapes.get(look.stage, shape)
         if look.expert in outlines:
             # A plan is made on latents of 2x2 cells.
             shown = (channels, look.frames, height * look.height // 2, width * look.width // 2)
@@ -139,10 +145,15 @@ def _memory(plan: Plan, outlines: Mapping[str, Outline]) -> dict[str, int]:
 
 
 def _codec_bytes(recipe: recipes.Recipe) -> int:
-    codec = recipe.codec
+    """All codecs of a recipe."""
+    specs = [recipe.codec, *(stage.codec for stage in recipe.chain if stage.codec is not None)]
+    return sum(_bytes_of(recipe, spec) for i, spec in enumerate(specs) if spec not in specs[:i])
+
+
+def _bytes_of(recipe: recipes.Recipe, codec: models.Codec) -> int:
     if not isinstance(codec, models.Autoencoder):
         return 0
-    kind = space_foreseen(recipe, []).vae
+    kind = space_foreseen(recipe, [], codec).vae
     try:
         return codec_parameters(str(kind)) * dtype_of(codec.dtype).itemsize
     except KeyError:

@@ -55,10 +55,16 @@ FAMILIES: dict[str, Family] = {
         ("UNetMotionModel", "UNet2DConditionModel"),
         motion,
         2,
-        "stable-diffusion-v1-5/stable-diffusion-v1-5 with adapter guoyww/animatediff-motion-adapter-v1-5-2, or "
+        "stable-diffusion-v1-5/stable-diffusion-v1-5 with adapter guoyww/animatediff-motion-adapter-v1-5-2 "
+        "(or -1-5, -1-5-3), guoyww/animatediff/v3_sd15_mm.ckpt, or "
         "ByteDance/AnimateDiff-Lightning/animatediff_lightning_4step_diffusers.safetensors",
     ),
-    "text-to-video-sd": Family(("UNet3DConditionModel",), volume, 2, "damo-vilab/text-to-video-ms-1.7b"),
+    "text-to-video-sd": Family(
+        ("UNet3DConditionModel",),
+        volume,
+        2,
+        "damo-vilab/text-to-video-ms-1.7b, cerspense/zeroscope_v2_576w, cerspense/zeroscope_v2_XL",
+    ),
     # Its pipeline asks for one branch of guidance at a time; these networks are large.
     "wan": Family(
         ("WanTransformer3DModel",),

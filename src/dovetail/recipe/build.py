@@ -39,21 +39,40 @@ from dovetail.methods.syncos import Coupled
 from dovetail.methods.temporal_first import TemporalFirst
 from dovetail.recipe import models
 from dovetail.recipe.models import Recipe
+from dovetail.recipe.rooms import Room, hollow
 from dovetail.recipe.story import frame, joined
 
 Size = tuple[int, int, int]
 """Frames, height and width of a latent."""
 
 
-def build(recipe: Recipe, experts: Mapping[str, Expert], latent: Size | None = None) -> tuple[Stage, ...]:
+def build(
+    recipe: Recipe,
+    experts: Mapping[str, Expert],
+    latent: Size | None = None,
+    rooms: Mapping[str, Room] | None = None,
+    bridges: Mapping[str, chain.Bridge] | None = None,
+) -> tuple[Stage, ...]:
     """The recipe's stages, over these experts (by the recipe's names). Raises RecipeError.
 
-    latent: the size of the video's; only ladders that depend on it miss it.
+    latent: the size of the video's; only ladders that depend on it miss it. rooms, bridges: by stage, for a recipe whose
+    stages are joined through pixels.
     """
-    return tuple(_stage(recipe, stage, experts, latent) for stage in recipe.chain)
+    rooms, bridges = rooms or {}, bridges or {}
+    return tuple(_stage(recipe, one, experts, latent, rooms.get(one.stage), bridges) for one in recipe.chain)
 
 
-def _stage(recipe: Recipe, stage: models.Stage, experts: Mapping[str, Expert], latent: Size | None) -> Stage:
+def _stage(
+    recipe: Recipe,
+    stage: models.Stage,
+    experts: Mapping[str, Expert],
+    latent: Size | None,
+    room: Room | None,
+    bridges: Mapping[str, chain.Bridge],
+) -> Stage:
+    if stage.bridge is not None and stage.stage not in bridges:
+        raise RecipeError(f"chain.{stage.stage}.bridge: this works on one latent space; take a recipe without a bridge")
+    latent = latent if room is None else room.latent
     noise = Noise(recipe.video.seed).of(stage.stage)
     try:
         ladder = _ladder(stage.ladder, experts, None if latent is None else _tokens(stage, latent))
@@ -61,22 +80,25 @@ def _stage(recipe: Recipe, stage: models.Stage, experts: Mapping[str, Expert], l
         raise RecipeError(f"chain.{stage.stage}.ladder: {error}") from None
     start = _begin(stage, noise)
     path = f"chain.{stage.stage}.denoise"
-    told = told_over(recipe, recipe.video.frames if latent is None else latent[0])
+    frames = recipe.video.frames if room is None else room.frames
+    told = told_over(recipe, frames if latent is None else latent[0], frames)
     place = _Place(path, recipe, experts, noise, ladder, start, _shared(path, stage.denoise, experts), told)
     windows = {key: getattr(stage, key) for key in ("window", "hop", "offset", "weights", "ends")}
-    return Stage(stage.stage, place.whole(stage.denoise), ladder, _solver(stage, noise), **windows, start=start)
+    whole, solver, bridge = place.whole(stage.denoise), _solver(stage, noise), bridges.get(stage.stage)
+    return Stage(stage.stage, whole, ladder, solver, **windows, start=start, bridge=bridge)
 
 
-def told_over(recipe: Recipe, length: int) -> Timeline:
+def told_over(recipe: Recipe, length: int, frames: int | None = None) -> Timeline:
     """What experts are told over so many latent frames: the prompt, or with a story each event's text behind it.
 
-    A latent frame takes the event at its centre, as a window does.
+    frames: how many of the video they are, where they are not the recipe's. A latent frame takes the event at its centre, as a window does.
     """
     spans, video = recipe.spans(), recipe.video
     if recipe.story is None:
         return Timeline.of(recipe.prompt)
     # The first latent frame is one of the video, each later one as many as the codec takes together.
-    together = (video.frames - 1) / (length - 1) if length > 1 else video.frames
+    frames = video.frames if frames is None else frames
+    together = (frames - 1) / (length - 1) if length > 1 else frames
     starts = [0, *(1 + ceil((span.start - 1) / together - 0.5) for span in spans[1:])]
     keys = ((start, Condition(joined(recipe.prompt, span.text))) for start, span in zip(starts, spans, strict=True))
     fade = 0 if recipe.story.fade is None else frame(recipe.story.fade, video.frames, video.fps)
@@ -366,13 +388,14 @@ Ledger = defaultdict[str, Count]
 @dataclass(frozen=True)
 class Look:
     """What an expert is shown at once: so many frames, at `height` / 2 and `width` / 2 of the latent's size; `skipped`
-    are blocks that its network leaves out."""
+    are blocks that its network leaves out; `stage` is said where stages have latents of their own."""
 
     expert: str
     frames: int
     height: int = 2
     width: int = 2
     skipped: tuple[int, ...] = ()
+    stage: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -391,6 +414,7 @@ class StandIn:
     shown: Counter[Look] = field(default_factory=Counter)
     skipped: tuple[int, ...] = ()
     heard: set[tuple[str, str]] = field(default_factory=set)
+    stage: str = ""
 
     def __call__(self, x: Tensor, time: float, conditions: Sequence[Condition], frames: Tensor) -> Tensor:
         if self.longest is not None and x.shape[2] > self.longest:
@@ -404,7 +428,7 @@ class StandIn:
             )
         self.ledger[self.name] += Count(1, len(x) * x.shape[2])
         length, height, width = x.shape[2:]
-        self.shown[Look(self.name, length, height, width, self.skipped)] += len(x)
+        self.shown[Look(self.name, length, height, width, self.skipped, self.stage)] += len(x)
         self.heard.update((self.name, condition.text) for condition in conditions)
         return torch.full_like(x, self.answer)
 
@@ -421,7 +445,7 @@ class Plan:
 
     switches: for each stage, how often a step asks other experts than the step before it. asked: the experts that each
     step may ask, in the order of `steps`. shown: what experts see, and how many rows of it. heard: experts and texts that
-    they are asked for.
+    they are asked for. rooms: by stage, where stages are joined through pixels.
     """
 
     recipe: Recipe
@@ -435,6 +459,13 @@ class Plan:
     asked: tuple[frozenset[str], ...] = field(default=(), repr=False)
     shown: Mapping[Look, int] = field(default_factory=dict, repr=False)
     heard: frozenset[tuple[str, str]] = field(default=frozenset(), repr=False)
+    rooms: Mapping[str, Room] = field(default_factory=dict)
+
+    def length(self, stage: str) -> int:
+        """Latent frames of the video in a stage."""
+        if stage in self.rooms:
+            return self.rooms[stage].latent[0]
+        return self.recipe.video.frames if self.latent is None else self.latent[0]
 
     @property
     def missed(self) -> tuple[tuple[str, int], ...]:
@@ -449,7 +480,8 @@ class Plan:
 
     def passes(self, name: str) -> float:
         """Looks of an expert at the whole video, both branches of guidance counted."""
-        return self.counts[name].frames / (self.recipe.video.frames if self.latent is None else self.latent[0])
+        asked = next(stage.stage for stage in self.recipe.chain if name in _named(stage))
+        return self.counts[name].frames / self.length(asked)
 
 
 @dataclass(frozen=True)
@@ -463,11 +495,19 @@ class Known:
     even: bool = False
 
 
-def plan(recipe: Recipe, cast: Mapping[str, Known], notes: Sequence[str] = (), latent: Size | None = None) -> Plan:
+def plan(
+    recipe: Recipe,
+    cast: Mapping[str, Known],
+    notes: Sequence[str] = (),
+    latent: Size | None = None,
+    rooms: Mapping[str, Room] | None = None,
+) -> Plan:
     """Run the recipe with stand-ins on 2x2 latents. Raises RecipeError where the run would.
 
-    latent: the size of the video's; without it a latent frame is taken for a frame.
+    latent: the size of the video's; without it a latent frame is taken for a frame. rooms: by stage, of a recipe whose
+    stages are joined through pixels.
     """
+    rooms = rooms or {}
     ledger, shown, heard = Ledger(Count), Counter[Look](), set[tuple[str, str]]()
     experts = {
         name: Expert(
@@ -478,8 +518,13 @@ def plan(recipe: Recipe, cast: Mapping[str, Known], notes: Sequence[str] = (), l
         )
         for i, (name, known) in enumerate(cast.items())
     }
-    stages = build(recipe, experts, latent)
+    bridges = hollow(recipe, rooms)
+    stages = tuple(
+        _stage(recipe, one, _tagged(experts, one, rooms), latent, rooms.get(one.stage), bridges) for one in recipe.chain
+    )
     frames = timeline(recipe.video.frames if latent is None else latent[0])
+    if rooms:
+        frames = timeline(rooms[recipe.chain[0].stage].latent[0])
     given = None if recipe.start is None else torch.zeros(1, 1, frames.shape[1], 2, 2)
     steps, calls = [], []
     patient = [replace(stage, denoise=rewrite(stage.denoise, _patient)) for stage in stages]
@@ -492,7 +537,17 @@ def plan(recipe: Recipe, cast: Mapping[str, Known], notes: Sequence[str] = (), l
     free = {stage.stage: _named(stage) for stage in recipe.chain if isinstance(stage.denoise, models.Probing)}
     may = tuple(free.get(name, names) for (name, *_), names in zip(steps, asked, strict=True))
     switches = _switches([name for name, *_ in steps], asked)
-    return Plan(recipe, stages, counts, tuple(steps), tuple(notes), switches, latent, may, shown, frozenset(heard))
+    return Plan(
+        recipe, stages, counts, tuple(steps), tuple(notes), switches, latent, may, shown, frozenset(heard), rooms
+    )
+
+
+def _tagged(experts: Mapping[str, Expert], stage: models.Stage, rooms: Mapping[str, Room]) -> Mapping[str, Expert]:
+    """Stand-ins that say in which stage they are shown what, where that has latents of its own."""
+    if not rooms:
+        return experts
+    tagged: dict[str, Any] = {name: replace(it.network, stage=stage.stage) for name, it in experts.items()}  # type: ignore[type-var]
+    return {name: replace(it, network=tagged[name]) for name, it in experts.items()}
 
 
 def _patient(part: Any) -> Any:

@@ -721,6 +721,10 @@ class Stage(Part):
     overlap they are averaged at every step, with `weights`. `offset`: the first window's length, so that windows
     straddle those of the stage before. `ends`: what shorter windows at both ends see: what they make, or full windows.
     `noise`: what the windows of a first stage start from.
+
+    `bridge: pixels`: the latents of the stage before are others than this one's, and are decoded, resized and encoded.
+    `codec`, `height`, `width`: of the latents that begin here, at the first stage or behind a bridge; without them the
+    recipe's and the video's. The last latents, which become the video, are always those.
     """
 
     stage: Name
@@ -733,6 +737,15 @@ class Stage(Part):
     weights: Literal["flat", "triangle", "sine", "pyramid"] = "flat"
     ends: Literal["half", "full"] = "half"
     noise: Begin | None = None
+    bridge: Literal["pixels"] | None = None
+    codec: Codec | None = None
+    height: Annotated[int, Field(ge=8, le=4096)] | None = None
+    width: Annotated[int, Field(ge=8, le=4096)] | None = None
+
+    @property
+    def latents(self) -> list[str]:
+        """Which of its keys say that its latents are others than the video's."""
+        return [key for key in ("codec", "height", "width") if getattr(self, key) is not None]
 
     @model_validator(mode="after")
     def _windows(self) -> Self:
@@ -888,6 +901,42 @@ class Recipe(Part):
                     message = "{path}: no expert is called '{name}'; {hint}"
                     raise PydanticCustomError("refers", message, {"path": path, "name": name, "hint": hint})
         return self
+
+    @model_validator(mode="after")
+    def _joins(self) -> Self:
+        last = max((i for i, stage in enumerate(self.chain) if stage.bridge is not None), default=0)
+        for i, stage in enumerate(self.chain):
+            message = None
+            if stage.bridge is not None and i == 0:
+                message = "bridge: nothing comes before the first stage that could be led over; leave it out"
+            elif stage.latents and i and stage.bridge is None:
+                message = (
+                    "{key}: it goes on in the latents of the stage before; to change them, say bridge: pixels as well"
+                )
+            elif stage.latents and i == last:
+                message = (
+                    "{key}: these latents become the video, so their codec is the recipe's `codec`, and their size "
+                    "video.height and video.width; say it there"
+                )
+            if message is not None:
+                path = "{path}." + message
+                context = {"path": f"chain.{stage.stage}", "key": next(iter(stage.latents), "")}
+                raise PydanticCustomError("refers", path, context)
+        return self
+
+    def room(self, name: str) -> Stage:
+        """The stage in whose latents a stage works: the last one up to it that has a bridge, or the first."""
+        found = self.chain[0]
+        for stage in self.chain:
+            found = stage if stage.bridge is not None else found
+            if stage.stage == name:
+                return found
+        raise KeyError(name)
+
+    @property
+    def bridged(self) -> bool:
+        """Whether its stages are joined through pixels somewhere."""
+        return any(stage.bridge is not None for stage in self.chain)
 
     @model_validator(mode="after")
     def _begins(self) -> Self:

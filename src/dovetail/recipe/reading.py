@@ -60,6 +60,7 @@ def weights_in(recipe: Recipe) -> dict[str, str]:
     """Every path or hub id of weights in a recipe, by the place where it stands."""
     owners: dict[str, Any] = {
         "codec": recipe.codec,
+        **{f"chain.{stage.stage}.codec": stage.codec for stage in recipe.chain},
         **{f"experts.{name}": spec for name, spec in recipe.experts.items()},
     }
     found: dict[str, str | None] = {}

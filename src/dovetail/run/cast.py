@@ -1,7 +1,7 @@
 """A recipe's experts and codec, loaded, and whether they fit together."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -37,25 +37,49 @@ class Codec(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Cast:
-    """A recipe's experts and codec, loaded. One cast plays any number of runs of its recipe."""
+    """A recipe's experts and codec, loaded. One cast plays any number of runs of its recipe.
+
+    codecs: by stage, where stages are joined through pixels; all others work in the latents of `codec`.
+    """
 
     experts: Mapping[str, Expert]
     codec: Codec
+    codecs: Mapping[str, Codec] = field(default_factory=dict)
+
+    def codec_at(self, stage: str) -> Codec:
+        """The codec in whose latents a stage works."""
+        return self.codecs.get(stage, self.codec)
 
 
 def load(recipe: Recipe) -> Cast:
     """Load a recipe's codec and experts. Raises WeightsError."""
     codec = load_codec(recipe)
+    codecs = _codecs(recipe, codec)
     experts: dict[str, Expert] = {}
     for name in recipe.experts:
         if name in _used(recipe):
-            experts[name] = _expert(recipe, name, codec, experts)
-    return Cast(experts, codec)
+            first = next(stage.stage for stage in recipe.chain if name in _named(stage))
+            experts[name] = _expert(recipe, name, codecs.get(first, codec), experts)
+    return Cast(experts, codec, codecs)
 
 
-def load_codec(recipe: Recipe) -> Codec:
-    """Load a recipe's codec alone. Raises WeightsError."""
-    match recipe.codec:
+def _codecs(recipe: Recipe, last: Codec) -> dict[str, Codec]:
+    """The codec of each stage's latents, each loaded once; nothing for a recipe without a bridge."""
+    if not recipe.bridged:
+        return {}
+    known: list[tuple[models.Codec, Codec]] = [(recipe.codec, last)]
+    found = {}
+    for stage in recipe.chain:
+        spec = recipe.room(stage.stage).codec or recipe.codec
+        if spec not in [one for one, _ in known]:
+            known.append((spec, load_codec(recipe, spec)))
+        found[stage.stage] = next(codec for one, codec in known if one == spec)
+    return found
+
+
+def load_codec(recipe: Recipe, spec: models.Codec | None = None) -> Codec:
+    """Load a recipe's codec alone, or another. Raises WeightsError."""
+    match recipe.codec if spec is None else spec:
         case models.Pixels(pixels=factor):
             from dovetail.sprites.exact import PixelCodec
 
@@ -69,7 +93,11 @@ def load_codec(recipe: Recipe) -> Codec:
 
 
 def _used(recipe: Recipe) -> set[str]:
-    return {name for stage in recipe.chain for _, name in models.named(stage, "")}
+    return {name for stage in recipe.chain for name in _named(stage)}
+
+
+def _named(stage: models.Stage) -> list[str]:
+    return [name for _, name in models.named(stage, "")]
 
 
 def _expert(recipe: Recipe, name: str, codec: Codec, before: Mapping[str, Expert]) -> Expert:
@@ -132,12 +160,15 @@ def _device(name: str) -> str:
     return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def check_spaces(cast: Cast) -> None:
-    """Raise SpaceError unless all experts and the codec live in one latent space."""
+def check_spaces(recipe: Recipe, cast: Cast) -> None:
+    """Raise SpaceError unless the experts of each stage, and the codec of its latents, live in one latent space."""
     from dovetail.experts import same_space
 
-    for name, expert in cast.experts.items():
-        same_space(expert.network.space, cast.codec.space, (f"expert '{name}'", "the codec"))  # type: ignore[attr-defined]
+    for stage in recipe.chain:
+        codec, whose = cast.codec_at(stage.stage), f"the codec of stage '{stage.stage}'" if cast.codecs else "the codec"
+        for name in dict.fromkeys(_named(stage)):
+            space, trusted = cast.experts[name].network.space, getattr(recipe.experts[name], "trust_space", False)  # type: ignore[attr-defined]
+            same_space(space, codec.space, (f"expert '{name}'", whose), trusted)
 
 
 def check_words(recipe: Recipe, cast: Cast) -> None:
@@ -150,6 +181,14 @@ def check_words(recipe: Recipe, cast: Cast) -> None:
             names = [name for _, name in models.named(part, "")]
             for a, b in pairwise(names):
                 same_text(cast.experts[a], cast.experts[b])
+
+
+def patches_of(recipe: Recipe, cast: Cast) -> dict[str, int]:
+    """Latent cells along each side of what the networks of each stage take for one token."""
+    return {
+        stage.stage: max((getattr(cast.experts[name].network, "patch", 1) for name in _named(stage)), default=1)
+        for stage in recipe.chain
+    }
 
 
 def known_of(cast: Cast) -> dict[str, Known]:

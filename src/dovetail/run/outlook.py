@@ -49,25 +49,35 @@ def outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
     return Known(schedule_of(config), config, family.max_frames, family.even)
 
 
-def space_foreseen(recipe: Recipe, notes: list[str]) -> "LatentSpace":
-    """The latents of a recipe's codec, without its weights; adds a note where that is a guess."""
-    if isinstance(recipe.codec, models.Pixels):
+def spaces_foreseen(recipe: Recipe, notes: list[str]) -> dict[str, "LatentSpace"]:
+    """The latents of each stage, as `space_foreseen`."""
+    return {
+        stage.stage: space_foreseen(recipe, notes, recipe.room(stage.stage).codec or recipe.codec)
+        for stage in recipe.chain
+    }
+
+
+def space_foreseen(recipe: Recipe, notes: list[str], codec: models.Codec | None = None) -> "LatentSpace":
+    """The latents of a recipe's codec, or of another, without its weights; adds a note where that is a guess."""
+    codec = recipe.codec if codec is None else codec
+    if isinstance(codec, models.Pixels):
         from dovetail.sprites.exact import PixelCodec
 
-        return PixelCodec(recipe.codec.pixels).space
+        return PixelCodec(codec.pixels).space
     from dovetail.experts.checkpoint import here
     from dovetail.experts.codec import space_at
     from dovetail.experts.loading import FAMILIES, IMAGES
 
-    weights = recipe.codec.weights
+    weights = codec.weights
     try:
         if not here(weights):
             raise WeightsError(f"'{weights}' is not on this machine")
-        return space_at(weights, recipe.codec.subfolder, recipe.codec.base)
+        return space_at(weights, codec.subfolder, codec.base)
     except WeightsError as error:
         experts = [spec for spec in recipe.experts.values() if isinstance(spec, models.Pretrained)]
         if weights not in [spec.weights for spec in experts]:  # else a note has said it
             notes.append(f"codec: {error}; its latents are supposed to be of the experts' usual size")
+        experts.sort(key=lambda spec: spec.weights != weights)
         return FAMILIES[experts[0].family].space if experts and not weights.startswith("sprites/") else IMAGES
 
 

@@ -18,7 +18,8 @@ from dovetail.errors import PromptWarning, RecipeError
 from dovetail.recipe import Recipe
 from dovetail.recipe.build import Count, Ledger, Plan, build
 from dovetail.recipe.build import plan as planned
-from dovetail.run.cast import Cast, check_spaces, check_words, known_of, load, settled
+from dovetail.run.bridging import bridges_of, rooms_of
+from dovetail.run.cast import Cast, check_spaces, check_words, known_of, load, patches_of, settled
 from dovetail.run.decoding import Clock, decoded
 from dovetail.run.events import End, Latent, Piece, Step
 from dovetail.run.given import encoded, start_of, warn_about, warn_of_story
@@ -83,13 +84,21 @@ class Ready:
         """In how many pieces the video comes."""
         return sum(1 for _ in self.plan.stages[-1].windows(self.latent[0]))
 
+    @property
+    def first(self) -> tuple[int, int, int, int]:
+        """The same of the latent that the first stage works on."""
+        if not self.plan.rooms:
+            return self.latent
+        room = self.plan.rooms[self.recipe.chain[0].stage]
+        return (room.latent[0], room.channels, *room.latent[1:])
+
     def walk(self, after: Standing, clock: Clock) -> Iterator[Step | Latent]:
         """All steps and pieces after where a run stands, before decoding. clock: of the decoding, which counts as work
         of networks."""
         begun, decoding, ledger = perf_counter(), clock.seconds, Ledger(Count)
         ledger.update({name: Count(calls) for name, calls in after.calls.items()})
         counter, pieces, frames = _Counter.of(self.plan, after.steps), after.pieces, after.frames
-        for event in _quietly(self._events(after.memory, ledger)):
+        for event in _quietly(self._events(after.memory, ledger, clock)):
             if isinstance(event, chain.Seen):
                 yield counter.step(event)
                 continue
@@ -101,13 +110,14 @@ class Ready:
                 event.video, Standing(event.memory, pieces, frames, dict(counter.taken), calls, seconds, networks)
             )
 
-    def _events(self, after: chain.Memory | None, ledger: Ledger) -> Iterator[chain.Event]:
+    def _events(self, after: chain.Memory | None, ledger: Ledger, clock: Clock) -> Iterator[chain.Event]:
         experts = {
             name: replace(expert, network=Timed(name, expert.network, ledger))
             for name, expert in self.cast.experts.items()
         }
-        frames, channels, height, width = self.latent
-        stages = tuple(watched(stage) for stage in build(self.recipe, experts, self.plan.latent))
+        (frames, channels, height, width), rooms = self.first, self.plan.rooms
+        bridges = bridges_of(self.recipe, rooms, self.cast.codecs, clock)
+        stages = tuple(watched(stage) for stage in build(self.recipe, experts, self.plan.latent, rooms, bridges))
         noise, shape = Noise(self.recipe.video.seed), (channels, height, width)
         return chain.run(stages, noise, timeline(frames), shape, self.given, after)
 
@@ -116,13 +126,19 @@ def ready(recipe: Recipe, cast: Cast, quiet: bool = False) -> Ready:
     """Check everything that can be checked before the first step. Raises and warns as `play`; quiet: no warning of
     words."""
     begun = perf_counter()
-    check_spaces(cast)
+    check_spaces(recipe, cast)
     check_words(recipe, cast)
     start = start_of(recipe)
     recipe = settled(recipe, cast, start)
-    latent = latent_of(recipe, cast.codec.space, max(getattr(it.network, "patch", 1) for it in cast.experts.values()))
-    ahead = planned(recipe, known_of(cast), latent=latent)
-    given = None if start is None else encoded(start, recipe, cast.codec)
+    patches = patches_of(recipe, cast)
+    rooms = rooms_of(recipe, {name: cast.codec_at(name).space for name in patches}, patches)
+    if rooms:
+        latent = rooms[recipe.chain[-1].stage].latent
+    else:
+        latent = latent_of(recipe, cast.codec.space, max(patches.values()))
+    ahead = planned(recipe, known_of(cast), latent=latent, rooms=rooms)
+    first = recipe.chain[0].stage
+    given = None if start is None else encoded(start, recipe, cast.codec_at(first), rooms.get(first))
     if not quiet:
         warn_about(recipe)
         warn_of_story(recipe, ahead.missed)
@@ -211,8 +227,9 @@ class _Counter:
         marks: dict[str, list[int]] = {stage.name: [] for stage in plan.stages}
         for name, _, seen in plan.steps:
             marks[name].append(seen)
-        assert plan.latent is not None
-        starts = {stage.name: [window.start for window in stage.windows(plan.latent[0])] for stage in plan.stages}
+        starts = {
+            stage.name: [window.start for window in stage.windows(plan.length(stage.name))] for stage in plan.stages
+        }
         return cls(plan, marks, starts, {name: taken.get(name, 0) for name in marks})
 
     def step(self, event: chain.Seen) -> Step:

@@ -12,9 +12,10 @@ from dovetail.errors import RecipeError
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.build import Plan
 from dovetail.recipe.build import plan as planned
+from dovetail.run.bridging import rooms_of
 from dovetail.run.events import End, Piece, Step
 from dovetail.run.given import digest, warn_of_story
-from dovetail.run.outlook import latent_of, outlook, space_foreseen
+from dovetail.run.outlook import latent_of, outlook, space_foreseen, spaces_foreseen
 from dovetail.run.playing import play
 from dovetail.run.telling import Telling, changes, long, tale
 from dovetail.video import Frames, Video, read
@@ -143,8 +144,15 @@ def refining(recipe: Recipe, video: str | Path, strength: int | None = None, fra
     given = read(video)
     if frames is not None and not 1 <= frames <= len(given.frames):
         raise RecipeError(f"{frames} frames are asked for, but {video} has {len(given.frames)}")
+    kept = [stage.model_dump(mode="json") for stage in recipe.chain]
+    if recipe.start is None:
+        left = kept.pop(0)
+        # What is now first begins in latents of its own, or in those of the stage that is left out.
+        if kept[0]["bridge"] is None:
+            kept[0] |= {key: left[key] for key in ("codec", "height", "width")}
+        kept[0]["bridge"] = None
     changes: dict[str, Any] = {
-        "chain": [stage.model_dump(mode="json") for stage in stages],
+        "chain": kept,
         "start": {"video": str(Path(video).absolute()), "digest": digest(given)},
         "video.frames": frames or len(given.frames),
         "video.fps": given.fps,
@@ -172,6 +180,9 @@ def plan(
     asked = resolved(prompt, recipe, seed=seed, frames=frames, seconds=seconds, story=story, overrides=overrides)
     notes: list[str] = []
     cast = {name: outlook(name, spec, notes) for name, spec in asked.experts.items()}
-    found = planned(asked, cast, notes, latent_of(asked, space_foreseen(asked, notes)))
+    rooms = rooms_of(asked, spaces_foreseen(asked, notes)) if asked.bridged else {}
+    last = asked.chain[-1].stage
+    latent = rooms[last].latent if rooms else latent_of(asked, space_foreseen(asked, notes))
+    found = planned(asked, cast, notes, latent, rooms)
     warn_of_story(asked, found.missed)
     return found
