@@ -606,6 +606,7 @@ def _say(line: str) -> None:
 
 def _describe(plan: "Plan") -> None:
     from dovetail.run import storyboard
+    from dovetail.run.bridging import described
 
     recipe, video = plan.recipe, plan.recipe.video
     latent = f" ({plan.latent[0]} latent frames)" if plan.latent and plan.latent[0] != video.frames else ""
@@ -615,10 +616,12 @@ def _describe(plan: "Plan") -> None:
     for line in storyboard(plan):
         _say(line)
     for stage in plan.stages:
-        frames = plan.latent[0] if plan.latent else video.frames
+        frames = plan.length(stage.name)
         levels = " ".join(f"{level:.4g}" for level in stage.ladder.levels)
         solver = type(stage.solver).__name__
         _say(f"\nstage {stage.name}: {stage.ladder.steps} steps by {solver}, noise shares {levels}")
+        for line in described(plan, stage.name):
+            _say(f"  {line}")
         if stage.window is not None:
             _say(f"  {_windows(stage, frames)}")
         for line in _tree(stage.denoise, 1):

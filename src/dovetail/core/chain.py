@@ -5,6 +5,9 @@ long video needs no more memory than a few windows. A stage without a window tak
 Windows may stand side by side, straddle those of the stage before (`offset`), or overlap (`hop`):
 overlapping ones are averaged at every step, in a wavefront. Design page: docs/decisions/0013-segments.md.
 
+Where the latents change from one stage to the next (another autoencoder, another size), a stage has a `Bridge`: a map of
+finished pieces, one to one, that leads into its own. Design page: docs/decisions/0023-spaces-and-bridges.md.
+
 A finished piece carries where the chain stands after it (`Memory`), a value from which a chain goes on as if it had
 never stopped. Design page: docs/decisions/0015-runs.md.
 """
@@ -17,7 +20,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from dovetail.core.denoiser import Denoiser
+from dovetail.core.denoiser import Denoiser, timeline
 from dovetail.core.ladders import Ladder
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix
@@ -30,6 +33,19 @@ class Start(Protocol):
 
     def eps(self, x: Tensor, frames: Tensor) -> Tensor:
         """Standard normal noise like x, "b c f h w", for the global frames "b f"."""
+        ...
+
+
+class Bridge(Protocol):
+    """From the latents of the stage before to a stage's own, where those are others."""
+
+    @property
+    def length(self) -> int:
+        """Latent frames of the whole video on this side."""
+        ...
+
+    def __call__(self, video: Tensor) -> Tensor:
+        """A piece "b c f h w" as it is on this side: with as many frames, or the whole video with `length` of them."""
         ...
 
 
@@ -62,7 +78,8 @@ class Stage:
     overlapping windows are averaged at every step with `weights`, unless a sequel makes them one after another.
     offset: length of the first of windows that stand side by side, so that they straddle those of the stage before.
     ends: what windows shorter than the others see, at both ends: "half" what they make, "full" as much as others do.
-    start: the noise to begin with, by default the stage's own.
+    start: the noise to begin with, by default the stage's own. bridge: into its latents, if those of the stage before are
+    others.
 
     A stage hands over the video that it saw last (`seen.x0`), so a ladder that ends above 0 leaves no
     noise in it.
@@ -78,6 +95,7 @@ class Stage:
     weights: str = "flat"
     ends: str = "half"
     start: Start | None = None
+    bridge: Bridge | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.fuses and isinstance(self.denoise, Walk):
@@ -159,6 +177,8 @@ def run(
 ) -> Iterator[Event]:
     """Run the stages over global frames "b f"; `Done` pieces come in order and cover them all.
 
+    Frames and shape are the first stage's; where a stage has a bridge, those behind it are the bridge's.
+
     shape: channels, height and width of the latent. video: a latent "b c f h w" to start from, to
     which the first stage adds noise; without it the first stage starts from pure noise. Tensors
     live where `video` does, or else on the CPU in float32; adapters move what they need.
@@ -169,10 +189,24 @@ def run(
     # Without a video only its shape is asked for: one zero, seen as many.
     empty = torch.zeros(()).expand(len(frames), shape[0], frames.shape[1], *shape[1:]) if video is None else video
     events: Iterator[Event] = iter([Done(frames, empty)])
+    length = frames.shape[1]
     for i, (stage, stood) in enumerate(zip(stages, _stood(stages, after), strict=True)):
+        if stage.bridge is not None:
+            events, length = _bridged(stage.bridge, events), stage.bridge.length
         through = _wavefront if stage.fuses else _in_turn
-        events = through(stage, noise.of(stage.name), events, frames.shape[1], video is None and i == 0, stood)
+        events = through(stage, noise.of(stage.name), events, length, video is None and i == 0, stood)
     return events
+
+
+def _bridged(bridge: Bridge, source: Iterator[Event]) -> Iterator[Event]:
+    """The same events, each finished piece behind the bridge; where the chain stands is no other there."""
+    for event in source:
+        if isinstance(event, Done):
+            video = bridge(event.video)
+            same = video.shape[2] == event.video.shape[2]
+            frames = event.frames if same else timeline(video.shape[2]).expand(len(event.frames), -1)
+            event = Done(frames, video, event.memory)
+        yield event
 
 
 def _stood(stages: Sequence[Stage], after: Memory | None) -> list[Memory]:

@@ -3,6 +3,7 @@
 from dovetail.experts.adapter import Adapter
 from dovetail.experts.codec import Codec, VideoCodec, load_codec
 from dovetail.experts.loading import FAMILIES, Family, load
+from dovetail.experts.loras import Lora
 from dovetail.experts.space import LatentSpace, same_space
 from dovetail.experts.tuning import Tuning, tuning_of
 
@@ -12,6 +13,7 @@ __all__ = [
     "Codec",
     "Family",
     "LatentSpace",
+    "Lora",
     "Tuning",
     "VideoCodec",
     "load",

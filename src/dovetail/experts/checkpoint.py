@@ -4,17 +4,19 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from dovetail.errors import WeightsError, nearest
+from dovetail.experts.single_file import OWN, USUAL_BASE, SingleFile, single
+from dovetail.experts.tensors import PICKLES, is_file, keys_of, opened
 
-UNSAFE = (".bin", ".pt", ".pth", ".ckpt")
 VARIANTS = ("fp16", "bf16", "fp32", "non_ema", "ema")
 
 
@@ -44,22 +46,35 @@ class Checkpoint:
         found: dict[str, Any] = json.loads(path.read_text())
         return found
 
-    def safetensors(self, name: str) -> Path:
-        """A part's weights file (the first, if there are several). Raises WeightsError without one."""
+    def has(self, name: str) -> bool:
+        """Whether the checkpoint has a part."""
+        return (self.path / name).is_dir()
+
+    def file(self, name: str) -> Path:
+        """A part's weights file (the first, if there are several): safetensors, or else a pickle that holds nothing but
+        tensors. Raises WeightsError without one."""
         folder = self.part(name)
         if kept := sorted(f for f in folder.glob("*.safetensors") if _variant(f.name) == (self.variant or "")):
             return kept[0]
+        pickles = [f for f in folder.iterdir() if f.suffix in PICKLES and _variant(f.name) == (self.variant or "")]
+        if pickles:
+            keys_of(min(pickles))
+            return min(pickles)
         there = sorted(f.name for f in folder.iterdir() if f.is_file())
-        if any(file.endswith(UNSAFE) for file in there):
-            raise WeightsError(
-                f"'{self.weights}' has {name}/ only as a pickle ({', '.join(f for f in there if f.endswith(UNSAFE))}), "
-                "which can run any code when opened, so dovetail does not. Take a revision with .safetensors files, "
-                "or convert it where you trust it: from_pretrained(...), then save_pretrained(..., safe_serialization=True)"
-            )
         what = f"variant '{self.variant}'" if self.variant else "weights"
         raise WeightsError(
             f"'{self.weights}' has no {what} in {name}/: no such .safetensors among {', '.join(there) or 'no files'}"
         )
+
+    def tensors(self, name: str, starts: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
+        """A part's tensors whose names begin so, of its first file; none if there is no file, in whatever variant."""
+        files = [
+            f for f in sorted(self.path.glob(f"{name}/*" if name else "*")) if f.suffix in (".safetensors", ".bin")
+        ]
+        if not files:
+            return {}
+        first = min(files, key=lambda f: (f.suffix == ".bin", _variant(f.name) != (self.variant or ""), f.name))
+        return opened(first, [key for key in keys_of(first) if key.startswith(starts)])
 
 
 def _variant(file: str) -> str:
@@ -68,16 +83,33 @@ def _variant(file: str) -> str:
     >>> [_variant(f"model{end}.safetensors") for end in ("", "-00001-of-00002", ".fp16", ".fp16-00001-of-00002")]
     ['', '', 'fp16', 'fp16']
     """
-    _, _, rest = file.removesuffix(".safetensors").partition(".")
+    _, _, rest = file.rpartition(".")[0].partition(".")
     return rest.partition("-")[0]
 
 
-def find(weights: str, revision: str | None, variant: str | None, parts: Sequence[str], where: str = "") -> Checkpoint:
+def here(weights: str) -> bool:
+    """Whether weights lie on this machine under this name: packaged ones, a folder, a file."""
+    return weights.startswith("sprites/") or Path(weights).expanduser().exists()
+
+
+def find(
+    weights: str,
+    revision: str | None,
+    variant: str | None,
+    parts: Sequence[str],
+    where: str = "",
+    base: str | None = None,
+) -> Checkpoint | SingleFile:
     """The checkpoint of this name on this machine, downloaded if it is a hub id.
 
-    weights: "sprites/NAME" (packaged), a folder, or "OWNER/REPO". parts: the subfolders to download.
+    weights: "sprites/NAME" (packaged), a folder, "OWNER/REPO", or one file (a path, or "OWNER/REPO/FILE"). parts: the
+    subfolders to download. base: for one file, the checkpoint that has what it does not hold.
     Raises WeightsError if it is nowhere; `where` ends the message.
     """
+    if is_file(weights):
+        return _completed(single(weights, find_file(weights, revision)), parts, base)
+    if base is not None:
+        raise WeightsError(f"'{weights}' is a checkpoint in itself, so it takes no base ('{base}'); leave it out")
     if weights.startswith("sprites/"):
         return Checkpoint(weights, _packaged(weights.removeprefix("sprites/")), variant)
     folder = Path(weights).expanduser()
@@ -86,6 +118,28 @@ def find(weights: str, revision: str | None, variant: str | None, parts: Sequenc
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", weights) or weights.startswith("."):
         raise WeightsError(f"no weights at '{weights}': no such folder, and no hub id (OWNER/REPO). {where}".strip())
     return Checkpoint(weights, _download(weights, revision, variant, parts, where), variant)
+
+
+def _completed(file: SingleFile, parts: Sequence[str], base: str | None) -> SingleFile:
+    """A file with the checkpoint that it goes with: the one that is named, or the usual one for a tokenizer. The first part
+    is what it was named for."""
+    if parts[0] in OWN:
+        file.must_hold(parts[0])
+    if base is None:
+        missing = [part for part in parts if part in ("tokenizer", "text_encoder") and not file.holds(part)]
+        if not missing:
+            return file
+        hint = (
+            f"A file of weights holds no {missing[0]}, so it is taken from there; name another checkpoint that has "
+            f"{'/ and '.join(missing)}/ as `base`"
+        )
+        return replace(file, base=find(USUAL_BASE, None, None, missing, hint))
+    if here(base):
+        return replace(file, base=find(base, None, None, parts), told=True)
+    # Of what the file holds itself, only the configuration is asked.
+    held = [part for part in parts if file.holds(part)]
+    rest = [part for part in parts if part not in held]
+    return replace(file, base=Checkpoint(base, _download(base, None, None, rest, "", held)), told=True)
 
 
 def _packaged(name: str) -> Path:
@@ -97,31 +151,46 @@ def _packaged(name: str) -> Path:
     return shipped / name
 
 
-def _download(repo: str, revision: str | None, variant: str | None, parts: Sequence[str], where: str) -> Path:
+def _download(
+    repo: str,
+    revision: str | None,
+    variant: str | None,
+    parts: Sequence[str],
+    where: str,
+    bare: Sequence[str] = (),
+) -> Path:
+    """The folder of a repository with these parts, and with the configurations alone of the `bare` ones."""
     from huggingface_hub import snapshot_download
 
+    def fetched(patterns: Sequence[str]) -> Path:
+        # A pattern cannot say "no second dot", so the other variants are named.
+        others = None if variant else [f"*.{other}{end}*" for other in VARIANTS for end in ".-"]
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns), ignore_patterns=others))
+
     with _hub(repo, where):
-        path = snapshot_download(
-            repo,
-            revision=revision,
-            allow_patterns=[pattern for part in parts for pattern in _wanted(part, variant)],
-            # A pattern cannot say "no second dot", so the other variants are named.
-            ignore_patterns=None if variant else [f"*.{other}{end}*" for other in VARIANTS for end in ".-"],
+        path = fetched(
+            [pattern for part in parts for pattern in _wanted(part, variant)] + [f"{part}/*.json" for part in bare]
         )
-    return Path(path)
+        # Repositories that are old have their weights as pickles alone.
+        old = [part for part in parts if (path / part / "config.json").is_file() and not _has_weights(path / part)]
+        if old:
+            path = fetched([pattern for part in old for pattern in _wanted(part, variant, ".bin")])
+    return path
 
 
-def _wanted(part: str, variant: str | None) -> list[str]:
+def _has_weights(folder: Path) -> bool:
+    return any(True for _ in folder.glob("*.safetensors"))
+
+
+def _wanted(part: str, variant: str | None, end: str = ".safetensors") -> list[str]:
     """Patterns of the files of a part. In a pattern * also matches /, so at the top files are named from the start."""
     start = f"{part}/*" if part else "diffusion_pytorch_model"
-    weights = (
-        [f"{start}.{variant}.safetensors", f"{start}.{variant}-*.safetensors"] if variant else [f"{start}*.safetensors"]
-    )
+    weights = [f"{start}.{variant}{end}", f"{start}.{variant}-*{end}"] if variant else [f"{start}*{end}"]
     return [*weights, *(f"{part}/*{end}" for end in (".json", ".txt", ".model"))] if part else [*weights, "config.json"]
 
 
 def find_file(name: str, revision: str | None = None) -> Path:
-    """A single .safetensors file: a path, or "OWNER/REPO/FILE.safetensors" on the hub."""
+    """A single file of weights: a path, or "OWNER/REPO/FILE.safetensors" on the hub."""
     from huggingface_hub import hf_hub_download
 
     path = Path(name).expanduser()
@@ -149,20 +218,31 @@ def _hub(name: str, where: str = "") -> Iterator[None]:
         ) from error
 
 
-def model(kind: Any, checkpoint: Checkpoint, part: str, dtype: torch.dtype, **options: Any) -> Any:
-    """A frozen model of diffusers or transformers from a part of a checkpoint. options: further ones of from_pretrained.
+def model(kind: Any, checkpoint: Checkpoint | SingleFile, part: str, dtype: torch.dtype, **options: Any) -> Any:
+    """A frozen model of diffusers or transformers from a part of a checkpoint. options: further ones of from_pretrained,
+    which one file does not take.
 
     Raises WeightsError for weights that are missing, unsafe, damaged, incomplete, or of other shapes. (Both
     libraries would fill what is missing with random numbers, and only log it.)
     """
-    checkpoint.safetensors(part)
+    if isinstance(checkpoint, SingleFile):
+        if checkpoint.holds(part) or not isinstance(checkpoint.base, Checkpoint):
+            if options:
+                raise WeightsError(
+                    f"'{checkpoint.weights}' is one file, which cannot be quantised as it is loaded; leave out quantize, or take "
+                    "a folder in diffusers' layout (store: float8 works with both)"
+                )
+            with quietly():
+                return checkpoint.model(kind, part, dtype)
+        checkpoint = checkpoint.base
+    file = checkpoint.file(part)
     where = f"{part or 'the folder'} of '{checkpoint.weights}'"
     try:
         with quietly():
             found, info = kind.from_pretrained(
                 checkpoint.path / part,
                 dtype=dtype,
-                use_safetensors=True,
+                use_safetensors=file.suffix == ".safetensors",
                 variant=checkpoint.variant,
                 local_files_only=True,
                 output_loading_info=True,

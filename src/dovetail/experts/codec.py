@@ -17,7 +17,9 @@ from dovetail.experts.checkpoint import Checkpoint, find, model
 from dovetail.experts.halving import LEAST, Shortage, halving, sparing
 from dovetail.experts.moving import present
 from dovetail.experts.placement import device_of, dtype_of
+from dovetail.experts.single_file import SingleFile
 from dovetail.experts.space import LatentSpace, space_of
+from dovetail.experts.tensors import is_file
 from dovetail.experts.tuning import Tuning, tune
 
 CHUNK = 16
@@ -268,6 +270,7 @@ def load_codec(
     weights: str,
     *,
     subfolder: str | None = None,
+    base: str | None = None,
     revision: str | None = None,
     variant: str | None = None,
     dtype: str = "float32",
@@ -281,19 +284,19 @@ def load_codec(
 ) -> Codec | VideoCodec:
     """The codec of a checkpoint: the autoencoder (one of `KINDS`) in its `subfolder`.
 
-    weights: a folder, a hub id, or "sprites/NAME". subfolder: "" is the checkpoint itself; None is the
-    checkpoint itself if it is a single network, else its vae/. chunk: frames per call, at least 1, of an image
-    autoencoder. decode_timestep, decode_noise_scale: see `Conditioning`. tiles: latent cells along each side of what is
-    decoded at once, at least 4; all without it. tuning: how the network is kept and called. waiting: its weights stay in
-    the computer's memory but for when they are needed. Raises RecipeError for an option that the autoencoder does not
-    have, WeightsError for weights that are missing or unsafe to open.
+    weights: a folder, a hub id, "sprites/NAME", or one file of an autoencoder or of a whole model (see `single_file`; `base`
+    as for `load`). subfolder: "" is the checkpoint itself; None is the checkpoint itself if it is a single network, else
+    its vae/. chunk: frames per call, at least 1, of an image autoencoder. decode_timestep, decode_noise_scale: see
+    `Conditioning`. tiles: latent cells along each side of what is decoded at once, at least 4; all without it. tuning: how
+    the network is kept and called. waiting: its weights stay in the computer's memory but for when they are needed. Raises
+    RecipeError for an option that the autoencoder does not have, WeightsError for weights that are missing or unsafe to open.
     """
     if chunk is not None and chunk < 1:
         raise RecipeError(f"chunk is a number of frames, at least 1, not {chunk}")
     if tiles is not None and tiles < LEAST:
         raise RecipeError(f"tiles are latent cells along a side, at least {LEAST}, not {tiles}")
-    checkpoint, subfolder = located(weights, subfolder, revision, variant)
-    config, file = checkpoint.config(subfolder), checkpoint.safetensors(subfolder)
+    checkpoint, subfolder = located(weights, subfolder, revision, variant, base)
+    config = checkpoint.config(subfolder)
     kind = str(config.get("_class_name"))
     if kind not in KINDS:
         raise RecipeError(f"'{weights}' has a {kind} in {subfolder}/; {nearest(kind, KINDS)}")
@@ -303,7 +306,7 @@ def load_codec(
     module, place = _module(kind, checkpoint, subfolder, dtype), (device_of(device), dtype_of(dtype))
     tune(f"codec '{weights}'", module, Tuning() if tuning is None else tuning, place[1], place[0])
     module = module if waiting else module.to(place[0])
-    space = space_of(config, file)
+    space = space_of(config, lambda *starts: checkpoint.tensors(subfolder, starts))
     if kind == "AutoencoderKL":
         return Codec(weights, module, space, CHUNK if chunk is None else chunk, *place, tiles)
     mean, deviation = _statistics(module)
@@ -314,21 +317,26 @@ KINDS = ("AutoencoderKL", "AutoencoderKLWan", "AutoencoderKLLTXVideo", COGVIDEOX
 """The autoencoders that a codec can be made of."""
 
 
-def space_at(weights: str, subfolder: str | None = None) -> LatentSpace:
+def space_at(weights: str, subfolder: str | None = None, base: str | None = None) -> LatentSpace:
     """The latents of a checkpoint's codec, as far as its config tells; arguments and errors as for `load_codec`."""
-    checkpoint, subfolder = located(weights, subfolder, None, None)
+    checkpoint, subfolder = located(weights, subfolder, None, None, base)
     return space_of(checkpoint.config(subfolder))
 
 
-def located(weights: str, subfolder: str | None, revision: str | None, variant: str | None) -> tuple[Checkpoint, str]:
+def located(
+    weights: str, subfolder: str | None, revision: str | None, variant: str | None, base: str | None
+) -> tuple[Checkpoint | SingleFile, str]:
     """The checkpoint, and the folder of its autoencoder in it."""
-    checkpoint = find(weights, revision, variant, ["vae", ""] if subfolder is None else [subfolder])
+    parts = ["vae", ""] if subfolder is None or is_file(weights) else [subfolder]
+    checkpoint = find(weights, revision, variant, parts, base=base)
+    if isinstance(checkpoint, SingleFile):
+        return checkpoint, "vae"
     if subfolder is None:
         subfolder = "" if (checkpoint.path / "config.json").is_file() else "vae"
     return checkpoint, subfolder
 
 
-def _module(kind: str, checkpoint: Checkpoint, subfolder: str, dtype: str) -> Any:
+def _module(kind: str, checkpoint: Checkpoint | SingleFile, subfolder: str, dtype: str) -> Any:
     import diffusers
 
     return model(getattr(diffusers, kind), checkpoint, subfolder, dtype_of(dtype))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from dovetail.experts.checkpoint import find
+from dovetail.experts.checkpoint import Checkpoint, find
 from dovetail.experts.placement import device_of
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -46,6 +46,7 @@ def load_encoder(weights: str, device: str = "cpu") -> Encoder:
     from transformers import AutoConfig, AutoModel, CLIPVisionModelWithProjection
 
     checkpoint = find(weights, None, None, [""])
+    assert isinstance(checkpoint, Checkpoint)
     config = AutoConfig.from_pretrained(checkpoint.path)
     kind = CLIPVisionModelWithProjection if "clip" in config.model_type else AutoModel
     place = device_of(device)

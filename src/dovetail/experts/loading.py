@@ -1,8 +1,7 @@
 """From a name and a family to an `Expert`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,8 +11,11 @@ from dovetail.core.denoiser import TARGETS, Expert
 from dovetail.core.schedules import schedule_of
 from dovetail.errors import RecipeError, WeightsError, nearest
 from dovetail.experts.adapter import Adapter, Convention, Packed, Text, frames_first, motion, per_frame, volume
-from dovetail.experts.checkpoint import Checkpoint, find, find_file, model, quietly
+from dovetail.experts.checkpoint import Checkpoint, find, model
+from dovetail.experts.loras import Lora, add
+from dovetail.experts.motion import scheduler_of, with_motion
 from dovetail.experts.placement import device_of, dtype_of
+from dovetail.experts.single_file import SingleFile
 from dovetail.experts.space import LatentSpace, space_of
 from dovetail.experts.text import T5, UMT5, Clip
 from dovetail.experts.tuning import Tuning, quantization, tune
@@ -54,10 +56,16 @@ FAMILIES: dict[str, Family] = {
         ("UNetMotionModel", "UNet2DConditionModel"),
         motion,
         2,
-        "stable-diffusion-v1-5/stable-diffusion-v1-5 with adapter guoyww/animatediff-motion-adapter-v1-5-2, or "
+        "stable-diffusion-v1-5/stable-diffusion-v1-5 with adapter guoyww/animatediff-motion-adapter-v1-5-2 "
+        "(or -1-5, -1-5-3), guoyww/animatediff/v3_sd15_mm.ckpt, or "
         "ByteDance/AnimateDiff-Lightning/animatediff_lightning_4step_diffusers.safetensors",
     ),
-    "text-to-video-sd": Family(("UNet3DConditionModel",), volume, 2, "damo-vilab/text-to-video-ms-1.7b"),
+    "text-to-video-sd": Family(
+        ("UNet3DConditionModel",),
+        volume,
+        2,
+        "damo-vilab/text-to-video-ms-1.7b, cerspense/zeroscope_v2_576w, cerspense/zeroscope_v2_XL",
+    ),
     # Its pipeline asks for one branch of guidance at a time; these networks are large.
     "wan": Family(
         ("WanTransformer3DModel",),
@@ -99,7 +107,7 @@ class _Asked:
 
     name: str
     family: str
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | SingleFile
     adapter: str | None
     dtype: torch.dtype
     part: str
@@ -118,6 +126,8 @@ def load(
     batch: int | None = None,
     adapter: str | None = None,
     subfolder: str | None = None,
+    base: str | None = None,
+    loras: Sequence[Lora] = (),
     fps: float | None = None,
     text: Text | None = None,
     waiting: bool = False,
@@ -128,13 +138,15 @@ def load(
 
     name: what the expert is called in recipes. family: a key of FAMILIES. weights: a folder in
     diffusers' layout (unet/ or transformer/, text_encoder/ tokenizer/ scheduler/ and, to know the latent
-    space, vae/), a hub id OWNER/REPO, or "sprites/NAME" for weights that ship with the package. batch: rows
+    space, vae/), a hub id OWNER/REPO, "sprites/NAME" for weights that ship with the package, or one file (see
+    `single_file`), for which `base` is a checkpoint that has what the file has not. batch: rows
     per call of the network; results do not depend on it. subfolder: the network's folder, where a repository
     has several, as Wan 2.2 has transformer_2. fps: frames per second, for networks that are told (ltx; 25
     without). text: the text model of an expert loaded before, to share it. waiting: the weights stay in the computer's
-    memory until `residency` brings them to the device; words_wait: those of the text model do. tuning: how the network is kept and called. adapter: for animatediff over an image unet/, the
-    motion modules: a MotionAdapter's folder or hub id, or AnimateDiff-Lightning's bare .safetensors
-    file. `revision` and `variant` are those of `weights`; only safetensors files are opened.
+    memory until `residency` brings them to the device; words_wait: those of the text model do. tuning: how the network is
+    kept and called. adapter: for animatediff over an image unet/, the motion modules: a MotionAdapter's folder or hub id,
+    or one file of them (see `motion`). loras: added to the weights, in order (see `loras`). `revision` and `variant` are
+    those of `weights`; pickles are opened if they hold tensors alone.
 
     Raises RecipeError for an unknown family, dtype or device, or weights of another family;
     WeightsError for weights that are missing or unsafe to open.
@@ -143,14 +155,23 @@ def load(
         raise RecipeError(f"unknown family '{family}' of expert '{name}'; {nearest(family, FAMILIES)}")
     if batch is not None and batch < 1:
         raise RecipeError(f"batch of expert '{name}' is a number of rows, at least 1, not {batch}")
-    kind, placed, precision = FAMILIES[family], device_of(device), dtype_of(dtype)
     tuning = Tuning() if tuning is None else tuning
+    if loras and tuning.quantize is not None:
+        raise RecipeError(
+            f"expert '{name}': LoRA weights cannot be added to weights that are quantised as they are loaded; leave out loras "
+            "or quantize (store: float8 takes both)"
+        )
+    kind, placed, precision = FAMILIES[family], device_of(device), dtype_of(dtype)
     part = kind.part if subfolder is None else subfolder
     parts = [part, *(other for other in PARTS if text is None or other not in WORDS)]
-    checkpoint = find(weights, revision, variant, parts, f"Weights of this family: {kind.where}")
+    checkpoint = find(weights, revision, variant, parts, f"Weights of this family: {kind.where}", base)
     asked = _Asked(name, family, checkpoint, adapter, precision, part, tuning.quantize)
     (module, longest), config, space = _network(asked), _scheduler(asked), _space(asked)
     _takes(asked, module.config["in_channels"], space.channels)
+    words = (
+        _text(asked, module.config, torch.device("cpu") if waiting or words_wait else placed) if text is None else text
+    )
+    add(name, family, loras, module, getattr(words, "encoder", None) if text is None else None)
     tune(f"expert '{name}'", module, tuning, precision, placed)
     network = Adapter(
         name=name,
@@ -158,9 +179,7 @@ def load(
         weights=weights,
         module=module if waiting or tuning.offload or tuning.stays else module.to(placed),
         convention=_convention(kind, space, fps),
-        text=_text(asked, module.config, torch.device("cpu") if waiting or words_wait else placed)
-        if text is None
-        else text,
+        text=words,
         batch=kind.batch if batch is None else batch,
         device=placed,
         dtype=precision,
@@ -175,13 +194,18 @@ def load(
 
 
 def scheduler_config(
-    name: str, family: str, weights: str, adapter: str | None = None, revision: str | None = None
+    name: str,
+    family: str,
+    weights: str,
+    adapter: str | None = None,
+    revision: str | None = None,
+    base: str | None = None,
 ) -> dict[str, Any]:
     """The scheduler config that such an expert works by, without loading it; arguments as for `load`.
 
     Raises WeightsError where there is none.
     """
-    checkpoint = find(weights, revision, None, ["scheduler"])
+    checkpoint = find(weights, revision, None, ["scheduler"], base=base)
     return _scheduler(_Asked(name, family, checkpoint, adapter, torch.float32, FAMILIES[family].part))
 
 
@@ -208,14 +232,20 @@ def _network(asked: _Asked) -> tuple[Any, int | None]:
         raise RecipeError(
             f"expert '{asked.name}' asks for adapter '{asked.adapter}', but a {found} in family '{asked.family}' takes none"
         )
+    if takes and asked.adapter is None:
+        raise WeightsError(
+            f"expert '{asked.name}': unet/ of '{asked.checkpoint.weights}' knows single images; name its motion modules "
+            f"as adapter. Weights of this family: {kind.where}"
+        )
     if takes and asked.quantize is not None:
         raise RecipeError(
             f"expert '{asked.name}' is put together from an image network and motion modules, so it cannot be quantised"
         )
     smaller = quantization(f"expert '{asked.name}'", asked.quantize, asked.dtype)
     module = model(getattr(diffusers, found), asked.checkpoint, _part(asked), asked.dtype, **smaller)
-    if takes:
-        module = _with_motion(asked, module)
+    if asked.adapter is not None:
+        where = f"unet/ of '{asked.checkpoint.weights}', expert '{asked.name}'"
+        module = with_motion(module, asked.adapter, where, asked.dtype)
     return module, _places(module.config) or kind.max_frames
 
 
@@ -231,9 +261,9 @@ def _part(asked: _Asked) -> str:
     """The folder of the network: the one asked for, or whichever of unet/ and transformer/ there is, so that weights
     of another family are told from weights that are not there."""
     usual = ("unet", "transformer")
-    if (asked.checkpoint.path / asked.part).is_dir() or asked.part not in usual:
+    if asked.checkpoint.has(asked.part) or asked.part not in usual:
         return asked.part
-    return next((part for part in usual if (asked.checkpoint.path / part).is_dir()), asked.part)
+    return next((part for part in usual if asked.checkpoint.has(part)), asked.part)
 
 
 def _takes(asked: _Asked, takes: int, channels: int) -> None:
@@ -259,70 +289,11 @@ def _patch(module: Any) -> int:
     return int(size if isinstance(size, int) else size[-1])
 
 
-def _with_motion(asked: _Asked, unet: Any) -> Any:
-    from diffusers import UNetMotionModel
-
-    if asked.adapter is None:
-        raise WeightsError(
-            f"expert '{asked.name}': unet/ of '{asked.checkpoint.weights}' knows single images; name its motion modules "
-            f"as adapter. Weights of this family: {FAMILIES['animatediff'].where}"
-        )
-    if asked.adapter.endswith(".safetensors"):
-        modules = _bare_adapter(find_file(asked.adapter), unet)
-    else:
-        from diffusers import MotionAdapter
-
-        modules = model(MotionAdapter, _adapter_folder(asked), "", asked.dtype)
-    try:
-        with quietly():
-            return UNetMotionModel.from_unet2d(unet, modules).requires_grad_(False).eval()
-    except (ValueError, RuntimeError) as error:
-        raise RecipeError(
-            f"expert '{asked.name}': adapter '{asked.adapter}' does not fit unet/ of '{asked.checkpoint.weights}': {error}"
-        ) from error
-
-
-def _adapter_folder(asked: _Asked) -> Checkpoint:
-    assert asked.adapter is not None
-    return find(asked.adapter, None, None, ["", "scheduler"])
-
-
-def _bare_adapter(file: Path, unet: Any) -> Any:
-    """AnimateDiff-Lightning ships tensors without a config; the image network and the shapes tell it."""
-    from diffusers import MotionAdapter
-    from safetensors.torch import load_file
-
-    tensors = load_file(file)
-    places = [tensor.shape[1] for key, tensor in tensors.items() if key.endswith("pos_embed.pe")]
-    modules = MotionAdapter(
-        block_out_channels=unet.config["block_out_channels"],
-        motion_layers_per_block=unet.config["layers_per_block"],
-        motion_norm_num_groups=unet.config["norm_num_groups"],
-        motion_max_seq_length=places[0] if places else 32,
-        use_motion_mid_block=any(key.startswith("mid_block.") for key in tensors),
-    )
-    try:
-        modules.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise WeightsError(f"'{file}' holds no motion modules for this unet/: {error}") from error
-    return modules
-
-
 def _scheduler(asked: _Asked) -> dict[str, Any]:
-    """The scheduler config that the expert was trained with.
-
-    Motion modules carry their own: AnimateDiff's were trained on linear betas over Stable
-    Diffusion's scaled ones, and Lightning's are sampled at trailing timesteps.
-    """
-    file = "scheduler_config.json"
-    config = asked.checkpoint.config("scheduler", file)
+    """The scheduler config that the expert was trained with; motion modules carry their own."""
+    config = asked.checkpoint.config("scheduler", "scheduler_config.json")
     if asked.adapter is not None:
-        if asked.adapter.endswith(".safetensors"):
-            config |= {"beta_schedule": "linear", "timestep_spacing": "trailing"}
-        elif ((folder := _adapter_folder(asked)).path / "scheduler" / file).is_file():
-            config = folder.config("scheduler", file)
-        else:
-            config |= {"beta_schedule": "linear"}
+        config = scheduler_of(asked.adapter, config)
     if "FlowMatch" in config.get("_class_name", ""):
         return config  # It has no such key, and predicts the flow.
     config.setdefault("prediction_type", "epsilon")
@@ -364,7 +335,7 @@ TEXTS: dict[str, tuple[Callable[[Any, nn.Module, str], Text], str]] = {
 """How each of transformers' text models is asked, and its tokenizer there."""
 
 
-def _tokenizer(kind: Any, checkpoint: Checkpoint) -> Any:
+def _tokenizer(kind: Any, checkpoint: Checkpoint | SingleFile) -> Any:
     folder = checkpoint.part("tokenizer")
     try:
         return kind.from_pretrained(folder)
@@ -379,7 +350,6 @@ def _tokenizer(kind: Any, checkpoint: Checkpoint) -> Any:
 def _space(asked: _Asked) -> LatentSpace:
     """The latents of the checkpoint's own autoencoder; without one, only their channels are known."""
     checkpoint = asked.checkpoint
-    if not (checkpoint.path / "vae" / "config.json").is_file():
+    if not checkpoint.has("vae"):
         return LatentSpace(channels=checkpoint.config(asked.part)["in_channels"])
-    weights = sorted((checkpoint.path / "vae").glob("*.safetensors"))  # Any variant: all mean the same latents.
-    return space_of(checkpoint.config("vae"), weights[0] if weights else None)
+    return space_of(checkpoint.config("vae"), lambda *starts: checkpoint.tensors("vae", starts))

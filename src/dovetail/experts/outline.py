@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,10 +15,10 @@ from torch import nn
 
 from dovetail.errors import RecipeError, WeightsError
 from dovetail.experts.adapter import Embedding
-from dovetail.experts.checkpoint import find, quietly
+from dovetail.experts.checkpoint import find, here, quietly
 from dovetail.experts.codec import located
 from dovetail.experts.flops import Operations, operations
-from dovetail.experts.loading import FAMILIES, PARTS
+from dovetail.experts.loading import FAMILIES
 from dovetail.experts.placement import dtype_of
 from dovetail.experts.published import COGVIDEOX_CODEC, LTX_CODEC, T5, UMT5, WAN_CODEC, Words, known
 
@@ -103,17 +102,25 @@ def _looked(family: str, kind: str, config: str, words: tuple[int, int, bool], s
     return found.linear, found.attention
 
 
-def outline(name: str, family: str, weights: str, *, subfolder: str | None = None, dtype: str = "float32") -> Outline:
+def outline(
+    name: str,
+    family: str,
+    weights: str,
+    *,
+    subfolder: str | None = None,
+    dtype: str = "float32",
+    base: str | None = None,
+) -> Outline:
     """The outline of an expert, from its files if they are on this machine, else from what is published of it.
 
     Arguments are those of `load`. Raises WeightsError where neither is there.
     """
     part, size = FAMILIES[family].part if subfolder is None else subfolder, dtype_of(dtype).itemsize
-    if not (weights.startswith("sprites/") or Path(weights).expanduser().is_dir()):
+    if not here(weights):
         if (told := known(weights, part)) is None:
             raise WeightsError(f"expert '{name}': '{weights}' is not on this machine, and its sizes are not known")
         return Outline(family, told.kind, told.config, told.words, size)
-    checkpoint = find(weights, None, None, [part, *PARTS])
+    checkpoint = find(weights, None, None, [part], base=base)
     config, text = checkpoint.config(part), checkpoint.config("text_encoder")
     if (kind := str(config.get("_class_name"))) not in FAMILIES[family].networks:
         raise WeightsError(f"expert '{name}': {part}/ of '{weights}' is a {kind}")
@@ -164,11 +171,13 @@ IMAGE_CODEC: tuple[str, dict[str, Any]] = (
 """Of Stable Diffusion 1 and all that shares its latents: vae/config.json of stable-diffusion-v1-5."""
 
 
-def codec_outline(weights: str, subfolder: str | None, family: str | None) -> tuple[str, Mapping[str, Any]] | None:
+def codec_outline(
+    weights: str, subfolder: str | None, family: str | None, base: str | None = None
+) -> tuple[str, Mapping[str, Any]] | None:
     """An autoencoder's class and config: from its files if they are on this machine, else as it is published; of weights
     that nothing is known of, the autoencoder that experts of this family usually have. None if that is not known."""
-    if weights.startswith("sprites/") or Path(weights).expanduser().is_dir():
-        checkpoint, part = located(weights, subfolder, None, None)
+    if here(weights):
+        checkpoint, part = located(weights, subfolder, None, None, base)
         config = checkpoint.config(part)
         return str(config.get("_class_name")), {key: value for key, value in config.items() if key[0] != "_"}
     if (told := known(weights)) is not None:

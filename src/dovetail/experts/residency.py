@@ -45,7 +45,11 @@ def timetable(asked: Sequence[Collection[str]], residency: str) -> tuple[Names, 
 
 
 CODEC = "(codec)"
-"""The codec among the experts' names, of which none can be called so."""
+"""The video's codec among the experts' names, of which none can be called so."""
+
+DECODING: Names = frozenset({CODEC})
+"""Whom a turn asks that makes frames of a finished piece of the video, and no other turn: codecs of a bridge are asked in a
+step, beside its experts."""
 
 
 def turns(asked: Sequence[Names], pieces: Sequence[int], done: int = 0) -> tuple[Names, ...]:
@@ -60,7 +64,7 @@ def turns(asked: Sequence[Names], pieces: Sequence[int], done: int = 0) -> tuple
     found: list[Names] = []
     first = pieces[done - 1] if done else 0
     for stop in pieces[done:]:
-        found += [*asked[first:stop], frozenset({CODEC})]
+        found += [*asked[first:stop], DECODING]
         first = stop
     return (*found, *asked[first:])
 
@@ -153,7 +157,7 @@ class Platform:
             released(device)
             self.passengers[name].come()
         except torch.OutOfMemoryError:
-            who = "the codec" if name == CODEC else f"expert '{name}'"
+            who = f"the {name.strip('()')}" if name.startswith("(") else f"expert '{name}'"
             raise RoomError(who, f"{_gigabytes(self.passengers[name])}its weights", told(device)) from None
 
     def _go(self, names: Collection[str]) -> None:
@@ -190,13 +194,17 @@ def _gigabytes(passenger: Passenger) -> str:
     return f"{passenger.bytes / 1e9:.1f} GB, " if isinstance(passenger, Weights) else ""
 
 
-def passengers(experts: Mapping[str, Expert], codec: Any = None) -> dict[str, Passenger]:
-    """The experts that come and go, and the codec: networks with weights, and any other that has `come` and `go` itself.
+def passengers(
+    experts: Mapping[str, Expert], codec: Any = None, others: Mapping[str, Any] | None = None
+) -> dict[str, Passenger]:
+    """The experts that come and go, the codec, and `others` by name: networks with weights, and any other that has `come`
+    and `go` itself.
 
     A network whose blocks come in turns is brought by nobody else; one that cannot be moved stays.
     """
     found: dict[str, Passenger] = {}
-    for name, network in {**{name: expert.network for name, expert in experts.items()}, CODEC: codec}.items():
+    networks: dict[str, Any] = {name: expert.network for name, expert in experts.items()}
+    for name, network in {**networks, CODEC: codec, **(others or {})}.items():
         if isinstance(network, Adapter | Codec | VideoCodec) and not (network.stays or in_groups(network.module)):
             found[name] = Weights.of(network.module, network.device)
         elif isinstance(network, Passenger):

@@ -1,15 +1,35 @@
-"""Which latents an expert works on, and whether two experts work on the same."""
+"""Which latents an expert works on, and whether two experts work on the same.
 
-import hashlib
-from collections.abc import Mapping, Sequence
+Design page: docs/decisions/0023-spaces-and-bridges.md.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
+from functools import cache
+from math import dist, hypot, isclose
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dovetail.errors import SpaceError
+
+SAME_WEIGHTS = 0.02
+"""Encoders whose weights are apart by no more than this share are one: half precision rounds to 0.0005, bfloat16 to 0.004,
+and two trainings are apart by more than 1."""
+
+SAME_STATISTICS = 0.01
+"""The same of the means and deviations by which channels are normalised."""
+
+BUCKETS = 8
+"""Numbers that all weights of one size leave in a sketch."""
+
+Sketch = tuple[tuple[int, tuple[float, ...]], ...]
+"""Weights of an encoder, in short: for each size of a tensor, a few sums of them all with signs that only that size tells.
+It is linear, so the distance of two sketches estimates that of the weights, and it knows no names."""
+
+Tensors = Callable[..., Mapping[str, Tensor]]
+"""The tensors of a checkpoint whose names begin so."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +38,9 @@ class LatentSpace:
 
     vae: class of the autoencoder. factor: pixels per latent cell along each side. compression: video
     frames per latent frame, but that the first latent frame is one. scaling, shift: latent = (code -
-    shift) * scaling. encoder: a digest of the encoder's weights. statistics: a digest of the means and
-    deviations by which each channel is normalised.
+    shift) * scaling. encoder: a sketch of the encoder's weights; the decoder is left out, because many checkpoints differ
+    in a finetuned decoder only, and share their latents. statistics: the means and deviations by which each channel is
+    normalised.
     """
 
     channels: int
@@ -27,9 +48,9 @@ class LatentSpace:
     factor: int | None = None
     scaling: float | None = None
     shift: float | None = None
-    encoder: str | None = None
+    encoder: Sketch | None = None
     compression: int | None = None
-    statistics: str | None = None
+    statistics: tuple[float, ...] | None = None
 
     def latent_frames(self, frames: int) -> int:
         """Latent frames of a video of so many frames; one of a length that does not fit is counted up.
@@ -39,107 +60,146 @@ class LatentSpace:
         """
         return 1 + -(-(frames - 1) // (self.compression or 1))
 
+    def whole(self, frames: int) -> int:
+        """The first number of frames from this one on that its latent frames make.
 
-def same_space(a: LatentSpace, b: LatentSpace, names: tuple[str, str] = ("the one", "the other")) -> None:
+        >>> LatentSpace(16, compression=4).whole(16), LatentSpace(4).whole(16)
+        (17, 16)
+        """
+        return (self.latent_frames(frames) - 1) * (self.compression or 1) + 1
+
+
+SIZES = ("channels", "factor", "compression")
+"""What of a space decides the size of a latent, so that one of another size cannot even be shown."""
+
+
+def same_space(
+    a: LatentSpace, b: LatentSpace, names: tuple[str, str] = ("the one", "the other"), trusted: bool = False
+) -> None:
     """Raise SpaceError, saying how they differ, unless latents of one space mean the same in the other.
 
-    What is not known of one of them is taken to agree.
+    What is not known of one of them is taken to agree; `trusted`, so is all but the sizes.
     """
     differ = [
-        f"{field.name} {one!r} against {two!r}"
+        said
         for field in fields(LatentSpace)
-        if (one := getattr(a, field.name)) != (two := getattr(b, field.name)) and None not in (one, two)
+        if (not trusted or field.name in SIZES) and (said := _differs(field.name, a, b)) is not None
     ]
     if differ:
-        raise SpaceError(
-            f"{names[0]} and {names[1]} live in different latent spaces: {'; '.join(differ)}. "
-            "Join experts that were trained on one autoencoder, or decode and encode between them"
-        )
+        hint = "Join experts that were trained on one autoencoder, or join them through pixels: bridge: pixels on the stage "
+        hint += "where the latents change, with a codec for each side"
+        if all(said.startswith("encoder") for said in differ):
+            hint += ". If you know that they were, trust_space: true on the expert says so"
+        raise SpaceError(f"{names[0]} and {names[1]} live in different latent spaces: {'; '.join(differ)}. {hint}")
 
 
-def space_of(config: Mapping[str, Any], weights: Path | None = None) -> LatentSpace:
-    """The space of an autoencoder, from its config and, if at hand, its safetensors file."""
+def _differs(name: str, a: LatentSpace, b: LatentSpace) -> str | None:
+    one, two = getattr(a, name), getattr(b, name)
+    if one is None or two is None:
+        return None
+    if name == "encoder":
+        apart = distance(one, two)
+        return None if apart <= SAME_WEIGHTS else f"encoder weights are {apart:.0%} apart"
+    if name == "statistics":
+        alike = len(one) == len(two) and dist(one, two) <= SAME_STATISTICS * max(hypot(*one), hypot(*two))
+        return None if alike else "means and deviations of the channels"
+    if name in ("scaling", "shift"):
+        return None if isclose(one, two, rel_tol=1e-3, abs_tol=1e-6) else f"{name} {one!r} against {two!r}"
+    return None if one == two else f"{name} {one!r} against {two!r}"
+
+
+def space_of(config: Mapping[str, Any], tensors: Tensors | None = None) -> LatentSpace:
+    """The space of an autoencoder, from its config and, if at hand, its tensors."""
     known = {
         "AutoencoderKLWan": _wan_space,
         "AutoencoderKLLTXVideo": _ltx_space,
         "AutoencoderKLCogVideoX": _cogvideox_space,
     }
-    return known.get(config.get("_class_name", ""), _kl_space)(config, weights)
+    return known.get(config.get("_class_name", ""), _kl_space)(config, tensors)
 
 
-def _kl_space(config: Mapping[str, Any], weights: Path | None) -> LatentSpace:
+def _kl_space(config: Mapping[str, Any], tensors: Tensors | None) -> LatentSpace:
     return LatentSpace(
         channels=config.get("latent_channels", 4),
         vae=config.get("_class_name", "AutoencoderKL"),
         factor=2 ** (len(config["block_out_channels"]) - 1),
         scaling=config.get("scaling_factor", 0.18215),
         shift=config.get("shift_factor") or 0.0,
-        encoder=None if weights is None else encoder_digest(weights),
+        encoder=encoder_sketch(tensors),
         compression=1,
     )
 
 
-def _wan_space(config: Mapping[str, Any], weights: Path | None) -> LatentSpace:
+def _wan_space(config: Mapping[str, Any], tensors: Tensors | None) -> LatentSpace:
     # Configs that were written before diffusers had these keys mean Wan 2.1's autoencoder.
-    told = [config[key] for key in ("latents_mean", "latents_std") if key in config]
+    told = [torch.tensor(config[key]) for key in ("latents_mean", "latents_std") if config.get(key) is not None]
     return LatentSpace(
         channels=config.get("z_dim", 16),
         vae="AutoencoderKLWan",
         factor=config.get("scale_factor_spatial", 8),
-        encoder=None if weights is None else encoder_digest(weights),
+        encoder=encoder_sketch(tensors),
         compression=config.get("scale_factor_temporal", 4),
-        statistics=_digest([torch.tensor(values) for values in told]),
+        statistics=_numbers(told),
     )
 
 
-def _ltx_space(config: Mapping[str, Any], weights: Path | None) -> LatentSpace:
+def _ltx_space(config: Mapping[str, Any], tensors: Tensors | None) -> LatentSpace:
     halvings = 2 ** sum(config.get("spatio_temporal_scaling", (True, True, True, False)))
+    kept = {} if tensors is None else tensors("latents_mean", "latents_std")
     return LatentSpace(
         channels=config.get("latent_channels", 128),
         vae="AutoencoderKLLTXVideo",
         factor=config.get("spatial_compression_ratio") or config.get("patch_size", 4) * halvings,
         scaling=config.get("scaling_factor", 1.0),
-        encoder=None if weights is None else encoder_digest(weights),
+        encoder=encoder_sketch(tensors),
         compression=config.get("temporal_compression_ratio") or config.get("patch_size_t", 1) * halvings,
-        statistics=None if weights is None else _digest(_kept(weights, "latents_mean", "latents_std")),
+        statistics=_numbers([kept[name] for name in sorted(kept)]),
     )
 
 
-def _cogvideox_space(config: Mapping[str, Any], weights: Path | None) -> LatentSpace:
+def _cogvideox_space(config: Mapping[str, Any], tensors: Tensors | None) -> LatentSpace:
     return LatentSpace(
         channels=config.get("latent_channels", 16),
         vae="AutoencoderKLCogVideoX",
         factor=2 ** (len(config.get("block_out_channels", (128, 256, 256, 512))) - 1),
         scaling=config.get("scaling_factor", 1.15258426),
-        encoder=None if weights is None else encoder_digest(weights),
+        encoder=encoder_sketch(tensors),
         compression=int(config.get("temporal_compression_ratio", 4)),
     )
 
 
-def _kept(weights: Path, *names: str) -> list[Tensor]:
-    from safetensors import safe_open
-
-    with safe_open(weights, framework="pt") as file:
-        return [file.get_tensor(name) for name in names if name in file.keys()]  # noqa: SIM118
+# --- weights in short --------------------------------------------------------------------------------------------
 
 
-def encoder_digest(weights: Path) -> str:
-    """A digest of an autoencoder's encoder, blind to names of tensors and to float32 against float16.
-
-    The decoder is left out: many checkpoints differ only in a finetuned decoder, and share their latents.
-    """
-    from safetensors import safe_open
-
-    with safe_open(weights, framework="pt") as file:
-        ours = [key for key in file.keys() if key.startswith(("encoder.", "quant_conv."))]  # noqa: SIM118
-        parts = (file.get_tensor(key).to(torch.float16).contiguous().numpy().tobytes() for key in ours)
-        digests = sorted(hashlib.blake2b(part, digest_size=8).hexdigest() for part in parts)
-    return hashlib.blake2b("".join(digests).encode(), digest_size=8).hexdigest()
+def encoder_sketch(tensors: Tensors | None) -> Sketch | None:
+    """A sketch of an autoencoder's encoder; None without one."""
+    found = {} if tensors is None else tensors("encoder.")
+    sums: dict[int, Tensor] = {}
+    for tensor in found.values():
+        size = tensor.numel()
+        signed = tensor.flatten().float() * _signs(size)
+        parts = torch.stack([signed[i::BUCKETS].sum() for i in range(BUCKETS)]).double()
+        sums[size] = sums.get(size, torch.zeros(BUCKETS, dtype=torch.float64)) + parts
+    return tuple((size, tuple(sums[size].tolist())) for size in sorted(sums)) or None
 
 
-def _digest(statistics: Sequence[Tensor]) -> str | None:
-    """A digest of means and deviations; None unless both are there."""
+@cache
+def _signs(size: int) -> Tensor:
+    """Fixed random signs, int8 "size"."""
+    made = torch.Generator().manual_seed(size)
+    return torch.randint(0, 2, (size,), generator=made, dtype=torch.int8) * 2 - 1
+
+
+def distance(one: Sketch, two: Sketch) -> float:
+    """How far apart two encoders' weights are, as a share of the weights; infinite for encoders of other sizes."""
+    if [size for size, _ in one] != [size for size, _ in two]:
+        return float("inf")
+    a, b = ([number for _, numbers in sketch for number in numbers] for sketch in (one, two))
+    return dist(a, b) / max(hypot(*a), hypot(*b), 1e-12)
+
+
+def _numbers(statistics: Sequence[Tensor]) -> tuple[float, ...] | None:
+    """Means and deviations as numbers; None unless both are there."""
     if len(statistics) < 2:
         return None
-    parts = (value.to(torch.float16).numpy().tobytes() for value in statistics)
-    return hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
+    return tuple(torch.cat([value.flatten().float() for value in statistics]).tolist())

@@ -39,21 +39,40 @@ from dovetail.methods.syncos import Coupled
 from dovetail.methods.temporal_first import TemporalFirst
 from dovetail.recipe import models
 from dovetail.recipe.models import Recipe
+from dovetail.recipe.rooms import Hollow, Room, hollow
 from dovetail.recipe.story import frame, joined
 
 Size = tuple[int, int, int]
 """Frames, height and width of a latent."""
 
 
-def build(recipe: Recipe, experts: Mapping[str, Expert], latent: Size | None = None) -> tuple[Stage, ...]:
+def build(
+    recipe: Recipe,
+    experts: Mapping[str, Expert],
+    latent: Size | None = None,
+    rooms: Mapping[str, Room] | None = None,
+    bridges: Mapping[str, chain.Bridge] | None = None,
+) -> tuple[Stage, ...]:
     """The recipe's stages, over these experts (by the recipe's names). Raises RecipeError.
 
-    latent: the size of the video's; only ladders that depend on it miss it.
+    latent: the size of the video's; only ladders that depend on it miss it. rooms, bridges: by stage, for a recipe whose
+    stages are joined through pixels.
     """
-    return tuple(_stage(recipe, stage, experts, latent) for stage in recipe.chain)
+    rooms, bridges = rooms or {}, bridges or {}
+    return tuple(_stage(recipe, one, experts, latent, rooms.get(one.stage), bridges) for one in recipe.chain)
 
 
-def _stage(recipe: Recipe, stage: models.Stage, experts: Mapping[str, Expert], latent: Size | None) -> Stage:
+def _stage(
+    recipe: Recipe,
+    stage: models.Stage,
+    experts: Mapping[str, Expert],
+    latent: Size | None,
+    room: Room | None,
+    bridges: Mapping[str, chain.Bridge],
+) -> Stage:
+    if stage.bridge is not None and stage.stage not in bridges:
+        raise RecipeError(f"chain.{stage.stage}.bridge: this works on one latent space; take a recipe without a bridge")
+    latent = latent if room is None else room.latent
     noise = Noise(recipe.video.seed).of(stage.stage)
     try:
         ladder = _ladder(stage.ladder, experts, None if latent is None else _tokens(stage, latent))
@@ -61,22 +80,25 @@ def _stage(recipe: Recipe, stage: models.Stage, experts: Mapping[str, Expert], l
         raise RecipeError(f"chain.{stage.stage}.ladder: {error}") from None
     start = _begin(stage, noise)
     path = f"chain.{stage.stage}.denoise"
-    told = told_over(recipe, recipe.video.frames if latent is None else latent[0])
+    frames = recipe.video.frames if room is None else room.frames
+    told = told_over(recipe, frames if latent is None else latent[0], frames)
     place = _Place(path, recipe, experts, noise, ladder, start, _shared(path, stage.denoise, experts), told)
     windows = {key: getattr(stage, key) for key in ("window", "hop", "offset", "weights", "ends")}
-    return Stage(stage.stage, place.whole(stage.denoise), ladder, _solver(stage, noise), **windows, start=start)
+    whole, solver, bridge = place.whole(stage.denoise), _solver(stage, noise), bridges.get(stage.stage)
+    return Stage(stage.stage, whole, ladder, solver, **windows, start=start, bridge=bridge)
 
 
-def told_over(recipe: Recipe, length: int) -> Timeline:
+def told_over(recipe: Recipe, length: int, frames: int | None = None) -> Timeline:
     """What experts are told over so many latent frames: the prompt, or with a story each event's text behind it.
 
-    A latent frame takes the event at its centre, as a window does.
+    frames: how many of the video they are, where they are not the recipe's. A latent frame takes the event at its centre, as a window does.
     """
     spans, video = recipe.spans(), recipe.video
     if recipe.story is None:
         return Timeline.of(recipe.prompt)
     # The first latent frame is one of the video, each later one as many as the codec takes together.
-    together = (video.frames - 1) / (length - 1) if length > 1 else video.frames
+    frames = video.frames if frames is None else frames
+    together = (frames - 1) / (length - 1) if length > 1 else frames
     starts = [0, *(1 + ceil((span.start - 1) / together - 0.5) for span in spans[1:])]
     keys = ((start, Condition(joined(recipe.prompt, span.text))) for start, span in zip(starts, spans, strict=True))
     fade = 0 if recipe.story.fade is None else frame(recipe.story.fade, video.frames, video.fps)
@@ -366,13 +388,14 @@ Ledger = defaultdict[str, Count]
 @dataclass(frozen=True)
 class Look:
     """What an expert is shown at once: so many frames, at `height` / 2 and `width` / 2 of the latent's size; `skipped`
-    are blocks that its network leaves out."""
+    are blocks that its network leaves out; `stage` is said where stages have latents of their own."""
 
     expert: str
     frames: int
     height: int = 2
     width: int = 2
     skipped: tuple[int, ...] = ()
+    stage: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -392,6 +415,7 @@ class StandIn:
     skipped: tuple[int, ...] = ()
     rows: dict[Look, int] = field(default_factory=dict)
     heard: set[tuple[str, str]] = field(default_factory=set)
+    stage: str = ""
 
     def __call__(self, x: Tensor, time: float, conditions: Sequence[Condition], frames: Tensor) -> Tensor:
         if self.longest is not None and x.shape[2] > self.longest:
@@ -405,7 +429,7 @@ class StandIn:
             )
         self.ledger[self.name] += Count(1, len(x) * x.shape[2])
         length, height, width = x.shape[2:]
-        look = Look(self.name, length, height, width, self.skipped)
+        look = Look(self.name, length, height, width, self.skipped, self.stage)
         self.shown[look] += len(x)
         self.rows[look] = max(len(x), self.rows.get(look, 0))
         self.heard.update((self.name, condition.text) for condition in conditions)
@@ -425,7 +449,8 @@ class Plan:
     switches: for each stage, how often a step asks other experts than the step before it. asked: the experts that each
     step may ask, in the order of `steps`. shown: what experts see, and how many rows of it; rows: how many of them at
     once, at most. heard: experts and texts that they are asked for. pieces: how many steps are taken when each piece of
-    the video is finished, and its latent frames.
+    the video is finished, and its latent frames. rooms: by stage, where stages are joined through pixels; crossings: how
+    many steps are taken when a piece comes over such a bridge, the stage that it comes to, and its latent frames before.
     """
 
     recipe: Recipe
@@ -441,6 +466,14 @@ class Plan:
     heard: frozenset[tuple[str, str]] = field(default=frozenset(), repr=False)
     rows: Mapping[Look, int] = field(default_factory=dict, repr=False)
     pieces: tuple[tuple[int, int], ...] = field(default=(), repr=False)
+    rooms: Mapping[str, Room] = field(default_factory=dict)
+    crossings: tuple[tuple[int, str, int], ...] = field(default=(), repr=False)
+
+    def length(self, stage: str) -> int:
+        """Latent frames of the video in a stage."""
+        if stage in self.rooms:
+            return self.rooms[stage].latent[0]
+        return self.recipe.video.frames if self.latent is None else self.latent[0]
 
     @property
     def missed(self) -> tuple[tuple[str, int], ...]:
@@ -455,7 +488,8 @@ class Plan:
 
     def passes(self, name: str) -> float:
         """Looks of an expert at the whole video, both branches of guidance counted."""
-        return self.counts[name].frames / (self.recipe.video.frames if self.latent is None else self.latent[0])
+        asked = next(stage.stage for stage in self.recipe.chain if name in _named(stage))
+        return self.counts[name].frames / self.length(asked)
 
 
 @dataclass(frozen=True)
@@ -469,11 +503,19 @@ class Known:
     even: bool = False
 
 
-def plan(recipe: Recipe, cast: Mapping[str, Known], notes: Sequence[str] = (), latent: Size | None = None) -> Plan:
+def plan(
+    recipe: Recipe,
+    cast: Mapping[str, Known],
+    notes: Sequence[str] = (),
+    latent: Size | None = None,
+    rooms: Mapping[str, Room] | None = None,
+) -> Plan:
     """Run the recipe with stand-ins on 2x2 latents. Raises RecipeError where the run would.
 
-    latent: the size of the video's; without it a latent frame is taken for a frame.
+    latent: the size of the video's; without it a latent frame is taken for a frame. rooms: by stage, of a recipe whose
+    stages are joined through pixels.
     """
+    rooms = rooms or {}
     ledger, shown, heard, rows = Ledger(Count), Counter[Look](), set[tuple[str, str]](), dict[Look, int]()
     experts = {
         name: Expert(
@@ -484,29 +526,55 @@ def plan(recipe: Recipe, cast: Mapping[str, Known], notes: Sequence[str] = (), l
         )
         for i, (name, known) in enumerate(cast.items())
     }
-    stages = build(recipe, experts, latent)
+    bridges = hollow(recipe, rooms)
+    stages = tuple(
+        _stage(recipe, one, _tagged(experts, one, rooms), latent, rooms.get(one.stage), bridges) for one in recipe.chain
+    )
     frames = timeline(recipe.video.frames if latent is None else latent[0])
+    if rooms:
+        frames = timeline(rooms[recipe.chain[0].stage].latent[0])
     given = None if recipe.start is None else torch.zeros(1, 1, frames.shape[1], 2, 2)
-    steps, calls, pieces = list[tuple[str, int, int]](), list[dict[str, int]](), list[tuple[int, int]]()
     patient = [replace(stage, denoise=rewrite(stage.denoise, _patient)) for stage in stages]
+    events = chain.run(patient, Noise(recipe.video.seed), frames, (1, 2, 2), given)
+    steps, asked, pieces, crossings = _walked(events, ledger, bridges)
+    counts = {name: ledger[name] for name in recipe.experts if name in ledger}
+    # A walk's steps ask whom they ask by what they saw, so each of them may ask anyone of its stage.
+    free = {stage.stage: _named(stage) for stage in recipe.chain if isinstance(stage.denoise, models.Probing)}
+    may = tuple(free.get(name, names) for (name, *_), names in zip(steps, asked, strict=True))
+    switches = _switches([name for name, *_ in steps], asked)
+    told = (switches, latent, may, shown, frozenset(heard), rows, tuple(pieces), rooms, tuple(crossings))
+    return Plan(recipe, stages, counts, tuple(steps), tuple(notes), *told)
 
-    def noted(events: Iterator[chain.Event]) -> Iterator[chain.Event]:
+
+def _walked(
+    events: Iterator[chain.Event], ledger: Ledger, bridges: Mapping[str, Hollow]
+) -> tuple[list[tuple[str, int, int]], list[frozenset[str]], list[tuple[int, int]], list[tuple[int, str, int]]]:
+    """Steps, whom each asks, pieces and crossings of a walk, as a plan has them."""
+    steps, calls, pieces = list[tuple[str, int, int]](), list[dict[str, int]](), list[tuple[int, int]]()
+    crossings: list[tuple[int, str, int]] = []
+
+    def noted() -> Iterator[chain.Event]:
         for event in events:
             if not isinstance(event, Seen):
                 pieces.append((len(steps), event.video.shape[2]))
             yield event
 
-    for stage, step in numbered(noted(chain.run(patient, Noise(recipe.video.seed), frames, (1, 2, 2), given))):
+    for stage, step in numbered(noted()):
+        for name, bridge in bridges.items():
+            crossings += [(len(steps), name, length) for length in bridge.came]
+            bridge.came.clear()
         steps.append((stage.name, step, sum(count.frames for count in ledger.values())))
         calls.append({name: count.calls for name, count in ledger.items()})
-    counts = {name: ledger[name] for name in recipe.experts if name in ledger}
     asked = [frozenset(name for name in now if now[name] > was.get(name, 0)) for was, now in pairwise([{}, *calls])]
-    # A walk's steps ask whom they ask by what they saw, so each of them may ask anyone of its stage.
-    free = {stage.stage: _named(stage) for stage in recipe.chain if isinstance(stage.denoise, models.Probing)}
-    may = tuple(free.get(name, names) for (name, *_), names in zip(steps, asked, strict=True))
-    switches = _switches([name for name, *_ in steps], asked)
-    told = (switches, latent, may, shown, frozenset(heard), rows, tuple(pieces))
-    return Plan(recipe, stages, counts, tuple(steps), tuple(notes), *told)
+    return steps, asked, pieces, crossings
+
+
+def _tagged(experts: Mapping[str, Expert], stage: models.Stage, rooms: Mapping[str, Room]) -> Mapping[str, Expert]:
+    """Stand-ins that say in which stage they are shown what, where that has latents of its own."""
+    if not rooms:
+        return experts
+    tagged: dict[str, Any] = {name: replace(it.network, stage=stage.stage) for name, it in experts.items()}  # type: ignore[type-var]
+    return {name: replace(it, network=tagged[name]) for name, it in experts.items()}
 
 
 def _patient(part: Any) -> Any:

@@ -578,18 +578,35 @@ Denoise = Annotated[
 DTypes = Literal["float32", "float16", "bfloat16"]
 
 
+class Lora(Part):
+    """LoRA weights, added to an expert's when it is loaded; `scale` says how much of them. A bare name is its file."""
+
+    weights: str
+    scale: Annotated[float, Field(ge=-10, le=10)] = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, data: Any) -> Any:
+        return {"weights": data} if isinstance(data, str) else data
+
+
 class Pretrained(Part):
-    """A network with weights: a hub id, a diffusers folder, or `sprites/NAME` for packaged ones. `subfolder`: the
-    network's, where there are several. From `store` on: how it is kept and called (docs/memory.md)."""
+    """A network with weights: a hub id, a diffusers folder, `sprites/NAME` for packaged ones, or one file. `subfolder`:
+    the network's, where there are several. `base`: for one file, a checkpoint that has what it does not hold.
+    `trust_space`: its latents are taken for those of its stage's codec, whatever its own autoencoder says. From `store` on:
+    how it is kept and called (docs/memory.md)."""
 
     family: Literal["stable-diffusion", "animatediff", "text-to-video-sd", "wan", "ltx", "cogvideox"]
     weights: str
     subfolder: str | None = None
+    base: str | None = None
     adapter: str | None = None
+    loras: Annotated[tuple[Lora, ...], Field(strict=False)] = ()
     revision: str | None = None
     variant: str | None = None
     dtype: DTypes = "float32"
     device: str = "auto"
+    trust_space: bool = False
     batch: Annotated[int, Field(ge=1)] | None = None
     store: Literal["float8"] | None = None
     quantize: Literal["torchao-int8", "torchao-float8", "bitsandbytes-int8", "bitsandbytes-nf4"] | None = None
@@ -632,12 +649,14 @@ class Pixels(Part):
 
 
 class Autoencoder(Part):
-    """The autoencoder between pixels and latents. `chunk`: frames decoded at once, by one that knows single frames.
-    `tiles`: latent cells along each side of what is decoded at once. `decode_timestep`, `decode_noise_scale`: for
-    decoders that are told a timestep, as LTX-Video's. From `store` on: how it is kept and called (docs/memory.md)."""
+    """The autoencoder between pixels and latents; `weights` and `base` as of an expert. `chunk`: frames decoded at once,
+    by one that knows single frames. `tiles`: latent cells along each side of what is decoded at once. `decode_timestep`,
+    `decode_noise_scale`: for decoders that are told a timestep, as LTX-Video's. From `store` on: how it is kept and called
+    (docs/memory.md)."""
 
     weights: str
     subfolder: str | None = None
+    base: str | None = None
     dtype: DTypes = "float32"
     device: str = "auto"
     chunk: Annotated[int, Field(ge=1)] | None = None
@@ -715,6 +734,10 @@ class Stage(Part):
     overlap they are averaged at every step, with `weights`. `offset`: the first window's length, so that windows
     straddle those of the stage before. `ends`: what shorter windows at both ends see: what they make, or full windows.
     `noise`: what the windows of a first stage start from.
+
+    `bridge: pixels`: the latents of the stage before are others than this one's, and are decoded, resized and encoded.
+    `codec`, `height`, `width`: of the latents that begin here, at the first stage or behind a bridge; without them the
+    recipe's and the video's. The last latents, which become the video, are always those.
     """
 
     stage: Name
@@ -727,6 +750,15 @@ class Stage(Part):
     weights: Literal["flat", "triangle", "sine", "pyramid"] = "flat"
     ends: Literal["half", "full"] = "half"
     noise: Begin | None = None
+    bridge: Literal["pixels"] | None = None
+    codec: Codec | None = None
+    height: Annotated[int, Field(ge=8, le=4096)] | None = None
+    width: Annotated[int, Field(ge=8, le=4096)] | None = None
+
+    @property
+    def latents(self) -> list[str]:
+        """Which of its keys say that its latents are others than the video's."""
+        return [key for key in ("codec", "height", "width") if getattr(self, key) is not None]
 
     @model_validator(mode="after")
     def _windows(self) -> Self:
@@ -910,6 +942,42 @@ class Recipe(Part):
                     message = "{path}: no expert is called '{name}'; {hint}"
                     raise PydanticCustomError("refers", message, {"path": path, "name": name, "hint": hint})
         return self
+
+    @model_validator(mode="after")
+    def _joins(self) -> Self:
+        last = max((i for i, stage in enumerate(self.chain) if stage.bridge is not None), default=0)
+        for i, stage in enumerate(self.chain):
+            message = None
+            if stage.bridge is not None and i == 0:
+                message = "bridge: nothing comes before the first stage that could be led over; leave it out"
+            elif stage.latents and i and stage.bridge is None:
+                message = (
+                    "{key}: it goes on in the latents of the stage before; to change them, say bridge: pixels as well"
+                )
+            elif stage.latents and i == last:
+                message = (
+                    "{key}: these latents become the video, so their codec is the recipe's `codec`, and their size "
+                    "video.height and video.width; say it there"
+                )
+            if message is not None:
+                path = "{path}." + message
+                context = {"path": f"chain.{stage.stage}", "key": next(iter(stage.latents), "")}
+                raise PydanticCustomError("refers", path, context)
+        return self
+
+    def room(self, name: str) -> Stage:
+        """The stage in whose latents a stage works: the last one up to it that has a bridge, or the first."""
+        found = self.chain[0]
+        for stage in self.chain:
+            found = stage if stage.bridge is not None else found
+            if stage.stage == name:
+                return found
+        raise KeyError(name)
+
+    @property
+    def bridged(self) -> bool:
+        """Whether its stages are joined through pixels somewhere."""
+        return any(stage.bridge is not None for stage in self.chain)
 
     @model_validator(mode="after")
     def _begins(self) -> Self:

@@ -58,13 +58,17 @@ def _anchored(recipe: Recipe, folder: Path) -> Recipe:
 
 def weights_in(recipe: Recipe) -> dict[str, str]:
     """Every path or hub id of weights in a recipe, by the place where it stands."""
-    found = {"codec.weights": recipe.codec.weights} if isinstance(recipe.codec, Autoencoder) else {}
-    for name, spec in recipe.experts.items():
-        if isinstance(spec, Pretrained):
-            found[f"experts.{name}.weights"] = spec.weights
-            if spec.adapter is not None:
-                found[f"experts.{name}.adapter"] = spec.adapter
-    return found
+    owners: dict[str, Any] = {
+        "codec": recipe.codec,
+        **{f"chain.{stage.stage}.codec": stage.codec for stage in recipe.chain},
+        **{f"experts.{name}": spec for name, spec in recipe.experts.items()},
+    }
+    found: dict[str, str | None] = {}
+    for path, spec in owners.items():
+        if isinstance(spec, Autoencoder | Pretrained):
+            found |= {f"{path}.{key}": getattr(spec, key, None) for key in ("weights", "base", "adapter")}
+            found |= {f"{path}.loras.{i}.weights": lora.weights for i, lora in enumerate(getattr(spec, "loras", ()))}
+    return {path: place for path, place in found.items() if place is not None}
 
 
 class _Loader(yaml.SafeLoader):

@@ -6,6 +6,7 @@ at once; an expert in one piece. Design page: docs/decisions/0021-memory.md.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +15,8 @@ from dovetail.errors import RoomError, WeightsError
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.build import Look, Plan
 from dovetail.recipe.build import plan as planned
-from dovetail.run.outlook import latent_of, outlook, space_foreseen
+from dovetail.run.bridging import carried, codec_names, codecs_of, crossing, rooms_of
+from dovetail.run.outlook import latent_of, outlook, space_foreseen, spaces_foreseen
 
 if TYPE_CHECKING:
     from dovetail.experts.outline import Outline
@@ -41,7 +43,7 @@ class Part:
 class Sizes:
     """What is known of a run's networks. weights: bytes by expert; grouped: of those that come in blocks; looks: what an
     expert is shown, in latents of its own shape, and rows of it at once at most; text: weights of the largest text model,
-    and what it works in; codec: its weights."""
+    and what it works in; codecs: their weights, by name."""
 
     outlines: Mapping[str, "Outline"]
     weights: Mapping[str, int]
@@ -49,7 +51,7 @@ class Sizes:
     looks: Mapping[str, Mapping[tuple[int, int, int, int], int]]
     batches: Mapping[str, int]
     text: tuple[int, int]
-    codec: int
+    codecs: Mapping[str, int]
 
     def work(self, name: str, batch: int) -> tuple[int, int]:
         """What an expert works in, and what it is shown and answers, with so many rows at once."""
@@ -68,9 +70,9 @@ class Sizes:
 class Fit:
     """How a run is made to fit. here: who is on the device during each turn; None is everyone, always.
 
-    batches, chunk, tiles: less at once than asked; grouped: experts whose blocks come in turns; parts: of the run, with
-    what they need; reads_at_home: texts are read on the CPU; short: what does not fit whatever is done, and where. sizes: bytes of each; rooms: bytes for all of
-    them, by whom a turn asks.
+    batches, chunks, tiles: less at once than asked, by expert and by codec; grouped: experts whose blocks come in turns;
+    parts: of the run, with what they need; reads_at_home: texts are read on the CPU; short: what does not fit whatever is
+    done, and where. sizes: bytes of each; rooms: bytes for all of them, by whom a turn asks.
     """
 
     here: tuple[frozenset[str], ...] | None
@@ -78,8 +80,8 @@ class Fit:
     budget: int | None = None
     batches: Mapping[str, int] = field(default_factory=dict)
     grouped: frozenset[str] = frozenset()
-    chunk: int | None = None
-    tiles: int | None = None
+    chunks: Mapping[str, int] = field(default_factory=dict)
+    tiles: Mapping[str, int] = field(default_factory=dict)
     reads_at_home: bool = False
     short: Part | None = None
     sizes: Mapping[str, int] = field(default_factory=dict, repr=False)
@@ -100,8 +102,8 @@ class Fit:
         found += ["experts and codec come in turns"] if self.here is not None else []
         found += [f"{name} sees {rows} row{'s' * (rows > 1)} at once" for name, rows in self.batches.items()]
         found += [f"the blocks of {name} come one after another" for name in sorted(self.grouped)]
-        found += [f"the codec is given {self.chunk} frame{'s' * (self.chunk > 1)} at once"] if self.chunk else []
-        return (*found, *([f"the codec is given tiles of {self.tiles} cells a side"] if self.tiles else []))
+        found += [f"{_the(name)} is given {n} frame{'s' * (n > 1)} at once" for name, n in self.chunks.items()]
+        return (*found, *(f"{_the(name)} is given tiles of {n} cells a side" for name, n in self.tiles.items()))
 
     def checked(self) -> "Fit":
         """Itself; raises RoomError if the run does not fit."""
@@ -113,6 +115,11 @@ class Fit:
             f"{_gb(part.latents)})"
         )
         raise RoomError(f"part '{part.name}' of the run", what, f"a device with {_gb(self.budget)} to fill")
+
+
+def _the(codec: str) -> str:
+    """A codec's name in a sentence."""
+    return f"the {codec.strip('()')}"
 
 
 def _gb(size: int) -> str:
@@ -147,7 +154,10 @@ def free_on(devices: Sequence[str]) -> int | None:
 def foreseen(recipe: Recipe, notes: list[str]) -> Plan:
     """The plan of a recipe whose weights are not loaded; adds notes of what is a guess."""
     cast = {name: outlook(name, spec, notes) for name, spec in recipe.experts.items()}
-    return planned(recipe, cast, notes, latent_of(recipe, space_foreseen(recipe, notes)))
+    rooms = rooms_of(recipe, spaces_foreseen(recipe, notes)) if recipe.bridged else {}
+    last = recipe.chain[-1].stage
+    latent = rooms[last].latent if rooms else latent_of(recipe, space_foreseen(recipe, notes))
+    return planned(recipe, cast, notes, latent, rooms)
 
 
 def fitted(recipe: Recipe) -> Fit | None:
@@ -172,18 +182,25 @@ def outlines(recipe: Recipe, notes: list[str]) -> dict[str, "Outline"]:
         try:
             if spec.adapter is not None:
                 raise WeightsError(f"expert '{name}' is put together from two checkpoints")
-            found[name] = outline(name, spec.family, spec.weights, subfolder=spec.subfolder, dtype=spec.dtype)
+            found[name] = outline(
+                name, spec.family, spec.weights, subfolder=spec.subfolder, dtype=spec.dtype, base=spec.base
+            )
         except WeightsError as error:
             notes.append(f"{error}; its operations are not counted")
     return found
 
 
-def shape_of(plan: Plan, look: Look | None = None) -> tuple[int, int, int, int]:
-    """Channels, frames, height and width of a plan's latent, or of what a look shows of it."""
+def latent_at(plan: Plan, stage: str) -> tuple[int, int, int, int]:
+    """Channels, frames, height and width of a plan's latent in a stage."""
+    if stage in plan.rooms:
+        return (plan.rooms[stage].channels, *plan.rooms[stage].latent)
     assert plan.latent is not None
-    channels, (frames, height, width) = space_foreseen(plan.recipe, []).channels, plan.latent
-    if look is None:
-        return channels, frames, height, width
+    return (space_foreseen(plan.recipe, []).channels, *plan.latent)
+
+
+def shape_of(plan: Plan, look: Look) -> tuple[int, int, int, int]:
+    """Channels, frames, height and width of what a look shows of it."""
+    channels, _, height, width = latent_at(plan, look.stage)
     # A plan is made on latents of 2x2 cells.
     return channels, look.frames, height * look.height // 2, width * look.width // 2
 
@@ -197,25 +214,26 @@ def weights_of(recipe: Recipe, name: str, it: "Outline") -> int:
     return it.parameters // 2 if spec.quantize is not None else it.bytes
 
 
-def codec_weights(recipe: Recipe) -> int:
-    """Bytes of the codec's weights, as far as they are known."""
+def codec_weights(recipe: Recipe, codec: models.Codec) -> int:
+    """Bytes of a codec's weights, as far as they are known."""
     from dovetail.experts.outline import parameters_of
     from dovetail.experts.placement import dtype_of
 
-    if not isinstance(recipe.codec, models.Autoencoder) or (told := _autoencoder(recipe)) is None:
+    if not isinstance(codec, models.Autoencoder) or (told := _autoencoder(recipe, codec)) is None:
         return 0
-    return parameters_of(*told) * (1 if recipe.codec.store else dtype_of(recipe.codec.dtype).itemsize)
+    return parameters_of(*told) * (1 if codec.store else dtype_of(codec.dtype).itemsize)
 
 
-def _autoencoder(recipe: Recipe) -> tuple[str, Mapping[str, object]] | None:
-    """The class and config of the codec's autoencoder; None if it has none, or nobody knows."""
+def _autoencoder(recipe: Recipe, codec: models.Codec) -> tuple[str, Mapping[str, object]] | None:
+    """The class and config of a codec's autoencoder; None if it has none, or nobody knows."""
     from dovetail.experts.outline import codec_outline
 
-    if not isinstance(recipe.codec, models.Autoencoder):
+    if not isinstance(codec, models.Autoencoder):
         return None
-    families = [spec.family for spec in recipe.experts.values() if isinstance(spec, models.Pretrained)]
+    specs = [spec for spec in recipe.experts.values() if isinstance(spec, models.Pretrained)]
+    specs.sort(key=lambda spec: spec.weights != codec.weights)
     try:
-        return codec_outline(recipe.codec.weights, recipe.codec.subfolder, families[0] if families else None)
+        return codec_outline(codec.weights, codec.subfolder, specs[0].family if specs else None, codec.base)
     except WeightsError:
         return None
 
@@ -242,19 +260,19 @@ def sizes(plan: Plan, known: Mapping[str, "Outline"]) -> Sizes:
         looks,
         {name: spec.batch or FAMILIES[spec.family].batch for name, spec in specs.items()},
         (max(texts.values(), default=0), 0 if largest is None else reading(largest)),
-        codec_weights(recipe),
+        {name: codec_weights(recipe, codec) for name, codec in codecs_of(recipe).items()},
     )
 
 
 def fit(plan: Plan, known: Mapping[str, "Outline"], budget: int | None) -> Fit:
     """How a plan's run is made to fit in so many bytes; without a budget, as the recipe says."""
-    from dovetail.experts.residency import CODEC, timetable, turns, within
+    from dovetail.experts.residency import timetable, within
 
     recipe, all_sizes = plan.recipe, sizes(plan, known)
-    asked = turns(plan.asked, [steps for steps, _ in plan.pieces])
+    asked = whom(plan)
     spec = {name: spec for name, spec in recipe.experts.items() if isinstance(spec, models.Pretrained)}
-    now = _Now(all_sizes, dict(all_sizes.batches), {n for n in all_sizes.weights if spec[n].offload}, _decoder(plan))
-    every = frozenset(all_sizes.weights) | {CODEC}
+    now = _Now(all_sizes, dict(all_sizes.batches), {n for n in all_sizes.weights if spec[n].offload}, _decoders(plan))
+    every = frozenset({**all_sizes.weights, **all_sizes.codecs})
     if budget is None:
         here = None if recipe.residency == "all" else timetable(asked, recipe.residency)
         return now.fit(plan, asked, here, None)
@@ -267,19 +285,45 @@ def fit(plan: Plan, known: Mapping[str, "Outline"], budget: int | None) -> Fit:
     return now.fit(plan, asked, here, budget)
 
 
-def _decoder(plan: Plan) -> "_Decoder | None":
-    """What the codec is given at once, if it has weights that are known."""
+def whom(plan: Plan, pieces: int = 0) -> tuple[frozenset[str], ...]:
+    """Whom each turn asks after so many pieces: a step its experts, and the codecs of a bridge that video comes over before
+    it; a piece that is finished the video's codec."""
+    from dovetail.experts.residency import turns
+
+    codecs = crossing(plan)
+    asked = [names | codecs.get(step, frozenset()) for step, names in enumerate(plan.asked)]
+    return turns(asked, [steps for steps, _ in plan.pieces], pieces)
+
+
+def _decoders(plan: Plan) -> dict[str, "_Decoder"]:
+    """What codecs are given at once at most, by name, of those that have weights that are known.
+
+    On a bridge one decodes and one encodes; to encode is taken to need no more than to decode.
+    """
     from dovetail.experts.codec import CHUNK
     from dovetail.experts.placement import dtype_of
+
+    found, names = {}, codec_names(plan.recipe)
+    for name, codec in codecs_of(plan.recipe).items():
+        if not isinstance(codec, models.Autoencoder) or (told := _autoencoder(plan.recipe, codec)) is None:
+            continue
+        given = [(stage, length) for stage, length in carried(plan) if names[stage] == name]
+        shapes = [(latent_at(plan, stage)[0], length, *latent_at(plan, stage)[2:]) for stage, length in given]
+        if name == names[plan.recipe.chain[-1].stage]:
+            shapes.append(_last(plan, told[0]))
+        shape = max(shapes, key=prod)
+        found[name] = _Decoder(*told, shape, dtype_of(codec.dtype).itemsize, codec.chunk or CHUNK, codec.tiles)
+    return found
+
+
+def _last(plan: Plan, kind: str) -> tuple[int, int, int, int]:
+    """The largest latent that becomes frames of the video at once."""
     from dovetail.run.decoding import CONTEXT
 
-    codec, (channels, frames, height, width) = plan.recipe.codec, shape_of(plan)
-    if not isinstance(codec, models.Autoencoder) or (told := _autoencoder(plan.recipe)) is None:
-        return None
+    channels, frames, height, width = latent_at(plan, plan.recipe.chain[-1].stage)
     longest = max((length for _, length in plan.pieces), default=frames)
-    again = CONTEXT if told[0] != "AutoencoderKL" and len(plan.pieces) > 1 else 0
-    shape = channels, min(frames, longest + again), height, width
-    return _Decoder(*told, shape, dtype_of(codec.dtype).itemsize, codec.chunk or CHUNK, codec.tiles)
+    again = CONTEXT if kind != "AutoencoderKL" and len(plan.pieces) > 1 else 0
+    return channels, min(frames, longest + again), height, width
 
 
 @dataclass(frozen=True)
@@ -318,22 +362,17 @@ class _Now:
     sizes: Sizes
     batches: dict[str, int]
     grouped: set[str]
-    decoder: _Decoder | None
+    decoders: dict[str, _Decoder]
 
     @property
     def weights(self) -> dict[str, int]:
-        from dovetail.experts.residency import CODEC
-
         kept = {name: self.sizes.grouped[name] if name in self.grouped else w for name, w in self.sizes.weights.items()}
-        return {**kept, CODEC: self.sizes.codec}
+        return {**kept, **self.sizes.codecs}
 
     def work(self, names: frozenset[str]) -> tuple[int, int]:
         """What those work in whom a turn asks, one after another, and their latents."""
-        from dovetail.experts.residency import CODEC
-
         found = [self.sizes.work(name, self.batches[name]) for name in names if name in self.batches]
-        if CODEC in names and self.decoder is not None:
-            found.append((self.decoder.work, 0))
+        found += [(self.decoders[name].work, 0) for name in names if name in self.decoders]
         return max(found, key=sum, default=(0, 0))
 
     def need(self, names: frozenset[str]) -> int:
@@ -352,15 +391,15 @@ class _Now:
                 pass
 
     def _less(self, names: frozenset[str]) -> bool:
-        from dovetail.experts.residency import CODEC
-
         many = [name for name in names if min(self.batches.get(name, 1), self._rows(name)) > 1]
         if many:
             name = max(many, key=lambda n: sum(self.sizes.work(n, self.batches[n])))
             self.batches[name] = min(self.batches[name], self._rows(name)) // 2
             return True
-        if CODEC in names and self.decoder is not None and self.decoder.less is not None:
-            self.decoder = self.decoder.less
+        lesser = {name: less for name in names & self.decoders.keys() if (less := self.decoders[name].less) is not None}
+        if lesser:
+            name = max(sorted(lesser), key=lambda n: self.decoders[n].work)
+            self.decoders[name] = lesser[name]
             return True
         whole = [name for name in names if name in self.batches and name not in self.grouped]
         if not whole:
@@ -385,27 +424,27 @@ class _Now:
             parts = (Part("text", 0), *parts[1:])
         over = [part for part in parts if budget is not None and part.total > budget]
         lower = {name: rows for name, rows in self.batches.items() if rows < self.sizes.batches[name]}
-        was = _decoder(plan)
-        chunk = self.decoder.chunk if self.decoder and was and self.decoder.chunk < was.chunk else None
-        tiles = self.decoder.tiles if self.decoder and was and self.decoder.tiles != was.tiles else None
+        was = _decoders(plan)
+        chunks = {name: now.chunk for name, now in self.decoders.items() if now.chunk < was[name].chunk}
+        tiles = {name: now.tiles for name, now in self.decoders.items() if now.tiles and now.tiles != was[name].tiles}
         short = max(over, key=lambda part: part.total, default=None)
         rooms = {} if budget is None else {names: budget - sum(self.work(names)) for names in dict.fromkeys(asked)}
         return Fit(
-            here, parts, budget, lower, frozenset(self.grouped), chunk, tiles, at_home, short, self.weights, rooms
+            here, parts, budget, lower, frozenset(self.grouped), chunks, tiles, at_home, short, self.weights, rooms
         )
 
     def _parts(
         self, plan: Plan, asked: Sequence[frozenset[str]], here: tuple[frozenset[str], ...] | None
     ) -> tuple[Part, ...]:
-        from dovetail.experts.residency import CODEC
+        from dovetail.experts.residency import DECODING
 
         every, weights = frozenset(self.weights), self.weights
         base = sum(weights.values()) if here is None else 0
         found = {"text": Part("text", base + self.sizes.text[0], self.sizes.text[1])}
         names, step = [name for name, *_ in plan.steps], 0
         for turn, who in enumerate(asked):
-            part = "decode" if CODEC in who else names[step]
-            step += CODEC not in who
+            part = "decode" if who == DECODING else names[step]
+            step += who != DECODING
             there = every if here is None else here[turn]
             each = Part(part, sum(weights.get(name, 0) for name in there), *self.work(who))
             found[part] = max(each, found.get(part, each), key=lambda one: one.total)

@@ -1,7 +1,7 @@
 """A recipe's experts and codec, loaded, and whether they fit together."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +14,7 @@ from dovetail.core.denoiser import Expert
 from dovetail.core.schedules import Flow
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.build import Known, parts
+from dovetail.run.bridging import codec_names, codecs_of
 from dovetail.run.budget import Fit, fitted
 from dovetail.run.given import digest
 from dovetail.video import Video
@@ -44,21 +45,35 @@ TUNED = {"store", "quantize", "channels_last", "attention", "compile", "offload"
 class Cast:
     """A recipe's experts and codec, loaded. One cast plays any number of runs of its recipe.
 
-    fit: how they are made to fit on their device; None where nothing is known of its memory.
+    fit: how they are made to fit on their device; None where nothing is known of its memory. codecs: by stage, where
+    stages are joined through pixels; all others work in the latents of `codec`.
     """
 
     experts: Mapping[str, Expert]
     codec: Codec
     fit: Fit | None = None
+    codecs: Mapping[str, Codec] = field(default_factory=dict)
+
+    def codec_at(self, stage: str) -> Codec:
+        """The codec in whose latents a stage works."""
+        return self.codecs.get(stage, self.codec)
+
+    def others(self, recipe: Recipe) -> dict[str, Codec]:
+        """The codecs that are not the video's, by their names in a plan."""
+        names = codec_names(recipe)
+        return {names[stage]: codec for stage, codec in self.codecs.items() if codec is not self.codec}
 
     def moves(self, recipe: Recipe) -> bool:
-        """Whether experts and codec come to the device and go again."""
+        """Whether experts and codecs come to the device and go again."""
         return recipe.residency != "all" or (self.fit is not None and self.fit.here is not None)
 
 
 def load(recipe: Recipe) -> Cast:
-    """Load a recipe's codec and experts. Raises WeightsError, and RoomError for a run that cannot fit on its device."""
-    cast = Cast({}, load_codec(recipe, fit := fitted(recipe)), fit)
+    """Load a recipe's codecs and experts. Raises WeightsError, and RoomError for a run that cannot fit on its device."""
+    fit, names = fitted(recipe), codec_names(recipe)
+    codecs = {name: _codec(recipe, spec, name, fit) for name, spec in codecs_of(recipe).items()}
+    at = {stage: codecs[name] for stage, name in names.items()} if recipe.bridged else {}
+    cast = Cast({}, codecs[names[recipe.chain[-1].stage]], fit, at)
     experts: dict[str, Expert] = {}
     for name in recipe.experts:
         if name in _used(recipe):
@@ -66,9 +81,13 @@ def load(recipe: Recipe) -> Cast:
     return replace(cast, experts=experts)
 
 
-def load_codec(recipe: Recipe, fit: Fit | None = None) -> Codec:
+def load_codec(recipe: Recipe) -> Codec:
     """Load a recipe's codec alone. Raises WeightsError."""
-    match recipe.codec:
+    return _codec(recipe, recipe.codec, "", None)
+
+
+def _codec(recipe: Recipe, codec: models.Codec, name: str, fit: Fit | None) -> Codec:
+    match codec:
         case models.Pixels(pixels=factor):
             from dovetail.sprites.exact import PixelCodec
 
@@ -79,26 +98,31 @@ def load_codec(recipe: Recipe, fit: Fit | None = None) -> Codec:
             options = spec.model_dump(exclude={"weights", "device", *TUNED})
             if fit is not None:
                 # An image autoencoder alone is given a number of frames.
-                options |= {"tiles": fit.tiles or spec.tiles, "chunk": fit.chunk or spec.chunk}
+                options |= {"tiles": fit.tiles.get(name, spec.tiles), "chunk": fit.chunks.get(name, spec.chunk)}
             tuning = experts.tuning_of(spec.model_dump(include=TUNED))
             waiting = recipe.residency != "all" or (fit is not None and fit.here is not None)
-            codec: Codec = experts.load_codec(
+            found: Codec = experts.load_codec(
                 spec.weights, device=_device(spec.device), tuning=tuning, waiting=waiting, **options
             )
-            return codec
+            return found
 
 
 def _used(recipe: Recipe) -> set[str]:
-    return {name for stage in recipe.chain for _, name in models.named(stage, "")}
+    return {name for stage in recipe.chain for name in _named(stage)}
+
+
+def _named(stage: models.Stage) -> list[str]:
+    return [name for _, name in models.named(stage, "")]
 
 
 def _expert(recipe: Recipe, name: str, cast: Cast, before: Mapping[str, Expert]) -> Expert:
     """An expert of a cast; `before` it these were loaded."""
-    spec, codec, fit = recipe.experts[name], cast.codec, cast.fit
+    spec, fit = recipe.experts[name], cast.fit
     if isinstance(spec, models.Exact):
         from dovetail.sprites import exact
 
         schedule = None if spec.schedule == "own" else Flow()
+        codec = cast.codec_at(next(stage.stage for stage in recipe.chain if name in _named(stage)))
         return exact.load(name, spec.kind, candidates=spec.candidates, seed=spec.seed, codec=codec, schedule=schedule)
     from dovetail import experts
 
@@ -114,6 +138,8 @@ def _expert(recipe: Recipe, name: str, cast: Cast, before: Mapping[str, Expert])
         batch=spec.batch if fit is None else fit.batches.get(name, spec.batch),
         adapter=spec.adapter,
         subfolder=spec.subfolder,
+        base=spec.base,
+        loras=[experts.Lora(lora.weights, lora.scale) for lora in spec.loras],
         fps=recipe.video.fps,
         text=next((_words(before[other]) for other in before if _same_words(recipe.experts[other], spec)), None),
         waiting=cast.moves(recipe),
@@ -126,6 +152,10 @@ def _words(expert: Expert) -> Any:
     return expert.network.text  # type: ignore[attr-defined]
 
 
+READ_WITH_CLIP = ("stable-diffusion", "animatediff", "text-to-video-sd")
+"""Families whose LoRA weights may change their text model as well."""
+
+
 def _same_words(a: models.ExpertSpec, b: models.ExpertSpec) -> bool:
     """Whether one text model serves two experts: they come from one repository, or it is known that theirs have the
     same. Wan's is as large as a network."""
@@ -135,7 +165,13 @@ def _same_words(a: models.ExpertSpec, b: models.ExpertSpec) -> bool:
 
     one, two = (known(spec.weights, spec.subfolder or "transformer") for spec in (a, b))
     told = one is not None and two is not None and one.words is two.words and a.revision is b.revision is None
-    keys = ("family", "dtype", "device") if told else ("family", "weights", "revision", "variant", "dtype", "device")
+    keys = (
+        ["family", "dtype", "device"]
+        if told
+        else ["family", "weights", "revision", "variant", "dtype", "device", "base"]
+    )
+    if a.family in READ_WITH_CLIP:
+        keys.append("loras")
     return all(getattr(a, key) == getattr(b, key) for key in keys)
 
 
@@ -143,12 +179,15 @@ def _device(name: str) -> str:
     return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def check_spaces(cast: Cast) -> None:
-    """Raise SpaceError unless all experts and the codec live in one latent space."""
+def check_spaces(recipe: Recipe, cast: Cast) -> None:
+    """Raise SpaceError unless the experts of each stage, and the codec of its latents, live in one latent space."""
     from dovetail.experts import same_space
 
-    for name, expert in cast.experts.items():
-        same_space(expert.network.space, cast.codec.space, (f"expert '{name}'", "the codec"))  # type: ignore[attr-defined]
+    for stage in recipe.chain:
+        codec, whose = cast.codec_at(stage.stage), f"the codec of stage '{stage.stage}'" if cast.codecs else "the codec"
+        for name in dict.fromkeys(_named(stage)):
+            space, trusted = cast.experts[name].network.space, getattr(recipe.experts[name], "trust_space", False)  # type: ignore[attr-defined]
+            same_space(space, codec.space, (f"expert '{name}'", whose), trusted)
 
 
 def check_words(recipe: Recipe, cast: Cast) -> None:
@@ -161,6 +200,14 @@ def check_words(recipe: Recipe, cast: Cast) -> None:
             names = [name for _, name in models.named(part, "")]
             for a, b in pairwise(names):
                 same_text(cast.experts[a], cast.experts[b])
+
+
+def patches_of(recipe: Recipe, cast: Cast) -> dict[str, int]:
+    """Latent cells along each side of what the networks of each stage take for one token."""
+    return {
+        stage.stage: max((getattr(cast.experts[name].network, "patch", 1) for name in _named(stage)), default=1)
+        for stage in recipe.chain
+    }
 
 
 def known_of(cast: Cast) -> dict[str, Known]:
@@ -184,9 +231,12 @@ def settled(recipe: Recipe, cast: Cast, start: Video | None) -> Recipe:
         for name, spec in recipe.experts.items()
         if isinstance(spec, models.Pretrained) and name in cast.experts
     }
-    if cast.fit is not None and isinstance(recipe.codec, models.Autoencoder):
-        fewer = {"codec.tiles": cast.fit.tiles, "codec.chunk": cast.fit.chunk}
-        found |= {path: value for path, value in fewer.items() if value is not None}
+    if cast.fit is not None:
+        names = codec_names(recipe)
+        places = {f"chain.{one.stage}.codec": names[one.stage] for one in recipe.chain if one.codec is not None}
+        for path, name in {**places, "codec": names[recipe.chain[-1].stage]}.items():
+            fewer = {"tiles": cast.fit.tiles.get(name), "chunk": cast.fit.chunks.get(name)}
+            found |= {f"{path}.{key}": value for key, value in fewer.items() if value is not None}
     for path, place in recipes.weights_in(recipe).items():
         if not place.startswith("sprites/") and Path(place).expanduser().exists():
             found[path] = str(Path(place).expanduser().absolute())

@@ -9,7 +9,7 @@ from dovetail.recipe import models
 FAMILIES_SAID = {
     "stable-diffusion": "UNet2DConditionModel, one frame at a time: Stable Diffusion 1.x and 2.x",
     "animatediff": "UNetMotionModel: AnimateDiff and AnimateDiff-Lightning",
-    "text-to-video-sd": "UNet3DConditionModel: ModelScope text-to-video",
+    "text-to-video-sd": "UNet3DConditionModel: ModelScope text-to-video, zeroscope v2",
     "wan": "WanTransformer3DModel: Wan 2.1 of both sizes, and each expert of Wan 2.2 A14B by its subfolder",
     "ltx": "LTXVideoTransformer3DModel: LTX-Video 2B and 13B",
     "cogvideox": "CogVideoXTransformer3DModel: CogVideoX 2B and 5B",
@@ -35,7 +35,7 @@ def weights_used() -> list[str]:
 
 
 def _whereabouts(weights: str) -> str:
-    from dovetail.experts.checkpoint import find
+    from dovetail.experts.checkpoint import Checkpoint, find
     from dovetail.experts.published import PUBLISHED
 
     local = weights.startswith("sprites/") or Path(weights).expanduser().is_dir()
@@ -43,10 +43,11 @@ def _whereabouts(weights: str) -> str:
         licences = {name: told.licence for (name, _), told in PUBLISHED.items()}
         return f"on the hub, {licences.get(weights, 'licence in its model card')}"
     try:
-        folder = find(weights, None, None, []).path
+        found = find(weights, None, None, [])
+        assert isinstance(found, Checkpoint)
     except WeightsError as error:
         return f"missing ({error})"
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20
+    size = sum(file.stat().st_size for file in found.path.rglob("*") if file.is_file()) / 2**20
     return f"{size:.1f} MB, " + (
         "packaged, Apache-2.0" if weights.startswith("sprites/") else "licence in its model card"
     )

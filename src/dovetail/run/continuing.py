@@ -46,6 +46,11 @@ def continuing(
     Raises OutputError if there is no run, RecipeError as `resolved`.
     """
     before = Folder(Path(source)).read()
+    if before.bridged:
+        raise RecipeError(
+            f"{source} is a run whose stages are joined through pixels, and such a run is not continued; make the longer video "
+            "anew, with --frames"
+        )
     if frames is not None and seconds is not None:
         raise RecipeError("frames and seconds both say how much longer the video is; give one of them")
     more = frames if seconds is None else round(seconds * before.video.fps)

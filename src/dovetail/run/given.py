@@ -5,10 +5,12 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import Tensor
 
 from dovetail.errors import PromptWarning, RecipeError, ShapeWarning, StoryWarning
 from dovetail.recipe import Recipe, models
+from dovetail.recipe.rooms import Room
 from dovetail.recipe.story import gaps, seconds
 from dovetail.video import Video, read
 
@@ -75,16 +77,22 @@ def start_of(recipe: Recipe) -> Video | None:
     return video
 
 
-def encoded(video: Video, recipe: Recipe, codec: "Codec") -> Tensor:
-    """The latent of the frames that the recipe takes of a video, at its size."""
+def encoded(video: Video, recipe: Recipe, codec: "Codec", room: Room | None = None) -> Tensor:
+    """The latent of the frames that the recipe takes of a video, at its size; or of as many frames, at the size, as the
+    first stage's latents have. The last frame stands for those that the video has not."""
     (old_height, old_width), (height, width) = video.size, (recipe.video.height, recipe.video.width)
+    frames = video.frames[: recipe.video.frames]
+    if room is not None:
+        height, width = room.pixels
+        taken = video.frames[: room.frames]
+        frames = np.concatenate([taken, *[taken[-1:]] * (room.frames - len(taken))])
     if abs(old_height * width / (old_width * height) - 1) > 0.02:  # beyond an odd line that H.264 adds
         message = (
             f"the given video is {old_width}x{old_height} and is stretched to {width}x{height}; to keep its shape, "
             "change video.height and video.width, as far as the experts go along"
         )
         warnings.warn(message, ShapeWarning, stacklevel=3)
-    return codec.encode(Video(video.frames[: recipe.video.frames], video.fps).resized(height, width).pixels)
+    return codec.encode(Video(frames, video.fps).resized(height, width).pixels)
 
 
 def digest(video: Video) -> str:

@@ -46,6 +46,7 @@ def weights_of(cast: Cast) -> dict[str, str]:
     nothing."""
     parts = {name: _learned(expert.network) for name, expert in cast.experts.items()}
     parts["codec"] = [getattr(cast.codec, "module", None)]
+    parts |= {f"codec of {stage}": [getattr(codec, "module", None)] for stage, codec in cast.codecs.items()}
     return {
         name: digest_of(" ".join(fingerprint(one) for one in found))
         for name, modules in sorted(parts.items())

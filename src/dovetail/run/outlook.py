@@ -1,6 +1,5 @@
 """What is known of experts and latents before weights are loaded."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dovetail.core.schedules import Flow, Schedule, VariancePreserving, schedule_of
@@ -32,14 +31,15 @@ def outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
         return Known(
             SCHEDULES[spec.kind] if spec.schedule == "own" else Flow(), longest=1 if spec.kind == "spatial" else None
         )
+    from dovetail.experts.checkpoint import here
     from dovetail.experts.loading import FAMILIES, scheduler_config
     from dovetail.experts.published import known
 
     family = FAMILIES[spec.family]
     try:
-        if not spec.weights.startswith("sprites/") and not Path(spec.weights).expanduser().is_dir():
+        if not here(spec.weights):
             raise WeightsError(f"'{spec.weights}' is not on this machine")
-        config = scheduler_config(name, spec.family, spec.weights, spec.adapter)
+        config = scheduler_config(name, spec.family, spec.weights, spec.adapter, base=spec.base)
     except WeightsError as error:
         if (told := known(spec.weights, spec.subfolder or family.part)) is not None:
             notes.append(f"expert '{name}': {error}; planned by its published configuration")
@@ -49,24 +49,35 @@ def outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
     return Known(schedule_of(config), config, family.max_frames, family.even)
 
 
-def space_foreseen(recipe: Recipe, notes: list[str]) -> "LatentSpace":
-    """The latents of a recipe's codec, without its weights; adds a note where that is a guess."""
-    if isinstance(recipe.codec, models.Pixels):
+def spaces_foreseen(recipe: Recipe, notes: list[str]) -> dict[str, "LatentSpace"]:
+    """The latents of each stage, as `space_foreseen`."""
+    return {
+        stage.stage: space_foreseen(recipe, notes, recipe.room(stage.stage).codec or recipe.codec)
+        for stage in recipe.chain
+    }
+
+
+def space_foreseen(recipe: Recipe, notes: list[str], codec: models.Codec | None = None) -> "LatentSpace":
+    """The latents of a recipe's codec, or of another, without its weights; adds a note where that is a guess."""
+    codec = recipe.codec if codec is None else codec
+    if isinstance(codec, models.Pixels):
         from dovetail.sprites.exact import PixelCodec
 
-        return PixelCodec(recipe.codec.pixels).space
+        return PixelCodec(codec.pixels).space
+    from dovetail.experts.checkpoint import here
     from dovetail.experts.codec import space_at
     from dovetail.experts.loading import FAMILIES, IMAGES
 
-    weights = recipe.codec.weights
+    weights = codec.weights
     try:
-        if not weights.startswith("sprites/") and not Path(weights).expanduser().is_dir():
+        if not here(weights):
             raise WeightsError(f"'{weights}' is not on this machine")
-        return space_at(weights, recipe.codec.subfolder)
+        return space_at(weights, codec.subfolder, codec.base)
     except WeightsError as error:
         experts = [spec for spec in recipe.experts.values() if isinstance(spec, models.Pretrained)]
         if weights not in [spec.weights for spec in experts]:  # else a note has said it
             notes.append(f"codec: {error}; its latents are supposed to be of the experts' usual size")
+        experts.sort(key=lambda spec: spec.weights != weights)
         return FAMILIES[experts[0].family].space if experts and not weights.startswith("sprites/") else IMAGES
 
 

@@ -18,7 +18,9 @@ from dovetail.errors import PromptWarning, RecipeError
 from dovetail.recipe import Recipe
 from dovetail.recipe.build import Count, Ledger, Plan, build
 from dovetail.recipe.build import plan as planned
-from dovetail.run.cast import Cast, check_spaces, check_words, known_of, load, settled
+from dovetail.run.bridging import bridges_of, rooms_of
+from dovetail.run.budget import whom
+from dovetail.run.cast import Cast, check_spaces, check_words, known_of, load, patches_of, settled
 from dovetail.run.decoding import Clock, decoded
 from dovetail.run.events import End, Latent, Piece, Step
 from dovetail.run.given import encoded, start_of, warn_about, warn_of_story
@@ -85,6 +87,14 @@ class Ready:
         """In how many pieces the video comes."""
         return sum(1 for _ in self.plan.stages[-1].windows(self.latent[0]))
 
+    @property
+    def first(self) -> tuple[int, int, int, int]:
+        """The same of the latent that the first stage works on."""
+        if not self.plan.rooms:
+            return self.latent
+        room = self.plan.rooms[self.recipe.chain[0].stage]
+        return (room.latent[0], room.channels, *room.latent[1:])
+
     def walk(self, after: Standing, clock: Clock) -> Iterator[Step | Latent]:
         """All steps and pieces after where a run stands, before decoding. clock: of the decoding, which counts as work
         of networks."""
@@ -92,7 +102,7 @@ class Ready:
         ledger.update({name: Count(calls) for name, calls in after.calls.items()})
         counter, pieces, frames = _Counter.of(self.plan, after.steps), after.pieces, after.frames
         self.less.said[:0] = after.less
-        for event in _quietly(self._events(after.memory, ledger)):
+        for event in _quietly(self._events(after.memory, ledger, clock)):
             if isinstance(event, chain.Seen):
                 step = counter.step(event)
                 self.less.note(f"{step.stage}, step {step.step}")
@@ -106,14 +116,15 @@ class Ready:
             after = Standing(event.memory, pieces, frames, dict(counter.taken), calls, seconds, networks, less)
             yield Latent(event.video, after)
 
-    def _events(self, after: chain.Memory | None, ledger: Ledger) -> Iterator[chain.Event]:
+    def _events(self, after: chain.Memory | None, ledger: Ledger, clock: Clock) -> Iterator[chain.Event]:
         _read_ahead([self.plan], self.cast)
         experts = {
             name: replace(expert, network=Timed(name, expert.network, ledger))
             for name, expert in self.cast.experts.items()
         }
-        frames, channels, height, width = self.latent
-        stages = tuple(watched(stage) for stage in build(self.recipe, experts, self.plan.latent))
+        (frames, channels, height, width), rooms = self.first, self.plan.rooms
+        bridges = bridges_of(self.recipe, rooms, self.cast.codecs, clock)
+        stages = tuple(watched(stage) for stage in build(self.recipe, experts, self.plan.latent, rooms, bridges))
         noise, shape = Noise(self.recipe.video.seed), (channels, height, width)
         return chain.run(stages, noise, timeline(frames), shape, self.given, after)
 
@@ -122,17 +133,24 @@ def ready(recipe: Recipe, cast: Cast, quiet: bool = False) -> Ready:
     """Check everything that can be checked before the first step. Raises and warns as `play`; quiet: no warning of
     words."""
     begun = perf_counter()
-    check_spaces(cast)
+    check_spaces(recipe, cast)
     check_words(recipe, cast)
     start = start_of(recipe)
     recipe = settled(recipe, cast, start)
-    latent = latent_of(recipe, cast.codec.space, max(getattr(it.network, "patch", 1) for it in cast.experts.values()))
-    ahead = planned(recipe, known_of(cast), latent=latent)
-    given = None if start is None else encoded(start, recipe, cast.codec)
+    patches = patches_of(recipe, cast)
+    rooms = rooms_of(recipe, {name: cast.codec_at(name).space for name in patches}, patches)
+    if rooms:
+        latent = rooms[recipe.chain[-1].stage].latent
+    else:
+        latent = latent_of(recipe, cast.codec.space, max(patches.values()))
+    ahead = planned(recipe, known_of(cast), latent=latent, rooms=rooms)
+    first = recipe.chain[0].stage
+    given = None if start is None else encoded(start, recipe, cast.codec_at(first), rooms.get(first))
     if not quiet:
         warn_about(recipe)
         warn_of_story(recipe, ahead.missed)
-    less = Lessened.of([expert.network for expert in cast.experts.values()], cast.codec)
+    networks = [expert.network for expert in cast.experts.values()]
+    less = Lessened.of([*networks, *cast.others(recipe).values()], cast.codec)
     if cast.fit is not None and cast.fit.reads_at_home:
         less.said.append("before this run: no room for the text model, which read on the CPU")
     return Ready(recipe, ahead, cast, given, less, begun)
@@ -170,24 +188,24 @@ def _by_turns(
     runs: Sequence[Ready], events: Sequence[Iterator[Happening]], pieces: int = 0
 ) -> Iterator[tuple[int, Happening]]:
     """Runs walked together, experts and codec on the device only when they are asked. pieces: how many are behind them."""
-    from dovetail.experts.residency import CODEC, Platform, interleaved, passengers, timetable, turns
+    from dovetail.experts.residency import DECODING, Platform, interleaved, passengers, timetable
 
     plan, cast = runs[0].plan, runs[0].cast
-    if any(run.plan.asked != plan.asked for run in runs):
+    asked = whom(plan, pieces)
+    if any(whom(run.plan, pieces) != asked for run in runs):
         raise RecipeError(
             "these runs ask different experts at the same step, so their experts cannot take turns together; run them "
             "one by one, or take residency: all"
         )
     _read_ahead([run.plan for run in runs], cast)
-    asked = turns(plan.asked, [steps for steps, _ in plan.pieces], pieces)
-    order, aboard = list(interleaved(asked, len(runs))), passengers(cast.experts, cast.codec)
-    whom = [asked[turn] for _, turn in order]
+    order, aboard = list(interleaved(asked, len(runs))), passengers(cast.experts, cast.codec, cast.others(plan.recipe))
+    turns = [asked[turn] for _, turn in order]
     residency = runs[0].recipe.residency
-    here = timetable(whom, residency) if cast.fit is None else cast.fit.during(whom, residency)
+    here = timetable(turns, residency) if cast.fit is None else cast.fit.during(turns, residency)
     known = [there & aboard.keys() for there in here]
-    with closing(Platform(aboard).during([names & aboard.keys() for names in whom], known)) as steps:
+    with closing(Platform(aboard).during([names & aboard.keys() for names in turns], known)) as steps:
         for (run, turn), _ in zip(order, steps, strict=True):
-            decodes = CODEC in asked[turn]
+            decodes = asked[turn] == DECODING
             for event in events[run]:
                 yield run, event
                 if decodes or isinstance(event, Step):
@@ -226,8 +244,9 @@ class _Counter:
         marks: dict[str, list[int]] = {stage.name: [] for stage in plan.stages}
         for name, _, seen in plan.steps:
             marks[name].append(seen)
-        assert plan.latent is not None
-        starts = {stage.name: [window.start for window in stage.windows(plan.latent[0])] for stage in plan.stages}
+        starts = {
+            stage.name: [window.start for window in stage.windows(plan.length(stage.name))] for stage in plan.stages
+        }
         return cls(plan, marks, starts, {name: taken.get(name, 0) for name in marks})
 
     def step(self, event: chain.Seen) -> Step:

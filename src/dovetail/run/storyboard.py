@@ -22,15 +22,16 @@ def storyboard(plan: Plan) -> list[str]:
     recipe = plan.recipe
     if recipe.story is None:
         return []
-    video, length = recipe.video, plan.latent[0] if plan.latent else recipe.video.frames
+    video = recipe.video
     lines = drawn(recipe.spans(), video.frames, video.fps)
     if recipe.story.fade is not None:
         lines.append(
             f"each passes into the next for {seconds(frame(recipe.story.fade, video.frames, video.fps), video.fps)}"
         )
-    told = told_over(recipe, length)
-    marks = {condition: mark(i) for i, (_, condition) in enumerate(told.keys)}
     for stage in plan.stages:
+        length, room = plan.length(stage.name), plan.rooms.get(stage.name)
+        told = told_over(recipe, length, None if room is None else room.frames)
+        marks = {condition: mark(i) for i, (_, condition) in enumerate(told.keys)}
         for what, windows in _windows(stage, length):
             lines += ["", f"stage {stage.name}, {what}", *_drawn(windows, told, marks, length)]
     return lines

@@ -123,7 +123,7 @@ def native(recipe: Recipe) -> int:
     window = stage.window or next(_sizes(stage.denoise), None)
     if window is None:
         return recipe.video.longest or recipe.video.frames
-    compression = space_foreseen(recipe, []).compression or 1
+    compression = space_foreseen(recipe, [], stage.codec).compression or 1
     return (window - 1) * compression + 1
 
 

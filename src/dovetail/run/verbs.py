@@ -142,8 +142,15 @@ def refining(recipe: Recipe, video: str | Path, strength: int | None = None, fra
     given = read(video)
     if frames is not None and not 1 <= frames <= len(given.frames):
         raise RecipeError(f"{frames} frames are asked for, but {video} has {len(given.frames)}")
+    kept = [stage.model_dump(mode="json") for stage in recipe.chain]
+    if recipe.start is None:
+        left = kept.pop(0)
+        # What is now first begins in latents of its own, or in those of the stage that is left out.
+        if kept[0]["bridge"] is None:
+            kept[0] |= {key: left[key] for key in ("codec", "height", "width")}
+        kept[0]["bridge"] = None
     changes: dict[str, Any] = {
-        "chain": [stage.model_dump(mode="json") for stage in stages],
+        "chain": kept,
         "start": {"video": str(Path(video).absolute()), "digest": digest(given)},
         "video.frames": frames or len(given.frames),
         "video.fps": given.fps,

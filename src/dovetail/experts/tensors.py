@@ -1,0 +1,111 @@
+"""The tensors in a file: safetensors, or a pickle that holds nothing but tensors."""
+
+import json
+import pickle
+import warnings
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from dovetail.errors import WeightsError
+
+PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+"""Ends of files that torch.save writes."""
+
+SUFFIXES = (".safetensors", *PICKLES)
+"""Ends of files that hold weights."""
+
+
+def is_file(name: str) -> bool:
+    """Whether a name is that of one file of weights, not of a folder or repository.
+
+    >>> is_file("./dreamshaper_8.safetensors"), is_file("stable-diffusion-v1-5/stable-diffusion-v1-5")
+    (True, False)
+    """
+    return name.endswith(SUFFIXES)
+
+
+def keys_of(file: Path) -> list[str]:
+    """The names of all tensors in a file. Raises WeightsError as `opened`."""
+    if file.suffix != ".safetensors":
+        return list(opened(file))
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            return list(tensors.keys())
+    except (SafetensorError, OSError) as error:
+        raise _damaged(file, error) from error
+
+
+def opened(file: Path, only: Collection[str] | None = None) -> dict[str, Tensor]:
+    """The tensors in a file by name, in the precision in which they lie there; `only` those, if they are named.
+
+    A pickle can run any code when it is opened, so it is opened by torch's own reader of tensors, which refuses all else;
+    of what checkpoints wrap around their tensors (`state_dict`, `module.`), nothing is left.
+
+    Raises WeightsError for a file that is damaged or holds more than tensors.
+    """
+    if file.suffix != ".safetensors":
+        found = _unwrapped(_unpickled(file))
+        return found if only is None else {name: found[name] for name in only}
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            names = tensors.keys() if only is None else only
+            return {name: tensors.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise _damaged(file, error) from error
+
+
+def header(file: Path) -> dict[str, Any]:
+    """What a .safetensors file says of itself, JSON values read; nothing for other files.
+
+    >>> header(Path("a.ckpt"))
+    {}
+    """
+    if file.suffix != ".safetensors":
+        return {}
+    with safe_open(file, framework="pt") as tensors:
+        said: Mapping[str, str] = tensors.metadata() or {}
+    return {key: _value(text) for key, text in said.items()}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _unpickled(file: Path) -> Any:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of protocols that other writers of pickles use
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"'{file}' is a pickle that holds more than tensors. Such a file can run any code when it is opened, so dovetail "
+            "does not open it. Take the .safetensors of these weights, or convert it where you trust it: "
+            "torch.load(..., weights_only=False), then safetensors.torch.save_file of the tensors in it"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise _damaged(file, error) from error
+
+
+def _unwrapped(found: Any) -> dict[str, Tensor]:
+    while isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
+        found = found["state_dict"]
+    tensors = {str(name): part for name, part in _items(found) if isinstance(part, Tensor)}
+    if tensors and all(name.startswith("module.") for name in tensors):
+        return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _items(found: Any) -> list[tuple[Any, Any]]:
+    return list(found.items()) if isinstance(found, dict) else []
+
+
+def _damaged(file: Path, error: Exception) -> WeightsError:
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return WeightsError(f"'{file}' cannot be read as weights ({said}); it may be cut short, so fetch it again")

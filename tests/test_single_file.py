@@ -1,0 +1,343 @@
+"""Community checkpoints: one file in the original layout loads as the folder does, offline."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import originals
+import pytest
+import tiny
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel, UNetMotionModel
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextModel
+
+from dovetail.core.denoiser import Condition, Expert
+from dovetail.errors import RecipeError, SpaceError, WeightsError
+from dovetail.experts import load, load_codec, same_space
+from dovetail.experts.loading import scheduler_config
+from dovetail.experts.outline import outline
+from dovetail.experts.single_file import FULL_SD1, hollow, single
+from dovetail.experts.tensors import opened
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same networks in diffusers' layout."""
+    return tiny.stable_diffusion(tmp_path_factory.mktemp("single") / "base")
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return originals.stable_diffusion(tmp_path_factory.mktemp("single") / "dreamshaper.safetensors")
+
+
+def answer(expert: Expert, frames: int = 1) -> torch.Tensor:
+    x = torch.randn(1, 4, frames, 8, 8, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        return expert.network(x, 400.0, [Condition("a red fox")], torch.arange(frames)[None])
+
+
+def apart(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).abs().max())
+
+
+def test_one_file_answers_as_the_folder(file: Path, base: Path) -> None:
+    """Network, text model and latents; the tokenizer is the base's."""
+    one = load("it", "stable-diffusion", str(file), base=str(base))
+    two = load("it", "stable-diffusion", str(base))
+    assert apart(answer(one), answer(two)) <= 1e-5
+    same_space(one.network.space, two.network.space)
+    assert one.network.scheduler == two.network.scheduler
+
+
+def test_motion_modules_over_one_file(file: Path, base: Path, tmp_path: Path) -> None:
+    bare = str(tiny.lightning(tmp_path / "lightning.safetensors"))
+    one = load("it", "animatediff", str(file), base=str(base), adapter=bare)
+    two = load("it", "animatediff", str(base), adapter=bare)
+    assert apart(answer(one, 4), answer(two, 4)) <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["whole.safetensors", "bare.safetensors", "diffusers.safetensors", "vae.ckpt"])
+def test_the_autoencoder_in_one_file(tmp_path: Path, base: Path, name: str) -> None:
+    """Inside a whole model, alone as vae-ft-mse-840000-ema-pruned is, under diffusers' names, and pickled."""
+    if name == "whole.safetensors":
+        found = originals.stable_diffusion(tmp_path / name)
+    elif name == "diffusers.safetensors":
+        found = originals.written(tmp_path / name, tiny.vae().state_dict())
+    else:
+        found = originals.written(tmp_path / name, originals.vae(tiny.vae(), ""))
+    codec, stock = load_codec(str(found), base=str(base)), load_codec(str(base))
+    frames = torch.rand(1, 2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    latent = stock.encode(frames)
+    assert apart(codec.encode(frames), latent) <= 1e-5
+    assert apart(codec.decode(latent), stock.decode(latent)) <= 1e-5
+    same_space(codec.space, stock.space)
+
+
+def test_a_network_alone_takes_the_rest_of_its_base(tmp_path: Path, base: Path) -> None:
+    """As ComfyUI keeps networks: without text model and autoencoder."""
+    other = tiny.grown(tiny.unet2d, 77, 0.05)
+    found = originals.written(tmp_path / "finetune.safetensors", originals.unet(other))
+    expert = load("it", "stable-diffusion", str(found), base=str(base))
+    assert all(torch.equal(a, b) for a, b in zip(expert.network.module.parameters(), other.parameters(), strict=True))
+    same_space(expert.network.space, load_codec(str(base)).space)
+    assert expert.network.space.encoder is not None
+
+
+def test_half_precision_in_the_file_and_on_the_device(tmp_path: Path, file: Path, base: Path) -> None:
+    half = originals.stable_diffusion(tmp_path / "half.safetensors", half=True)
+    one = load("it", "stable-diffusion", str(half), base=str(base))
+    assert {part.dtype for part in one.network.module.parameters()} == {torch.float32}
+    assert 0 < apart(answer(one), answer(load("it", "stable-diffusion", str(file), base=str(base)))) < 0.02
+    two = load("it", "stable-diffusion", str(file), base=str(base), dtype="bfloat16")
+    assert {part.dtype for part in two.network.module.parameters()} == {torch.bfloat16}
+
+
+def test_a_wan_transformer_in_one_file(tmp_path: Path) -> None:
+    base = tiny.wan(tmp_path / "base")
+    other = tiny.grown(lambda: tiny.wan_transformer(1, 2), 50, 0.05)
+    found = originals.written(tmp_path / "wan2.1_t2v.safetensors", originals.wan(other))
+    expert = load("it", "wan", str(found), base=str(base))
+    ours, theirs = expert.network.module.state_dict(), other.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+# --- without a base -----------------------------------------------------------------------------------------------
+
+
+def test_the_configurations_of_stable_diffusion_1_are_known() -> None:
+    """Their networks have the published numbers of parameters, and the published names when written as originals."""
+    kinds = {"unet": UNet2DConditionModel, "text_encoder": CLIPTextModel, "vae": AutoencoderKL}
+    made = {part: hollow(kind, FULL_SD1[part, "config.json"]) for part, kind in kinds.items()}
+    counts = {part: sum(p.numel() for p in module.parameters()) for part, module in made.items()}
+    assert counts == {"unet": 859_520_964, "text_encoder": 123_060_480, "vae": 83_653_863}
+    names = originals.unet(made["unet"])
+    assert names["model.diffusion_model.output_blocks.11.0.skip_connection.weight"].shape == (320, 640, 1, 1)
+    assert names["model.diffusion_model.input_blocks.8.1.transformer_blocks.0.attn2.to_k.weight"].shape == (1280, 768)
+    assert len(names) == 686
+    assert len(originals.vae(made["vae"])) == 248
+    assert len(originals.clip(made["text_encoder"])) == 197
+
+
+def test_without_a_base_only_the_tokenizer_is_missing(file: Path, tmp_path: Path, base: Path, monkeypatch: Any) -> None:
+    """It is the usual repository's, from the cache or the hub; the error says what else helps."""
+    with pytest.raises(
+        WeightsError, match=r"no weights 'stable-diffusion-v1-5/.*name another checkpoint that has tokenizer/"
+    ):
+        load("it", "stable-diffusion", str(file))
+    assert scheduler_config("it", "stable-diffusion", str(file))["beta_schedule"] == "scaled_linear"
+    assert outline("it", "stable-diffusion", str(file)).parameters == 859_520_964
+    monkeypatch.setattr("dovetail.experts.checkpoint.USUAL_BASE", str(base))
+    with pytest.raises(WeightsError, match=r"of shape \(8, 4, 3, 3\) where a UNet2DConditionModel.* as `base`"):
+        load("it", "stable-diffusion", str(file))
+
+
+REFUSED = {
+    "lora": (
+        {"lora_unet_mid_block_attentions_0_proj_in.lora_down.weight": 1},
+        "holds no unet: it is LoRA weights, which",
+    ),
+    "motion": (
+        {"down_blocks.0.motion_modules.0.temporal_transformer.norm.weight": 1},
+        "motion modules, which are the `ad",
+    ),
+    "vae": ({"decoder.conv_in.weight": 1, "encoder.conv_in.weight": 1}, "an autoencoder, which belongs in .*`codec`"),
+    "sdxl": (
+        {"conditioner.embedders.1.model.ln_final.weight": 1, "model.diffusion_model.out.2.bias": 1},
+        "Diffusion XL",
+    ),
+    "sd2": (
+        {"cond_stage_model.model.ln_final.weight": 1, "model.diffusion_model.out.2.bias": 1},
+        "diffusers' folders only",
+    ),
+    "none": ({"layers.0.weight": 1}, "holds no unet, but layers.0.weight"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+@pytest.mark.parametrize("told", [True, False])
+def test_a_file_of_something_else_says_where_it_belongs(tmp_path: Path, base: Path, what: str, told: bool) -> None:
+    names, message = REFUSED[what]
+    found = originals.written(tmp_path / "it.safetensors", {name: torch.zeros(1) for name in names})
+    with pytest.raises(WeightsError, match=message):
+        load("it", "stable-diffusion", str(found), base=str(base) if told else None)
+
+
+def test_a_network_is_no_codec(tmp_path: Path, base: Path) -> None:
+    found = originals.written(tmp_path / "unet.safetensors", originals.unet(tiny.unet2d()))
+    with pytest.raises(WeightsError, match="holds no vae: it is a network of Stable Diffusion's"):
+        load_codec(str(found), base=str(base))
+
+
+def test_what_is_missing_or_left_over_is_named(tmp_path: Path, base: Path) -> None:
+    tensors = originals.unet(tiny.unet2d())
+    less = {key: value for key, value in tensors.items() if not key.endswith("out.2.bias")}
+    with pytest.raises(WeightsError, match=r"lacks 1 tensors of a UNet2DConditionModel, the first is 'conv_out\.bias'"):
+        load("it", "stable-diffusion", str(originals.written(tmp_path / "a.safetensors", less)), base=str(base))
+    bare = {**tiny.unet2d().state_dict(), "extra.weight": torch.zeros(1)}
+    with pytest.raises(WeightsError, match=r"1 tensors that are none of a UNet2DConditionModel's.*extra.weight"):
+        load("it", "stable-diffusion", str(originals.written(tmp_path / "b.safetensors", bare)), base=str(base))
+
+
+def test_a_base_is_for_one_file(base: Path) -> None:
+    with pytest.raises(WeightsError, match="is a checkpoint in itself, so it takes no base"):
+        load("it", "stable-diffusion", str(base), base="some/other")
+
+
+# --- pickles ------------------------------------------------------------------------------------------------------
+
+
+class Harm:
+    def __reduce__(self) -> Any:
+        return (print, ("this must not run",))
+
+
+def test_a_pickle_of_tensors_is_opened_and_any_other_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = originals.written(tmp_path / "good.ckpt", {"module.a": torch.ones(2)})
+    assert opened(good).keys() == {"a"}
+    torch.save({"state_dict": {"a": torch.ones(2)}, "callback": Harm()}, tmp_path / "bad.ckpt")
+    with pytest.raises(WeightsError, match=r"pickle that holds more than tensors.*convert it where you trust it"):
+        single("bad.ckpt", tmp_path / "bad.ckpt")
+    (tmp_path / "worse.ckpt").write_bytes(pickle.dumps(Harm()))
+    with pytest.raises(WeightsError, match=r"worse\.ckpt"):
+        opened(tmp_path / "worse.ckpt")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+def test_a_file_that_is_cut_short_is_named(tmp_path: Path, file: Path, base: Path, suffix: str) -> None:
+    whole = originals.stable_diffusion(tmp_path / f"whole{suffix}").read_bytes()
+    (tmp_path / f"half{suffix}").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(WeightsError, match=f"half{suffix}' cannot be read as weights .*fetch it again"):
+        load("it", "stable-diffusion", str(tmp_path / f"half{suffix}"), base=str(base))
+
+
+def test_a_folder_whose_weights_are_pickles_alone(tmp_path: Path) -> None:
+    """As zeroscope_v2_576w has them."""
+    folder = tiny.text_to_video_sd(tmp_path / "zeroscope")
+    stock = answer(load("it", "text-to-video-sd", str(folder)), 3)
+    names = {
+        "unet": "diffusion_pytorch_model.bin",
+        "vae": "diffusion_pytorch_model.bin",
+        "text_encoder": "pytorch_model.bin",
+    }
+    for part, name in names.items():
+        for found in (folder / part).glob("*.safetensors"):
+            torch.save(load_file(found), folder / part / name)
+            found.unlink()
+    expert = load("it", "text-to-video-sd", str(folder))
+    assert torch.equal(answer(expert, 3), stock)
+    assert expert.network.space.encoder is not None
+    torch.save({"weight": torch.ones(1), "harm": Harm()}, folder / "unet" / names["unet"])
+    with pytest.raises(WeightsError, match=r"unet/.*holds more than tensors"):
+        load("it", "text-to-video-sd", str(folder))
+
+
+# --- motion modules -----------------------------------------------------------------------------------------------
+
+VERSIONS = {"mm_sd_v15.ckpt": (False, 24), "mm_sd_v15_v2.safetensors": (True, 32), "v3_sd15_mm.ckpt": (False, 32)}
+"""File, whether the middle has modules, the longest video."""
+
+
+@pytest.mark.parametrize("name", VERSIONS)
+def test_motion_modules_in_the_original_layout(tmp_path: Path, base: Path, name: str) -> None:
+    middle, longest = VERSIONS[name]
+    modules = tiny.motion_adapter(longest)
+    tensors = originals.motion(modules, longest)
+    if not middle:
+        tensors = {key: value for key, value in tensors.items() if not key.startswith("mid_block.")}
+        modules.config["use_motion_mid_block"], modules.mid_block = False, None
+    found = originals.written(tmp_path / name, tensors)
+    expert = load("it", "animatediff", str(base), adapter=str(found))
+    unet = UNet2DConditionModel.from_pretrained(base / "unet")
+    stock = UNetMotionModel.from_unet2d(unet, modules).eval()
+    ours, theirs = expert.network.module.state_dict(), stock.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert expert.network.max_frames == longest
+    assert expert.network.scheduler["beta_schedule"] == "linear"
+    with pytest.raises(RecipeError, match=f"at most {longest}"):
+        answer(expert, longest + 1)
+
+
+def test_lightning_is_sampled_at_trailing_steps_and_the_others_as_their_base(tmp_path: Path) -> None:
+    folder = str(tiny.stable_diffusion(tmp_path / "base", timestep_spacing="leading"))
+    tensors = originals.motion(tiny.motion_adapter())
+    for name, spacing in {"animatediff_lightning_4step_comfyui": "trailing", "v3_sd15_mm": "leading"}.items():
+        found = originals.written(tmp_path / f"{name}.safetensors", tensors)
+        assert scheduler_config("it", "animatediff", folder, str(found))["timestep_spacing"] == spacing
+
+
+def test_motion_modules_of_another_network(tmp_path: Path, base: Path) -> None:
+    tensors = originals.motion(tiny.motion_adapter())
+    one = next(key for key in tensors if key.endswith("proj_in.weight"))
+    less = {key: value for key, value in tensors.items() if key != one}
+    found = originals.written(tmp_path / "mm.safetensors", less)
+    with pytest.raises(WeightsError, match="no motion modules for this unet/: 1 tensors are missing"):
+        load("it", "animatediff", str(base), adapter=str(found))
+    wide = originals.written(tmp_path / "wide.safetensors", {**tensors, one: torch.zeros(3, 3)})
+    with pytest.raises(WeightsError, match="no motion modules for this unet/"):
+        load("it", "animatediff", str(base), adapter=str(wide))
+
+
+# --- one space ----------------------------------------------------------------------------------------------------
+
+
+def test_an_autoencoder_is_known_in_any_precision_and_under_any_names(tmp_path: Path) -> None:
+    """bfloat16 rounds more than half; a finetuned decoder changes nothing."""
+    one, other = tiny.vae(), tiny.vae(seed=6)
+    one.save_pretrained(tmp_path / "one")
+    space = load_codec(str(tmp_path / "one"), subfolder="").space
+    one.decoder.load_state_dict(other.decoder.state_dict())
+    one.to(torch.bfloat16).save_pretrained(tmp_path / "two")
+    same_space(space, load_codec(str(tmp_path / "two"), subfolder="").space)
+    renamed = originals.written(tmp_path / "vae.safetensors", originals.vae(one.half(), ""))
+    same_space(space, load_codec(str(renamed), base=str(tiny.stable_diffusion(tmp_path / "base"))).space)
+
+
+def test_an_encoder_that_was_trained_on_is_another_space_until_it_is_trusted(tmp_path: Path) -> None:
+    spaces = []
+    for by in (0.0, 0.2):
+        vae = tiny.vae()
+        with torch.no_grad():
+            for weight in vae.encoder.parameters():
+                weight.add_(torch.randn_like(weight) * weight.std().nan_to_num(), alpha=by)
+        vae.save_pretrained(tmp_path / str(by))
+        spaces.append(load_codec(str(tmp_path / str(by)), subfolder="").space)
+    with pytest.raises(
+        SpaceError, match=r"encoder weights are \d+% apart.*bridge: pixels.*trust_space: true on the expert"
+    ):
+        same_space(*spaces)
+    same_space(*spaces, trusted=True)
+
+
+def test_sizes_are_never_trusted() -> None:
+    from dovetail.experts import LatentSpace
+
+    with pytest.raises(SpaceError, match="channels 4 against 16"):
+        same_space(LatentSpace(4), LatentSpace(16), trusted=True)
+
+
+def test_statistics_of_another_precision_are_the_same(tmp_path: Path) -> None:
+    wan = tiny.wan_vae()
+    wan.save_pretrained(tmp_path / "wan")
+    tiny.ltx_vae().save_pretrained(tmp_path / "one")
+    tiny.ltx_vae().to(torch.bfloat16).save_pretrained(tmp_path / "two")
+    moved = tiny.ltx_vae()
+    moved.latents_mean.add_(0.5)
+    moved.save_pretrained(tmp_path / "three")
+    one, two, three = (load_codec(str(tmp_path / name), subfolder="").space for name in ("one", "two", "three"))
+    same_space(one, two)
+    with pytest.raises(SpaceError, match="means and deviations of the channels"):
+        same_space(one, three)
+
+
+def test_a_damaged_header_is_no_reason_to_stop(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(1)}, tmp_path / "a.safetensors", metadata={"format": "pt", "odd": "{not json"})
+    from dovetail.experts.tensors import header
+
+    assert header(tmp_path / "a.safetensors") == {"format": "pt", "odd": "{not json"}
