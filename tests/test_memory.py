@@ -391,7 +391,7 @@ def test_the_codec_takes_fewer_frames_then_smaller_tiles(single: Recipe) -> None
     assert str(codec.shortages[-1]).endswith("8 cells a side at once did not fit in memory; 4 from then on")
     assert tiled.shape == whole.shape
     other = codec.decode(torch.randn(1, 4, 6, 8, 8))
-    assert 0 < float((tiled - whole).abs().mean()) < 0.6 * float((other - whole).abs().mean())
+    assert 0 < float((tiled - whole).abs().mean()) < 0.8 * float((other - whole).abs().mean())
     cramped.cells = 8
     with pytest.raises(RoomError, match="4x4 cells"):
         codec.decode(latent)

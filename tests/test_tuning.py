@@ -168,4 +168,4 @@ def test_tiles_differ_little(tmp_path: Path, make: Any) -> None:
     assert tiled.shape == whole.shape
     # Attention over a tile of noise is not that over the whole, so these differ more than pictures do.
     other = load_codec(str(tmp_path)).decode(another)
-    assert 0 < float((tiled - whole).abs().mean()) < 0.5 * float((other - whole).abs().mean())
+    assert 0 < float((tiled - whole).abs().mean()) < 0.8 * float((other - whole).abs().mean())
