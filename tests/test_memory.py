@@ -1,6 +1,8 @@
 """Runs that fit: who is where under a budget, what is given up first, and what happens when memory runs out anyway."""
 
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +24,8 @@ from dovetail.experts import footprint
 from dovetail.experts.residency import CODEC, Platform, turns, within
 from dovetail.recipe import Recipe, models
 from dovetail.run import Cast, Step, finished, keep, load, play
-from dovetail.run.budget import Fit, fit, fitted, foreseen, outlines
+from dovetail.run.budget import Fit, fit, fitted, foreseen
+from dovetail.run.sizes import outlines
 from dovetail.video import settings_of
 
 # --- who is where -----------------------------------------------------------------------------------------------------
@@ -133,7 +136,7 @@ def test_what_fits_stays_and_nothing_moves(pair: Recipe) -> None:
 
 def test_experts_and_codec_move_by_their_order_of_use(pair: Recipe) -> None:
     """The large one alone fits, then one of the two and the codec, then both; sizes are pretended."""
-    tight = vram(pair, max(part.total for part in fit_in(pair, None).parts) - 1)
+    tight = vram(pair, max(part.total for part in fit_in(pair, None).parts) - 100)
     cast, _ = travelling(tight)
     assert cast.fit is not None
     alone = finished(play(pair))
@@ -387,7 +390,8 @@ def test_the_codec_takes_fewer_frames_then_smaller_tiles(single: Recipe) -> None
         tiled = codec.decode(latent)
     assert str(codec.shortages[-1]).endswith("8 cells a side at once did not fit in memory; 4 from then on")
     assert tiled.shape == whole.shape
-    assert float((tiled - whole).abs().mean()) < 0.1
+    other = codec.decode(torch.randn(1, 4, 6, 8, 8))
+    assert 0 < float((tiled - whole).abs().mean()) < 0.8 * float((other - whole).abs().mean())
     cramped.cells = 8
     with pytest.raises(RoomError, match="4x4 cells"):
         codec.decode(latent)
@@ -457,8 +461,34 @@ def test_a_network_whose_blocks_are_reused_says_what_to_do(pair: Recipe) -> None
         whole(torch.zeros(1, 4, 2, 4, 6), 500.0, [Condition("a")], torch.arange(2)[None])
 
 
-def test_recipes_say_what_they_said(pair: Recipe) -> None:
+def test_options_are_checked_where_they_are_said(pair: Recipe) -> None:
     for options in ({"store": "float8"}, {"compile": True, "channels_last": False}, {"attention": "native"}):
         assert isinstance(recipes.changed(pair, {f"experts.large.{k}": v for k, v in options.items()}), models.Recipe)
     with pytest.raises(RecipeError, match="float8"):
         recipes.changed(pair, {"experts.large.store": "float7"})
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As written; the experts that make a video are exact ones."""
+    page = (Path(__file__).parents[1] / "docs" / "memory.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    lines = [shlex.split(line)[1:] for line in block.splitlines()]
+    assert [words[0] for words in lines] == ["plan", "plan", "generate"]
+    for words in lines:
+        exact = ["-r", "sprites-exact", "--frames", "3"] if words[0] == "generate" else []
+        result = CliRunner().invoke(cli.app, [*words, *exact])
+        assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "circle.mp4").is_file()
+
+
+def test_every_option_of_the_page_is_one() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "memory.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| `(\w+): ([\w-]+)` \|", page, re.MULTILINE))
+    assert told.keys() == {"dtype", "store", "quantize", "offload", "batch", "attention", "channels_last", "compile"}
+    base = recipes.load("flowblending-wan21")
+    for key, value in told.items():
+        recipes.changed(base, [f"experts.large.{key}={value}"])

@@ -247,6 +247,23 @@ def test_weights_come_and_go_without_a_copy_back() -> None:
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
+def test_who_is_asked_where_nobody_brought_it_comes_by_itself(tmp_path: Path) -> None:
+    """On the meta device, which stands for any other: a look there has no values, and leaves nothing behind."""
+    from dovetail.experts import load as loaded
+
+    folder = tiny.MAKERS["stable-diffusion"](tmp_path)
+    expert: Any = loaded("it", "stable-diffusion", str(folder), waiting=True)
+    away = replace(expert.network, device=torch.device("meta"))
+    away.read(["a"])
+    seen = []
+    handle = away.module.register_forward_pre_hook(lambda module, _: seen.append(next(module.parameters()).device.type))
+    with pytest.raises(NotImplementedError, match="meta tensor"):
+        away(torch.zeros(1, 4, 1, 8, 8), 500.0, [Condition("a")], torch.zeros(1, 1))
+    handle.remove()
+    assert seen == ["meta"]
+    assert {weight.device.type for weight in away.module.parameters()} == {"cpu"}
+
+
 def test_a_pretrained_expert_waits_and_gives_the_same_video(tmp_path: Path) -> None:
     folder = tiny.MAKERS["wan"](tmp_path / "large", layers=2)
     small = tiny.MAKERS["wan"](tmp_path / "small")

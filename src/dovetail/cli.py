@@ -386,7 +386,7 @@ def eval_(
 
 def _with(overrides: Sequence[str] | None, vram: str | None) -> list[str]:
     """What is changed of a recipe, --vram among it."""
-    return [*(overrides or ()), *([] if vram is None else [f"vram={vram}"])]
+    return [*(overrides or ()), *([] if vram is None else [f'vram="{vram}"'])]
 
 
 def _told(events: Sequence[str] | None, fade: str | None, file: Path | None) -> "Scenario | None":

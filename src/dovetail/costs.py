@@ -10,8 +10,9 @@ from dovetail.experts.outline import Outline
 from dovetail.recipe import models
 from dovetail.recipe.build import Plan
 from dovetail.run import plan as planned
-from dovetail.run.budget import Fit, fit, shape_of
-from dovetail.run.budget import outlines as outlines_of
+from dovetail.run.budget import Fit, fit
+from dovetail.run.sizes import outlines as outlines_of
+from dovetail.run.sizes import shape_of
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Costs:
     notes: tuple[str, ...] = field(default=())
 
     @property
+    def memory(self) -> Mapping[str, int]:
+        """Bytes of weights on the device at most in each part of the run."""
+        return {part.name: part.weights for part in self.fit.parts}
+
+    @property
     def spent(self) -> Operations:
         """All that networks do."""
         return _sum([share.spent for share in self.experts.values()])
@@ -60,6 +66,11 @@ def costs(plan: Plan, budget: int | None = None) -> Costs:
         name: _sum(list(_spent(planned(changed), outlines).values())) for name, changed in _alone(plan.recipe).items()
     }
     return Costs(experts, alone, fit(plan, outlines, budget), tuple(notes))
+
+
+def weights_needed(plan: Plan) -> Mapping[str, int]:
+    """`Costs.memory` alone, without networks of unknown size."""
+    return {part.name: part.weights for part in fit(plan, outlines_of(plan.recipe, []), None).parts}
 
 
 def _sum(parts: Sequence[Operations]) -> Operations:

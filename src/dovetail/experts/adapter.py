@@ -6,6 +6,7 @@ row's text, cutting the batch into pieces, precision, placement, and the check o
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from dovetail.core.denoiser import Condition
 from dovetail.errors import NetworkError, RecipeError
 from dovetail.experts.halving import Shortage, halving
+from dovetail.experts.moving import present
 from dovetail.experts.space import LatentSpace
 
 Embedding = tuple[Tensor, ...]
@@ -126,9 +128,11 @@ def _first(answer: Any) -> Tensor:
 class Adapter:
     """A network that speaks the language of `dovetail.core.denoiser.Network`.
 
-    batch: rows per call of the module; fewer, once those did not fit in its device's memory (`shortages`). max_frames: the longest video it was built for, in latent frames; None is
-    any. patch: height and width of a latent are multiples of it. even: its pipeline spaces the noise levels evenly
-    and leaves to the scheduler only to shift them. divides: whether fewer rows are tried where many do not fit. stays: it can only be where it was loaded to. scheduler: the checkpoint's scheduler config, as used. space: the
+    batch: rows per call of the module; fewer, once those did not fit in its device's memory (`shortages`). max_frames:
+    the longest video it was built for, in latent frames; None is any. patch: height and width of a latent are multiples
+    of it. even: its pipeline spaces the noise levels evenly and leaves to the scheduler only to shift them. divides:
+    whether fewer rows are tried where many do not fit. stays: it can only be where it was loaded to; waits: it comes by
+    itself for a look, where nobody has brought it. scheduler: the checkpoint's scheduler config, as used. space: the
     latents it works on.
     """
 
@@ -148,6 +152,7 @@ class Adapter:
     even: bool = False
     divides: bool = True
     stays: bool = False
+    waits: bool = False
     shortages: list[Shortage] = field(default_factory=list, init=False, repr=False)
     _said: dict[str, Embedding] = field(default_factory=dict, init=False, repr=False)
 
@@ -171,11 +176,12 @@ class Adapter:
         self._check(x)
 
         def look(rows: int) -> Tensor:
-            pieces = [
-                self._piece(part, time, conditions[i * rows : (i + 1) * rows])
-                for i, part in enumerate(torch.split(x, rows))
-            ]
-            return torch.cat(pieces).to(x.device)
+            with present(self.module, self.device) if self.waits else nullcontext():
+                pieces = [
+                    self._piece(part, time, conditions[i * rows : (i + 1) * rows])
+                    for i, part in enumerate(torch.split(x, rows))
+                ]
+                return torch.cat(pieces).to(x.device)
 
         most = min(self.shortages[-1].now if self.shortages else self.batch, len(x))
         what = (

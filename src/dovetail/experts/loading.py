@@ -136,17 +136,16 @@ def load(
 ) -> Expert:
     """An expert from weights on disk or on the hub. Its network is a `dovetail.experts.Adapter`.
 
-    name: what the expert is called in recipes. family: a key of FAMILIES. weights: a folder in
-    diffusers' layout (unet/ or transformer/, text_encoder/ tokenizer/ scheduler/ and, to know the latent
-    space, vae/), a hub id OWNER/REPO, "sprites/NAME" for weights that ship with the package, or one file (see
-    `single_file`), for which `base` is a checkpoint that has what the file has not. batch: rows
-    per call of the network; results do not depend on it. subfolder: the network's folder, where a repository
-    has several, as Wan 2.2 has transformer_2. fps: frames per second, for networks that are told (ltx; 25
-    without). text: the text model of an expert loaded before, to share it. waiting: the weights stay in the computer's
-    memory until `residency` brings them to the device; words_wait: those of the text model do. tuning: how the network is
-    kept and called. adapter: for animatediff over an image unet/, the motion modules: a MotionAdapter's folder or hub id,
-    or one file of them (see `motion`). loras: added to the weights, in order (see `loras`). `revision` and `variant` are
-    those of `weights`; pickles are opened if they hold tensors alone.
+    name: what the expert is called in recipes. family: a key of FAMILIES. weights: a folder in diffusers' layout (unet/
+    or transformer/, text_encoder/ tokenizer/ scheduler/ and, to know the latent space, vae/), a hub id OWNER/REPO,
+    "sprites/NAME" for weights that ship with the package, or one file (see `single_file`), for which `base` is a
+    checkpoint that has what the file has not. batch: rows per call of the network; results do not depend on it.
+    subfolder: the network's folder, where a repository has several, as Wan 2.2 has transformer_2. fps: frames per second,
+    for networks that are told (ltx; 25 without). text: the text model of an expert loaded before, to share it. waiting:
+    the weights stay in the computer's memory until `residency` brings them to the device; words_wait: those of the text
+    model do. tuning: how the network is kept and called. adapter: for animatediff over an image unet/, the motion
+    modules: a MotionAdapter's folder or hub id, or one file of them (see `motion`). loras: added to the weights, in
+    order (see `loras`). `revision` and `variant` are those of `weights`; pickles are opened if they hold tensors alone.
 
     Raises RecipeError for an unknown family, dtype or device, or weights of another family;
     WeightsError for weights that are missing or unsafe to open.
@@ -189,6 +188,7 @@ def load(
         patch=_patch(module),
         even=kind.even,
         stays=tuning.stays,
+        waits=waiting and not (tuning.offload or tuning.stays),
     )
     return Expert(name, schedule_of(config), TARGETS[config.get("prediction_type", "flow_prediction")], network)
 

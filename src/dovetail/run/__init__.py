@@ -7,8 +7,9 @@ for the next. Nothing is kept that is finished, so a long video needs no more me
 |---|---|
 | verbs | what a person asks for: `generate`, `stream`, `refine`, `plan`, and the recipe that it comes to |
 | cast | a recipe's experts and codec, loaded, and whether they fit together |
-| outlook | what is known of them before they are loaded |
+| outlook, sizes | what is known of them before they are loaded |
 | bridging | stages whose latents differ: what each works on, and the way through pixels |
+| budget | how a run is made to fit on its device |
 | playing | a run from its first step to its end; several runs that take turns |
 | events | a run's steps, pieces and end |
 | watching | networks counted and timed; errors that say at which step |

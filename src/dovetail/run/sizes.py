@@ -1,0 +1,196 @@
+"""How large a run's networks are, and what they are shown: from their configurations, without weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING
+
+from dovetail.errors import WeightsError
+from dovetail.recipe import Recipe, models
+from dovetail.recipe.build import Look, Plan
+from dovetail.run.bridging import carried, codec_names, codecs_of
+from dovetail.run.outlook import space_foreseen
+
+if TYPE_CHECKING:
+    from dovetail.experts.outline import Outline
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is known of a run's networks. weights: bytes by expert; grouped: of those that come in blocks; looks: what an
+    expert is shown, in latents of its own shape, and rows of it at once at most; text: weights of the largest text model,
+    and what it works in; codecs: their weights, by name."""
+
+    outlines: Mapping[str, "Outline"]
+    weights: Mapping[str, int]
+    grouped: Mapping[str, int]
+    looks: Mapping[str, Mapping[tuple[int, int, int, int], int]]
+    batches: Mapping[str, int]
+    text: tuple[int, int]
+    codecs: Mapping[str, int]
+
+    def work(self, name: str, batch: int) -> tuple[int, int]:
+        """What an expert works in, and what it is shown and answers, with so many rows at once."""
+        from dovetail.experts.footprint import activations, latents
+
+        it, found = self.outlines[name], (0, 0)
+        for shape, rows in self.looks.get(name, {}).items():
+            once = min(rows, batch)
+            # Answers are joined on the device before they go back.
+            each = activations(it, shape, once), latents(shape, once, it.size) + latents(shape, rows, 0)
+            found = max(found, each, key=sum)
+        return found
+
+
+def outlines(recipe: Recipe, notes: list[str]) -> dict[str, "Outline"]:
+    """What is known of a recipe's networks without their weights; adds a note for each that is not."""
+    from dovetail.experts.outline import outline
+
+    found = {}
+    for name, spec in recipe.experts.items():
+        if not isinstance(spec, models.Pretrained):
+            continue
+        try:
+            if spec.adapter is not None:
+                raise WeightsError(f"expert '{name}' is put together from two checkpoints")
+            found[name] = outline(
+                name, spec.family, spec.weights, subfolder=spec.subfolder, dtype=spec.dtype, base=spec.base
+            )
+        except WeightsError as error:
+            notes.append(f"{error}; its operations are not counted")
+    return found
+
+
+def latent_at(plan: Plan, stage: str) -> tuple[int, int, int, int]:
+    """Channels, frames, height and width of a plan's latent in a stage."""
+    if stage in plan.rooms:
+        return (plan.rooms[stage].channels, *plan.rooms[stage].latent)
+    assert plan.latent is not None
+    return (space_foreseen(plan.recipe, []).channels, *plan.latent)
+
+
+def shape_of(plan: Plan, look: Look) -> tuple[int, int, int, int]:
+    """Channels, frames, height and width of what a look shows of it."""
+    channels, _, height, width = latent_at(plan, look.stage)
+    # A plan is made on latents of 2x2 cells.
+    return channels, look.frames, height * look.height // 2, width * look.width // 2
+
+
+def weights_of(recipe: Recipe, name: str, it: "Outline") -> int:
+    """Bytes of an expert's weights, as they are kept."""
+    spec = recipe.experts[name]
+    assert isinstance(spec, models.Pretrained)
+    if spec.store is not None or (spec.quantize or "").endswith(("int8", "float8")):
+        return it.parameters
+    return it.parameters // 2 if spec.quantize is not None else it.bytes
+
+
+def codec_weights(recipe: Recipe, codec: models.Codec) -> int:
+    """Bytes of a codec's weights, as far as they are known."""
+    from dovetail.experts.outline import parameters_of
+    from dovetail.experts.placement import dtype_of
+
+    if not isinstance(codec, models.Autoencoder) or (told := _autoencoder(recipe, codec)) is None:
+        return 0
+    return parameters_of(*told) * (1 if codec.store else dtype_of(codec.dtype).itemsize)
+
+
+def _autoencoder(recipe: Recipe, codec: models.Codec) -> tuple[str, Mapping[str, object]] | None:
+    """The class and config of a codec's autoencoder; None if it has none, or nobody knows."""
+    from dovetail.experts.outline import codec_outline
+
+    if not isinstance(codec, models.Autoencoder):
+        return None
+    specs = [spec for spec in recipe.experts.values() if isinstance(spec, models.Pretrained)]
+    specs.sort(key=lambda spec: spec.weights != codec.weights)
+    try:
+        return codec_outline(codec.weights, codec.subfolder, specs[0].family if specs else None, codec.base)
+    except WeightsError:
+        return None
+
+
+def sizes(plan: Plan, known: Mapping[str, "Outline"]) -> Sizes:
+    """What is known of the networks that a plan asks."""
+    from dovetail.experts.footprint import blockwise, reading
+    from dovetail.experts.loading import FAMILIES
+    from dovetail.experts.outline import text_parameters
+
+    recipe, asked = plan.recipe, {name: it for name, it in known.items() if name in plan.counts}
+    looks: dict[str, dict[tuple[int, int, int, int], int]] = {}
+    for look, rows in plan.rows.items():
+        if look.expert in asked:
+            shapes, shape = looks.setdefault(look.expert, {}), shape_of(plan, look)
+            shapes[shape] = max(rows, shapes.get(shape, 0))
+    specs = {name: spec for name in asked if isinstance(spec := recipe.experts[name], models.Pretrained)}
+    kept = {name: weights_of(recipe, name, it) for name, it in asked.items()}
+    texts = {(it.words.kind, it.size): text_parameters(it.words) * it.size for it in asked.values()}
+    largest = max(asked.values(), key=lambda it: text_parameters(it.words) * it.size, default=None)
+    return Sizes(
+        asked,
+        kept,
+        {name: min(kept[name], blockwise(it) * kept[name] // it.bytes) for name, it in asked.items()},
+        looks,
+        {name: spec.batch or FAMILIES[spec.family].batch for name, spec in specs.items()},
+        (max(texts.values(), default=0), 0 if largest is None else reading(largest)),
+        {name: codec_weights(recipe, codec) for name, codec in codecs_of(recipe).items()},
+    )
+
+
+def decoders(plan: Plan) -> dict[str, "Decoder"]:
+    """What codecs are given at once at most, by name, of those that have weights that are known.
+
+    On a bridge one decodes and one encodes; to encode is taken to need no more than to decode.
+    """
+    from dovetail.experts.codec import CHUNK
+    from dovetail.experts.placement import dtype_of
+
+    found, names = {}, codec_names(plan.recipe)
+    for name, codec in codecs_of(plan.recipe).items():
+        if not isinstance(codec, models.Autoencoder) or (told := _autoencoder(plan.recipe, codec)) is None:
+            continue
+        given = [(stage, length) for stage, length in carried(plan) if names[stage] == name]
+        shapes = [(latent_at(plan, stage)[0], length, *latent_at(plan, stage)[2:]) for stage, length in given]
+        if name == names[plan.recipe.chain[-1].stage]:
+            shapes.append(_last(plan, told[0]))
+        shape = max(shapes, key=prod)
+        found[name] = Decoder(*told, shape, dtype_of(codec.dtype).itemsize, codec.chunk or CHUNK, codec.tiles)
+    return found
+
+
+def _last(plan: Plan, kind: str) -> tuple[int, int, int, int]:
+    """The largest latent that becomes frames of the video at once."""
+    from dovetail.run.decoding import CONTEXT
+
+    channels, frames, height, width = latent_at(plan, plan.recipe.chain[-1].stage)
+    longest = max((length for _, length in plan.pieces), default=frames)
+    again = CONTEXT if kind != "AutoencoderKL" and len(plan.pieces) > 1 else 0
+    return channels, min(frames, longest + again), height, width
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """An autoencoder and what it is given at once."""
+
+    kind: str
+    config: Mapping[str, object]
+    shape: tuple[int, int, int, int]
+    size: int
+    chunk: int
+    tiles: int | None
+
+    @property
+    def work(self) -> int:
+        from dovetail.experts.footprint import decoding
+
+        return decoding(self.kind, self.config, self.shape, self.size, self.chunk, self.tiles)
+
+    @property
+    def less(self) -> "Decoder | None":
+        """The same with half as much at once; None if that is the least."""
+        from dovetail.experts.halving import LEAST
+
+        once = min(self.chunk, self.shape[1])
+        if self.kind == "AutoencoderKL" and once > 1:
+            return replace(self, chunk=once // 2)
+        side = min(max(self.shape[2:]), self.tiles or max(self.shape[2:]))
+        return replace(self, tiles=max(LEAST, -(-side // 2))) if side > LEAST else None
