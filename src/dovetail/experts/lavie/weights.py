@@ -1,0 +1,130 @@
+"""LaVie's network from the file in which its authors publish it, and the sizes that the file leaves out.
+
+`lavie_base.pt` is a pickle of tensors alone; what holds more is refused, since opening it could run any code. The sizes
+are those of the image network that it grew out of (`UNet3DConditionModel.from_pretrained_2d` of github.com/Vchitect/LaVie
+reads them there too), and how betas rise stands in `base/configs/sample.yaml`.
+"""
+
+import re
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+from zipfile import is_zipfile
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.serialization import safe_globals
+
+from dovetail.errors import RecipeError, WeightsError
+from dovetail.experts.checkpoint import quietly
+from dovetail.experts.lavie.attention import Rotary
+from dovetail.experts.lavie.unet import LaVieUNet
+
+TAKEN = (
+    "in_channels",
+    "out_channels",
+    "block_out_channels",
+    "layers_per_block",
+    "cross_attention_dim",
+    "attention_head_dim",
+    "norm_num_groups",
+    "norm_eps",
+)
+"""What of an image network's config makes a LaVie network's."""
+
+
+def sizes(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The config of the LaVie network over an image network of this config (Stable Diffusion's unet/config.json).
+
+    Raises RecipeError, which begins with `where`, for an image network of another kind.
+    """
+    blocks = len(config.get("block_out_channels", (320, 640, 1280, 1280)))
+    usual = ["CrossAttnDownBlock2D"] * (blocks - 1) + ["DownBlock2D"]
+    heads = config.get("attention_head_dim", 8)
+    if config.get("use_linear_projection") or not isinstance(heads, int) or config["down_block_types"] != usual:
+        raise RecipeError(
+            f"{where} is no image network that LaVie's could have grown out of. It grew out of Stable Diffusion 1.4: "
+            "CompVis/stable-diffusion-v1-4, or any other 1.x"
+        )
+    return {name: config[name] for name in TAKEN if name in config}
+
+
+def network(config: Mapping[str, Any], file: Path, dtype: torch.dtype) -> LaVieUNet:
+    """A frozen LaVie network of these `sizes`, with the tensors of a file; its rotary frequencies stay float32.
+
+    Raises WeightsError for a file that cannot be opened safely, is damaged, or holds another network.
+    """
+    with quietly(), torch.device("meta"):
+        module = LaVieUNet.from_config(dict(config))
+    tensors = _fitting(tensors_in(file), module.state_dict(), file)
+    for name, tensor in tensors.items():
+        tensors[name] = tensor.to(torch.float32 if "rotary_emb" in name else dtype, copy=True)
+    module.load_state_dict(tensors, assign=True)
+    return module.requires_grad_(False).eval()  # type: ignore[no-any-return]
+
+
+def _fitting(tensors: dict[str, Tensor], wanted: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
+    """The tensors, if they are those of the network. Files that keep what is equal only once lack most frequencies."""
+    constant = Rotary().freqs.detach()
+    tensors = {name: constant for name in wanted if name.endswith("rotary_emb.freqs")} | tensors
+    if missing := sorted(wanted.keys() - tensors.keys()):
+        raise WeightsError(
+            f"'{file}' lacks {len(missing)} tensors of LaVie's base network, the first is '{missing[0]}'. {WHERE}"
+        )
+    if more := sorted(tensors.keys() - wanted.keys()):
+        raise WeightsError(
+            f"'{file}' has {len(more)} tensors that LaVie's base network has not, the first is '{more[0]}'. {WHERE}"
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape:
+            came, fits = (tuple(it.shape) for it in (tensor, wanted[name]))
+            raise WeightsError(f"'{file}': '{name}' is of shape {came}, and {fits} fits the image network. {WHERE}")
+    return tensors
+
+
+WHERE = "Weights of this family: YaohuiW/LaVie/lavie_base.pt over CompVis/stable-diffusion-v1-4"
+
+
+def tensors_in(file: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file, or of a pickle that holds nothing else, by name.
+
+    Raises WeightsError for any other file.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(file)
+        with safe_globals([Namespace]):  # The options of a training, which often lie beside its tensors.
+            found: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
+    except (OSError, EOFError, RuntimeError, ValueError, UnpicklingError, SafetensorError) as error:
+        raise WeightsError(_unsafe(file, error) or _damaged(file, error)) from error
+    if isinstance(found, dict) and isinstance(found.get("ema"), dict):
+        found = found["ema"]  # As training left it, beside what goes on training.
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise WeightsError(f"'{file}' holds no tensors by name. {WHERE}")
+    return found
+
+
+def _unsafe(file: Path, error: Exception) -> str | None:
+    """What is said of a pickle that wants more than tensors; None if that is not what is wrong."""
+    if (asks := re.search(r"(?:GLOBAL|function|class) ([\w.]+)", str(error))) is None:
+        return None
+    return (
+        f"'{file}' is a pickle that holds more than tensors (it asks for {asks[1]}), and opening it could run any code, so "
+        "dovetail does not. If you trust it, convert it once, which runs what it holds, and name the new file instead: "
+        f"python -c \"import torch, safetensors.torch as s; t = torch.load('{file}', weights_only=False); "
+        f"s.save_file({{k: v.clone() for k, v in t.get('ema', t).items()}}, '{file.with_suffix('.safetensors').name}')\""
+    )
+
+
+def _damaged(file: Path, error: Exception) -> str:
+    # What torch says of a pickle that makes no sense begins with advice to open it unsafely.
+    told = "" if isinstance(error, UnpicklingError) else (str(error).strip() or type(error).__name__).splitlines()[0]
+    return (
+        f"'{file}' cannot be read as tensors{told and f' ({told})'}; it may be half a download, a pointer to a large file, or "
+        "damaged. Delete it and fetch it again"
+    )
