@@ -74,9 +74,9 @@ def _outlines(recipe: recipes.Recipe, notes: list[str]) -> dict[str, Outline]:
         if not isinstance(spec, models.Pretrained):
             continue
         try:
-            if spec.adapter is not None:
-                raise WeightsError(f"expert '{name}' is put together from two checkpoints")
-            found[name] = outline(name, spec.family, spec.weights, subfolder=spec.subfolder, dtype=spec.dtype)
+            found[name] = outline(
+                name, spec.family, spec.weights, subfolder=spec.subfolder, dtype=spec.dtype, adapter=spec.adapter
+            )
         except WeightsError as error:
             notes.append(f"{error}; its operations are not counted")
     return found

@@ -75,7 +75,8 @@ def _variant(file: str) -> str:
 def find(weights: str, revision: str | None, variant: str | None, parts: Sequence[str], where: str = "") -> Checkpoint:
     """The checkpoint of this name on this machine, downloaded if it is a hub id.
 
-    weights: "sprites/NAME" (packaged), a folder, or "OWNER/REPO". parts: the subfolders to download.
+    weights: "sprites/NAME" (packaged), a folder, or "OWNER/REPO". parts: the subfolders to download, or
+    single .json files in them.
     Raises WeightsError if it is nowhere; `where` ends the message.
     """
     if weights.startswith("sprites/"):
@@ -112,7 +113,9 @@ def _download(repo: str, revision: str | None, variant: str | None, parts: Seque
 
 
 def _wanted(part: str, variant: str | None) -> list[str]:
-    """Patterns of the files of a part. In a pattern * also matches /, so at the top files are named from the start."""
+    """Patterns of the files of a part, or of the one .json file that it names. In a pattern * also matches /, so at the top files are named from the start."""
+    if part.endswith(".json"):
+        return [part]
     start = f"{part}/*" if part else "diffusion_pytorch_model"
     weights = (
         [f"{start}.{variant}.safetensors", f"{start}.{variant}-*.safetensors"] if variant else [f"{start}*.safetensors"]
@@ -121,7 +124,7 @@ def _wanted(part: str, variant: str | None) -> list[str]:
 
 
 def find_file(name: str, revision: str | None = None) -> Path:
-    """A single .safetensors file: a path, or "OWNER/REPO/FILE.safetensors" on the hub."""
+    """A single file of weights: a path, or "OWNER/REPO/FILE.safetensors" on the hub."""
     from huggingface_hub import hf_hub_download
 
     path = Path(name).expanduser()

@@ -14,6 +14,7 @@ from dovetail.errors import RecipeError, WeightsError, nearest
 from dovetail.experts.adapter import Adapter, Convention, Packed, Text, frames_first, motion, per_frame, volume
 from dovetail.experts.checkpoint import Checkpoint, find, find_file, model, quietly
 from dovetail.experts.placement import device_of, dtype_of
+from dovetail.experts.published import LAVIE_BETAS
 from dovetail.experts.space import LatentSpace, space_of
 from dovetail.experts.text import T5, UMT5, Clip
 
@@ -57,6 +58,12 @@ FAMILIES: dict[str, Family] = {
         "ByteDance/AnimateDiff-Lightning/animatediff_lightning_4step_diffusers.safetensors",
     ),
     "text-to-video-sd": Family(("UNet3DConditionModel",), volume, 2, "damo-vilab/text-to-video-ms-1.7b"),
+    "lavie": Family(
+        ("LaVieUNet", "UNet2DConditionModel"),
+        volume,
+        2,
+        "CompVis/stable-diffusion-v1-4 with adapter YaohuiW/LaVie/lavie_base.pt",
+    ),
     # Its pipeline asks for one branch of guidance at a time; these networks are large.
     "wan": Family(
         ("WanTransformer3DModel",),
@@ -130,7 +137,9 @@ def load(
     without). text: the text model of an expert loaded before, to share it. waiting: the weights stay in the computer's
     memory until `residency` brings them to the device. adapter: for animatediff over an image unet/, the
     motion modules: a MotionAdapter's folder or hub id, or AnimateDiff-Lightning's bare .safetensors
-    file. `revision` and `variant` are those of `weights`; only safetensors files are opened.
+    file; for lavie over an image unet/, LaVie's own file, which takes that network's place and leaves its weights
+    unopened. `revision` and `variant` are those of `weights`; only safetensors files are opened, and of pickles
+    LaVie's, for tensors alone.
 
     Raises RecipeError for an unknown family, dtype or device, or weights of another family;
     WeightsError for weights that are missing or unsafe to open.
@@ -141,7 +150,9 @@ def load(
         raise RecipeError(f"batch of expert '{name}' is a number of rows, at least 1, not {batch}")
     kind, placed, precision = FAMILIES[family], device_of(device), dtype_of(dtype)
     part = kind.part if subfolder is None else subfolder
-    parts = [part, *(other for other in PARTS if text is None or other not in WORDS)]
+    # Where LaVie's network takes the place of an image network, only the sizes of that are looked at.
+    network_part = part if family != "lavie" or adapter is None else f"{part}/config.json"
+    parts = [network_part, *(other for other in PARTS if text is None or other not in WORDS)]
     checkpoint = find(weights, revision, variant, parts, f"Weights of this family: {kind.where}")
     asked = _Asked(name, family, checkpoint, adapter, precision, part)
     (module, longest), config, space = _network(asked), _scheduler(asked), _space(asked)
@@ -178,8 +189,6 @@ def scheduler_config(
 
 def _network(asked: _Asked) -> tuple[Any, int | None]:
     """The network, and the longest video it was built for."""
-    import diffusers
-
     kind, config = FAMILIES[asked.family], asked.checkpoint.config(_part(asked))
     found = config.get("_class_name", "")
     if found not in kind.networks:
@@ -194,15 +203,40 @@ def _network(asked: _Asked) -> tuple[Any, int | None]:
             f"expert '{asked.name}': {_part(asked)}/ of '{asked.checkpoint.weights}' takes {config['patch_size_t']} latent "
             f"frames for one token, as CogVideoX 1.5 does, which dovetail cannot call. Weights of this family: {kind.where}"
         )
-    takes = asked.family == "animatediff" and found == "UNet2DConditionModel"
+    takes = asked.family in ("animatediff", "lavie") and found == "UNet2DConditionModel"
     if asked.adapter is not None and not takes:
         raise RecipeError(
             f"expert '{asked.name}' asks for adapter '{asked.adapter}', but a {found} in family '{asked.family}' takes none"
         )
-    module = model(getattr(diffusers, found), asked.checkpoint, _part(asked), asked.dtype)
+    if takes and asked.family == "lavie":
+        return _lavie(asked, config), kind.max_frames
+    module = model(network_class(found), asked.checkpoint, _part(asked), asked.dtype)
     if takes:
         module = _with_motion(asked, module)
     return module, _places(module.config) or kind.max_frames
+
+
+def network_class(kind: str) -> Any:
+    """The class of a network by its name: one of diffusers, or one that diffusers has not."""
+    if kind == "LaVieUNet":
+        from dovetail.experts.lavie import LaVieUNet
+
+        return LaVieUNet
+    import diffusers
+
+    return getattr(diffusers, kind)
+
+
+def _lavie(asked: _Asked, config: dict[str, Any]) -> Any:
+    """LaVie's network out of its own file, in the sizes of an image network's config."""
+    from dovetail.experts.lavie.weights import network, sizes
+
+    where = f"expert '{asked.name}': {_part(asked)}/ of '{asked.checkpoint.weights}'"
+    if asked.adapter is None:
+        raise WeightsError(
+            f"{where} is an image network; name LaVie's file as adapter. Weights of this family: {FAMILIES['lavie'].where}"
+        )
+    return network(sizes(config, where), find_file(asked.adapter), asked.dtype)
 
 
 def _places(config: Any) -> int | None:
@@ -298,11 +332,13 @@ def _scheduler(asked: _Asked) -> dict[str, Any]:
     """The scheduler config that the expert was trained with.
 
     Motion modules carry their own: AnimateDiff's were trained on linear betas over Stable
-    Diffusion's scaled ones, and Lightning's are sampled at trailing timesteps.
+    Diffusion's scaled ones, and Lightning's are sampled at trailing timesteps. LaVie's betas are its authors'.
     """
     file = "scheduler_config.json"
     config = asked.checkpoint.config("scheduler", file)
-    if asked.adapter is not None:
+    if asked.adapter is not None and asked.family == "lavie":
+        config |= LAVIE_BETAS
+    elif asked.adapter is not None:
         if asked.adapter.endswith(".safetensors"):
             config |= {"beta_schedule": "linear", "timestep_spacing": "trailing"}
         elif ((folder := _adapter_folder(asked)).path / "scheduler" / file).is_file():

@@ -18,9 +18,9 @@ from dovetail.errors import RecipeError, WeightsError
 from dovetail.experts.adapter import Embedding
 from dovetail.experts.checkpoint import find, quietly
 from dovetail.experts.flops import Operations, operations
-from dovetail.experts.loading import FAMILIES, PARTS
+from dovetail.experts.loading import FAMILIES, PARTS, network_class
 from dovetail.experts.placement import dtype_of
-from dovetail.experts.published import COGVIDEOX_CODEC, LTX_CODEC, T5, UMT5, WAN_CODEC, Words, known
+from dovetail.experts.published import COGVIDEOX_CODEC, LTX_CODEC, T5, UMT5, WAN_CODEC, Words, foreseen
 
 Shape = tuple[int, int, int, int]
 """Channels, frames, height and width of a latent."""
@@ -72,12 +72,12 @@ def _written(config: Mapping[str, Any]) -> str:
 
 @cache
 def _hollow(kind: str, config: str) -> nn.Module:
-    """A network of diffusers, or a text model of transformers, on the meta device."""
+    """A network of diffusers or of ours, or a text model of transformers, on the meta device."""
     import diffusers
 
     with quietly(), torch.device("meta"):
-        if hasattr(diffusers, kind):
-            module: nn.Module = getattr(diffusers, kind).from_config(json.loads(config))
+        if kind == "LaVieUNet" or hasattr(diffusers, kind):
+            module: nn.Module = network_class(kind).from_config(json.loads(config))
         else:
             import transformers
 
@@ -101,20 +101,34 @@ def _looked(family: str, kind: str, config: str, words: tuple[int, int, bool], s
     return found.linear, found.attention
 
 
-def outline(name: str, family: str, weights: str, *, subfolder: str | None = None, dtype: str = "float32") -> Outline:
+def outline(
+    name: str,
+    family: str,
+    weights: str,
+    *,
+    subfolder: str | None = None,
+    dtype: str = "float32",
+    adapter: str | None = None,
+) -> Outline:
     """The outline of an expert, from its files if they are on this machine, else from what is published of it.
 
     Arguments are those of `load`. Raises WeightsError where neither is there.
     """
+    if adapter is not None and family != "lavie":
+        raise WeightsError(f"expert '{name}' is put together from two checkpoints")
     part, size = FAMILIES[family].part if subfolder is None else subfolder, dtype_of(dtype).itemsize
     if not (weights.startswith("sprites/") or Path(weights).expanduser().is_dir()):
-        if (told := known(weights, part)) is None:
+        if (told := foreseen(family, weights, part)) is None:
             raise WeightsError(f"expert '{name}': '{weights}' is not on this machine, and its sizes are not known")
         return Outline(family, told.kind, told.config, told.words, size)
     checkpoint = find(weights, None, None, [part, *PARTS])
     config, text = checkpoint.config(part), checkpoint.config("text_encoder")
     if (kind := str(config.get("_class_name"))) not in FAMILIES[family].networks:
         raise WeightsError(f"expert '{name}': {part}/ of '{weights}' is a {kind}")
+    if family == "lavie" and kind == "UNet2DConditionModel":
+        from dovetail.experts.lavie.weights import sizes
+
+        kind, config = "LaVieUNet", sizes(config, f"expert '{name}': {part}/ of '{weights}'")
     return Outline(family, kind, config, _words(text, config.get("max_text_seq_length")), size)
 
 

@@ -582,7 +582,7 @@ class Pretrained(Part):
     """A network with weights: a hub id, a diffusers folder, or `sprites/NAME` for packaged ones. `subfolder`: the
     network's, where there are several."""
 
-    family: Literal["stable-diffusion", "animatediff", "text-to-video-sd", "wan", "ltx", "cogvideox"]
+    family: Literal["stable-diffusion", "animatediff", "text-to-video-sd", "lavie", "wan", "ltx", "cogvideox"]
     weights: str
     subfolder: str | None = None
     adapter: str | None = None
@@ -603,7 +603,7 @@ class Exact(Part):
     schedule: Literal["own", "flow"] = "own"
 
 
-FAMILIES = ("stable-diffusion", "animatediff", "text-to-video-sd", "wan", "ltx", "cogvideox", "exact")
+FAMILIES = ("stable-diffusion", "animatediff", "text-to-video-sd", "lavie", "wan", "ltx", "cogvideox", "exact")
 
 
 def _family(data: Any) -> str:

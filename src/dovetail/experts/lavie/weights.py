@@ -43,8 +43,8 @@ def sizes(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """
     blocks = len(config.get("block_out_channels", (320, 640, 1280, 1280)))
     usual = ["CrossAttnDownBlock2D"] * (blocks - 1) + ["DownBlock2D"]
-    heads = config.get("attention_head_dim", 8)
-    if config.get("use_linear_projection") or not isinstance(heads, int) or config["down_block_types"] != usual:
+    kinds, heads = list(config.get("down_block_types", usual)), config.get("attention_head_dim", 8)
+    if kinds != usual or not isinstance(heads, int) or config.get("use_linear_projection"):
         raise RecipeError(
             f"{where} is no image network that LaVie's could have grown out of. It grew out of Stable Diffusion 1.4: "
             "CompVis/stable-diffusion-v1-4, or any other 1.x"
