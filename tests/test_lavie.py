@@ -29,12 +29,12 @@ from dovetail.costs import costs
 from dovetail.errors import RecipeError, WeightsError
 from dovetail.experts import checkpoint, load
 from dovetail.experts.flops import flops
-from dovetail.experts.lavie import LaVieUNet
+from dovetail.experts.lavie import facts
 from dovetail.experts.lavie.attention import RelativeBias, Rotary, TemporalAttention, buckets, turned
+from dovetail.experts.lavie.unet import LaVieUNet
 from dovetail.experts.lavie.weights import sizes, tensors_in
 from dovetail.experts.loading import scheduler_config
 from dovetail.experts.outline import outline
-from dovetail.experts.published import LAVIE, LAVIE_FILE
 from dovetail.experts.schedulers import ladder_of
 from dovetail.recipe.reading import SHIPPED
 
@@ -98,7 +98,7 @@ def test_names_and_shapes_are_those_of_the_published_file() -> None:
 def test_its_sizes_are_those_of_stable_diffusion() -> None:
     with torch.device("meta"):
         config = UNet2DConditionModel(cross_attention_dim=768).config
-    assert {k: tuple(v) if isinstance(v, list) else v for k, v in sizes(config, "").items()} == LAVIE
+    assert {k: tuple(v) if isinstance(v, list) else v for k, v in sizes(config, "").items()} == facts.SIZES
     assert sizes({"down_block_types": config["down_block_types"], "cross_attention_dim": 768}, "") == {
         "cross_attention_dim": 768
     }
@@ -352,7 +352,7 @@ def test_of_the_image_network_only_its_sizes_are_fetched(monkeypatch: pytest.Mon
         huggingface_hub, "snapshot_download", lambda repo, **options: asked.update(options) or str(tmp_path)
     )
     with pytest.raises(WeightsError, match="has no unet/"):
-        load("it", "lavie", "CompVis/stable-diffusion-v1-4", adapter=LAVIE_FILE)
+        load("it", "lavie", "CompVis/stable-diffusion-v1-4", adapter=facts.FILE)
     there = ["unet/config.json", "unet/diffusion_pytorch_model.safetensors", "vae/config.json", "tokenizer/merges.txt"]
     there += [
         "text_encoder/model.safetensors",
@@ -370,7 +370,7 @@ def test_the_file_is_looked_for_on_the_hub(files: tuple[Path, Path], monkeypatch
     monkeypatch.setattr(
         huggingface_hub, "hf_hub_download", lambda repo, file, **_: asked.extend((repo, file)) or str(files[0])
     )
-    load("it", "lavie", str(files[1]), adapter=LAVIE_FILE)
+    load("it", "lavie", str(files[1]), adapter=facts.FILE)
     assert asked == ["YaohuiW/LaVie", "lavie_base.pt"]
 
 
@@ -462,7 +462,7 @@ def test_what_is_missing_is_told(files: tuple[Path, Path], monkeypatch: pytest.M
     with pytest.raises(WeightsError, match=r"is an image network; name LaVie's file as adapter\..*lavie_base\.pt"):
         load("it", "lavie", image)
     with pytest.raises(WeightsError, match=r"no weights 'YaohuiW/LaVie/lavie_base\.pt'"):
-        load("it", "lavie", image, adapter=LAVIE_FILE)
+        load("it", "lavie", image, adapter=facts.FILE)
     with pytest.raises(WeightsError, match=r"no such folder.*stable-diffusion-v1-4 with adapter YaohuiW"):
         load("it", "lavie", file)
     with pytest.raises(RecipeError, match="a LaVieUNet in family 'lavie' takes none"):

@@ -38,8 +38,8 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from dovetail.experts.lavie import LaVieUNet
 from dovetail.experts.lavie.attention import Rotary
+from dovetail.experts.lavie.unet import LaVieUNet
 
 CHANNELS, SIZE = 4, 8
 """Channels, and height and width, of a tiny latent."""

@@ -13,8 +13,8 @@ from dovetail.core.schedules import schedule_of
 from dovetail.errors import RecipeError, WeightsError, nearest
 from dovetail.experts.adapter import Adapter, Convention, Packed, Text, frames_first, motion, per_frame, volume
 from dovetail.experts.checkpoint import Checkpoint, find, find_file, model, quietly
+from dovetail.experts.lavie import facts as lavie
 from dovetail.experts.placement import device_of, dtype_of
-from dovetail.experts.published import LAVIE_BETAS
 from dovetail.experts.space import LatentSpace, space_of
 from dovetail.experts.text import T5, UMT5, Clip
 
@@ -30,7 +30,7 @@ IMAGES = LatentSpace(channels=4, vae="AutoencoderKL", factor=8, scaling=0.18215,
 
 @dataclass(frozen=True)
 class Family:
-    """Networks that are called in one way. networks: the diffusers classes that fit it. batch: rows
+    """Networks that are called in one way. networks: the classes that fit it, of diffusers or ours. batch: rows
     per call, unless the recipe says otherwise. where: repositories that have such weights. part: the folder
     in which they lie there. texts: the text models that fit, by the names transformers has for them. even:
     see `Adapter`. space: the latents of the published weights."""
@@ -62,7 +62,7 @@ FAMILIES: dict[str, Family] = {
         ("LaVieUNet", "UNet2DConditionModel"),
         volume,
         2,
-        "CompVis/stable-diffusion-v1-4 with adapter YaohuiW/LaVie/lavie_base.pt",
+        f"CompVis/stable-diffusion-v1-4 with adapter {lavie.FILE}",
     ),
     # Its pipeline asks for one branch of guidance at a time; these networks are large.
     "wan": Family(
@@ -219,7 +219,7 @@ def _network(asked: _Asked) -> tuple[Any, int | None]:
 def network_class(kind: str) -> Any:
     """The class of a network by its name: one of diffusers, or one that diffusers has not."""
     if kind == "LaVieUNet":
-        from dovetail.experts.lavie import LaVieUNet
+        from dovetail.experts.lavie.unet import LaVieUNet
 
         return LaVieUNet
     import diffusers
@@ -337,7 +337,7 @@ def _scheduler(asked: _Asked) -> dict[str, Any]:
     file = "scheduler_config.json"
     config = asked.checkpoint.config("scheduler", file)
     if asked.adapter is not None and asked.family == "lavie":
-        config |= LAVIE_BETAS
+        config |= lavie.BETAS
     elif asked.adapter is not None:
         if asked.adapter.endswith(".safetensors"):
             config |= {"beta_schedule": "linear", "timestep_spacing": "trailing"}

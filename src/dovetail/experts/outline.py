@@ -20,7 +20,7 @@ from dovetail.experts.checkpoint import find, quietly
 from dovetail.experts.flops import Operations, operations
 from dovetail.experts.loading import FAMILIES, PARTS, network_class
 from dovetail.experts.placement import dtype_of
-from dovetail.experts.published import COGVIDEOX_CODEC, LTX_CODEC, T5, UMT5, WAN_CODEC, Words, foreseen
+from dovetail.experts.published import COGVIDEOX_CODEC, LTX_CODEC, T5, UMT5, WAN_CODEC, Words, known
 
 Shape = tuple[int, int, int, int]
 """Channels, frames, height and width of a latent."""
@@ -114,11 +114,11 @@ def outline(
 
     Arguments are those of `load`. Raises WeightsError where neither is there.
     """
-    if adapter is not None and family != "lavie":
-        raise WeightsError(f"expert '{name}' is put together from two checkpoints")
     part, size = FAMILIES[family].part if subfolder is None else subfolder, dtype_of(dtype).itemsize
+    if adapter is not None and known(weights, part, adapter) is None:
+        raise WeightsError(f"expert '{name}' is put together from two checkpoints, whose sizes are not known")
     if not (weights.startswith("sprites/") or Path(weights).expanduser().is_dir()):
-        if (told := foreseen(family, weights, part)) is None:
+        if (told := known(weights, part, adapter)) is None:
             raise WeightsError(f"expert '{name}': '{weights}' is not on this machine, and its sizes are not known")
         return Outline(family, told.kind, told.config, told.words, size)
     checkpoint = find(weights, None, None, [part, *PARTS])

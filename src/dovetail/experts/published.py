@@ -4,13 +4,14 @@ They are used where the weights are not on this machine; where they are, their o
 `wan/configs` and the README of github.com/Wan-Video/Wan2.1 (9737cba) and Wan2.2 (42bf4cf), which diffusers' conversion
 carries over; for LTX-Video, `ltx_video/utils/diffusers_config_mapping.py` of github.com/Lightricks/LTX-Video (5260738)
 and diffusers' conversion script; for CogVideoX, `sat/configs/cogvideox_2b.yaml` and `cogvideox_5b.yaml`,
-`tools/convert_weight_sat2hf.py` and the README of github.com/THUDM/CogVideo (e519ece); for LaVie, `base/models` and
-`base/configs/sample.yaml` of github.com/Vchitect/LaVie (6ce851e). `tests/test_costs.py` holds what follows from them.
+`tools/convert_weight_sat2hf.py` and the README of github.com/THUDM/CogVideo (e519ece). `tests/test_costs.py` holds what follows from them.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from dovetail.experts.lavie import facts as lavie
 
 
 @dataclass(frozen=True)
@@ -152,49 +153,27 @@ COGVIDEOX_CODEC: tuple[str, dict[str, Any]] = (
 )
 """Of CogVideoX 2B and 5B, which scale its latents each by a number of its own: .. * 1.15258426 and .. * 0.7."""
 
-LAVIE_FILE = "YaohuiW/LaVie/lavie_base.pt"
-
-LAVIE = {
-    "in_channels": 4,
-    "out_channels": 4,
-    "block_out_channels": (320, 640, 1280, 1280),
-    "layers_per_block": 2,
-    "cross_attention_dim": 768,
-    "attention_head_dim": 8,
-    "norm_num_groups": 32,
-    "norm_eps": 1e-5,
-}
-"""lavie_base.pt, in the sizes of Stable Diffusion 1.4's image network."""
-
+_CLIP = {"vocab_size": 49408, "max_position_embeddings": 77}
 CLIP_L = Words(
     "CLIPTextModel",
-    {
-        "vocab_size": 49408,
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "max_position_embeddings": 77,
-    },
+    {**_CLIP, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
     77,
 )
-"""openai/clip-vit-large-patch14, the text model: of Stable Diffusion 1.x and of what grew out of it."""
+"""openai/clip-vit-large-patch14's text model: Stable Diffusion 1's."""
 
 IMAGE_CODEC: tuple[str, dict[str, Any]] = (
     "AutoencoderKL",
     {
-        "latent_channels": 4,
         "block_out_channels": (128, 256, 512, 512),
         "down_block_types": ("DownEncoderBlock2D",) * 4,
         "up_block_types": ("UpDecoderBlock2D",) * 4,
         "layers_per_block": 2,
-        "scaling_factor": 0.18215,
+        "latent_channels": 4,
+        "norm_num_groups": 32,
+        "sample_size": 512,
     },
 )
-"""Of Stable Diffusion 1.x."""
-
-LAVIE_BETAS = {"_class_name": "DDIMScheduler", "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
-"""What LaVie's authors change of Stable Diffusion's scheduler; DDIM is one of the three solvers that they offer."""
+"""Of Stable Diffusion 1."""
 
 _UNIPC = {
     "_class_name": "UniPCMultistepScheduler",
@@ -206,17 +185,15 @@ _UNIPC = {
     "use_flow_sigmas": True,
     "flow_shift": 3.0,
 }
-_SD = {
-    "_class_name": "PNDMScheduler",
+_BETAS = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
     "prediction_type": "epsilon",
     "set_alpha_to_one": False,
-    "skip_prk_steps": True,
-    "steps_offset": 1,
     "clip_sample": False,
+    "steps_offset": 1,
 }
 _EULER = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 1.0}
 # How timesteps are spaced is that of the conversion and of the authors' own script, which says so once more.
@@ -264,8 +241,8 @@ _COG_2B = _cogvideox_weights(COGVIDEOX_2B, 1.15258426, "CogVideoXDDIMScheduler",
 _COG_5B = _cogvideox_weights(COGVIDEOX_5B, 0.7, "CogVideoXDPMScheduler", 1.0, "CogVideoX licence, see its model card")
 
 PUBLISHED: dict[tuple[str, str], Published] = {
-    (LAVIE_FILE, "unet"): Published(
-        "LaVieUNet", LAVIE, CLIP_L, IMAGE_CODEC, _SD | LAVIE_BETAS, "Open for research and commerce, see its model card"
+    (lavie.FILE, "unet"): Published(
+        "LaVieUNet", lavie.SIZES, CLIP_L, IMAGE_CODEC, {**_BETAS, **lavie.BETAS}, lavie.LICENCE
     ),
     ("Wan-AI/Wan2.1-T2V-14B-Diffusers", "transformer"): _wan_weights(WAN_14B),
     ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "transformer"): _wan_weights(WAN_1_3B),
@@ -282,11 +259,8 @@ PUBLISHED: dict[tuple[str, str], Published] = {
 """By hub id and the folder of the network; LaVie's by its file, whatever it is laid over."""
 
 
-def known(weights: str, part: str = "transformer") -> Published | None:
-    """What is published of a hub id; None if nothing is written down here."""
-    return PUBLISHED.get((weights, part))
-
-
-def foreseen(family: str, weights: str, part: str) -> Published | None:
-    """What is published of an expert's network; LaVie's is the same over any Stable Diffusion 1.x."""
-    return known(LAVIE_FILE, "unet") if family == "lavie" else known(weights, part)
+def known(weights: str, part: str = "transformer", adapter: str | None = None) -> Published | None:
+    """What is published of a hub id, and of an adapter over it; None if nothing is written down here."""
+    if lavie.named(adapter):
+        return PUBLISHED[lavie.FILE, "unet"]
+    return None if adapter is not None else PUBLISHED.get((weights, part))

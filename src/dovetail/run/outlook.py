@@ -34,7 +34,7 @@ def outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
             SCHEDULES[spec.kind] if spec.schedule == "own" else Flow(), longest=1 if spec.kind == "spatial" else None
         )
     from dovetail.experts.loading import FAMILIES, scheduler_config
-    from dovetail.experts.published import foreseen
+    from dovetail.experts.published import known
 
     family = FAMILIES[spec.family]
     try:
@@ -42,7 +42,7 @@ def outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
             raise WeightsError(f"'{spec.weights}' is not on this machine")
         config = scheduler_config(name, spec.family, spec.weights, spec.adapter)
     except WeightsError as error:
-        if (told := foreseen(spec.family, spec.weights, spec.subfolder or family.part)) is not None:
+        if (told := known(spec.weights, spec.subfolder or family.part, spec.adapter)) is not None:
             notes.append(f"expert '{name}': {error}; planned by its published configuration")
             return Known(schedule_of(told.scheduler), told.scheduler, family.max_frames, family.even)
         notes.append(f"expert '{name}': {error}; levels are those of the family's usual schedule")

@@ -4,7 +4,3 @@ Stable Diffusion 1.4's U-Net grown along time: convolutions see single frames, g
 end the whole clip, and each transformer block attends over time behind its words. Names and shapes of tensors are those of
 `lavie_base.pt`, as `base/models` of github.com/Vchitect/LaVie (6ce851e) makes them.
 """
-
-from dovetail.experts.lavie.unet import LaVieUNet
-
-__all__ = ["LaVieUNet"]

@@ -21,19 +21,10 @@ from torch.serialization import safe_globals
 from dovetail.errors import RecipeError, WeightsError
 from dovetail.experts.checkpoint import quietly
 from dovetail.experts.lavie.attention import Rotary
+from dovetail.experts.lavie.facts import FILE, SIZES
 from dovetail.experts.lavie.unet import LaVieUNet
 
-TAKEN = (
-    "in_channels",
-    "out_channels",
-    "block_out_channels",
-    "layers_per_block",
-    "cross_attention_dim",
-    "attention_head_dim",
-    "norm_num_groups",
-    "norm_eps",
-)
-"""What of an image network's config makes a LaVie network's."""
+WHERE = f"Weights of this family: {FILE} over CompVis/stable-diffusion-v1-4"
 
 
 def sizes(config: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -49,7 +40,7 @@ def sizes(config: Mapping[str, Any], where: str) -> dict[str, Any]:
             f"{where} is no image network that LaVie's could have grown out of. It grew out of Stable Diffusion 1.4: "
             "CompVis/stable-diffusion-v1-4, or any other 1.x"
         )
-    return {name: config[name] for name in TAKEN if name in config}
+    return {name: config[name] for name in SIZES if name in config}
 
 
 def network(config: Mapping[str, Any], file: Path, dtype: torch.dtype) -> LaVieUNet:
@@ -85,9 +76,6 @@ def _fitting(tensors: dict[str, Tensor], wanted: Mapping[str, Tensor], file: Pat
     return tensors
 
 
-WHERE = "Weights of this family: YaohuiW/LaVie/lavie_base.pt over CompVis/stable-diffusion-v1-4"
-
-
 def tensors_in(file: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file, or of a pickle that holds nothing else, by name.
 
@@ -111,7 +99,8 @@ def tensors_in(file: Path) -> dict[str, Tensor]:
 
 def _unsafe(file: Path, error: Exception) -> str | None:
     """What is said of a pickle that wants more than tensors; None if that is not what is wrong."""
-    if (asks := re.search(r"(?:GLOBAL|function|class) ([\w.]+)", str(error))) is None:
+    asks = re.search(r"(?:GLOBAL|function|class) ([\w.]+)", str(error)) if isinstance(error, UnpicklingError) else None
+    if asks is None:
         return None
     return (
         f"'{file}' is a pickle that holds more than tensors (it asks for {asks[1]}), and opening it could run any code, so "
