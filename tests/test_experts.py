@@ -101,7 +101,7 @@ def test_every_row_is_seen_with_its_own_text_and_time(experts: dict[str, Expert]
     assert apart(answer(expert, same, 20.0), out) > 1e-3
 
 
-@pytest.mark.parametrize("family", ["animatediff", "text-to-video-sd", "wan", "ltx", "cogvideox"])
+@pytest.mark.parametrize("family", ["animatediff", "text-to-video-sd", "lavie", "wan", "ltx", "cogvideox"])
 def test_video_networks_look_across_frames(experts: dict[str, Expert], family: str) -> None:
     expert, x = experts[family], latent()
     changed = x.clone()
@@ -404,7 +404,7 @@ def test_motion_modules_that_do_not_fit(folders: dict[str, Path], image: Path, t
     with pytest.raises(RecipeError, match="a UNetMotionModel in family 'animatediff' takes none"):
         load("it", "animatediff", str(folders["animatediff"]), adapter="some/motion")
     save_file({"conv": torch.zeros(1)}, tmp_path / "odd.safetensors")
-    with pytest.raises(WeightsError, match="holds no motion modules for this unet/"):
+    with pytest.raises(WeightsError, match="holds no motion modules"):
         load("it", "animatediff", str(image), adapter=str(tmp_path / "odd.safetensors"))
 
 

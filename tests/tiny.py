@@ -1,5 +1,6 @@
 """Tiny checkpoints on disk: the real architectures, a few thousand random weights, no downloads."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ from transformers import (
     UMT5Config,
     UMT5EncoderModel,
 )
+
+from dovetail.experts.lavie.attention import Rotary
+from dovetail.experts.lavie.unet import LaVieUNet
 
 CHANNELS, SIZE = 4, 8
 """Channels, and height and width, of a tiny latent."""
@@ -174,6 +178,54 @@ def animatediff(folder: Path, **scheduler: Any) -> Path:
 
 def text_to_video_sd(folder: Path, **scheduler: Any) -> Path:
     return save(folder, unet3d(), vae=vae(), **scheduler)
+
+
+# --- LaVie ------------------------------------------------------------------------------------------------------------
+
+LAVIE: Mapping[str, Any] = {
+    "block_out_channels": (40, 80),
+    "layers_per_block": 1,
+    "cross_attention_dim": CROSS,
+    "attention_head_dim": 1,
+    "norm_num_groups": 4,
+}
+"""Heads of 40 and of 80 numbers, of which the real network's 32 are turned."""
+
+
+def lavie_unet() -> LaVieUNet:
+    """With the frequencies of the real one, which are no weights."""
+    network = grown(lambda: LaVieUNet(**LAVIE), 12)
+    with torch.no_grad():
+        for part in network.modules():
+            if isinstance(part, Rotary):
+                part.freqs.copy_(Rotary().freqs)
+    return network
+
+
+def image_unet() -> UNet2DConditionModel:
+    """The image network that `lavie_unet` grew out of."""
+    kinds = {
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    }
+    return grown(lambda: UNet2DConditionModel(sample_size=SIZE, **kinds, **LAVIE), 13)
+
+
+def lavie(folder: Path, **scheduler: Any) -> Path:
+    """One whole LaVieUNet."""
+    betas = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
+    return save(folder, lavie_unet(), vae=vae(), **{**betas, **scheduler})
+
+
+def lavie_published(folder: Path) -> tuple[Path, Path]:
+    """LaVie's file, and beside it the folder of Stable Diffusion 1.4, of whose image network only the config is there."""
+    image = save(folder / "stable-diffusion-v1-4", image_unet(), vae=vae())
+    next((image / "unet").glob("*.safetensors")).unlink()
+    scheduler = {"_class_name": "PNDMScheduler", "set_alpha_to_one": False, "skip_prk_steps": True}
+    config = {**{name: value for name, value in SCHEDULER.items() if name != "timestep_spacing"}, **scheduler}
+    (image / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
+    torch.save({"ema": lavie_unet().state_dict()}, folder / "lavie_base.pt")
+    return folder / "lavie_base.pt", image
 
 
 # --- flow matching: Wan and LTX-Video ---------------------------------------------------------------------------------
@@ -404,6 +456,7 @@ MAKERS: dict[str, Callable[..., Path]] = {
     "stable-diffusion": stable_diffusion,
     "animatediff": animatediff,
     "text-to-video-sd": text_to_video_sd,
+    "lavie": lavie,
     "wan": wan,
     "ltx": ltx,
     "cogvideox": cogvideox,

@@ -53,7 +53,7 @@ def motion(module: nn.Module, x: Tensor, time: Tensor, text: Embedding) -> Tenso
 
 
 def volume(module: nn.Module, x: Tensor, time: Tensor, text: Embedding) -> Tensor:
-    """UNet3DConditionModel and WanTransformer3DModel: video in, one text per video."""
+    """UNet3DConditionModel, LaVieUNet and WanTransformer3DModel: video in, one text per video."""
     return _first(module(x, time, text[0], return_dict=False))
 
 

@@ -103,7 +103,8 @@ def find(
     """The checkpoint of this name on this machine, downloaded if it is a hub id.
 
     weights: "sprites/NAME" (packaged), a folder, "OWNER/REPO", or one file (a path, or "OWNER/REPO/FILE"). parts: the
-    subfolders to download. base: for one file, the checkpoint that has what it does not hold.
+    subfolders to download, or single .json files in them. base: for one file, the checkpoint that has what it does not
+    hold.
     Raises WeightsError if it is nowhere; `where` ends the message.
     """
     if is_file(weights):
@@ -183,7 +184,10 @@ def _has_weights(folder: Path) -> bool:
 
 
 def _wanted(part: str, variant: str | None, end: str = ".safetensors") -> list[str]:
-    """Patterns of the files of a part. In a pattern * also matches /, so at the top files are named from the start."""
+    """Patterns of the files of a part, or of the one .json file that it names. In a pattern * also matches /, so at the
+    top files are named from the start."""
+    if part.endswith(".json"):
+        return [part]
     start = f"{part}/*" if part else "diffusion_pytorch_model"
     weights = [f"{start}.{variant}{end}", f"{start}.{variant}-*{end}"] if variant else [f"{start}*{end}"]
     return [*weights, *(f"{part}/*{end}" for end in (".json", ".txt", ".model"))] if part else [*weights, "config.json"]

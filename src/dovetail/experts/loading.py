@@ -11,7 +11,8 @@ from dovetail.core.denoiser import TARGETS, Expert
 from dovetail.core.schedules import schedule_of
 from dovetail.errors import RecipeError, WeightsError, nearest
 from dovetail.experts.adapter import Adapter, Convention, Packed, Text, frames_first, motion, per_frame, volume
-from dovetail.experts.checkpoint import Checkpoint, find, model
+from dovetail.experts.checkpoint import Checkpoint, find, find_file, model
+from dovetail.experts.lavie import facts as lavie
 from dovetail.experts.loras import Lora, add
 from dovetail.experts.motion import scheduler_of, with_motion
 from dovetail.experts.placement import device_of, dtype_of
@@ -32,7 +33,7 @@ IMAGES = LatentSpace(channels=4, vae="AutoencoderKL", factor=8, scaling=0.18215,
 
 @dataclass(frozen=True)
 class Family:
-    """Networks that are called in one way. networks: the diffusers classes that fit it. batch: rows
+    """Networks that are called in one way. networks: the classes that fit it, of diffusers or ours. batch: rows
     per call, unless the recipe says otherwise. where: repositories that have such weights. part: the folder
     in which they lie there. texts: the text models that fit, by the names transformers has for them. even:
     see `Adapter`. space: the latents of the published weights."""
@@ -65,6 +66,12 @@ FAMILIES: dict[str, Family] = {
         volume,
         2,
         "damo-vilab/text-to-video-ms-1.7b, cerspense/zeroscope_v2_576w, cerspense/zeroscope_v2_XL",
+    ),
+    "lavie": Family(
+        ("LaVieUNet", "UNet2DConditionModel"),
+        volume,
+        2,
+        f"CompVis/stable-diffusion-v1-4 with adapter {lavie.FILE}",
     ),
     # Its pipeline asks for one branch of guidance at a time; these networks are large.
     "wan": Family(
@@ -144,8 +151,9 @@ def load(
     for networks that are told (ltx; 25 without). text: the text model of an expert loaded before, to share it. waiting:
     the weights stay in the computer's memory until `residency` brings them to the device; words_wait: those of the text
     model do. tuning: how the network is kept and called. adapter: for animatediff over an image unet/, the motion
-    modules: a MotionAdapter's folder or hub id, or one file of them (see `motion`). loras: added to the weights, in
-    order (see `loras`). `revision` and `variant` are those of `weights`; pickles are opened if they hold tensors alone.
+    modules: a MotionAdapter's folder or hub id, or one file of them (see `motion`); for lavie over an image unet/, LaVie's
+    own file, which takes that network's place and leaves its weights unopened. loras: added to the weights, in order (see
+    `loras`). `revision` and `variant` are those of `weights`; pickles are opened if they hold tensors alone.
 
     Raises RecipeError for an unknown family, dtype or device, or weights of another family;
     WeightsError for weights that are missing or unsafe to open.
@@ -162,7 +170,9 @@ def load(
         )
     kind, placed, precision = FAMILIES[family], device_of(device), dtype_of(dtype)
     part = kind.part if subfolder is None else subfolder
-    parts = [part, *(other for other in PARTS if text is None or other not in WORDS)]
+    # Where LaVie's network takes the place of an image network, only the sizes of that are looked at.
+    network_part = part if family != "lavie" or adapter is None else f"{part}/config.json"
+    parts = [network_part, *(other for other in PARTS if text is None or other not in WORDS)]
     checkpoint = find(weights, revision, variant, parts, f"Weights of this family: {kind.where}", base)
     asked = _Asked(name, family, checkpoint, adapter, precision, part, tuning.quantize)
     (module, longest), config, space = _network(asked), _scheduler(asked), _space(asked)
@@ -211,8 +221,6 @@ def scheduler_config(
 
 def _network(asked: _Asked) -> tuple[Any, int | None]:
     """The network, and the longest video it was built for."""
-    import diffusers
-
     kind, config = FAMILIES[asked.family], asked.checkpoint.config(_part(asked))
     found = config.get("_class_name", "")
     if found not in kind.networks:
@@ -227,26 +235,50 @@ def _network(asked: _Asked) -> tuple[Any, int | None]:
             f"expert '{asked.name}': {_part(asked)}/ of '{asked.checkpoint.weights}' takes {config['patch_size_t']} latent "
             f"frames for one token, as CogVideoX 1.5 does, which dovetail cannot call. Weights of this family: {kind.where}"
         )
-    takes = asked.family == "animatediff" and found == "UNet2DConditionModel"
+    takes = asked.family in ("animatediff", "lavie") and found == "UNet2DConditionModel"
     if asked.adapter is not None and not takes:
         raise RecipeError(
             f"expert '{asked.name}' asks for adapter '{asked.adapter}', but a {found} in family '{asked.family}' takes none"
         )
+    if takes and asked.quantize is not None:
+        what = "LaVie's own file" if asked.family == "lavie" else "an image network and motion modules"
+        raise RecipeError(f"expert '{asked.name}' is made of {what}, so it cannot be quantised as it is loaded")
+    if takes and asked.family == "lavie":
+        return _lavie(asked, config), kind.max_frames
     if takes and asked.adapter is None:
         raise WeightsError(
             f"expert '{asked.name}': unet/ of '{asked.checkpoint.weights}' knows single images; name its motion modules "
             f"as adapter. Weights of this family: {kind.where}"
         )
-    if takes and asked.quantize is not None:
-        raise RecipeError(
-            f"expert '{asked.name}' is put together from an image network and motion modules, so it cannot be quantised"
-        )
     smaller = quantization(f"expert '{asked.name}'", asked.quantize, asked.dtype)
-    module = model(getattr(diffusers, found), asked.checkpoint, _part(asked), asked.dtype, **smaller)
+    module = model(network_class(found), asked.checkpoint, _part(asked), asked.dtype, **smaller)
     if asked.adapter is not None:
         where = f"unet/ of '{asked.checkpoint.weights}', expert '{asked.name}'"
         module = with_motion(module, asked.adapter, where, asked.dtype)
     return module, _places(module.config) or kind.max_frames
+
+
+def network_class(kind: str) -> Any:
+    """The class of a network by its name: one of diffusers, or one that diffusers has not."""
+    if kind == "LaVieUNet":
+        from dovetail.experts.lavie.unet import LaVieUNet
+
+        return LaVieUNet
+    import diffusers
+
+    return getattr(diffusers, kind)
+
+
+def _lavie(asked: _Asked, config: dict[str, Any]) -> Any:
+    """LaVie's network out of its own file, in the sizes of an image network's config."""
+    from dovetail.experts.lavie.weights import network, sizes
+
+    where = f"expert '{asked.name}': {_part(asked)}/ of '{asked.checkpoint.weights}'"
+    if asked.adapter is None:
+        raise WeightsError(
+            f"{where} is an image network; name LaVie's file as adapter. Weights of this family: {FAMILIES['lavie'].where}"
+        )
+    return network(sizes(config, where), find_file(asked.adapter), asked.dtype)
 
 
 def _places(config: Any) -> int | None:
@@ -290,10 +322,11 @@ def _patch(module: Any) -> int:
 
 
 def _scheduler(asked: _Asked) -> dict[str, Any]:
-    """The scheduler config that the expert was trained with; motion modules carry their own."""
+    """The scheduler config that the expert was trained with; motion modules carry their own, LaVie's betas are its
+    authors'."""
     config = asked.checkpoint.config("scheduler", "scheduler_config.json")
     if asked.adapter is not None:
-        config = scheduler_of(asked.adapter, config)
+        config = config | lavie.BETAS if asked.family == "lavie" else scheduler_of(asked.adapter, config)
     if "FlowMatch" in config.get("_class_name", ""):
         return config  # It has no such key, and predicts the flow.
     config.setdefault("prediction_type", "epsilon")

@@ -18,9 +18,9 @@ from dovetail.experts.adapter import Embedding
 from dovetail.experts.checkpoint import find, here, quietly
 from dovetail.experts.codec import located
 from dovetail.experts.flops import Operations, operations
-from dovetail.experts.loading import FAMILIES
+from dovetail.experts.loading import FAMILIES, network_class
 from dovetail.experts.placement import dtype_of
-from dovetail.experts.published import COGVIDEOX_CODEC, LTX_CODEC, T5, UMT5, WAN_CODEC, Words, known
+from dovetail.experts.published import COGVIDEOX_CODEC, IMAGE_CODEC, LTX_CODEC, T5, UMT5, WAN_CODEC, Words, known
 
 Shape = tuple[int, int, int, int]
 """Channels, frames, height and width of a latent."""
@@ -73,12 +73,12 @@ def written(config: Mapping[str, Any]) -> str:
 
 @cache
 def hollow_of(kind: str, config: str) -> nn.Module:
-    """A network of diffusers, or a text model of transformers, on the meta device."""
+    """A network of diffusers or of ours, or a text model of transformers, on the meta device."""
     import diffusers
 
     with quietly(), torch.device("meta"):
-        if hasattr(diffusers, kind):
-            module: nn.Module = getattr(diffusers, kind).from_config(json.loads(config))
+        if kind == "LaVieUNet" or hasattr(diffusers, kind):
+            module: nn.Module = network_class(kind).from_config(json.loads(config))
         else:
             import transformers
 
@@ -110,20 +110,27 @@ def outline(
     subfolder: str | None = None,
     dtype: str = "float32",
     base: str | None = None,
+    adapter: str | None = None,
 ) -> Outline:
     """The outline of an expert, from its files if they are on this machine, else from what is published of it.
 
     Arguments are those of `load`. Raises WeightsError where neither is there.
     """
     part, size = FAMILIES[family].part if subfolder is None else subfolder, dtype_of(dtype).itemsize
+    if adapter is not None and known(weights, part, adapter) is None:
+        raise WeightsError(f"expert '{name}' is put together from two checkpoints, whose sizes are not known")
     if not here(weights):
-        if (told := known(weights, part)) is None:
+        if (told := known(weights, part, adapter)) is None:
             raise WeightsError(f"expert '{name}': '{weights}' is not on this machine, and its sizes are not known")
         return Outline(family, told.kind, told.config, told.words, size)
     checkpoint = find(weights, None, None, [part], base=base)
     config, text = checkpoint.config(part), checkpoint.config("text_encoder")
     if (kind := str(config.get("_class_name"))) not in FAMILIES[family].networks:
         raise WeightsError(f"expert '{name}': {part}/ of '{weights}' is a {kind}")
+    if family == "lavie" and kind == "UNet2DConditionModel":
+        from dovetail.experts.lavie.weights import sizes
+
+        kind, config = "LaVieUNet", sizes(config, f"expert '{name}': {part}/ of '{weights}'")
     return Outline(family, kind, config, _words(text, config.get("max_text_seq_length")), size)
 
 
@@ -154,21 +161,6 @@ def codec_parameters(kind: str) -> int:
 def parameters_of(kind: str, config: Mapping[str, Any]) -> int:
     """How many numbers a network of diffusers has learned."""
     return _parameters(hollow_of(kind, written(config)))
-
-
-IMAGE_CODEC: tuple[str, dict[str, Any]] = (
-    "AutoencoderKL",
-    {
-        "block_out_channels": (128, 256, 512, 512),
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
-        "layers_per_block": 2,
-        "latent_channels": 4,
-        "norm_num_groups": 32,
-        "sample_size": 512,
-    },
-)
-"""Of Stable Diffusion 1 and all that shares its latents: vae/config.json of stable-diffusion-v1-5."""
 
 
 def codec_outline(

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dovetail.experts.lavie import facts as lavie
+
 
 @dataclass(frozen=True)
 class Words:
@@ -151,6 +153,28 @@ COGVIDEOX_CODEC: tuple[str, dict[str, Any]] = (
 )
 """Of CogVideoX 2B and 5B, which scale its latents each by a number of its own: .. * 1.15258426 and .. * 0.7."""
 
+_CLIP = {"vocab_size": 49408, "max_position_embeddings": 77}
+CLIP_L = Words(
+    "CLIPTextModel",
+    {**_CLIP, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
+    77,
+)
+"""openai/clip-vit-large-patch14's text model: Stable Diffusion 1's."""
+
+IMAGE_CODEC: tuple[str, dict[str, Any]] = (
+    "AutoencoderKL",
+    {
+        "block_out_channels": (128, 256, 512, 512),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "layers_per_block": 2,
+        "latent_channels": 4,
+        "norm_num_groups": 32,
+        "sample_size": 512,
+    },
+)
+"""Of Stable Diffusion 1."""
+
 _UNIPC = {
     "_class_name": "UniPCMultistepScheduler",
     "num_train_timesteps": 1000,
@@ -160,6 +184,16 @@ _UNIPC = {
     "prediction_type": "flow_prediction",
     "use_flow_sigmas": True,
     "flow_shift": 3.0,
+}
+_BETAS = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "epsilon",
+    "set_alpha_to_one": False,
+    "clip_sample": False,
+    "steps_offset": 1,
 }
 _EULER = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 1.0}
 # How timesteps are spaced is that of the conversion and of the authors' own script, which says so once more.
@@ -207,6 +241,9 @@ _COG_2B = _cogvideox_weights(COGVIDEOX_2B, 1.15258426, "CogVideoXDDIMScheduler",
 _COG_5B = _cogvideox_weights(COGVIDEOX_5B, 0.7, "CogVideoXDPMScheduler", 1.0, "CogVideoX licence, see its model card")
 
 PUBLISHED: dict[tuple[str, str], Published] = {
+    (lavie.FILE, "unet"): Published(
+        "LaVieUNet", lavie.SIZES, CLIP_L, IMAGE_CODEC, {**_BETAS, **lavie.BETAS}, lavie.LICENCE
+    ),
     ("Wan-AI/Wan2.1-T2V-14B-Diffusers", "transformer"): _wan_weights(WAN_14B),
     ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "transformer"): _wan_weights(WAN_1_3B),
     ("Wan-AI/Wan2.2-T2V-A14B-Diffusers", "transformer"): _wan_weights(WAN_14B),
@@ -219,9 +256,11 @@ PUBLISHED: dict[tuple[str, str], Published] = {
     ("zai-org/CogVideoX-2b", "transformer"): _COG_2B,
     ("zai-org/CogVideoX-5b", "transformer"): _COG_5B,
 }
-"""By hub id and the folder of the network."""
+"""By hub id and the folder of the network; LaVie's by its file, whatever it is laid over."""
 
 
-def known(weights: str, part: str = "transformer") -> Published | None:
-    """What is published of a hub id; None if nothing is written down here."""
-    return PUBLISHED.get((weights, part))
+def known(weights: str, part: str = "transformer", adapter: str | None = None) -> Published | None:
+    """What is published of a hub id, and of an adapter over it; None if nothing is written down here."""
+    if lavie.named(adapter):
+        return PUBLISHED[lavie.FILE, "unet"]
+    return None if adapter is not None else PUBLISHED.get((weights, part))

@@ -105,8 +105,12 @@ ELSEWHERE: tuple[tuple[str, str], ...] = (
 OTHERS: tuple[tuple[str, str], ...] = (
     ("conditioner.embedders.", "a Stable Diffusion XL, whose latents and networks are none that dovetail calls"),
     ("cond_stage_model.model.", "a Stable Diffusion 2, of which dovetail reads diffusers' folders only"),
+    (
+        ".attn_temp.",
+        "LaVie's own network, which is the `adapter` of a lavie expert over CompVis/stable-diffusion-v1-4",
+    ),
 )
-"""Whole models that are none of these, by how some of their names begin."""
+"""What is none of these, by a piece of its names."""
 
 
 class Parts(Protocol):
@@ -211,8 +215,8 @@ class SingleFile:
 def single(weights: str, file: Path, base: Parts | None = None, told: bool = False) -> SingleFile:
     """A file of weights, its names read. Raises WeightsError for one that cannot be read, or is of no use here."""
     keys = frozenset(keys_of(file))
-    for start, what in OTHERS:
-        if any(key.startswith(start) for key in keys):
+    for piece, what in OTHERS:
+        if any(piece in key for key in keys):
             raise WeightsError(f"'{weights}' is {what}")
     return SingleFile(weights, file, keys, base, told)
 
@@ -276,6 +280,7 @@ def filled(module: nn.Module, found: Mapping[str, Tensor], dtype: torch.dtype, w
     full: list[str] = getattr(module, "_keep_in_fp32_modules", None) or []
     kept = {key: torch.float32 if any(part in key.split(".") for part in full) else dtype for key in wanted}
     module.load_state_dict(
-        {key: found[key].to(kept[key]) if found[key].is_floating_point() else found[key] for key in wanted}, assign=True
+        {key: found[key].to(kept[key], copy=True) if found[key].is_floating_point() else found[key] for key in wanted},
+        assign=True,
     )
     return module.requires_grad_(False).eval()

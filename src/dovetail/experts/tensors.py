@@ -2,19 +2,26 @@
 
 import json
 import pickle
+import re
 import warnings
+from argparse import Namespace
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.serialization import safe_globals
 
 from dovetail.errors import WeightsError
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 """Ends of files that torch.save writes."""
+
+WRAPS = ("state_dict", "ema")
+"""Under what checkpoints keep their tensors, where these lie beside other things."""
 
 SUFFIXES = (".safetensors", *PICKLES)
 """Ends of files that hold weights."""
@@ -44,7 +51,7 @@ def opened(file: Path, only: Collection[str] | None = None) -> dict[str, Tensor]
     """The tensors in a file by name, in the precision in which they lie there; `only` those, if they are named.
 
     A pickle can run any code when it is opened, so it is opened by torch's own reader of tensors, which refuses all else;
-    of what checkpoints wrap around their tensors (`state_dict`, `module.`), nothing is left.
+    of what checkpoints wrap around their tensors (`state_dict`, `ema`, `module.`), nothing is left.
 
     Raises WeightsError for a file that is damaged or holds more than tensors.
     """
@@ -81,21 +88,36 @@ def _value(text: str) -> Any:
 
 def _unpickled(file: Path) -> Any:
     try:
-        with warnings.catch_warnings(action="ignore"):  # of protocols that other writers of pickles use
-            return torch.load(file, map_location="cpu", weights_only=True)
+        with (
+            warnings.catch_warnings(action="ignore"),  # of protocols that other writers of pickles use
+            safe_globals([Namespace]),  # the options of a training, which often lie beside its tensors
+        ):
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
     except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"'{file}' is a pickle that holds more than tensors. Such a file can run any code when it is opened, so dovetail "
-            "does not open it. Take the .safetensors of these weights, or convert it where you trust it: "
-            "torch.load(..., weights_only=False), then safetensors.torch.save_file of the tensors in it"
-        ) from error
+        # What torch says of a pickle that makes no sense begins with advice to open it unsafely.
+        raise _unsafe(file, str(error)) or _damaged(file, "it is no pickle of torch's") from error
     except (OSError, RuntimeError, EOFError, ValueError) as error:
         raise _damaged(file, error) from error
 
 
+def _unsafe(file: Path, said: str) -> WeightsError | None:
+    """What is said of a pickle that wants more than tensors; None if that is not what is wrong."""
+    asks = re.search(r"(?:GLOBAL|function|class) ([\w.]+)", said)
+    if asks is None:
+        return None
+    return WeightsError(
+        f"'{file}' is a pickle that holds more than tensors (it asks for {asks[1]}), and opening it could run any code, so "
+        "dovetail does not. Take the .safetensors of these weights; or, if you trust this file, convert it once, which runs what "
+        f"it holds, and name the new one instead: python -c \"import torch, safetensors.torch as s; t = torch.load('{file}', "
+        "weights_only=False); t = t.get('state_dict', t.get('ema', t)); s.save_file({k: v.clone() for k, v in t.items() if "
+        f"torch.is_tensor(v)}}, '{file.with_suffix('.safetensors').name}')\""
+    )
+
+
 def _unwrapped(found: Any) -> dict[str, Tensor]:
-    while isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
-        found = found["state_dict"]
+    """The tensors themselves: of a training's state, the averaged ones."""
+    while isinstance(found, dict) and (inner := [found[key] for key in WRAPS if isinstance(found.get(key), dict)]):
+        found = inner[0]
     tensors = {str(name): part for name, part in _items(found) if isinstance(part, Tensor)}
     if tensors and all(name.startswith("module.") for name in tensors):
         return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
@@ -106,6 +128,8 @@ def _items(found: Any) -> list[tuple[Any, Any]]:
     return list(found.items()) if isinstance(found, dict) else []
 
 
-def _damaged(file: Path, error: Exception) -> WeightsError:
+def _damaged(file: Path, error: Exception | str) -> WeightsError:
     said = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return WeightsError(f"'{file}' cannot be read as weights ({said}); it may be cut short, so fetch it again")
+    return WeightsError(
+        f"'{file}' cannot be read as weights ({said}); it may be cut short, or a pointer to a large file, so fetch it again"
+    )

@@ -596,7 +596,7 @@ class Pretrained(Part):
     `trust_space`: its latents are taken for those of its stage's codec, whatever its own autoencoder says. From `store` on:
     how it is kept and called (docs/memory.md)."""
 
-    family: Literal["stable-diffusion", "animatediff", "text-to-video-sd", "wan", "ltx", "cogvideox"]
+    family: Literal["stable-diffusion", "animatediff", "text-to-video-sd", "lavie", "wan", "ltx", "cogvideox"]
     weights: str
     subfolder: str | None = None
     base: str | None = None
@@ -626,7 +626,7 @@ class Exact(Part):
     schedule: Literal["own", "flow"] = "own"
 
 
-FAMILIES = ("stable-diffusion", "animatediff", "text-to-video-sd", "wan", "ltx", "cogvideox", "exact")
+FAMILIES = ("stable-diffusion", "animatediff", "text-to-video-sd", "lavie", "wan", "ltx", "cogvideox", "exact")
 
 
 def _family(data: Any) -> str:

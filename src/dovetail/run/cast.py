@@ -152,7 +152,7 @@ def _words(expert: Expert) -> Any:
     return expert.network.text  # type: ignore[attr-defined]
 
 
-READ_WITH_CLIP = ("stable-diffusion", "animatediff", "text-to-video-sd")
+READ_WITH_CLIP = ("stable-diffusion", "animatediff", "text-to-video-sd", "lavie")
 """Families whose LoRA weights may change their text model as well."""
 
 

@@ -10,6 +10,7 @@ FAMILIES_SAID = {
     "stable-diffusion": "UNet2DConditionModel, one frame at a time: Stable Diffusion 1.x and 2.x",
     "animatediff": "UNetMotionModel: AnimateDiff and AnimateDiff-Lightning",
     "text-to-video-sd": "UNet3DConditionModel: ModelScope text-to-video, zeroscope v2",
+    "lavie": "LaVieUNet, dovetail's own: LaVie's base model, by its file over Stable Diffusion 1.4's folder",
     "wan": "WanTransformer3DModel: Wan 2.1 of both sizes, and each expert of Wan 2.2 A14B by its subfolder",
     "ltx": "LTXVideoTransformer3DModel: LTX-Video 2B and 13B",
     "cogvideox": "CogVideoXTransformer3DModel: CogVideoX 2B and 5B",

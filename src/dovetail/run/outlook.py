@@ -15,11 +15,12 @@ USUAL: dict[str, Schedule] = {
     "stable-diffusion": VariancePreserving.betas("scaled_linear", 0.00085, 0.012),
     "animatediff": VariancePreserving.betas("linear", 0.00085, 0.012),
     "text-to-video-sd": VariancePreserving.betas("scaled_linear", 0.00085, 0.012),
+    "lavie": VariancePreserving.betas("linear", 1e-4, 0.02),
     "wan": Flow(whole=True),
     "ltx": Flow(),
     "cogvideox": VariancePreserving.betas("scaled_linear", 0.00085, 0.012, snr_shift_scale=3.0, zero_terminal_snr=True),
 }
-"""Each family's published schedule (Stable Diffusion 1.5, AnimateDiff, ModelScope, Wan, LTX-Video, CogVideoX 2B): what
+"""Each family's published schedule (Stable Diffusion 1.5, AnimateDiff, ModelScope, LaVie, Wan, LTX-Video, CogVideoX 2B): what
 a plan supposes of weights that are not on this machine."""
 
 
@@ -41,7 +42,7 @@ def outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
             raise WeightsError(f"'{spec.weights}' is not on this machine")
         config = scheduler_config(name, spec.family, spec.weights, spec.adapter, base=spec.base)
     except WeightsError as error:
-        if (told := known(spec.weights, spec.subfolder or family.part)) is not None:
+        if (told := known(spec.weights, spec.subfolder or family.part, spec.adapter)) is not None:
             notes.append(f"expert '{name}': {error}; planned by its published configuration")
             return Known(schedule_of(told.scheduler), told.scheduler, family.max_frames, family.even)
         notes.append(f"expert '{name}': {error}; levels are those of the family's usual schedule")

@@ -51,11 +51,8 @@ def outlines(recipe: Recipe, notes: list[str]) -> dict[str, "Outline"]:
         if not isinstance(spec, models.Pretrained):
             continue
         try:
-            if spec.adapter is not None:
-                raise WeightsError(f"expert '{name}' is put together from two checkpoints")
-            found[name] = outline(
-                name, spec.family, spec.weights, subfolder=spec.subfolder, dtype=spec.dtype, base=spec.base
-            )
+            options = spec.model_dump(include={"subfolder", "dtype", "base", "adapter"})
+            found[name] = outline(name, spec.family, spec.weights, **options)
         except WeightsError as error:
             notes.append(f"{error}; its operations are not counted")
     return found
