@@ -64,6 +64,11 @@ def costs(plan: Plan) -> Costs:
     return Costs(experts, alone, _memory(plan, outlines), tuple(notes))
 
 
+def weights_needed(plan: Plan) -> Mapping[str, int]:
+    """`Costs.memory` alone, which takes moments where operations take longer, without networks of unknown size."""
+    return _memory(plan, _outlines(plan.recipe, []))
+
+
 def _sum(parts: Sequence[Operations]) -> Operations:
     return reduce(Operations.__add__, parts, Operations())
 
@@ -74,9 +79,9 @@ def _outlines(recipe: recipes.Recipe, notes: list[str]) -> dict[str, Outline]:
         if not isinstance(spec, models.Pretrained):
             continue
         try:
-            if spec.adapter is not None:
-                raise WeightsError(f"expert '{name}' is put together from two checkpoints")
-            found[name] = outline(name, spec.family, spec.weights, subfolder=spec.subfolder, dtype=spec.dtype)
+            found[name] = outline(
+                name, spec.family, spec.weights, subfolder=spec.subfolder, dtype=spec.dtype, adapter=spec.adapter
+            )
         except WeightsError as error:
             notes.append(f"{error}; its operations are not counted")
     return found

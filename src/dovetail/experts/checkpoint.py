@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from dovetail.errors import WeightsError, nearest
+from dovetail.experts.refusals import refusals
 
 UNSAFE = (".bin", ".pt", ".pth", ".ckpt")
 VARIANTS = ("fp16", "bf16", "fp32", "non_ema", "ema")
@@ -100,15 +101,16 @@ def _packaged(name: str) -> Path:
 def _download(repo: str, revision: str | None, variant: str | None, parts: Sequence[str], where: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    with _hub(repo, where):
-        path = snapshot_download(
-            repo,
-            revision=revision,
-            allow_patterns=[pattern for part in parts for pattern in _wanted(part, variant)],
-            # A pattern cannot say "no second dot", so the other variants are named.
-            ignore_patterns=None if variant else [f"*.{other}{end}*" for other in VARIANTS for end in ".-"],
-        )
-    return Path(path)
+    with refusals(repo, where):
+        allow, ignore = patterns(parts, variant)
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=allow, ignore_patterns=ignore))
+
+
+def patterns(parts: Sequence[str], variant: str | None) -> tuple[list[str], list[str] | None]:
+    """Patterns of the files that are taken of a repository, for these of its folders, and of those left out."""
+    # A pattern cannot say "no second dot", so the other variants are named.
+    others = None if variant else [f"*.{other}{end}*" for other in VARIANTS for end in ".-"]
+    return [pattern for part in parts for pattern in _wanted(part, variant)], others
 
 
 def _wanted(part: str, variant: str | None) -> list[str]:
@@ -130,23 +132,8 @@ def find_file(name: str, revision: str | None = None) -> Path:
     pieces = name.split("/", 2)
     if len(pieces) < 3 or not all(pieces):
         raise WeightsError(f"no weights file '{name}': no such path, and no hub name (OWNER/REPO/FILE.safetensors)")
-    with _hub(name):
+    with refusals(name):
         return Path(hf_hub_download("/".join(pieces[:2]), pieces[2], revision=revision))
-
-
-@contextmanager
-def _hub(name: str, where: str = "") -> Iterator[None]:
-    """The hub's refusals (no such repository, file or revision; no network) as WeightsError."""
-    from huggingface_hub.errors import RevisionResolutionError
-
-    try:
-        yield
-    except (OSError, ValueError, RevisionResolutionError) as error:
-        said = (str(error).strip() or "no reason given").splitlines()[0]
-        raise WeightsError(
-            f"no weights '{name}': no such path here, and the hub does not give it "
-            f"({type(error).__name__}: {said}). {where}".strip()
-        ) from error
 
 
 def model(kind: Any, checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> Any:

@@ -101,14 +101,24 @@ def _looked(family: str, kind: str, config: str, words: tuple[int, int, bool], s
     return found.linear, found.attention
 
 
-def outline(name: str, family: str, weights: str, *, subfolder: str | None = None, dtype: str = "float32") -> Outline:
+def outline(
+    name: str,
+    family: str,
+    weights: str,
+    *,
+    subfolder: str | None = None,
+    dtype: str = "float32",
+    adapter: str | None = None,
+) -> Outline:
     """The outline of an expert, from its files if they are on this machine, else from what is published of it.
 
     Arguments are those of `load`. Raises WeightsError where neither is there.
     """
     part, size = FAMILIES[family].part if subfolder is None else subfolder, dtype_of(dtype).itemsize
+    if adapter is not None and known(weights, part, adapter) is None:
+        raise WeightsError(f"expert '{name}' is put together from two checkpoints, whose sizes are not known")
     if not (weights.startswith("sprites/") or Path(weights).expanduser().is_dir()):
-        if (told := known(weights, part)) is None:
+        if (told := known(weights, part, adapter)) is None:
             raise WeightsError(f"expert '{name}': '{weights}' is not on this machine, and its sizes are not known")
         return Outline(family, told.kind, told.config, told.words, size)
     checkpoint = find(weights, None, None, [part, *PARTS])

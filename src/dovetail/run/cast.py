@@ -48,7 +48,7 @@ def load(recipe: Recipe) -> Cast:
     codec = load_codec(recipe)
     experts: dict[str, Expert] = {}
     for name in recipe.experts:
-        if name in _used(recipe):
+        if name in used(recipe):
             experts[name] = _expert(recipe, name, codec, experts)
     return Cast(experts, codec)
 
@@ -68,7 +68,8 @@ def load_codec(recipe: Recipe) -> Codec:
             return codec
 
 
-def _used(recipe: Recipe) -> set[str]:
+def used(recipe: Recipe) -> set[str]:
+    """The experts that its stages name."""
     return {name for stage in recipe.chain for _, name in models.named(stage, "")}
 
 
@@ -94,7 +95,7 @@ def _expert(recipe: Recipe, name: str, codec: Codec, before: Mapping[str, Expert
         adapter=spec.adapter,
         subfolder=spec.subfolder,
         fps=recipe.video.fps,
-        text=next((_words(before[other]) for other in before if _same_words(recipe.experts[other], spec)), None),
+        text=next((_words(before[other]) for other in before if same_words(recipe.experts[other], spec)), None),
         waiting=recipe.residency != "all",
     )
 
@@ -103,7 +104,7 @@ def _words(expert: Expert) -> Any:
     return expert.network.text  # type: ignore[attr-defined]
 
 
-def _same_words(a: models.ExpertSpec, b: models.ExpertSpec) -> bool:
+def same_words(a: models.ExpertSpec, b: models.ExpertSpec) -> bool:
     """Whether one text model serves two experts: they come from one repository, or it is known that theirs have the
     same. Wan's is as large as a network."""
     if not isinstance(a, models.Pretrained) or not isinstance(b, models.Pretrained):

@@ -41,7 +41,7 @@ def outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
             raise WeightsError(f"'{spec.weights}' is not on this machine")
         config = scheduler_config(name, spec.family, spec.weights, spec.adapter)
     except WeightsError as error:
-        if (told := known(spec.weights, spec.subfolder or family.part)) is not None:
+        if (told := known(spec.weights, spec.subfolder or family.part, spec.adapter)) is not None:
             notes.append(f"expert '{name}': {error}; planned by its published configuration")
             return Known(schedule_of(told.scheduler), told.scheduler, family.max_frames, family.even)
         notes.append(f"expert '{name}': {error}; levels are those of the family's usual schedule")
@@ -62,7 +62,7 @@ def space_foreseen(recipe: Recipe, notes: list[str]) -> "LatentSpace":
     try:
         if not weights.startswith("sprites/") and not Path(weights).expanduser().is_dir():
             raise WeightsError(f"'{weights}' is not on this machine")
-        return space_at(weights, recipe.codec.subfolder)
+        return space_at(weights, recipe.codec.subfolder, recipe.codec.revision, recipe.codec.variant)
     except WeightsError as error:
         experts = [spec for spec in recipe.experts.values() if isinstance(spec, models.Pretrained)]
         if weights not in [spec.weights for spec in experts]:  # else a note has said it
