@@ -5,6 +5,7 @@ DovetailError
 ├── WeightsError   (also OSError)
 ├── SpaceError     (also ValueError)
 ├── NetworkError   (also ArithmeticError)
+├── DecodeError    (also ArithmeticError)
 ├── OutputError    (also OSError)
 └── ExtraError     (also ImportError)
 PromptWarning      (a UserWarning)
@@ -51,6 +52,21 @@ class NetworkError(DovetailError, ArithmeticError):
     def at(self, stage: str, step: int) -> "NetworkError":
         """The same error, with the stage and step (counted from 1) at which it happened."""
         return NetworkError(self.expert, self.time, stage, step)
+
+
+class DecodeError(DovetailError, ArithmeticError):
+    """A codec made frames that are no numbers, in single precision too: which codec."""
+
+    def __init__(self, weights: str) -> None:
+        super().__init__(weights)
+        self.weights = weights
+
+    def __str__(self) -> str:
+        return (
+            f"codec '{self.weights}' made frames of NaN or infinity in float32, so its weights are not what they should "
+            f"be: `dovetail models verify {self.weights}` tells, and codec.weights names others. A run that has a folder "
+            "keeps its latents: `dovetail decode` makes frames of them again"
+        )
 
 
 class OutputError(DovetailError, OSError):

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from dovetail.errors import WeightsError, nearest
 from dovetail.experts.refusals import refusals
+from dovetail.experts.soundness import again, shards, sound
 
 UNSAFE = (".bin", ".pt", ".pth", ".ckpt")
 VARIANTS = ("fp16", "bf16", "fp32", "non_ema", "ema")
@@ -34,26 +35,44 @@ class Checkpoint:
         """
         folder = self.path / name
         if not folder.is_dir():
-            raise WeightsError(f"'{self.weights}' has no {name}/ ({folder}). {where}".strip())
+            raise WeightsError(f"'{self.weights}' has no {name}/ ({folder}){self._instead()}. {where}".strip())
         return folder
+
+    def _instead(self) -> str:
+        """What is there, for who expected something else."""
+        parts = sorted(entry.name for entry in self.path.iterdir() if (entry / "config.json").is_file())
+        if parts:
+            return f"; it has {', '.join(f'{part}/' for part in parts)}"
+        found = sorted(entry.name for entry in self.path.iterdir())
+        return (
+            f": it is no model in diffusers' layout, which has a folder for each part (unet/ or transformer/, text_encoder/, "
+            f"tokenizer/, scheduler/, vae/), each with its config; there is {', '.join(found[:6]) or 'nothing'}"
+        )
 
     def config(self, name: str, file: str = "config.json") -> dict[str, Any]:
         """A part's config. Raises WeightsError if it is not there."""
         path = self.path / name / file
         if not path.is_file():
-            raise WeightsError(f"'{self.weights}' has no {name}/{file} ({path})")
-        found: dict[str, Any] = json.loads(path.read_text())
+            raise WeightsError(f"'{self.weights}' has no {name}/{file} ({path}){self._instead()}")
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise WeightsError(f"{path} is damaged: it is no JSON ({error}). {again(self.weights)}") from None
         return found
 
     def safetensors(self, name: str) -> Path:
-        """A part's weights file (the first, if there are several). Raises WeightsError without one."""
+        """A part's weights file (the first, if there are several). Raises WeightsError without one, and for one that is
+        damaged or lacks another."""
         folder = self.part(name)
         if kept := sorted(f for f in folder.glob("*.safetensors") if _variant(f.name) == (self.variant or "")):
+            what = f"{name or 'the folder'} of '{self.weights}'"
+            shards(folder, kept, what, self.weights)
+            sound(kept, what, self.weights)
             return kept[0]
         there = sorted(f.name for f in folder.iterdir() if f.is_file())
         if any(file.endswith(UNSAFE) for file in there):
             raise WeightsError(
-                f"'{self.weights}' has {name}/ only as a pickle ({', '.join(f for f in there if f.endswith(UNSAFE))}), "
+                f"'{self.weights}' has {f'{name}/' if name else 'its weights'} only as a pickle ({', '.join(f for f in there if f.endswith(UNSAFE))}), "
                 "which can run any code when opened, so dovetail does not. Take a revision with .safetensors files, "
                 "or convert it where you trust it: from_pretrained(...), then save_pretrained(..., safe_serialization=True)"
             )
@@ -128,12 +147,15 @@ def find_file(name: str, revision: str | None = None) -> Path:
 
     path = Path(name).expanduser()
     if path.is_file():
+        sound([path], f"'{name}'", name)
         return path
     pieces = name.split("/", 2)
     if len(pieces) < 3 or not all(pieces):
         raise WeightsError(f"no weights file '{name}': no such path, and no hub name (OWNER/REPO/FILE.safetensors)")
     with refusals(name):
-        return Path(hf_hub_download("/".join(pieces[:2]), pieces[2], revision=revision))
+        found = Path(hf_hub_download("/".join(pieces[:2]), pieces[2], revision=revision))
+    sound([found], f"'{name}'", name)
+    return found
 
 
 def model(kind: Any, checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> Any:
@@ -155,7 +177,12 @@ def model(kind: Any, checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> A
                 output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise WeightsError(f"{where} cannot be loaded as {kind.__name__}: {error}") from error
+        odd = (
+            ". Its config.json and its weights are of different generations: take both from one revision of one repository"
+            if re.search(r"shape|size mismatch", str(error))
+            else ""
+        )
+        raise WeightsError(f"{where} cannot be loaded as {kind.__name__}: {error}{odd}") from error
     if missing := sorted(info["missing_keys"]):
         raise WeightsError(f"{where} lacks {len(missing)} tensors of a {kind.__name__}, the first is '{missing[0]}'")
     return found.requires_grad_(False).eval()

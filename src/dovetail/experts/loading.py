@@ -14,6 +14,7 @@ from dovetail.errors import RecipeError, WeightsError, nearest
 from dovetail.experts.adapter import Adapter, Convention, Packed, Text, frames_first, motion, per_frame, volume
 from dovetail.experts.checkpoint import Checkpoint, find, find_file, model, quietly
 from dovetail.experts.placement import device_of, dtype_of
+from dovetail.experts.soundness import sound, tied
 from dovetail.experts.space import LatentSpace, space_of
 from dovetail.experts.text import T5, UMT5, Clip
 
@@ -336,6 +337,7 @@ def _text(asked: _Asked, config: Any, device: torch.device) -> Text:
     make, reader = TEXTS[found]
     tokenizer = _tokenizer(getattr(transformers, reader), asked.checkpoint)
     encoder: nn.Module = model(getattr(transformers, found), asked.checkpoint, "text_encoder", asked.dtype)
+    tied(encoder, f"text_encoder of '{asked.checkpoint.weights}' ({asked.checkpoint.path / 'text_encoder'})")
     text = make(tokenizer, encoder.to(device), asked.name)
     # CogVideoX joins words and latents to one sequence, so its network fixes how many words there are.
     length = config.get("max_text_seq_length")
@@ -368,4 +370,5 @@ def _space(asked: _Asked) -> LatentSpace:
     if not (checkpoint.path / "vae" / "config.json").is_file():
         return LatentSpace(channels=checkpoint.config(asked.part)["in_channels"])
     weights = sorted((checkpoint.path / "vae").glob("*.safetensors"))  # Any variant: all mean the same latents.
+    sound(weights[:1], f"vae of '{checkpoint.weights}'", checkpoint.weights)
     return space_of(checkpoint.config("vae"), weights[0] if weights else None)

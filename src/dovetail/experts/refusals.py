@@ -19,7 +19,8 @@ def refusals(name: str, where: str = "") -> Iterator[None]:
     except WeightsError:
         raise
     except Exception as error:
-        if not isinstance(error, OSError | ValueError | RevisionResolutionError) and not _network(error):
+        ours = isinstance(error, OSError | ValueError | RevisionResolutionError) or _network(error) or is_full(error)
+        if not ours:
             raise
         raise WeightsError(f"{_told(name, error)} {where}".strip()) from error
 
@@ -68,6 +69,8 @@ def is_full(error: BaseException | None) -> bool:
     """Whether a disk or a quota being full is why, here or in what led here."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(error):  # As hf_xet says it, which is not written in Python.
             return True
         error = error.__cause__ or error.__context__
     return False
