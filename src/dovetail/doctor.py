@@ -60,6 +60,7 @@ def examined(here: Machine | None = None) -> Iterator[str]:
     yield from _versions()
     yield from _hardware(here)
     yield ""
+    yield "recipes, by their weights alone; what networks compute with comes on top:"
     for name in recipes.names():
         if wants(recipes.load(name)):
             yield from _fits(name, here)
@@ -85,8 +86,8 @@ def _hardware(here: Machine) -> Iterator[str]:
         yield "device: the CPU alone; large models take hours on it"
     else:
         half = "" if here.bfloat16 else "; it has no bfloat16, so --set experts.NAME.dtype=float16"
-        yield f"device: {here.device}, {here.memory / GIGA:.1f} GB of its memory free{half}"
-    said = "not known" if here.computer is None else f"{here.computer / GIGA:.1f} GB free"
+        yield f"device: {here.device}, {_giga(here.memory)} of its memory free{half}"
+    said = "not known" if here.computer is None else f"{_giga(here.computer)} free"
     yield f"memory: {said}, {os.cpu_count()} CPU cores"
     yield f"cache: {cache_folder()}, {here.disk / GIGA:.0f} GB free on its disk (HF_HUB_CACHE moves it)"
     if constants.HF_HUB_OFFLINE:
@@ -106,24 +107,35 @@ def _fits(name: str, here: Machine) -> Iterator[str]:
 
 
 def _too_large(asked: Plan, here: Machine) -> Iterator[str]:
-    """Weights alone; what networks compute with comes on top, so what fits barely may not."""
-    stages = weights_needed(asked)
-    worst = max(stages, key=lambda stage: stages[stage])
-    if stages[worst] > here.memory:
-        where = "the computer's memory" if here.device is None else here.device
+    """Weights that are more than there is memory for."""
+    together = _most(asked, "all")
+    if here.device is None:
+        if together > here.memory:
+            yield f"its weights take {_giga(together)}, and the computer has {_giga(here.memory)} of memory free"
+        return
+    needed = max(weights_needed(asked).values())
+    if needed > here.memory:
+        turns = _most(asked, "turns")
+        better = (
+            f"--set residency=turns takes {_giga(turns)}"
+            if turns <= here.memory
+            else f"it takes a device with {_giga(turns)} free, or smaller experts by --set experts.NAME.weights=.."
+        )
+        yield f"its weights take {_giga(needed)} at most, and {here.device} has {_giga(here.memory)} free; {better}"
+    if asked.recipe.residency != "all" and here.computer is not None and together > here.computer:
         yield (
-            f"its weights take {stages[worst] / GIGA:.1f} GB at most (in '{worst}'), and {where} has "
-            f"{here.memory / GIGA:.1f} GB free" + _advice(asked, here, stages[worst])
+            f"{_giga(together)} of weights wait in the computer's memory for their turn, and {_giga(here.computer)} of it "
+            "are free; close other programs, or take smaller experts"
         )
 
 
-def _advice(asked: Plan, here: Machine, needed: int) -> str:
-    """What would make it fit, as far as that is one word of the recipe."""
-    most = max(weights_needed(plan(asked.recipe, overrides={"residency": "turns"})).values())
-    if most <= here.memory:
-        return f"; --set residency=turns takes {most / GIGA:.1f} GB"
-    needed = min(needed, most)
-    return f"; it takes a device with {needed / GIGA:.1f} GB free, or smaller experts by --set experts.NAME.weights=.."
+def _most(asked: Plan, residency: str) -> int:
+    """Bytes of weights on the device at most, under another residency."""
+    return max(weights_needed(plan(asked.recipe, overrides={"residency": residency})).values())
+
+
+def _giga(size: int) -> str:
+    return f"{size / GIGA:.1f} GB"
 
 
 def _no_room(name: str, here: Machine) -> Iterator[str]:
@@ -138,6 +150,6 @@ def _no_room(name: str, here: Machine) -> Iterator[str]:
             sizes.append(int((SHELF[want.repo].size(taken, want.variant) or 0) * GIGA))
     if (needed := sum(sizes)) > here.disk:
         yield (
-            f"{needed / GIGA:.1f} GB are still to be downloaded, and the cache's disk has {here.disk / GIGA:.1f} GB free; "
+            f"{_giga(needed)} are still to be downloaded, and the cache's disk has {_giga(here.disk)} free; "
             "make room (`hf cache ls`), or let HF_HUB_CACHE name a folder on another disk"
         )
