@@ -129,7 +129,9 @@ def told(name: str, content: bytes) -> dict[str, Any]:
     """What the tree of a repository says of a file."""
     if not large(name):
         return {"oid": git_sha1(content), "size": len(content)}
-    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256(content)}\nsize {len(content)}\n".encode()
+    pointer = (
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256(content)}\nsize {len(content)}\n".encode()
+    )
     lfs = {"oid": sha256(content), "size": len(content), "pointerSize": len(pointer)}
     return {"oid": git_sha1(pointer), "size": len(content), "lfs": lfs}
 

@@ -19,12 +19,16 @@ from dovetail.experts import pulling
 from dovetail.experts.checkpoint import find, find_file
 from dovetail.experts.hub import Want, cached, folder_of, listed, verified
 from dovetail.experts.pulling import kept, pull
-from dovetail.experts.shelf import SHELF
+from dovetail.experts.shelf import SHELF, licence_of
 from dovetail.run.wants import EVERYTHING, shipped, wants, wants_of
 
 SD, LIGHTNING, MODELSCOPE = "some/sd", "some/lightning", "some/modelscope"
 FILE = f"{LIGHTNING}/lightning_4step.safetensors"
-SPARE = {"README.md": b"# a model", "unet/diffusion_pytorch_model.bin": b"pickle", "v1-5-pruned.safetensors": b"all of it"}
+SPARE = {
+    "README.md": b"# a model",
+    "unet/diffusion_pytorch_model.bin": b"pickle",
+    "v1-5-pruned.safetensors": b"all of it",
+}
 
 
 @pytest.fixture(scope="module")
@@ -115,12 +119,14 @@ def test_what_is_named_alone_is_a_model_a_file_or_a_mistake() -> None:
     assert wants_of(FILE) == (Want(LIGHTNING, (), "lightning_4step.safetensors"),)
     (wan,) = wants_of("Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
     assert "text_encoder" in wan.parts, "another shipped recipe reads with it"
-    with pytest.raises(RecipeError, match="no recipe, and no model.*did you mean 'flowblending-wan21'"):
+    with pytest.raises(RecipeError, match=r"no recipe, and no model.*did you mean 'flowblending-wan21'"):
         wants_of("flowblending-wan2")
 
 
 def test_the_shelf_knows_the_size_of_all_that_shipped_recipes_take() -> None:
-    for want in shipped():
+    known = [want for want in shipped() if want.repo in SHELF]
+    assert len(known) >= 9
+    for want in known:
         told = SHELF[want.repo]
         taken = (want.file,) if want.file is not None else tuple(part for part in want.parts if part)
         assert (told.size(taken, want.variant) or 0) > 0.5, want
@@ -222,7 +228,9 @@ def test_a_disk_that_fills_keeps_what_came(hub: Hub, monkeypatch: pytest.MonkeyP
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("huggingface_hub.file_download.http_get", full)
-    with pytest.raises(WeightsError, match=r"the disk of the cache \(.*\) is full: 'some/sd/.*does not fit.*`hf cache ls`"):
+    with pytest.raises(
+        WeightsError, match=r"the disk of the cache \(.*\) is full: 'some/sd/.*does not fit.*`hf cache ls`"
+    ):
         bring(WANT)
     assert kept(listed(WANT)) == 10
 
@@ -231,7 +239,10 @@ REFUSED = {
     "gone": (Want("some/sdd", WANT.parts), "the hub has no 'some/sdd', or it is private. Look at its spelling"),
     "revision": (Want(SD, WANT.parts, revision="v9"), "'some/sd' has no such revision .*revision=null"),
     "layout": (Want(SD, ("transformer",)), "has no transformer/: it is no model in diffusers' layout .*unet"),
-    "file": (Want(LIGHTNING, (), "8step.safetensors"), r"has no '8step.safetensors'; its .safetensors: lightning_4step"),
+    "file": (
+        Want(LIGHTNING, (), "8step.safetensors"),
+        r"has no '8step.safetensors'; its .safetensors: lightning_4step",
+    ),
 }
 
 
@@ -244,7 +255,9 @@ def test_what_the_hub_does_not_have(hub: Hub, what: str) -> None:
 
 def test_a_gated_repository_says_where_to_accept(hub: Hub) -> None:
     hub.repos[SD].gated = True
-    message = r"'some/sd' gives its weights to those who have accepted .*: do so at https://.*/some/sd, then `hf auth login`"
+    message = (
+        r"'some/sd' gives its weights to those who have accepted .*: do so at https://.*/some/sd, then `hf auth login`"
+    )
     with pytest.raises(WeightsError, match=message):
         listed(WANT)
     with pytest.raises(WeightsError, match=message):
@@ -259,7 +272,9 @@ def test_a_revision_that_is_none_is_told_by_the_loader_too(hub: Hub) -> None:
 def test_no_network_says_what_is_not_here_and_how_it_comes(hub: Hub) -> None:
     hub.down = True
     for ask in (lambda: listed(WANT), lambda: find(SD, None, None, WANT.parts)):
-        with pytest.raises(WeightsError, match=r"no weights 'some/sd'.*not whole in the cache .*`dovetail models pull some/sd`"):
+        with pytest.raises(
+            WeightsError, match=r"no weights 'some/sd'.*not whole in the cache .*`dovetail models pull some/sd`"
+        ):
             ask()
     error = said("pull", SD, "--offline", code=1).stderr
     assert "not all is here, and --offline brings nothing. some/sd: not here" in error
@@ -267,7 +282,7 @@ def test_no_network_says_what_is_not_here_and_how_it_comes(hub: Hub) -> None:
 
 def test_half_a_model_is_told_without_a_network(hub: Hub) -> None:
     bring(Want(SD, ("unet", "scheduler")))
-    assert [file.name for file in cached(WANT).missing][0].startswith("text_encoder/")
+    assert next(file.name for file in cached(WANT).missing).startswith("text_encoder/")
     hub.down = True
     assert "partly here" in said("pull", SD, "--offline", code=1).stderr
     with pytest.raises(WeightsError, match="not whole in the cache"):
@@ -357,7 +372,10 @@ def test_list_says_licence_size_and_users(hub: Hub) -> None:
 
 
 def test_a_recipe_of_packaged_weights_takes_nothing(hub: Hub) -> None:
-    assert said("pull", "sprites").stdout.splitlines() == ["sprites takes nothing from the hub", "all of sprites is here"]
+    assert said("pull", "sprites").stdout.splitlines() == [
+        "sprites takes nothing from the hub",
+        "all of sprites is here",
+    ]
     assert not hub.asked
 
 
@@ -373,3 +391,20 @@ def test_the_fake_lays_the_cache_out_as_the_library_does(hub: Hub) -> None:
     assert place.is_symlink()
     assert place.resolve().name == tree["files"][UNET]["lfs_sha256"]
     assert {verdict for _, verdict in verified(cached(WANT))} == {"right"}
+
+
+def test_the_page_says_what_list_says(hub: Hub) -> None:
+    """docs/models.md: its table is the shelf's, its sizes are those that `list` prints."""
+    page = (Path(__file__).parents[1] / "docs" / "models.md").read_text()
+    rows = {
+        cells[0]: cells for line in page.splitlines() if len(cells := [c.strip() for c in line.split("|")[1:-1]]) == 4
+    }
+    told = said("list").stdout
+    for want in shipped():
+        if want.repo not in SHELF:
+            continue
+        _, taken, licence, commit = rows[want.repo]
+        size, *_ = taken.split()
+        assert f"about {size} GB to download" in told
+        assert licence == licence_of(want.repo)
+        assert commit == (SHELF[want.repo].commit or "")[:12]

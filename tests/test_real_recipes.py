@@ -24,7 +24,17 @@ from dovetail.recipe.reading import SHIPPED
 from dovetail.run.wants import wants
 
 GIGA = 10**9
-REAL = [name for name in recipes.names() if wants(recipes.load(name))]
+REAL = (
+    "confiner-sd15-modelscope",
+    "confiner-long-sd15-modelscope",
+    "cogvideox-2b",
+    "flowblending-ltx",
+    "flowblending-wan21",
+    "story-wan21",
+    "syncos-cogvideox-2b",
+    "syncos-wan21",
+    "wan22-three-way",
+)
 ASSUMED = 100e12
 """Operations in a second, by which heads estimate time."""
 
@@ -43,20 +53,6 @@ def download(name: str) -> float:
     return sum(size for size in sizes if size is not None)
 
 
-def test_the_published_recipes_are_these() -> None:
-    assert {
-        "confiner-sd15-modelscope",
-        "confiner-long-sd15-modelscope",
-        "cogvideox-2b",
-        "flowblending-ltx",
-        "flowblending-wan21",
-        "story-wan21",
-        "syncos-cogvideox-2b",
-        "syncos-wan21",
-        "wan22-three-way",
-    } <= set(REAL)
-
-
 @pytest.mark.parametrize("name", REAL)
 def test_a_head_says_what_to_pull_how_large_and_under_which_licence(name: str) -> None:
     said = head(name)
@@ -73,7 +69,10 @@ def test_a_head_says_what_to_pull_how_large_and_under_which_licence(name: str) -
         assert licence in said, "every licence is named"
 
 
-@pytest.mark.parametrize("name", REAL)
+# Convolutions are counted by going through them, which on two busy cores takes a minute.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name.startswith("confiner") else ()) for name in REAL]
+)
 def test_the_time_of_a_head_is_an_estimate_from_what_a_plan_counts(name: str) -> None:
     found = re.findall(r"Time: ([\d.]+) (s|min), an estimate: operations .* over an assumed 100 TFLOP/s", head(name))
     ((number, unit),) = found
@@ -101,7 +100,7 @@ def test_confiner_is_the_papers_nine_steps() -> None:
     assert (structure.ladder.steps, refine.ladder.steps) == (4, 5)
     asked = dovetail.plan("confiner-sd15-modelscope", overrides=["experts.spatial.weights=someone/else"])
     assert asked.stages[1].ladder.levels == refine.ladder.levels, "one schedule, known or supposed"
-    assert not plan.notes == asked.notes
+    assert plan.notes != asked.notes
     # Lightning's timesteps 999, 749, 499, 249 on linear betas: sqrt(abar) of the second is far below SD's.
     assert structure.ladder.levels[1] == pytest.approx(0.867, abs=0.02)
 
@@ -176,7 +175,9 @@ def test_a_recipe_runs_on_tiny_weights(name: str, folders: dict[str, str]) -> No
     for expert, spec in recipe.experts.items():
         assert isinstance(spec, models.Pretrained)
         where = folders[takes.get(expert, "stable-diffusion" if spec.family == "animatediff" else spec.family)]
-        asked |= {f"experts.{expert}.{key}": value for key, value in TINY.items()} | {f"experts.{expert}.weights": where}
+        asked |= {f"experts.{expert}.{key}": value for key, value in TINY.items()} | {
+            f"experts.{expert}.weights": where
+        }
         if spec.adapter is not None:
             asked[f"experts.{expert}.adapter"] = folders["lightning"]
     asked |= {f"codec.{key}": value for key, value in TINY.items()}
@@ -224,11 +225,17 @@ def test_a_machine_with_everything_plays_everything(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("here", "said"),
     [
-        ({"memory": 8 * GIGA}, "its weights take 31.9 GB at most, and a card has 8.0 GB free; it takes a device with 29.1"),
+        (
+            {"memory": 8 * GIGA},
+            "its weights take 31.9 GB at most, and a card has 8.0 GB free; it takes a device with 29.1",
+        ),
         ({"memory": 30 * GIGA}, "31.9 GB at most, and a card has 30.0 GB free; --set residency=turns takes 29.1 GB"),
         ({"computer": 16 * GIGA}, "43.3 GB of weights wait in the computer's memory for their turn, and 16.0 GB of it"),
         ({"disk": 50 * GIGA}, "86.5 GB are still to be downloaded, and the cache's disk has 50.0 GB free; make room"),
-        ({"device": None, "memory": 24 * GIGA}, "its weights take 43.3 GB, and the computer has 24.0 GB of memory free"),
+        (
+            {"device": None, "memory": 24 * GIGA},
+            "its weights take 43.3 GB, and the computer has 24.0 GB of memory free",
+        ),
     ],
 )
 def test_what_stands_against_a_recipe_is_said(
@@ -250,7 +257,14 @@ def test_the_doctor_says_what_is_here(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(doctor.recipes, "names", lambda: ("sprites", "cogvideox-2b"))
     result = CliRunner().invoke(cli.app, ["doctor"])
     assert result.exit_code == 0, result.output
-    for said in ("dovetail ", "Python 3.", "torch 2.", "diffusers 0.", "huggingface-hub ", f"cache: {tmp_path / 'cache'}"):
+    for said in (
+        "dovetail ",
+        "Python 3.",
+        "torch 2.",
+        "diffusers 0.",
+        "huggingface-hub ",
+        f"cache: {tmp_path / 'cache'}",
+    ):
         assert said in result.stdout
     assert "network: HF_HUB_OFFLINE is set" in result.stdout
     assert re.search(r"^cogvideox-2b: (fits|does not fit)$", result.stdout, re.MULTILINE)

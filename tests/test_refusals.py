@@ -76,7 +76,9 @@ def test_a_damaged_file_is_named_with_what_is_wrong_and_a_remedy(image: Path, pa
     (file,) = (image / part).glob("*.safetensors")
     harm, said = DAMAGED[how]
     harm(file)
-    with pytest.raises(WeightsError, match=f"{part} of '{image}' cannot be loaded: {file} is damaged: {said}") as caught:
+    with pytest.raises(
+        WeightsError, match=f"{part} of '{image}' cannot be loaded: {file} is damaged: {said}"
+    ) as caught:
         load("it", "stable-diffusion", str(image))
     assert "Copy it again from where it came" in str(caught.value)
 
@@ -190,7 +192,9 @@ def test_a_disk_that_fills_while_loading_says_where_and_what_to_do(monkeypatch: 
         raise OSError(122, "Disk quota exceeded")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", quota)
-    with pytest.raises(WeightsError, match=r"the disk of the cache \(.*\) is full: 'owner/repo'.*HF_HUB_CACHE.*goes on"):
+    with pytest.raises(
+        WeightsError, match=r"the disk of the cache \(.*\) is full: 'owner/repo'.*HF_HUB_CACHE.*goes on"
+    ):
         find("owner/repo", None, None, ["unet"])
     monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
     with pytest.raises(WeightsError, match="is full"):
@@ -219,7 +223,9 @@ def test_an_autoencoder_of_another_generation_is_another_space(whole: dict[str, 
     vae.latents_mean.add_(1)
     vae.save_pretrained(older / "vae")
     a, b = (load("it", "ltx", str(folder)).network.space for folder in (whole["ltx"], older))  # type: ignore[attr-defined]
-    with pytest.raises(SpaceError, match=r"encoder '\w+' against '\w+'; statistics .*Join experts that were trained on one"):
+    with pytest.raises(
+        SpaceError, match=r"encoder '\w+' against '\w+'; statistics .*Join experts that were trained on one"
+    ):
         same_space(a, b, ("expert 'large'", "expert 'small'"))
 
 
@@ -229,7 +235,9 @@ def test_weights_of_another_generation_than_their_config_are_told(whole: dict[st
     config = json.loads((mixed / "vae" / "config.json").read_text())
     config["decoder_block_out_channels"] = [16, 16, 16, 16]
     (mixed / "vae" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(WeightsError, match=r"vae of '.*mixed' cannot be loaded as AutoencoderKLLTXVideo: .*generations: take"):
+    with pytest.raises(
+        WeightsError, match=r"vae of '.*mixed' cannot be loaded as AutoencoderKLLTXVideo: .*generations: take"
+    ):
         load_codec(str(mixed))
 
 
@@ -249,7 +257,9 @@ def test_a_text_model_with_lost_embeddings_is_refused(
 
     monkeypatch.setattr(loading, "model", untied)
     said = refused(whole[family], family)
-    assert f"text_encoder of '{whole[family]}' ({whole[family] / 'text_encoder'}) has embeddings that are not tied" in said
+    assert (
+        f"text_encoder of '{whole[family]}' ({whole[family] / 'text_encoder'}) has embeddings that are not tied" in said
+    )
     assert "take another release" in said
 
 
@@ -276,7 +286,9 @@ def test_frames_that_overflow_in_half_precision_are_decoded_again(image: Path) -
     latent = torch.randn(1, 4, 3, 8, 8, generator=torch.Generator().manual_seed(2))
     half, single = overflowing(image, "float16"), overflowing(image, "float32")
     assert not half.decode(latent).isfinite().all()
-    with pytest.warns(RunWarning, match=rf"'{image}' decoded to black or to no numbers in float16.*codec\.dtype=float32"):
+    with pytest.warns(
+        RunWarning, match=rf"'{image}' decoded to black or to no numbers in float16.*codec\.dtype=float32"
+    ):
         frames = frames_of(half, latent, None)
     assert abs(frames.astype(int) - frames_of(single, latent, None)).max() <= 1
     assert {part.dtype for part in half.module.parameters()} == {torch.float16}, "as it was"
@@ -297,5 +309,7 @@ def test_frames_that_are_no_numbers_in_single_precision_name_the_codec(image: Pa
         codec = replace(codec, weights="owner/repo")
         with torch.no_grad():
             codec.module.decoder.conv_out.bias.fill_(float("nan"))
-        with pytest.raises(DecodeError, match="codec 'owner/repo'.*`dovetail models verify owner/repo`.*`dovetail decode`"):
+        with pytest.raises(
+            DecodeError, match=r"codec 'owner/repo'.*`dovetail models verify owner/repo`.*`dovetail decode`"
+        ):
             frames_of(codec, torch.zeros(1, 4, 2, 8, 8), None)

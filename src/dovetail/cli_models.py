@@ -25,7 +25,9 @@ OfflineOption = Annotated[bool, typer.Option("--offline", help="Ask the cache al
 
 def models(taught: Taught) -> typer.Typer:
     """The commands under `dovetail models`."""
-    app = typer.Typer(help="Published weights: which there are, how large, bringing and checking them.", no_args_is_help=True)
+    app = typer.Typer(
+        help="Published weights: which there are, how large, bringing and checking them.", no_args_is_help=True
+    )
     for command in (list_, size, pull, verify):
         app.command(command.__name__.rstrip("_"))(taught(command))
     return app
@@ -167,7 +169,9 @@ def _total(stocks: "list[Stock]") -> None:
     come = sum(file.size or 0 for stock in stocks for file in stock.missing) - sum(map(kept, stocks))
     whole = sum(stock.size for stock in stocks)
     room = free(cache_folder())
-    _say(f"{whole / 1e9:.2f} GB in all, {come / 1e9:.2f} GB to come; {room / 1e9:.0f} GB free at {escape(str(cache_folder()))}")
+    _say(
+        f"{whole / 1e9:.2f} GB in all, {come / 1e9:.2f} GB to come; {room / 1e9:.0f} GB free at {escape(str(cache_folder()))}"
+    )
 
 
 @contextmanager

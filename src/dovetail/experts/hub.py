@@ -7,7 +7,6 @@ file, git's sha1 of a small one); and trees/COMMIT.json, the names, sizes and di
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +137,7 @@ def _file(snapshot: Path, name: str, known: Mapping[str, Mapping[str, Any]]) -> 
     told = known.get(name, {})
     digest = told.get("lfs_sha256") or told.get("blob_id")
     if digest is None and place.is_symlink():
-        digest = Path(os.readlink(place)).name
+        digest = place.readlink().name
     size = told.get("lfs_size") or told.get("size")
     return File(name, size, digest if digest and len(digest) in (40, 64) else None, place if place.is_file() else None)
 

@@ -4,14 +4,13 @@ huggingface_hub begins a file anew that was broken off, which for weights is gig
 to the place that the cache has for them, and checked; it then finds them there, and does the rest.
 """
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from dovetail.errors import WeightsError
-from dovetail.experts.hub import File, Stock, Want, cache_folder, cached, digest_of, folder_of, listed
+from dovetail.experts.hub import File, Stock, Want, cache_folder, cached, digest_of, folder_of
 from dovetail.experts.refusals import full, refusals
 
 Told = Callable[[int], None]
@@ -86,7 +85,7 @@ def _bring(stock: Stock, file: File, told: Told) -> None:
                 f"'{stock.want.repo}/{file.name}' came damaged: its sha256 is {found[:12]}.., the hub's {file.digest[:12]}.. "
                 "What came is thrown away; pull it again, and if that does not help, without a proxy between"
             )
-        os.replace(part, whole)
+        part.replace(whole)
 
 
 def _download(stock: Stock, file: File, part: Path, told: Told) -> None:

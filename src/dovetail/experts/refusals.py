@@ -52,7 +52,9 @@ def _told(name: str, error: Exception) -> str:
             f"{constants.ENDPOINT}/{repo}/commits/main, or leave revision out, as by --set experts.NAME.revision=null"
         )
     if isinstance(error, errors.RemoteEntryNotFoundError):
-        return f"'{repo}' has no '{name.removeprefix(repo).strip('/')}'; its files: {constants.ENDPOINT}/{repo}/tree/main"
+        return (
+            f"'{repo}' has no '{name.removeprefix(repo).strip('/')}'; its files: {constants.ENDPOINT}/{repo}/tree/main"
+        )
     if is_full(error):
         return full(name)
     offline = errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled | errors.RevisionResolutionError
@@ -80,7 +82,11 @@ def full(name: str, needed: int | None = None, free: int | None = None) -> str:
     """What to do where the disk of the cache is full."""
     from huggingface_hub import constants
 
-    lacks = "" if needed is None or free is None else f" needs {needed / 1e9:.2f} GB more there, and {free / 1e9:.2f} GB are free"
+    lacks = (
+        ""
+        if needed is None or free is None
+        else f" needs {needed / 1e9:.2f} GB more there, and {free / 1e9:.2f} GB are free"
+    )
     return (
         f"the disk of the cache ({Path(constants.HF_HUB_CACHE)}) is full: '{name}'{lacks or ' does not fit'}. "
         "Make room (`hf cache ls` says what is there, `hf cache rm` removes it), or let HF_HUB_CACHE name a folder on "

@@ -27,7 +27,9 @@ def damage(file: Path) -> str | None:
         if not start:
             return "it is empty"
         if start.startswith(b"version "):
-            return "it is a pointer of Git LFS, not what that points to; `git lfs pull` in its repository brings the file"
+            return (
+                "it is a pointer of Git LFS, not what that points to; `git lfs pull` in its repository brings the file"
+            )
         length = int.from_bytes(start, "little")
         if size < 8 or length > min(size - 8, LONGEST):
             return f"its header is broken or cut off ({size} bytes in all)"

@@ -37,17 +37,21 @@ def wants(recipe: Recipe) -> tuple[Want, ...]:
 
 
 def _want(weights: str, parts: tuple[str, ...], revision: str | None, variant: str | None) -> list[Want]:
-    if weights.startswith("sprites/") or Path(weights).expanduser().exists() or weights.startswith("."):
+    if weights.startswith(("sprites/", ".")) or Path(weights).expanduser().exists():
         return []
     if (file := _file(weights)) is not None:
         return [Want(*file, revision=revision)]
     return [Want(weights, parts, None, revision, variant)] if re.fullmatch(r"[\w.-]+/[\w.-]+", weights) else []
 
 
+FILES = (".safetensors", ".pt", ".ckpt")
+"""How the name of a single file of weights ends. Which of them are opened is the loader's to say."""
+
+
 def _file(name: str) -> tuple[str, tuple[str, ...], str] | None:
-    """OWNER/REPO/FILE.safetensors, as the first fields of a Want."""
+    """OWNER/REPO/FILE, as the first fields of a Want."""
     pieces = name.split("/", 2)
-    if len(pieces) < 3 or not all(pieces) or not name.endswith(".safetensors"):
+    if len(pieces) < 3 or not all(pieces) or not name.endswith(FILES):
         return None
     return "/".join(pieces[:2]), (), pieces[2]
 
@@ -58,9 +62,7 @@ def _joined(found: list[Want]) -> tuple[Want, ...]:
     for want in found:
         key = Want(want.repo, (), want.file, want.revision, want.variant)
         parts.setdefault(key, {}).update(dict.fromkeys(want.parts))
-    return tuple(
-        Want(key.repo, tuple(taken), key.file, key.revision, key.variant) for key, taken in parts.items()
-    )
+    return tuple(Want(key.repo, tuple(taken), key.file, key.revision, key.variant) for key, taken in parts.items())
 
 
 def wants_of(what: str) -> tuple[Want, ...]:
@@ -73,7 +75,9 @@ def wants_of(what: str) -> tuple[Want, ...]:
     if (file := _file(what)) is not None:
         return (Want(*file),)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", what):
-        raise RecipeError(f"'{what}' is no recipe, and no model of the hub (OWNER/REPO); {nearest(what, recipes.names())}")
+        raise RecipeError(
+            f"'{what}' is no recipe, and no model of the hub (OWNER/REPO); {nearest(what, recipes.names())}"
+        )
     known = [want for want in shipped() if want.repo == what and want.file is None]
     return tuple(known) or (Want(what, EVERYTHING),)
 
@@ -84,6 +88,4 @@ def shipped() -> dict[Want, list[str]]:
     for name in recipes.names():
         found += [(want, name) for want in wants(recipes.load(name))]
     joined = _joined([want for want, _ in found])
-    return {
-        whole: [name for want, name in found if _joined([whole, want]) == (whole,)] for whole in joined
-    }
+    return {whole: [name for want, name in found if _joined([whole, want]) == (whole,)] for whole in joined}
