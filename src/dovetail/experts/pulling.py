@@ -103,7 +103,7 @@ def _download(stock: Stock, file: File, part: Path, told: Told) -> None:
             resume_size=begun,
             headers=build_hf_headers(),
             expected_size=file.size,
-            tqdm_class=_bar(told),  # type: ignore[arg-type]
+            tqdm_class=_bar(told),
         )
 
 
