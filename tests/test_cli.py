@@ -35,8 +35,12 @@ def refused(*words: object, code: int = 1) -> str:
     return result.stderr
 
 
-def surface(command: Any) -> dict[str, list[str]]:
-    return {name: sorted(opt for p in sub.params for opt in p.opts) for name, sub in command.commands.items()}
+def surface(command: Any, above: str = "") -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, sub in command.commands.items():
+        inner = surface(sub, f"{above}{name} ") if hasattr(sub, "commands") else {}
+        found |= inner or {above + name: sorted(opt for p in sub.params for opt in p.opts)}
+    return found
 
 
 def test_the_options_are_these_and_no_more() -> None:
@@ -76,12 +80,17 @@ def test_the_options_are_these_and_no_more() -> None:
         ],
         "recipes": [],
         "experts": [],
+        "models list": [],
+        "models size": ["--offline", "what"],
+        "models pull": ["--offline", "what"],
+        "models verify": ["what"],
+        "doctor": [],
         "compare": ["--out", "-o", "left", "right"],
         "eval": ["--out", "--segments", "-o", "videos"],
     }
 
 
-@pytest.mark.parametrize("words", [(), ("generate",), ("refine",), ("plan",), ("compare",)])
+@pytest.mark.parametrize("words", [(), ("generate",), ("refine",), ("plan",), ("compare",), ("models", "pull")])
 def test_every_command_has_help(words: Sequence[str]) -> None:
     result = dovetail(*words, "--help")
     assert result.exit_code == 0

@@ -145,3 +145,11 @@ def coupled_events(left: Names) -> None:
         assert getattr(coupled[0], what) == getattr(coupled[1], what) is not None
     assert [now.motion for now in coupled] == ["right", "down"]
     assert Path("out/coupled.gif").is_file()
+
+
+@example
+def before_a_download(left: Names) -> None:
+    assert left["want"].repo == "THUDM/CogVideoX-2b"
+    assert left["size"] > 10
+    assert max(left["memory"], key=left["memory"].get) == "text", "T5-XXL is the largest of its parts"
+    assert left["plan"].latent[0] == 25

@@ -9,8 +9,7 @@ from typer.testing import CliRunner
 
 import dovetail
 from dovetail import cli, recipe
-from dovetail.core.tree import walk
-from dovetail.methods.confiner import Coordinated
+from dovetail.experts import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -87,14 +86,15 @@ def test_the_tour_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     exec(block("python"), {})
 
 
-def test_the_recipe_of_real_weights_is_one(tmp_path: Path) -> None:
-    path = tmp_path / "real.yaml"
-    path.write_text(block("yaml"))
-    plan = dovetail.plan(path)
-    assert {name: count.calls for name, count in plan.counts.items()} == {"control": 4, "spatial": 10, "temporal": 5}
-    assert any(isinstance(part, Coordinated) for part in walk(plan.stages[1].denoise))
-    assert len(plan.notes) == 3, "one for each of the weights that are not here"
-    assert recipe.parse(recipe.dump(recipe.load(path))) == recipe.load(path)
+def test_the_recipes_of_published_weights_are_there() -> None:
+    (section,) = re.findall(r"^## With real models\n(.*?)^## ", TEXT, re.MULTILINE | re.DOTALL)
+    named = set(re.findall(r"`([a-z]+\d*-[\w-]+)`", section)) - set(FAMILIES)
+    assert len(named) >= 9
+    assert named <= set(recipe.names())
+    for line in re.findall(r"^    dovetail ([^#\n]*)", section, re.MULTILINE):
+        words = shlex.split(line)
+        assert words[:1] in (["doctor"], ["models"], ["generate"])
+        assert words[-1] in {"doctor", *recipe.names()}
 
 
 def test_links_lead_somewhere() -> None:

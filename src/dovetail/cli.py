@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from dovetail import cli_models
 from dovetail import recipe as recipes
 from dovetail.errors import DovetailError, OutputError, PromptWarning, RecipeError, StoryWarning
 from dovetail.recipe import Recipe
@@ -379,6 +380,10 @@ def eval_(
 
     for said in evaluated(videos, out, segments):
         _say(said)
+
+
+app.add_typer(cli_models.models(_taught), name="models")
+app.command()(_taught(cli_models.doctor))
 
 
 # --- doing and showing -------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ DovetailError
 ├── SpaceError     (also ValueError)
 ├── NetworkError   (also ArithmeticError)
 ├── RoomError      (also MemoryError)
+├── DecodeError    (also ArithmeticError)
 ├── OutputError    (also OSError)
 └── ExtraError     (also ImportError)
 PromptWarning      (a UserWarning)
@@ -78,6 +79,21 @@ class RoomError(DovetailError, MemoryError):
     def at(self, stage: str, step: int) -> "RoomError":
         """The same error, with the stage and step (counted from 1) at which it happened."""
         return RoomError(self.who, self.what, self.device, stage, step)
+
+
+class DecodeError(DovetailError, ArithmeticError):
+    """A codec made frames that are no numbers, in single precision too: which codec."""
+
+    def __init__(self, weights: str) -> None:
+        super().__init__(weights)
+        self.weights = weights
+
+    def __str__(self) -> str:
+        return (
+            f"codec '{self.weights}' made frames of NaN or infinity in float32, so its weights are not what they should "
+            f"be: `dovetail models verify {self.weights}` tells, and codec.weights names others. A run that has a folder "
+            "keeps its latents: `dovetail decode` makes frames of them again"
+        )
 
 
 class OutputError(DovetailError, OSError):

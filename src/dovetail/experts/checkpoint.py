@@ -14,7 +14,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from dovetail.errors import WeightsError, nearest
+from dovetail.experts.refusals import refusals
 from dovetail.experts.single_file import OWN, USUAL_BASE, SingleFile, single
+from dovetail.experts.soundness import again, shards, sound
 from dovetail.experts.tensors import PICKLES, is_file, keys_of, opened
 
 VARIANTS = ("fp16", "bf16", "fp32", "non_ema", "ema")
@@ -35,15 +37,29 @@ class Checkpoint:
         """
         folder = self.path / name
         if not folder.is_dir():
-            raise WeightsError(f"'{self.weights}' has no {name}/ ({folder}). {where}".strip())
+            raise WeightsError(f"'{self.weights}' has no {name}/ ({folder}){self._instead()}. {where}".strip())
         return folder
+
+    def _instead(self) -> str:
+        """What is there, for who expected something else."""
+        parts = sorted(entry.name for entry in self.path.iterdir() if (entry / "config.json").is_file())
+        if parts:
+            return f"; it has {', '.join(f'{part}/' for part in parts)}"
+        found = sorted(entry.name for entry in self.path.iterdir())
+        return (
+            f": it is no model in diffusers' layout, which has a folder for each part (unet/ or transformer/, text_encoder/, "
+            f"tokenizer/, scheduler/, vae/), each with its config; there is {', '.join(found[:6]) or 'nothing'}"
+        )
 
     def config(self, name: str, file: str = "config.json") -> dict[str, Any]:
         """A part's config. Raises WeightsError if it is not there."""
         path = self.path / name / file
         if not path.is_file():
-            raise WeightsError(f"'{self.weights}' has no {name}/{file} ({path})")
-        found: dict[str, Any] = json.loads(path.read_text())
+            raise WeightsError(f"'{self.weights}' has no {name}/{file} ({path}){self._instead()}")
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise WeightsError(f"{path} is damaged: it is no JSON ({error}). {again(self.weights)}") from None
         return found
 
     def has(self, name: str) -> bool:
@@ -52,9 +68,12 @@ class Checkpoint:
 
     def file(self, name: str) -> Path:
         """A part's weights file (the first, if there are several): safetensors, or else a pickle that holds nothing but
-        tensors. Raises WeightsError without one."""
+        tensors. Raises WeightsError without one, and for one that is damaged or lacks another."""
         folder = self.part(name)
         if kept := sorted(f for f in folder.glob("*.safetensors") if _variant(f.name) == (self.variant or "")):
+            what = f"{name or 'the folder'} of '{self.weights}'"
+            shards(folder, kept, what, self.weights)
+            sound(kept, what, self.weights)
             return kept[0]
         pickles = [f for f in folder.iterdir() if f.suffix in PICKLES and _variant(f.name) == (self.variant or "")]
         if pickles:
@@ -74,6 +93,7 @@ class Checkpoint:
         if not files:
             return {}
         first = min(files, key=lambda f: (f.suffix == ".bin", _variant(f.name) != (self.variant or ""), f.name))
+        sound([first], f"{name or 'the folder'} of '{self.weights}'", self.weights)
         return opened(first, [key for key in keys_of(first) if key.startswith(starts)])
 
 
@@ -163,20 +183,25 @@ def _download(
     """The folder of a repository with these parts, and with the configurations alone of the `bare` ones."""
     from huggingface_hub import snapshot_download
 
-    def fetched(patterns: Sequence[str]) -> Path:
-        # A pattern cannot say "no second dot", so the other variants are named.
-        others = None if variant else [f"*.{other}{end}*" for other in VARIANTS for end in ".-"]
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns), ignore_patterns=others))
+    def fetched(parts: Sequence[str], end: str = ".safetensors", more: Sequence[str] = ()) -> Path:
+        allow, ignore = patterns(parts, variant, end)
+        allow = [*allow, *more]
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=allow, ignore_patterns=ignore))
 
-    with _hub(repo, where):
-        path = fetched(
-            [pattern for part in parts for pattern in _wanted(part, variant)] + [f"{part}/*.json" for part in bare]
-        )
+    with refusals(repo, where):
+        path = fetched(parts, more=[f"{part}/*.json" for part in bare])
         # Repositories that are old have their weights as pickles alone.
         old = [part for part in parts if (path / part / "config.json").is_file() and not _has_weights(path / part)]
-        if old:
-            path = fetched([pattern for part in old for pattern in _wanted(part, variant, ".bin")])
-    return path
+        return fetched(old, ".bin") if old else path
+
+
+def patterns(
+    parts: Sequence[str], variant: str | None, end: str = ".safetensors"
+) -> tuple[list[str], list[str] | None]:
+    """Patterns of the files that are taken of a repository, for these of its folders, and of those left out."""
+    # A pattern cannot say "no second dot", so the other variants are named.
+    others = None if variant else [f"*.{other}{dot}*" for other in VARIANTS for dot in ".-"]
+    return [pattern for part in parts for pattern in _wanted(part, variant, end)], others
 
 
 def _has_weights(folder: Path) -> bool:
@@ -199,27 +224,15 @@ def find_file(name: str, revision: str | None = None) -> Path:
 
     path = Path(name).expanduser()
     if path.is_file():
+        sound([path], f"'{name}'", name)
         return path
     pieces = name.split("/", 2)
     if len(pieces) < 3 or not all(pieces):
         raise WeightsError(f"no weights file '{name}': no such path, and no hub name (OWNER/REPO/FILE.safetensors)")
-    with _hub(name):
-        return Path(hf_hub_download("/".join(pieces[:2]), pieces[2], revision=revision))
-
-
-@contextmanager
-def _hub(name: str, where: str = "") -> Iterator[None]:
-    """The hub's refusals (no such repository, file or revision; no network) as WeightsError."""
-    from huggingface_hub.errors import RevisionResolutionError
-
-    try:
-        yield
-    except (OSError, ValueError, RevisionResolutionError) as error:
-        said = (str(error).strip() or "no reason given").splitlines()[0]
-        raise WeightsError(
-            f"no weights '{name}': no such path here, and the hub does not give it "
-            f"({type(error).__name__}: {said}). {where}".strip()
-        ) from error
+    with refusals(name):
+        found = Path(hf_hub_download("/".join(pieces[:2]), pieces[2], revision=revision))
+    sound([found], f"'{name}'", name)
+    return found
 
 
 def model(kind: Any, checkpoint: Checkpoint | SingleFile, part: str, dtype: torch.dtype, **options: Any) -> Any:
@@ -253,7 +266,12 @@ def model(kind: Any, checkpoint: Checkpoint | SingleFile, part: str, dtype: torc
                 **options,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise WeightsError(f"{where} cannot be loaded as {kind.__name__}: {error}") from error
+        odd = (
+            ". Its config.json and its weights are of different generations: take both from one revision of one repository"
+            if re.search(r"shape|size mismatch", str(error))
+            else ""
+        )
+        raise WeightsError(f"{where} cannot be loaded as {kind.__name__}: {error}{odd}") from error
     if missing := sorted(info["missing_keys"]):
         raise WeightsError(f"{where} lacks {len(missing)} tensors of a {kind.__name__}, the first is '{missing[0]}'")
     return found.requires_grad_(False).eval()

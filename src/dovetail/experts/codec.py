@@ -317,9 +317,15 @@ KINDS = ("AutoencoderKL", "AutoencoderKLWan", "AutoencoderKLLTXVideo", COGVIDEOX
 """The autoencoders that a codec can be made of."""
 
 
-def space_at(weights: str, subfolder: str | None = None, base: str | None = None) -> LatentSpace:
+def space_at(
+    weights: str,
+    subfolder: str | None = None,
+    base: str | None = None,
+    revision: str | None = None,
+    variant: str | None = None,
+) -> LatentSpace:
     """The latents of a checkpoint's codec, as far as its config tells; arguments and errors as for `load_codec`."""
-    checkpoint, subfolder = located(weights, subfolder, None, None, base)
+    checkpoint, subfolder = located(weights, subfolder, revision, variant, base)
     return space_of(checkpoint.config(subfolder))
 
 

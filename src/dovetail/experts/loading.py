@@ -17,6 +17,7 @@ from dovetail.experts.loras import Lora, add
 from dovetail.experts.motion import scheduler_of, with_motion
 from dovetail.experts.placement import device_of, dtype_of
 from dovetail.experts.single_file import SingleFile
+from dovetail.experts.soundness import tied
 from dovetail.experts.space import LatentSpace, space_of
 from dovetail.experts.text import T5, UMT5, Clip
 from dovetail.experts.tuning import Tuning, quantization, tune
@@ -170,9 +171,7 @@ def load(
         )
     kind, placed, precision = FAMILIES[family], device_of(device), dtype_of(dtype)
     part = kind.part if subfolder is None else subfolder
-    # Where LaVie's network takes the place of an image network, only the sizes of that are looked at.
-    network_part = part if family != "lavie" or adapter is None else f"{part}/config.json"
-    parts = [network_part, *(other for other in PARTS if text is None or other not in WORDS)]
+    parts = parts_of(family, subfolder, adapter, text is not None)
     checkpoint = find(weights, revision, variant, parts, f"Weights of this family: {kind.where}", base)
     asked = _Asked(name, family, checkpoint, adapter, precision, part, tuning.quantize)
     (module, longest), config, space = _network(asked), _scheduler(asked), _space(asked)
@@ -201,6 +200,15 @@ def load(
         waits=waiting and not (tuning.offload or tuning.stays),
     )
     return Expert(name, schedule_of(config), TARGETS[config.get("prediction_type", "flow_prediction")], network)
+
+
+def parts_of(family: str, subfolder: str | None, adapter: str | None, shares_words: bool) -> list[str]:
+    """What such an expert takes of its checkpoint: folders, or single .json files; arguments as for `load`. shares_words:
+    whether its text model is another expert's."""
+    part = FAMILIES[family].part if subfolder is None else subfolder
+    # Where LaVie's network takes the place of an image network, only the sizes of that are looked at.
+    network = part if family != "lavie" or adapter is None else f"{part}/config.json"
+    return [network, *(other for other in PARTS if not shares_words or other not in WORDS)]
 
 
 def scheduler_config(
@@ -354,6 +362,10 @@ def _text(asked: _Asked, config: Any, device: torch.device) -> Text:
     make, reader = TEXTS[found]
     tokenizer = _tokenizer(getattr(transformers, reader), asked.checkpoint)
     encoder: nn.Module = model(getattr(transformers, found), asked.checkpoint, "text_encoder", asked.dtype)
+    place = (
+        asked.checkpoint.path / "text_encoder" if isinstance(asked.checkpoint, Checkpoint) else asked.checkpoint.file
+    )
+    tied(encoder, f"text_encoder of '{asked.checkpoint.weights}' ({place})")
     text = make(tokenizer, encoder.to(device), asked.name)
     # CogVideoX joins words and latents to one sequence, so its network fixes how many words there are.
     length = config.get("max_text_seq_length")

@@ -3,12 +3,13 @@
 They are used where the weights are not on this machine; where they are, their own files tell. Sources: for Wan,
 `wan/configs` and the README of github.com/Wan-Video/Wan2.1 (9737cba) and Wan2.2 (42bf4cf), which diffusers' conversion
 carries over; for LTX-Video, `ltx_video/utils/diffusers_config_mapping.py` of github.com/Lightricks/LTX-Video (5260738)
-and diffusers' conversion script; for CogVideoX, `sat/configs/cogvideox_2b.yaml` and `cogvideox_5b.yaml`,
+and diffusers' conversion script; for Stable Diffusion 1.5 and ModelScope the config.json of their repositories, whose numbers
+of parameters are those of the files there; for CogVideoX, `sat/configs/cogvideox_2b.yaml` and `cogvideox_5b.yaml`,
 `tools/convert_weight_sat2hf.py` and the README of github.com/THUDM/CogVideo (e519ece). `tests/test_costs.py` holds what follows from them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dovetail.experts.lavie import facts as lavie
@@ -96,6 +97,70 @@ def _cogvideox(layers: int, heads: int, rotary: bool) -> dict[str, Any]:
     }
 
 
+_UNET = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+}
+_CROSS = ("CrossAttnDownBlock", "CrossAttnUpBlock")
+SD_15: dict[str, Any] = {
+    **_UNET,
+    "sample_size": 64,
+    "attention_head_dim": 8,
+    "cross_attention_dim": 768,
+    "down_block_types": (*(f"{_CROSS[0]}2D",) * 3, "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", *(f"{_CROSS[1]}2D",) * 3),
+}
+MODELSCOPE: dict[str, Any] = {
+    **_UNET,
+    "sample_size": 32,
+    "attention_head_dim": 64,
+    "cross_attention_dim": 1024,
+    "down_block_types": (*(f"{_CROSS[0]}3D",) * 3, "DownBlock3D"),
+    "up_block_types": ("UpBlock3D", *(f"{_CROSS[1]}3D",) * 3),
+}
+
+MOTION_SD_15: dict[str, Any] = {
+    **SD_15,
+    "down_block_types": (*("CrossAttnDownBlockMotion",) * 3, "DownBlockMotion"),
+    "up_block_types": ("UpBlockMotion", *("CrossAttnUpBlockMotion",) * 3),
+    "motion_max_seq_length": 32,
+    "motion_num_attention_heads": 8,
+    "use_motion_mid_block": True,
+}
+"""Stable Diffusion 1.5 with motion modules as AnimateDiff's second version has them, Lightning's among them."""
+
+_CLIP = {"vocab_size": 49408, "max_position_embeddings": 77}
+CLIP_L = Words(
+    "CLIPTextModel",
+    {**_CLIP, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
+    77,
+)
+"""openai/clip-vit-large-patch14's text model: Stable Diffusion 1's."""
+
+CLIP_H = Words(
+    "CLIPTextModel",
+    {**_CLIP, "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16},
+    77,
+)
+"""OpenCLIP's ViT-H text model without its last layer: Stable Diffusion 2's and ModelScope's."""
+
+IMAGE_CODEC: tuple[str, dict[str, Any]] = (
+    "AutoencoderKL",
+    {
+        "block_out_channels": (128, 256, 512, 512),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "layers_per_block": 2,
+        "latent_channels": 4,
+        "norm_num_groups": 32,
+        "sample_size": 512,
+    },
+)
+"""Of Stable Diffusion 1, of all that shares its latents, and of ModelScope: vae/config.json of stable-diffusion-v1-5."""
+
 _XXL = {
     "d_model": 4096,
     "d_kv": 64,
@@ -153,28 +218,6 @@ COGVIDEOX_CODEC: tuple[str, dict[str, Any]] = (
 )
 """Of CogVideoX 2B and 5B, which scale its latents each by a number of its own: .. * 1.15258426 and .. * 0.7."""
 
-_CLIP = {"vocab_size": 49408, "max_position_embeddings": 77}
-CLIP_L = Words(
-    "CLIPTextModel",
-    {**_CLIP, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
-    77,
-)
-"""openai/clip-vit-large-patch14's text model: Stable Diffusion 1's."""
-
-IMAGE_CODEC: tuple[str, dict[str, Any]] = (
-    "AutoencoderKL",
-    {
-        "block_out_channels": (128, 256, 512, 512),
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
-        "layers_per_block": 2,
-        "latent_channels": 4,
-        "norm_num_groups": 32,
-        "sample_size": 512,
-    },
-)
-"""Of Stable Diffusion 1."""
-
 _UNIPC = {
     "_class_name": "UniPCMultistepScheduler",
     "num_train_timesteps": 1000,
@@ -185,6 +228,7 @@ _UNIPC = {
     "use_flow_sigmas": True,
     "flow_shift": 3.0,
 }
+# PNDM and DDIM: what is taken of these are the betas.
 _BETAS = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
@@ -244,6 +288,22 @@ PUBLISHED: dict[tuple[str, str], Published] = {
     (lavie.FILE, "unet"): Published(
         "LaVieUNet", lavie.SIZES, CLIP_L, IMAGE_CODEC, {**_BETAS, **lavie.BETAS}, lavie.LICENCE
     ),
+    ("stable-diffusion-v1-5/stable-diffusion-v1-5", "unet"): Published(
+        "UNet2DConditionModel",
+        SD_15,
+        CLIP_L,
+        IMAGE_CODEC,
+        {"_class_name": "PNDMScheduler", **_BETAS, "skip_prk_steps": True},
+        "CreativeML OpenRAIL-M",
+    ),
+    ("ali-vilab/text-to-video-ms-1.7b", "unet"): Published(
+        "UNet3DConditionModel",
+        MODELSCOPE,
+        CLIP_H,
+        IMAGE_CODEC,
+        {"_class_name": "DDIMScheduler", **_BETAS},
+        "CC-BY-NC-4.0",
+    ),
     ("Wan-AI/Wan2.1-T2V-14B-Diffusers", "transformer"): _wan_weights(WAN_14B),
     ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "transformer"): _wan_weights(WAN_1_3B),
     ("Wan-AI/Wan2.2-T2V-A14B-Diffusers", "transformer"): _wan_weights(WAN_14B),
@@ -263,4 +323,10 @@ def known(weights: str, part: str = "transformer", adapter: str | None = None) -
     """What is published of a hub id, and of an adapter over it; None if nothing is written down here."""
     if lavie.named(adapter):
         return PUBLISHED[lavie.FILE, "unet"]
-    return None if adapter is not None else PUBLISHED.get((weights, part))
+    found = PUBLISHED.get((weights, part))
+    if adapter is None or found is None:
+        return found
+    if found.config is not SD_15 or not adapter.startswith("ByteDance/AnimateDiff-Lightning/"):
+        return None
+    betas = {"beta_schedule": "linear", "timestep_spacing": "trailing"}
+    return replace(found, kind="UNetMotionModel", config=MOTION_SD_15, scheduler={**found.scheduler, **betas})

@@ -657,6 +657,8 @@ class Autoencoder(Part):
     weights: str
     subfolder: str | None = None
     base: str | None = None
+    revision: str | None = None
+    variant: str | None = None
     dtype: DTypes = "float32"
     device: str = "auto"
     chunk: Annotated[int, Field(ge=1)] | None = None

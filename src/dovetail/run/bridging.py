@@ -19,6 +19,7 @@ from dovetail.errors import RecipeError
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.build import Plan
 from dovetail.recipe.rooms import Room
+from dovetail.run.blackout import numbers, seen, visible
 from dovetail.run.outlook import latent_of
 
 if TYPE_CHECKING:
@@ -150,9 +151,17 @@ class Pixels:
         the whole video, whose last frames are left out where there are too many."""
         one, two = self.rooms
         with self.clock:
-            pieces = [resized(piece, two.pixels) for piece in self.before.stream(video)]
-            frames = torch.cat(pieces, 1)
+            frames = seen(self.before, lambda codec: self._frames(codec, video))
             return self.after.encode(frames if one.framewise and two.framewise else frames[:, : two.frames])
+
+    def _frames(self, codec: "Codec", video: Tensor) -> tuple[Tensor, bool]:
+        """The frames of a latent at the size behind the bridge, and whether they can be seen."""
+        pieces, right = [], []
+        for pixels in codec.stream(video):
+            numbers(pixels, codec)
+            right.append(visible(pixels))
+            pieces.append(resized(pixels.nan_to_num(-1.0), self.rooms[1].pixels))
+        return torch.cat(pieces, 1), all(right)
 
 
 def resized(frames: Tensor, size: tuple[int, int]) -> Tensor:

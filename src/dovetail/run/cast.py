@@ -76,7 +76,7 @@ def load(recipe: Recipe) -> Cast:
     cast = Cast({}, codecs[names[recipe.chain[-1].stage]], fit, at)
     experts: dict[str, Expert] = {}
     for name in recipe.experts:
-        if name in _used(recipe):
+        if name in used(recipe):
             experts[name] = _expert(recipe, name, cast, experts)
     return replace(cast, experts=experts)
 
@@ -107,7 +107,8 @@ def _codec(recipe: Recipe, codec: models.Codec, name: str, fit: Fit | None) -> C
             return found
 
 
-def _used(recipe: Recipe) -> set[str]:
+def used(recipe: Recipe) -> set[str]:
+    """The experts that its stages name."""
     return {name for stage in recipe.chain for name in _named(stage)}
 
 
@@ -141,7 +142,7 @@ def _expert(recipe: Recipe, name: str, cast: Cast, before: Mapping[str, Expert])
         base=spec.base,
         loras=[experts.Lora(lora.weights, lora.scale) for lora in spec.loras],
         fps=recipe.video.fps,
-        text=next((_words(before[other]) for other in before if _same_words(recipe.experts[other], spec)), None),
+        text=next((_words(before[other]) for other in before if same_words(recipe.experts[other], spec)), None),
         waiting=cast.moves(recipe),
         words_wait=True,
         tuning=replace(tuning, offload=tuning.offload or (fit is not None and name in fit.grouped)),
@@ -156,7 +157,7 @@ READ_WITH_CLIP = ("stable-diffusion", "animatediff", "text-to-video-sd", "lavie"
 """Families whose LoRA weights may change their text model as well."""
 
 
-def _same_words(a: models.ExpertSpec, b: models.ExpertSpec) -> bool:
+def same_words(a: models.ExpertSpec, b: models.ExpertSpec) -> bool:
     """Whether one text model serves two experts: they come from one repository, or it is known that theirs have the
     same. Wan's is as large as a network."""
     if not isinstance(a, models.Pretrained) or not isinstance(b, models.Pretrained):

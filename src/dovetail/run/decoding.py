@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dovetail.run.blackout import numbers, seen, visible
 from dovetail.run.cast import Codec
 from dovetail.run.events import Latent, Piece, Step
 from dovetail.video import Frames, Video
@@ -34,10 +35,19 @@ def frames_of(codec: Codec, latent: Tensor, tail: Tensor | None, tiles: int | No
     """The frames uint8 "f h w c" of a latent "1 c f h w"; a codec that looks back in time is shown again the end of
     what came before, `tail`. tiles: cells along each side of what is decoded at once, see `tiled`."""
     shown = latent if tail is None else torch.cat([tail, latent], 2)
-    # Pixels of a piece are four times as large as its frames, so each is made so before the next.
-    pieces = codec.stream(shown) if tiles is None else [tiled(codec, shown, tiles)]
-    frames = np.concatenate([Video.of(pixels, 1.0).frames for pixels in pieces])
+    frames = seen(codec, lambda codec: _frames(codec, shown, tiles))
     return frames if tail is None else frames[-latent.shape[2] * (codec.space.compression or 1) :]
+
+
+def _frames(codec: Codec, shown: Tensor, tiles: int | None) -> tuple[Frames, bool]:
+    """The frames of a latent, and whether they can be seen."""
+    frames, right = [], []
+    # Pixels of a piece are four times as large as its frames, so each is made so before the next.
+    for pixels in codec.stream(shown) if tiles is None else [tiled(codec, shown, tiles)]:
+        numbers(pixels, codec)
+        right.append(visible(pixels))
+        frames.append(Video.of(pixels.nan_to_num(-1.0), 1.0).frames)
+    return np.concatenate(frames), all(right)
 
 
 def tail_of(codec: Codec, latent: Tensor, tail: Tensor | None = None) -> Tensor | None:

@@ -73,7 +73,7 @@ def space_foreseen(recipe: Recipe, notes: list[str], codec: models.Codec | None 
     try:
         if not here(weights):
             raise WeightsError(f"'{weights}' is not on this machine")
-        return space_at(weights, codec.subfolder, codec.base)
+        return space_at(weights, codec.subfolder, codec.base, codec.revision, codec.variant)
     except WeightsError as error:
         experts = [spec for spec in recipe.experts.values() if isinstance(spec, models.Pretrained)]
         if weights not in [spec.weights for spec in experts]:  # else a note has said it

@@ -1,0 +1,193 @@
+"""The commands `dovetail models` and `dovetail doctor`."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from dovetail.experts.hub import Stock, Want
+
+Taught = Callable[[Callable[..., None]], Callable[..., None]]
+"""What makes a command print its errors as lines."""
+
+out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+
+WhatArgument = Annotated[
+    str,
+    typer.Argument(metavar="WHAT", help="A recipe (its name, or a .yaml file), or a model of the hub: OWNER/REPO."),
+]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Ask the cache alone; nothing goes over the network.")]
+
+
+def models(taught: Taught) -> typer.Typer:
+    """The commands under `dovetail models`."""
+    app = typer.Typer(
+        help="Published weights: which there are, how large, bringing and checking them.", no_args_is_help=True
+    )
+    for command in (list_, size, pull, verify):
+        app.command(command.__name__.rstrip("_"))(taught(command))
+    return app
+
+
+def list_() -> None:
+    """The models that shipped recipes take from the hub: licence, size, how much of it is here, who uses it."""
+    from dovetail.experts.hub import cached
+    from dovetail.experts.shelf import licence_of
+    from dovetail.run.wants import shipped
+
+    for want, users in shipped().items():
+        _say(f"[bold]{escape(str(want))}[/]{escape(_which(want))}")
+        _say(f"  {escape(licence_of(want.repo))}")
+        _say(f"  {escape(_state(cached(want)))}")
+        _say(f"  {escape('used by ' + ', '.join(users))}")
+
+
+def size(what: WhatArgument, offline: OfflineOption = False) -> None:
+    """How large what is needed is, file by file, and how much of it is still to come."""
+    stocks = [_known(want, offline) for want in _wants(what)]
+    for stock in stocks:
+        _head(stock)
+        for file in stock.files:
+            mark = "here" if file.here else "damaged" if file.place is not None else "to come"
+            _say(escape(f"  {_giga(file.size)}  {mark:<8} {file.name}"))
+        if not stock.files:
+            _say(escape(f"  {_state(stock)}"))
+    _total(stocks)
+
+
+def pull(what: WhatArgument, offline: OfflineOption = False) -> None:
+    """Bring what a recipe or a model needs into the cache: only that, each file checked. What was broken off goes on."""
+    from dovetail.errors import WeightsError
+    from dovetail.experts.pulling import kept
+    from dovetail.experts.pulling import pull as pulled
+
+    stocks = [_known(want, offline) for want in _wants(what)]
+    for stock in stocks:
+        _head(stock)
+    _total(stocks)
+    if offline:
+        lacks = [f"{stock.want}: {_state(stock)}" for stock in stocks if not stock.whole]
+        if lacks:
+            raise WeightsError("not all is here, and --offline brings nothing. " + "; ".join(lacks))
+        return
+    for stock in stocks:
+        if stock.missing:
+            begun = kept(stock)
+            with _bar(str(stock.want), sum(file.size or 0 for file in stock.missing), begun) as told:
+                for file in pulled(stock, told):
+                    _say(escape(f"  {_giga(file.size)}  {stock.want.repo}/{file.name}"))
+    _say(f"all of {escape(what)} is here")
+
+
+def verify(what: WhatArgument) -> None:
+    """Hash the files that are here, and compare with what the hub has said of them; asks nobody."""
+    from dovetail.errors import WeightsError
+    from dovetail.experts.hub import cached, verified
+
+    damaged: list[str] = []
+    counts = dict.fromkeys(("right", "damaged", "missing", "unknown"), 0)
+    for stock in map(cached, _wants(what)):
+        if not stock.files:
+            damaged.append(f"{stock.want} is not in the cache")
+        for file, verdict in verified(stock):
+            counts[verdict] += 1
+            if verdict == "damaged":
+                assert file.place is not None
+                damaged.append(f"{stock.want.repo}/{file.name} is damaged; delete {file.place.resolve()}")
+            elif verdict == "missing":
+                damaged.append(f"{stock.want.repo}/{file.name} is missing")
+            _say(escape(f"  {verdict:<8} {stock.want.repo}/{file.name}"))
+    _say(", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) or "nothing to verify")
+    if damaged:
+        raise WeightsError("\n".join((*damaged, f"`dovetail models pull {what}` brings what is not here")))
+
+
+def doctor() -> None:
+    """Versions, devices, memory, disk and cache of this machine, and which shipped recipes fit it and why not."""
+    from dovetail.doctor import examined
+
+    for line in examined():
+        _say(escape(line))
+
+
+# --- saying ------------------------------------------------------------------------------------------------------
+
+
+def _wants(what: str) -> tuple["Want", ...]:
+    from dovetail.run.wants import wants_of
+
+    found = wants_of(what)
+    if not found:
+        _say(f"{escape(what)} takes nothing from the hub")
+    return found
+
+
+def _known(want: "Want", offline: bool) -> "Stock":
+    from dovetail.experts.hub import cached, listed
+
+    return cached(want) if offline else listed(want)
+
+
+def _which(want: "Want") -> str:
+    parts = [part for part in want.parts if part]
+    return f"{f', variant {want.variant}' if want.variant else ''}{': ' if parts else ''}{', '.join(parts)}"
+
+
+def _head(stock: "Stock") -> None:
+    from dovetail.experts.shelf import SHELF, licence_of
+
+    licence = licence_of(stock.want.repo) if stock.want.repo in SHELF or not stock.licence else stock.licence
+    commit = "" if stock.commit is None else f" @ {stock.commit[:12]}"
+    _say(f"[bold]{escape(str(stock.want))}[/]{escape(commit)}  licence: {escape(licence)}")
+
+
+def _state(stock: "Stock") -> str:
+    from dovetail.experts.shelf import SHELF
+
+    here = sum(file.size or (file.place.stat().st_size if file.place else 0) for file in stock.files if file.here)
+    if stock.whole:
+        doubt = "" if stock.listed else ", as far as the cache can tell"
+        return f"here, {here / 1e9:.2f} GB{doubt}"
+    if stock.files:
+        return f"partly here, {here / 1e9:.2f} of {stock.size / 1e9:.2f} GB; {len(stock.missing)} files are missing"
+    taken = (stock.want.file,) if stock.want.file is not None else tuple(part for part in stock.want.parts if part)
+    told = SHELF.get(stock.want.repo)
+    about = None if told is None else told.size(taken, stock.want.variant)
+    return "not here" + ("" if about is None else f", about {about:.2f} GB to download")
+
+
+def _total(stocks: "list[Stock]") -> None:
+    from dovetail.experts.hub import cache_folder
+    from dovetail.experts.pulling import free, kept
+
+    if not any(stock.files for stock in stocks):
+        return
+    come = sum(file.size or 0 for stock in stocks for file in stock.missing) - sum(map(kept, stocks))
+    whole = sum(stock.size for stock in stocks)
+    room = free(cache_folder())
+    _say(
+        f"{whole / 1e9:.2f} GB in all, {come / 1e9:.2f} GB to come; {room / 1e9:.0f} GB free at {escape(str(cache_folder()))}"
+    )
+
+
+@contextmanager
+def _bar(name: str, total: int, begun: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar, where somebody looks; what it gives is told the bytes that have come."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()]
+    with Progress(*columns, TimeRemainingColumn(), console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task(name, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+def _giga(size: int | None) -> str:
+    return "      ?   " if size is None else f"{size / 1e9:>7.3f} GB"
+
+
+def _say(line: str) -> None:
+    out.print(line, soft_wrap=True)

@@ -1,0 +1,94 @@
+"""What the hub says no with, as errors that say what to do: no such repository, file or revision, a licence that is not
+accepted, no network, a full disk."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dovetail.errors import WeightsError
+
+
+@contextmanager
+def refusals(name: str, where: str = "") -> Iterator[None]:
+    """What huggingface_hub raises inside, as WeightsError about `name`; `where` ends the message."""
+    from huggingface_hub.errors import RevisionResolutionError
+
+    try:
+        yield
+    except WeightsError:
+        raise
+    except Exception as error:
+        ours = isinstance(error, OSError | ValueError | RevisionResolutionError) or _network(error) or is_full(error)
+        if not ours:
+            raise
+        raise WeightsError(f"{_told(name, error)} {where}".strip()) from error
+
+
+def _network(error: Exception) -> bool:
+    """Whether the library below huggingface_hub, httpx or httpx2 by its release, found no way; its errors are no OSError."""
+    return type(error).__module__.partition(".")[0] in ("httpx", "httpx2")
+
+
+def _told(name: str, error: Exception) -> str:
+    """One message for each kind of refusal; subclasses stand before what they are subclasses of."""
+    from huggingface_hub import constants, errors
+
+    repo = "/".join(name.split("/")[:2])
+    said = (str(error).strip() or "no reason given").splitlines()[0]
+    if isinstance(error, errors.GatedRepoError):
+        return (
+            f"'{repo}' gives its weights to those who have accepted its licence: do so at {constants.ENDPOINT}/{repo}, "
+            "then `hf auth login` on this machine, and try again."
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return (
+            f"the hub has no '{repo}', or it is private. Look at its spelling, as in stable-diffusion-v1-5/"
+            "stable-diffusion-v1-5; for one of your own, `hf auth login` first."
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return (
+            f"'{repo}' has no such revision ({said}). Take a branch, a tag or a whole commit of its history at "
+            f"{constants.ENDPOINT}/{repo}/commits/main, or leave revision out, as by --set experts.NAME.revision=null"
+        )
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return (
+            f"'{repo}' has no '{name.removeprefix(repo).strip('/')}'; its files: {constants.ENDPOINT}/{repo}/tree/main"
+        )
+    if is_full(error):
+        return full(name)
+    offline = errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled | errors.RevisionResolutionError
+    if isinstance(error, offline) or _network(error):
+        return (
+            f"no weights '{name}': no such path here, not whole in the cache ({constants.HF_HUB_CACHE}), and the hub does "
+            f"not give it ({type(error).__name__}: {said}). With a network, and without HF_HUB_OFFLINE, "
+            f"`dovetail models pull {name}` brings it; a copied cache is found where HF_HUB_CACHE points."
+        )
+    return f"no weights '{name}': no such path here, and the hub does not give it ({type(error).__name__}: {said})."
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether a disk or a quota being full is why, here or in what led here."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(error):  # As hf_xet says it, which is not written in Python.
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def full(name: str, needed: int | None = None, free: int | None = None) -> str:
+    """What to do where the disk of the cache is full."""
+    from huggingface_hub import constants
+
+    lacks = (
+        ""
+        if needed is None or free is None
+        else f" needs {needed / 1e9:.2f} GB more there, and {free / 1e9:.2f} GB are free"
+    )
+    return (
+        f"the disk of the cache ({Path(constants.HF_HUB_CACHE)}) is full: '{name}'{lacks or ' does not fit'}. "
+        "Make room (`hf cache ls` says what is there, `hf cache rm` removes it), or let HF_HUB_CACHE name a folder on "
+        "another disk; what has come so far is kept, and the next pull goes on from there."
+    )

@@ -1,0 +1,86 @@
+"""What is written down of the repositories that recipes name, for where the hub is not asked: licences, sizes, commits.
+
+Sizes are those of the files that dovetail takes, as the hub's own pages list them (huggingface.co/OWNER/REPO/tree/main,
+read in 2026), or where a page was not to be had, parameters times bytes; `dovetail models size` asks the hub itself. The commit is
+the last one under which these repositories are named in public code: it can be given as a recipe's `revision`, and
+recipes do not, since a revision is one repository's and weights are meant to be replaced.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Shelved:
+    """A repository. parts: gigabytes by folder, "FOLDER.VARIANT" or file. forbids: what its licence does not allow, where
+    that stops many."""
+
+    licence: str
+    parts: Mapping[str, float] = field(repr=False)
+    commit: str | None = None
+    forbids: str = ""
+
+    def size(self, parts: tuple[str, ...], variant: str | None = None) -> float | None:
+        """Gigabytes of these folders or files; None where one that holds weights is not written down.
+
+        >>> SHELF["stable-diffusion-v1-5/stable-diffusion-v1-5"].size(("unet", "vae", "tokenizer"), "fp16")
+        1.887
+        """
+        heavy = [part for part in parts if part not in ("tokenizer", "scheduler")]
+        found = [self.parts.get(f"{part}.{variant}" if variant else part) for part in heavy]
+        return None if None in found else round(sum(size for size in found if size is not None), 3)
+
+
+_APACHE, _OPENRAIL = "Apache-2.0", "CreativeML OpenRAIL-M"
+_IMAGE_VAE = {"vae": 0.335, "vae.fp16": 0.167}
+_UMT5, _T5 = 22.7, 19.05
+_WAN_14B = 57.15
+_COGVIDEOX_2B = {"transformer": 3.39, "text_encoder": 9.52, "vae": 0.431}
+_LIGHTNING = {f"animatediff_lightning_{steps}step_diffusers.safetensors": 0.908 for steps in (1, 2, 4, 8)}
+
+SHELF: dict[str, Shelved] = {
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": Shelved(
+        _OPENRAIL,
+        {"unet": 3.44, "unet.fp16": 1.72, "text_encoder": 0.492, "text_encoder.fp16": 0.246, **_IMAGE_VAE},
+        "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+    ),
+    "ByteDance/AnimateDiff-Lightning": Shelved(_OPENRAIL, _LIGHTNING),
+    "ali-vilab/text-to-video-ms-1.7b": Shelved(
+        "CC-BY-NC-4.0",
+        {"unet": 5.65, "unet.fp16": 2.82, "text_encoder": 1.362, "text_encoder.fp16": 0.681, **_IMAGE_VAE},
+        "8227dddca75a8561bf858d604cc5dae52b954d01",
+        forbids="commercial use",
+    ),
+    "Wan-AI/Wan2.1-T2V-14B-Diffusers": Shelved(
+        _APACHE,
+        {"transformer": _WAN_14B, "text_encoder": _UMT5, "vae": 0.508},
+        "38ec498cb3208fb688890f8cc7e94ede2cbd7f68",
+    ),
+    "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": Shelved(
+        _APACHE,
+        {"transformer": 5.68, "text_encoder": _UMT5, "vae": 0.508},
+        "0fad780a534b6463e45facd96134c9f345acfa5b",
+    ),
+    "Wan-AI/Wan2.2-T2V-A14B-Diffusers": Shelved(
+        _APACHE,
+        {"transformer": _WAN_14B, "transformer_2": _WAN_14B, "text_encoder": 11.36, "vae": 0.508},
+        "5be7df9619b54f4e2667b2755bc6a756675b5cd7",
+    ),
+    "Lightricks/LTX-Video-0.9.7-dev": Shelved(
+        "LTXV Open Weights, see its model card",
+        {"transformer": 26.09, "text_encoder": _T5, "vae": 2.49},
+        "2101082f5eb5540770a2df43747feadb6f69b889",
+    ),
+    "Lightricks/LTX-Video-0.9.5": Shelved("OpenRAIL-M", {"transformer": 3.85, "text_encoder": _T5, "vae": 2.49}),
+    "THUDM/CogVideoX-2b": Shelved(_APACHE, _COGVIDEOX_2B, "1137dacfc2c9c012bed6a0793f4ecf2ca8e7ba01"),
+    "zai-org/CogVideoX-2b": Shelved(_APACHE, _COGVIDEOX_2B),
+}
+"""By hub id."""
+
+
+def licence_of(repo: str) -> str:
+    """The licence of a repository's weights, and what it forbids."""
+    told = SHELF.get(repo)
+    if told is None:
+        return "licence in its model card"
+    return told.licence + (f", which forbids {told.forbids}" if told.forbids else "")

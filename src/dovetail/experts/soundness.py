@@ -1,0 +1,98 @@
+"""Whether weights are what they seem, told before a library trips over them: files that are cut short, text models whose
+embeddings were lost on the way."""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from dovetail.errors import WeightsError
+
+LONGEST = 100_000_000
+"""Bytes of the longest header that the format allows."""
+
+
+def damage(file: Path) -> str | None:
+    """What is wrong with a .safetensors file, by its header and its length alone; None if nothing is.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile(suffix=".safetensors") as empty:
+    ...     damage(Path(empty.name))
+    'it is empty'
+    """
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        start = opened.read(8)
+        if not start:
+            return "it is empty"
+        if start.startswith(b"version "):
+            return (
+                "it is a pointer of Git LFS, not what that points to; `git lfs pull` in its repository brings the file"
+            )
+        length = int.from_bytes(start, "little")
+        if size < 8 or length > min(size - 8, LONGEST):
+            return f"its header is broken or cut off ({size} bytes in all)"
+        header = opened.read(length)
+    try:
+        told = json.loads(header)
+        ends = [entry["data_offsets"][1] for name, entry in told.items() if name != "__metadata__"]
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+        return "its header is no safetensors header"
+    whole = 8 + length + max(ends, default=0)
+    if size != whole:
+        return f"it has {size} bytes, and by its header {whole}" + ("; it is cut short" if size < whole else "")
+    return None
+
+
+def again(weights: str) -> str:
+    """How to get weights anew."""
+    hub = re.fullmatch(r"[\w.-]+(/[\w.-]+)+", weights) and not Path(weights).expanduser().exists()
+    return (
+        f"Delete it; `dovetail models pull {weights}` brings it again"
+        if hub
+        else "Copy it again from where it came, or `dovetail models pull OWNER/REPO` and take the hub's"
+    )
+
+
+def sound(files: Iterable[Path], what: str, weights: str) -> None:
+    """Raise WeightsError about the first damaged .safetensors among these files; `what` begins the message."""
+    for file in files:
+        if file.suffix == ".safetensors" and (said := damage(file)) is not None:
+            raise WeightsError(f"{what} cannot be loaded: {file} is damaged: {said}. {again(weights)}")
+
+
+def shards(folder: Path, kept: list[Path], what: str, weights: str) -> None:
+    """Raise WeightsError unless all files are there over which weights are spread."""
+    for index in folder.glob("*.safetensors.index*.json"):
+        try:
+            named = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise WeightsError(f"{what} cannot be loaded: {index} is damaged: {error}. {again(weights)}") from None
+        # An index of another variant names none of these files.
+        if {file.name for file in kept} & set(named) and (gone := [n for n in named if not (folder / n).is_file()]):
+            raise WeightsError(
+                f"{what} cannot be loaded: {len(gone)} of its {len(named)} files are not there, the first is "
+                f"{folder / gone[0]}. {again(weights)}"
+            )
+
+
+def tied(encoder: Any, what: str) -> None:
+    """Raise WeightsError unless a T5's or UMT5's encoder reads with the embeddings that its file holds.
+
+    Its words have two names, shared.weight and encoder.embed_tokens.weight, and files hold the first. Releases of
+    transformers that tied them wrongly left the second at zero, so every prompt meant the same, in silence
+    (github.com/huggingface/transformers/issues/43880 and 43992).
+    """
+    shared, inner = getattr(encoder, "shared", None), getattr(encoder, "encoder", None)
+    if shared is None or inner is None:
+        return
+    own = inner.embed_tokens.weight
+    if own is not shared.weight and not own.equal(shared.weight):
+        import transformers
+
+        raise WeightsError(
+            f"{what} has embeddings that are not tied: encoder.embed_tokens.weight is not shared.weight, so it would "
+            f"read other words than it was given. Transformers {transformers.__version__} has loaded it so: take another "
+            "release (5.23.0 ties them), or a file that holds encoder.embed_tokens.weight as well"
+        )

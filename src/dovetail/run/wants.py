@@ -1,0 +1,106 @@
+"""What a recipe, or a model by its name, takes of the hub: each repository once, and of it what experts load."""
+
+import re
+from pathlib import Path
+
+from dovetail import recipe as recipes
+from dovetail.errors import RecipeError, nearest
+from dovetail.experts.hub import Want
+from dovetail.experts.single_file import USUAL_BASE
+from dovetail.experts.tensors import is_file
+from dovetail.recipe import Recipe, models
+from dovetail.run.bridging import codecs_of
+from dovetail.run.cast import READ_WITH_CLIP, same_words, used
+
+EVERYTHING = ("unet", "transformer", "transformer_2", "text_encoder", "tokenizer", "scheduler", "vae", "")
+"""The parts of any model; of those that a repository does not have, nothing is taken."""
+
+
+def wants(recipe: Recipe) -> tuple[Want, ...]:
+    """What the hub must give for a recipe; nothing for packaged weights and folders."""
+    from dovetail.experts.loading import parts_of
+
+    found: list[Want] = []
+    specs = {name: spec for name, spec in recipe.experts.items() if isinstance(spec, models.Pretrained)}
+    before: list[models.Pretrained] = []
+    for name, spec in specs.items():
+        if name not in used(recipe):
+            continue
+        shared = any(same_words(other, spec) for other in before)
+        parts = tuple(parts_of(spec.family, spec.subfolder, spec.adapter, shared))
+        found += _want(spec.weights, parts, spec.revision, spec.variant)
+        found += _base(spec, parts)
+        if spec.adapter is not None:
+            found += _want(spec.adapter, ("", "scheduler"), None, None)
+        for lora in spec.loras:
+            found += _want(lora.weights, ("",), None, None)
+        before.append(spec)
+    for codec in codecs_of(recipe).values():
+        if isinstance(codec, models.Autoencoder):
+            parts = ("vae", "") if codec.subfolder is None else (codec.subfolder,)
+            found += _want(codec.weights, parts, codec.revision, codec.variant)
+            found += _base(codec, parts)
+    return _joined(found)
+
+
+def _base(spec: models.Pretrained | models.Autoencoder, parts: tuple[str, ...]) -> list[Want]:
+    """What one file takes of a checkpoint beside it. What the file holds itself is not known before it is here: one of
+    Stable Diffusion is taken to hold all, another its network alone; of that, only configurations are taken."""
+    image = isinstance(spec, models.Pretrained) and spec.family in READ_WITH_CLIP
+    if spec.base is None:
+        return _want(USUAL_BASE, ("tokenizer",), None, None) if image and is_file(spec.weights) else []
+    held = ("unet", "text_encoder", "vae") if image else parts[:1]
+    return _want(
+        spec.base, tuple(f"{part}/config.json" if part in held else part for part in parts if part), None, None
+    )
+
+
+def _want(weights: str, parts: tuple[str, ...], revision: str | None, variant: str | None) -> list[Want]:
+    if weights.startswith(("sprites/", ".")) or Path(weights).expanduser().exists():
+        return []
+    if (file := _file(weights)) is not None:
+        return [Want(*file, revision=revision)]
+    return [Want(weights, parts, None, revision, variant)] if re.fullmatch(r"[\w.-]+/[\w.-]+", weights) else []
+
+
+def _file(name: str) -> tuple[str, tuple[str, ...], str] | None:
+    """OWNER/REPO/FILE, as the first fields of a Want."""
+    pieces = name.split("/", 2)
+    if len(pieces) < 3 or not all(pieces) or not is_file(name):
+        return None
+    return "/".join(pieces[:2]), (), pieces[2]
+
+
+def _joined(found: list[Want]) -> tuple[Want, ...]:
+    """Each repository once, unless it is taken in several revisions or variants."""
+    parts: dict[Want, dict[str, None]] = {}
+    for want in found:
+        key = Want(want.repo, (), want.file, want.revision, want.variant)
+        parts.setdefault(key, {}).update(dict.fromkeys(want.parts))
+    return tuple(Want(key.repo, tuple(taken), key.file, key.revision, key.variant) for key, taken in parts.items())
+
+
+def wants_of(what: str) -> tuple[Want, ...]:
+    """What is taken for a recipe (a shipped one's name, or a .yaml file) or a model (OWNER/REPO, or a file in it).
+
+    Raises RecipeError for what is none of these.
+    """
+    if what in recipes.names() or what.endswith((".yaml", ".yml")):
+        return wants(recipes.load(what))
+    if (file := _file(what)) is not None:
+        return (Want(*file),)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", what):
+        raise RecipeError(
+            f"'{what}' is no recipe, and no model of the hub (OWNER/REPO); {nearest(what, recipes.names())}"
+        )
+    known = [want for want in shipped() if want.repo == what and want.file is None]
+    return tuple(known) or (Want(what, EVERYTHING),)
+
+
+def shipped() -> dict[Want, list[str]]:
+    """What the shipped recipes take, and which of them do."""
+    found: list[tuple[Want, str]] = []
+    for name in recipes.names():
+        found += [(want, name) for want in wants(recipes.load(name))]
+    joined = _joined([want for want, _ in found])
+    return {whole: [name for want, name in found if _joined([whole, want]) == (whole,)] for whole in joined}

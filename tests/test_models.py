@@ -1,0 +1,410 @@
+"""Weights from the hub: what is taken, how it comes, whether it is what it should be. The hub is one in memory."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny
+from fakehub import COMMIT, Hub, Repo, installed
+from huggingface_hub import constants, snapshot_download
+from typer.testing import CliRunner, Result
+
+import dovetail
+from dovetail import cli
+from dovetail import recipe as recipes
+from dovetail.errors import RecipeError, WeightsError
+from dovetail.experts import pulling
+from dovetail.experts.checkpoint import find, find_file
+from dovetail.experts.hub import Want, cached, folder_of, listed, verified
+from dovetail.experts.pulling import kept, pull
+from dovetail.experts.shelf import SHELF, licence_of
+from dovetail.run.wants import EVERYTHING, shipped, wants, wants_of
+
+SD, LIGHTNING, MODELSCOPE = "some/sd", "some/lightning", "some/modelscope"
+FILE = f"{LIGHTNING}/lightning_4step.safetensors"
+SPARE = {
+    "README.md": b"# a model",
+    "unet/diffusion_pytorch_model.bin": b"pickle",
+    "v1-5-pruned.safetensors": b"all of it",
+}
+
+
+@pytest.fixture(scope="module")
+def repos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Repo]:
+    """Three repositories as they lie on the hub, with files that nobody here needs."""
+    folder = tmp_path_factory.mktemp("hub")
+    tiny.stable_diffusion(folder / "sd")
+    tiny.text_to_video_sd(folder / "modelscope")
+    tiny.lightning(folder / "lightning" / "lightning_4step.safetensors")
+    found = {f"some/{name}": Repo.of(folder / name) for name in ("sd", "modelscope", "lightning")}
+    found[SD].files.update(SPARE)
+    for name in list(found[SD].files):
+        if name.endswith("model.safetensors"):
+            found[SD].files[name.replace(".safetensors", ".fp16.safetensors")] = b"half"
+    return found
+
+
+@pytest.fixture
+def hub(repos: dict[str, Repo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    copies = {name: Repo(dict(repo.files), repo.licence) for name, repo in repos.items()}
+    yield from installed(Hub(copies), tmp_path / "cache", monkeypatch)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A recipe of tiny weights that are on that hub."""
+    asked = recipes.changed(
+        recipes.load("confiner-sd15-modelscope"),
+        {
+            "video": {"frames": 2, "height": 16, "width": 16},
+            "experts.control": {"family": "animatediff", "weights": SD, "adapter": FILE, "device": "cpu"},
+            "experts.spatial": {"family": "stable-diffusion", "weights": SD, "device": "cpu"},
+            "experts.temporal": {"family": "text-to-video-sd", "weights": MODELSCOPE, "device": "cpu"},
+            "codec": {"weights": SD, "device": "cpu"},
+        },
+    )
+    path = tmp_path / "tiny.yaml"
+    path.write_text(recipes.dump(asked))
+    return path
+
+
+def said(*words: object, code: int = 0) -> Result:
+    result = CliRunner().invoke(cli.app, ["models", *map(str, words)])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def bring(want: Want) -> list[str]:
+    return [file.name for file in pull(listed(want))]
+
+
+WANT = Want(SD, ("unet", "text_encoder", "tokenizer", "scheduler", "vae"))
+UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+# --- what is taken ----------------------------------------------------------------------------------------------------
+
+
+def test_a_recipe_takes_each_repository_once_and_only_what_its_experts_load() -> None:
+    found = {want.repo: want for want in wants(recipes.load("flowblending-wan21"))}
+    large, small = (found[f"Wan-AI/Wan2.1-T2V-{size}-Diffusers"] for size in ("14B", "1.3B"))
+    assert {"transformer", "text_encoder", "tokenizer", "scheduler", "vae"} <= set(large.parts)
+    assert set(small.parts) == {"transformer", "scheduler", "vae"}, "it reads with the large one's text model"
+    assert not wants(recipes.load("sprites")), "packaged weights are here"
+
+
+def test_a_recipe_takes_what_it_loads_and_nothing_else(hub: Hub, recipe: Path) -> None:
+    """Pulled, then played without a network: nothing is missing, and nothing was superfluous."""
+    said("pull", recipe)
+    taken = {
+        path.relative_to(folder_of(repo) / "snapshots" / COMMIT).as_posix()
+        for repo in hub.repos
+        for path in (folder_of(repo) / "snapshots" / COMMIT).rglob("*")
+        if path.is_file()
+    }
+    assert not taken & SPARE.keys()
+    assert not any("fp16" in name for name in taken)
+    hub.down = True
+    before = len(hub.asked)
+    constants.HF_HUB_OFFLINE = True  # The fixture's monkeypatch puts it back.
+    video = dovetail.generate("a red circle", recipe)
+    assert video.frames.shape == (2, 16, 16, 3)
+    assert len(hub.asked) == before
+
+
+def test_what_is_named_alone_is_a_model_a_file_or_a_mistake() -> None:
+    assert wants_of("someone/model") == (Want("someone/model", EVERYTHING),)
+    assert wants_of(FILE) == (Want(LIGHTNING, (), "lightning_4step.safetensors"),)
+    (wan,) = wants_of("Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
+    assert "text_encoder" in wan.parts, "another shipped recipe reads with it"
+    with pytest.raises(RecipeError, match=r"no recipe, and no model.*did you mean 'flowblending-wan21'"):
+        wants_of("flowblending-wan2")
+
+
+def test_the_shelf_knows_the_size_of_all_that_shipped_recipes_take() -> None:
+    known = [want for want in shipped() if want.repo in SHELF]
+    assert len(known) >= 9
+    for want in known:
+        told = SHELF[want.repo]
+        taken = (want.file,) if want.file is not None else tuple(part for part in want.parts if part)
+        assert (told.size(taken, want.variant) or 0) > 0.5, want
+        assert told.licence
+
+
+# --- how it comes -----------------------------------------------------------------------------------------------------
+
+
+def test_a_pull_says_licence_and_size_first_and_ends_with_all_here(hub: Hub, recipe: Path) -> None:
+    lines = said("pull", recipe).stdout.splitlines()
+    assert f"{SD} @ {COMMIT[:12]}  licence: apache-2.0" in lines
+    (total,) = [line for line in lines if "GB to come" in line]
+    assert lines.index(total) < lines.index(f"    0.000 GB  {SD}/{UNET}")
+    assert lines[-1] == f"all of {recipe} is here"
+    before = len(hub.asked)
+    again = said("pull", recipe, "--offline").stdout
+    assert "0.00 GB to come" in again
+    assert len(hub.asked) == before, "--offline asks nobody"
+
+
+def test_a_pull_that_was_broken_off_goes_on_where_it_was(hub: Hub) -> None:
+    hub.cut = 1000
+    with pytest.raises(KeyboardInterrupt):
+        bring(WANT)
+    stock = listed(WANT)
+    assert kept(stock) == 1000
+    first = next(name for method, name, _ in hub.asked if method == "GET" and name.endswith(".safetensors"))
+    hub.asked.clear()
+    came: list[int] = []
+    names = [file.name for file in pull(stock, came.append)]
+    assert ("GET", first, "bytes=1000-") in hub.asked
+    assert sum(came) == sum(file.size or 0 for file in stock.files if file.large)
+    assert set(names) == {file.name for file in stock.files if file.large}
+    assert [verdict for _, verdict in verified(cached(WANT))] == ["right"] * len(stock.files)
+
+
+def test_what_is_here_does_not_come_again(hub: Hub) -> None:
+    bring(WANT)
+    hub.asked.clear()
+    assert bring(WANT) == []
+    assert not [name for method, name, _ in hub.asked if method == "GET" and "/resolve/" in name]
+
+
+def test_a_file_of_another_size_comes_again(hub: Hub) -> None:
+    bring(WANT)
+    place = folder_of(SD) / "snapshots" / COMMIT / UNET
+    place.resolve().write_bytes(b"cut short")
+    assert [file.name for file in cached(WANT).missing] == [UNET]
+    assert bring(WANT) == [UNET]
+    assert cached(WANT).whole
+
+
+def test_what_comes_damaged_is_not_kept(hub: Hub) -> None:
+    hub.spoilt.add(UNET)
+    with pytest.raises(WeightsError, match=f"'{SD}/{UNET}' came damaged: its sha256 .* thrown away; pull it again"):
+        bring(WANT)
+    assert kept(listed(WANT)) == 0
+    hub.spoilt.clear()
+    bring(WANT)
+    assert cached(WANT).whole
+
+
+def test_a_pull_writes_the_cache_that_the_hub_library_reads(hub: Hub) -> None:
+    bring(WANT)
+    hub.down = True
+    allow, ignore = WANT.patterns()
+    found = snapshot_download(SD, allow_patterns=allow, ignore_patterns=ignore, local_files_only=True)
+    assert Path(found) == folder_of(SD) / "snapshots" / COMMIT
+    assert find(SD, None, None, WANT.parts).path == Path(found)
+    bring_file = Want(LIGHTNING, (), "lightning_4step.safetensors")
+    hub.down = False
+    bring(bring_file)
+    hub.down = True
+    assert find_file(FILE).stat().st_size == len(hub.repos[LIGHTNING].files["lightning_4step.safetensors"])
+
+
+def test_a_revision_is_taken_as_it_was(hub: Hub) -> None:
+    hub.repos[SD].branches["other"] = "2" * 40
+    bring(Want(SD, WANT.parts, revision="other"))
+    assert cached(Want(SD, WANT.parts, revision="other")).commit == "2" * 40
+    assert cached(Want(SD, WANT.parts, revision="2" * 40)).whole
+    assert cached(WANT).commit is None, "main was not asked for"
+
+
+# --- what can go wrong ------------------------------------------------------------------------------------------------
+
+
+def test_a_disk_without_room_is_told_before_anything_comes(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulling, "free", lambda folder: 1000)
+    with pytest.raises(WeightsError, match=r"is full: 'some/sd' needs .* GB more there.*HF_HUB_CACHE.*kept"):
+        bring(WANT)
+    assert not folder_of(SD).exists()
+
+
+def test_a_disk_that_fills_keeps_what_came(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(url: str, into: object, **options: object) -> None:
+        into.write(b"x" * 10)  # type: ignore[attr-defined]
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("huggingface_hub.file_download.http_get", full)
+    with pytest.raises(
+        WeightsError, match=r"the disk of the cache \(.*\) is full: 'some/sd/.*does not fit.*`hf cache ls`"
+    ):
+        bring(WANT)
+    assert kept(listed(WANT)) == 10
+
+
+REFUSED = {
+    "gone": (Want("some/sdd", WANT.parts), "the hub has no 'some/sdd', or it is private. Look at its spelling"),
+    "revision": (Want(SD, WANT.parts, revision="v9"), "'some/sd' has no such revision .*revision=null"),
+    "layout": (Want(SD, ("transformer",)), "has no transformer/: it is no model in diffusers' layout .*unet"),
+    "file": (
+        Want(LIGHTNING, (), "8step.safetensors"),
+        r"has no '8step.safetensors'; its .safetensors: lightning_4step",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_the_hub_does_not_have(hub: Hub, what: str) -> None:
+    want, message = REFUSED[what]
+    with pytest.raises(WeightsError, match=message):
+        listed(want)
+
+
+def test_a_gated_repository_says_where_to_accept(hub: Hub) -> None:
+    hub.repos[SD].gated = True
+    message = (
+        r"'some/sd' gives its weights to those who have accepted .*: do so at https://.*/some/sd, then `hf auth login`"
+    )
+    with pytest.raises(WeightsError, match=message):
+        listed(WANT)
+    with pytest.raises(WeightsError, match=message):
+        find(SD, None, None, WANT.parts)
+
+
+def test_a_revision_that_is_none_is_told_by_the_loader_too(hub: Hub) -> None:
+    with pytest.raises(WeightsError, match=r"no such revision .*commits/main"):
+        find(SD, "v9", None, WANT.parts)
+
+
+def test_no_network_says_what_is_not_here_and_how_it_comes(hub: Hub) -> None:
+    hub.down = True
+    for ask in (lambda: listed(WANT), lambda: find(SD, None, None, WANT.parts)):
+        with pytest.raises(
+            WeightsError, match=r"no weights 'some/sd'.*not whole in the cache .*`dovetail models pull some/sd`"
+        ):
+            ask()
+    error = said("pull", SD, "--offline", code=1).stderr
+    assert "not all is here, and --offline brings nothing. some/sd: not here" in error
+
+
+def test_half_a_model_is_told_without_a_network(hub: Hub) -> None:
+    bring(Want(SD, ("unet", "scheduler")))
+    assert next(file.name for file in cached(WANT).missing).startswith("text_encoder/")
+    hub.down = True
+    assert "partly here" in said("pull", SD, "--offline", code=1).stderr
+    with pytest.raises(WeightsError, match="not whole in the cache"):
+        find(SD, None, None, WANT.parts)
+
+
+# --- whether it is what it should be ----------------------------------------------------------------------------------
+
+
+def test_verify_hashes_what_is_here(hub: Hub) -> None:
+    bring(WANT)
+    hub.down = True
+    assert said("verify", SD).stdout.splitlines()[-1] == f"{len(cached(WANT).files)} right"
+    place = folder_of(SD) / "snapshots" / COMMIT / UNET
+    content = bytearray(place.read_bytes())
+    content[-1] ^= 1
+    place.resolve().write_bytes(content)
+    told = said("verify", SD, code=1)
+    assert f"  damaged  {SD}/{UNET}" in told.stdout.splitlines()
+    assert f"{SD}/{UNET} is damaged; delete {place.resolve()}" in told.stderr
+    assert f"`dovetail models pull {SD}`" in told.stderr
+    hub.down = False
+    place.resolve().unlink()
+    bring(WANT)
+    assert "right" in said("verify", SD).stdout
+
+
+def test_a_small_file_is_verified_as_git_does(hub: Hub) -> None:
+    bring(WANT)
+    place = folder_of(SD) / "snapshots" / COMMIT / "unet" / "config.json"
+    place.resolve().write_text(place.read_text().replace("8", "9", 1))
+    assert [file.name for file, verdict in verified(cached(WANT)) if verdict == "damaged"] == ["unet/config.json"]
+
+
+def test_a_cache_of_an_older_library_is_verified_by_the_names_of_its_blobs(hub: Hub) -> None:
+    bring(WANT)
+    shutil.rmtree(folder_of(SD) / "trees")
+    stock = cached(WANT)
+    assert not stock.listed
+    assert {verdict for _, verdict in verified(stock)} == {"right"}
+    (folder_of(SD) / "snapshots" / COMMIT / UNET).resolve().write_bytes(b"damaged")
+    assert [file.name for file, verdict in verified(stock) if verdict == "damaged"] == [UNET]
+
+
+def test_a_cache_without_links_or_list_is_not_called_right(hub: Hub) -> None:
+    bring(WANT)
+    shutil.rmtree(folder_of(SD) / "trees")
+    place = folder_of(SD) / "snapshots" / COMMIT / UNET
+    content = place.read_bytes()
+    place.unlink()
+    place.write_bytes(content)
+    assert dict(verified(cached(WANT)))[next(f for f in cached(WANT).files if f.name == UNET)] == "unknown"
+
+
+def test_verify_names_what_is_not_here(hub: Hub) -> None:
+    assert f"{SD} is not in the cache" in said("verify", SD, code=1).stderr
+    bring(Want(SD, ("unet",)))
+    assert "is missing" in said("verify", SD, code=1).stderr
+
+
+# --- what is said -----------------------------------------------------------------------------------------------------
+
+
+def test_size_says_what_is_to_come(hub: Hub) -> None:
+    before = said("size", SD).stdout
+    files = len(listed(Want(SD, EVERYTHING)).files)
+    assert before.count("to come ") == files
+    bring(WANT)
+    after = said("size", SD, "--offline").stdout
+    assert after.count(" here ") == files
+    assert "0.00 GB to come" in after
+
+
+def test_size_without_a_network_goes_by_what_is_written_down(hub: Hub) -> None:
+    hub.down = True
+    told = said("size", "flowblending-wan21", "--offline").stdout
+    assert "Wan-AI/Wan2.1-T2V-1.3B-Diffusers  licence: Apache-2.0" in told
+    assert "not here, about 6.19 GB to download" in told
+
+
+def test_list_says_licence_size_and_users(hub: Hub) -> None:
+    hub.down = True
+    told = said("list").stdout
+    assert "CC-BY-NC-4.0, which forbids commercial use" in told
+    assert "used by flowblending-wan21" in told
+    assert not hub.asked
+
+
+def test_a_recipe_of_packaged_weights_takes_nothing(hub: Hub) -> None:
+    assert said("pull", "sprites").stdout.splitlines() == [
+        "sprites takes nothing from the hub",
+        "all of sprites is here",
+    ]
+    assert not hub.asked
+
+
+def test_the_fake_lays_the_cache_out_as_the_library_does(hub: Hub) -> None:
+    """What the tests above rest on: huggingface_hub itself, against this hub, writes what `cached` reads."""
+    allow, ignore = WANT.patterns()
+    snapshot_download(SD, allow_patterns=allow, ignore_patterns=ignore)
+    folder = folder_of(SD)
+    assert (folder / "refs" / "main").read_text() == COMMIT
+    tree = json.loads((folder / "trees" / f"{COMMIT}.json").read_text())
+    assert tree["format_version"] == 1
+    place = folder / "snapshots" / COMMIT / UNET
+    assert place.is_symlink()
+    assert place.resolve().name == tree["files"][UNET]["lfs_sha256"]
+    assert {verdict for _, verdict in verified(cached(WANT))} == {"right"}
+
+
+def test_the_page_says_what_list_says(hub: Hub) -> None:
+    """docs/models.md: its table is the shelf's, its sizes are those that `list` prints."""
+    page = (Path(__file__).parents[1] / "docs" / "models.md").read_text()
+    rows = {
+        cells[0]: cells for line in page.splitlines() if len(cells := [c.strip() for c in line.split("|")[1:-1]]) == 4
+    }
+    told = said("list").stdout
+    for want in shipped():
+        if want.repo not in SHELF:
+            continue
+        _, taken, licence, commit = rows[want.repo]
+        size, *_ = taken.split()
+        assert f"about {size} GB to download" in told
+        assert licence == licence_of(want.repo)
+        assert commit == (SHELF[want.repo].commit or "")[:12]

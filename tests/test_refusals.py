@@ -1,0 +1,319 @@
+"""What is wrong with weights, and what is said of it: which file, and what to do. Tiny checkpoints, damaged here."""
+
+import json
+import shutil
+import struct
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file, save_file
+
+from dovetail.core.denoiser import Condition, timeline
+from dovetail.errors import DecodeError, NetworkError, RecipeError, RunWarning, SpaceError, WeightsError
+from dovetail.experts import load, load_codec, loading, same_space
+from dovetail.experts.checkpoint import find
+from dovetail.experts.soundness import damage
+from dovetail.run.decoding import frames_of
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Checkpoints; tests do not change them."""
+    makers = {name: tiny.MAKERS[name] for name in ("stable-diffusion", "wan", "ltx")}
+    return {name: make(tmp_path_factory.mktemp(name)) for name, make in makers.items()}
+
+
+@pytest.fixture
+def image(whole: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy of the image checkpoint, to be damaged."""
+    return Path(shutil.copytree(whole["stable-diffusion"], tmp_path / "image"))
+
+
+def refused(folder: Path, family: str = "stable-diffusion", **options: Any) -> str:
+    with pytest.raises((WeightsError, RecipeError)) as caught:
+        load("it", family, str(folder), **options)
+    return str(caught.value)
+
+
+# --- files that are not what they were --------------------------------------------------------------------------------
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def longer(file: Path) -> None:
+    file.write_bytes(file.read_bytes() + b"0" * 7)
+
+
+def header(content: bytes) -> Callable[[Path], None]:
+    return lambda file: file.write_bytes(struct.pack("<Q", len(content)) + content) and None
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"
+DAMAGED: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "truncated": (cut, r"it has \d+ bytes, and by its header \d+; it is cut short"),
+    "longer": (longer, r"it has \d+ bytes, and by its header \d+\."),
+    "empty": (lambda file: file.write_bytes(b""), "it is empty"),
+    "half a header": (lambda file: file.write_bytes(file.read_bytes()[:200]), "its header is broken or cut off"),
+    "noise": (lambda file: file.write_bytes(b"\xff" * 500), "its header is broken or cut off"),
+    "no JSON": (header(b"{half of it"), "its header is no safetensors header"),
+    "other JSON": (header(b'{"a": [1]}'), "its header is no safetensors header"),
+    "pointer": (lambda file: file.write_bytes(POINTER), "it is a pointer of Git LFS.*`git lfs pull`"),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGED)
+@pytest.mark.parametrize("part", ["unet", "text_encoder", "vae"])
+def test_a_damaged_file_is_named_with_what_is_wrong_and_a_remedy(image: Path, part: str, how: str) -> None:
+    (file,) = (image / part).glob("*.safetensors")
+    harm, said = DAMAGED[how]
+    harm(file)
+    with pytest.raises(
+        WeightsError, match=f"{part} of '{image}' cannot be loaded: {file} is damaged: {said}"
+    ) as caught:
+        load("it", "stable-diffusion", str(image))
+    assert "Copy it again from where it came" in str(caught.value)
+
+
+def test_a_damaged_autoencoder_is_named_by_the_codec_too(image: Path) -> None:
+    (file,) = (image / "vae").glob("*.safetensors")
+    cut(file)
+    with pytest.raises(WeightsError, match=f"{file} is damaged"):
+        load_codec(str(image))
+
+
+def test_damaged_motion_modules_are_named(image: Path, tmp_path: Path) -> None:
+    bare = tiny.lightning(tmp_path / "bare.safetensors")
+    cut(bare)
+    assert f"{bare} is damaged" in refused(image, "animatediff", adapter=str(bare))
+
+
+def test_the_remedy_for_a_model_of_the_hub_is_to_pull_it(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut(image / "unet" / "diffusion_pytorch_model.safetensors")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, **options: str(image))
+    with pytest.raises(WeightsError, match=r"Delete it; `dovetail models pull owner/repo` brings it again"):
+        load("it", "stable-diffusion", "owner/repo")
+
+
+def test_whole_files_are_not_called_damaged(whole: dict[str, Path]) -> None:
+    files = [file for folder in whole.values() for file in folder.rglob("*.safetensors")]
+    assert len(files) >= 9
+    assert {damage(file) for file in files} == {None}
+
+
+def test_a_shard_that_is_not_there_is_named(image: Path) -> None:
+    (file,) = (image / "unet").glob("*.safetensors")
+    tensors = load_file(file)
+    file.unlink()
+    names = sorted(tensors)
+    halves = {"00001": names[: len(names) // 2], "00002": names[len(names) // 2 :]}
+    places = {k: f"diffusion_pytorch_model-{half}-of-00002.safetensors" for half, ks in halves.items() for k in ks}
+    index = image / "unet" / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    for half, keys in halves.items():
+        part = {key: tensors[key] for key in keys}
+        save_file(part, image / "unet" / f"diffusion_pytorch_model-{half}-of-00002.safetensors", {"format": "pt"})
+    load("it", "stable-diffusion", str(image))
+    gone = image / "unet" / "diffusion_pytorch_model-00002-of-00002.safetensors"
+    gone.unlink()
+    assert f"1 of its 2 files are not there, the first is {gone}" in refused(image)
+
+
+@pytest.mark.parametrize("file", ["unet/config.json", "scheduler/scheduler_config.json"])
+def test_a_damaged_config_is_named(image: Path, file: str) -> None:
+    (image / file).write_text('{"_class_name": ')
+    assert f"{image / file} is damaged: it is no JSON" in refused(image)
+
+
+# --- folders that are something else ----------------------------------------------------------------------------------
+
+
+def test_a_folder_that_is_no_model_says_what_a_model_has(tmp_path: Path) -> None:
+    (tmp_path / "holiday.png").write_bytes(b"")
+    said = refused(tmp_path)
+    assert f"'{tmp_path}' has no unet/config.json" in said
+    assert "no model in diffusers' layout, which has a folder for each part" in said
+    assert "there is holiday.png" in said
+    shutil.rmtree(tmp_path)
+    tmp_path.mkdir()
+    assert "there is nothing" in refused(tmp_path)
+
+
+def test_a_missing_folder_says_which_there_are(image: Path) -> None:
+    shutil.rmtree(image / "tokenizer")
+    said = refused(image)
+    assert f"has no tokenizer/ ({image / 'tokenizer'}); it has text_encoder/, unet/, vae/" in said
+
+
+def test_a_folder_of_another_family_names_its_own(whole: dict[str, Path]) -> None:
+    for asked, there, kind in (("stable-diffusion", "wan", "Wan"), ("wan", "ltx", "LTXVideo"), ("ltx", "wan", "Wan")):
+        said = refused(whole[there], asked)
+        assert f"is a {kind}Transformer3DModel; its family: {there}" in said
+        assert str(whole[there]) in said
+
+
+def test_motion_modules_in_a_pickle_are_opened_if_it_holds_tensors_alone(image: Path, tmp_path: Path) -> None:
+    tiny.motion_adapter().save_pretrained(tmp_path / "motion", safe_serialization=False)
+    load("it", "animatediff", str(image), adapter=str(tmp_path / "motion"))
+    file = tmp_path / "motion" / "diffusion_pytorch_model.bin"
+    torch.save({"odd": Path("a")}, file)
+    said = refused(image, "animatediff", adapter=str(tmp_path / "motion"))
+    assert f"'{file}' is a pickle that holds more than tensors (it asks for pathlib" in said
+    assert "opening it could run any code, so dovetail does not" in said
+
+
+def test_code_that_comes_with_weights_is_not_run(image: Path, tmp_path: Path) -> None:
+    code = f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n"
+    for part, file, name in (
+        ("unet", "config.json", "AutoModel"),
+        ("text_encoder", "config.json", "AutoModel"),
+        ("tokenizer", "tokenizer_config.json", "AutoTokenizer"),
+    ):
+        (image / part / "mine.py").write_text(code)
+        config = json.loads((image / part / file).read_text())
+        (image / part / file).write_text(json.dumps({**config, "auto_map": {name: "mine.Mine"}}))
+    load("it", "stable-diffusion", str(image))
+    assert not (tmp_path / "ran").exists()
+
+
+# --- downloads --------------------------------------------------------------------------------------------------------
+
+
+def test_a_disk_that_fills_while_loading_says_where_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(repo: str, **options: Any) -> str:
+        raise RuntimeError("IO Error: No space left on device (os error 28)")  # As hf_xet does.
+
+    def quota(repo: str, **options: Any) -> str:
+        raise OSError(122, "Disk quota exceeded")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", quota)
+    with pytest.raises(
+        WeightsError, match=r"the disk of the cache \(.*\) is full: 'owner/repo'.*HF_HUB_CACHE.*goes on"
+    ):
+        find("owner/repo", None, None, ["unet"])
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
+    with pytest.raises(WeightsError, match="is full"):
+        find("owner/repo", None, None, ["unet"])
+
+
+def test_what_is_no_refusal_of_the_hub_is_not_called_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(repo: str, **options: Any) -> str:
+        raise AttributeError("a mistake of ours")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", broken)
+    with pytest.raises(AttributeError, match="a mistake of ours"):
+        find("owner/repo", None, None, ["unet"])
+
+
+# --- parts that do not belong together --------------------------------------------------------------------------------
+
+
+def test_an_autoencoder_of_another_generation_is_another_space(whole: dict[str, Path], tmp_path: Path) -> None:
+    """As LTX-Video 0.9.1 beside 0.9.5: one shape of latents, other weights and statistics."""
+    older = Path(shutil.copytree(whole["ltx"], tmp_path / "older"))
+    shutil.rmtree(older / "vae")
+    vae = tiny.ltx_vae()
+    with torch.no_grad():
+        next(vae.encoder.parameters()).add_(1)
+    vae.latents_mean.add_(1)
+    vae.save_pretrained(older / "vae")
+    a, b = (load("it", "ltx", str(folder)).network.space for folder in (whole["ltx"], older))  # type: ignore[attr-defined]
+    with pytest.raises(
+        SpaceError,
+        match=r"encoder weights are \d+% apart; means and deviations .*Join experts that were trained on one",
+    ):
+        same_space(a, b, ("expert 'large'", "expert 'small'"))
+
+
+def test_weights_of_another_generation_than_their_config_are_told(whole: dict[str, Path], tmp_path: Path) -> None:
+    """As a config of 0.9.5 beside weights of 0.9.1: the file is whole, and does not fit."""
+    mixed = Path(shutil.copytree(whole["ltx"], tmp_path / "mixed"))
+    config = json.loads((mixed / "vae" / "config.json").read_text())
+    config["decoder_block_out_channels"] = [16, 16, 16, 16]
+    (mixed / "vae" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        WeightsError, match=r"vae of '.*mixed' cannot be loaded as AutoencoderKLLTXVideo: .*generations: take"
+    ):
+        load_codec(str(mixed))
+
+
+@pytest.mark.parametrize("family", ["wan", "ltx"])
+def test_a_text_model_with_lost_embeddings_is_refused(
+    whole: dict[str, Path], family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What releases of transformers did that did not tie them: the file has one name, and the other stays at zero."""
+    load("it", family, str(whole[family]))
+    honest = loading.model
+
+    def untied(kind: Any, checkpoint: Any, part: str, dtype: torch.dtype) -> Any:
+        found = honest(kind, checkpoint, part, dtype)
+        if part == "text_encoder":
+            found.encoder.embed_tokens.weight = torch.nn.Parameter(torch.zeros_like(found.shared.weight))
+        return found
+
+    monkeypatch.setattr(loading, "model", untied)
+    said = refused(whole[family], family)
+    assert (
+        f"text_encoder of '{whole[family]}' ({whole[family] / 'text_encoder'}) has embeddings that are not tied" in said
+    )
+    assert "take another release" in said
+
+
+# --- numbers that are none --------------------------------------------------------------------------------------------
+
+
+def test_nan_of_a_network_names_it_and_the_remedies(whole: dict[str, Path]) -> None:
+    expert = load("spatial", "stable-diffusion", str(whole["stable-diffusion"]), dtype="bfloat16")
+    with torch.no_grad():
+        next(expert.network.module.parameters()).mul_(1e38)  # type: ignore[attr-defined]
+    with pytest.raises(NetworkError, match=r"'spatial' answered with NaN.*half-precision overflow: try dtype float32"):
+        expert.network(torch.randn(1, 4, 1, 8, 8), 601.0, [Condition("a")], timeline(1))
+
+
+def overflowing(folder: Path, dtype: str) -> Any:
+    """A codec whose decoder computes what half precision cannot hold."""
+    codec = load_codec(str(folder), dtype=dtype)
+    first = codec.module.decoder.conv_in
+    first.register_forward_hook(lambda module, inputs, out: (out * 1e6) / 1e6)
+    return codec
+
+
+def test_frames_that_overflow_in_half_precision_are_decoded_again(image: Path) -> None:
+    latent = torch.randn(1, 4, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    half, single = overflowing(image, "float16"), overflowing(image, "float32")
+    assert not half.decode(latent).isfinite().all()
+    with pytest.warns(
+        RunWarning, match=rf"'{image}' decoded to black or to no numbers in float16.*codec\.dtype=float32"
+    ):
+        frames = frames_of(half, latent, None)
+    assert abs(frames.astype(int) - frames_of(single, latent, None)).max() <= 1
+    assert {part.dtype for part in half.module.parameters()} == {torch.float16}, "as it was"
+
+
+def test_what_is_black_in_single_precision_stays_black_without_a_word(image: Path) -> None:
+    codec = load_codec(str(image), dtype="float16")
+    with torch.no_grad():
+        codec.module.decoder.conv_out.bias.fill_(-1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert frames_of(codec, torch.zeros(1, 4, 2, 8, 8), None).max() == 0
+
+
+def test_frames_that_are_no_numbers_in_single_precision_name_the_codec(image: Path) -> None:
+    for dtype in ("float32", "float16"):
+        codec = load_codec(str(image), dtype=dtype)
+        codec = replace(codec, weights="owner/repo")
+        with torch.no_grad():
+            codec.module.decoder.conv_out.bias.fill_(float("nan"))
+        with pytest.raises(
+            DecodeError, match=r"codec 'owner/repo'.*`dovetail models verify owner/repo`.*`dovetail decode`"
+        ):
+            frames_of(codec, torch.zeros(1, 4, 2, 8, 8), None)
