@@ -1,8 +1,21 @@
 """Pretrained networks behind the `Expert` contract. diffusers and transformers are imported only here, when first used."""
 
 from dovetail.experts.adapter import Adapter
-from dovetail.experts.codec import Codec, VideoCodec, load_codec
+from dovetail.experts.assembling import assembled
+from dovetail.experts.codec import Codec, VideoCodec, codec_of, load_codec
 from dovetail.experts.loading import FAMILIES, Family, load
 from dovetail.experts.space import LatentSpace, same_space
 
-__all__ = ["FAMILIES", "Adapter", "Codec", "Family", "LatentSpace", "VideoCodec", "load", "load_codec", "same_space"]
+__all__ = [
+    "FAMILIES",
+    "Adapter",
+    "Codec",
+    "Family",
+    "LatentSpace",
+    "VideoCodec",
+    "assembled",
+    "codec_of",
+    "load",
+    "load_codec",
+    "same_space",
+]

@@ -238,12 +238,27 @@ def load_codec(
     conditioning = _conditioning(weights, config, decode_timestep, decode_noise_scale)
     if kind != "AutoencoderKL" and chunk is not None:
         raise RecipeError(f"'{weights}' has a {kind}, which decodes a whole video at once, so it takes no chunk")
-    module, place = _module(kind, checkpoint, subfolder, dtype, device), (device_of(device), dtype_of(dtype))
-    space = space_of(config, file)
-    if kind == "AutoencoderKL":
-        return Codec(weights, module, space, CHUNK if chunk is None else chunk, *place)
+    module = _module(kind, checkpoint, subfolder, dtype, device)
+    placed = device_of(device), dtype_of(dtype)
+    return codec_of(module, space_of(config, file), *placed, weights=weights, conditioning=conditioning, chunk=chunk)
+
+
+def codec_of(
+    module: Any,
+    space: LatentSpace,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    weights: str = "(in memory)",
+    conditioning: Conditioning | None = None,
+    chunk: int | None = None,
+) -> Codec | VideoCodec:
+    """The codec of an autoencoder (one of `KINDS`), wherever it is now. weights: what messages call it; device, dtype:
+    what it is shown is moved there; the rest as for `load_codec`."""
+    if type(module).__name__ == "AutoencoderKL":
+        return Codec(weights, module, space, CHUNK if chunk is None else chunk, device, dtype)
     mean, deviation = _statistics(module)
-    return VideoCodec(weights, module, space, mean, deviation, *place, conditioning)
+    return VideoCodec(weights, module, space, mean, deviation, device, dtype, conditioning)
 
 
 KINDS = ("AutoencoderKL", "AutoencoderKLWan", "AutoencoderKLLTXVideo", COGVIDEOX)

@@ -1,21 +1,19 @@
 """From a name and a family to an `Expert`."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from dovetail.core.denoiser import TARGETS, Expert
-from dovetail.core.schedules import schedule_of
+from dovetail.core.denoiser import Expert
 from dovetail.errors import RecipeError, WeightsError, nearest
-from dovetail.experts.adapter import Adapter, Convention, Packed, Text, frames_first, motion, per_frame, volume
+from dovetail.experts.adapter import Convention, Packed, Text, frames_first, motion, per_frame, volume
+from dovetail.experts.assembling import TEXTS, assembled, reader, spoken
 from dovetail.experts.checkpoint import Checkpoint, find, find_file, model, quietly
 from dovetail.experts.placement import device_of, dtype_of
 from dovetail.experts.space import LatentSpace, space_of
-from dovetail.experts.text import T5, UMT5, Clip
 
 PARTS = ("text_encoder", "tokenizer", "scheduler", "vae")
 """What is taken of a checkpoint beside the network."""
@@ -144,25 +142,21 @@ def load(
     parts = [part, *(other for other in PARTS if text is None or other not in WORDS)]
     checkpoint = find(weights, revision, variant, parts, f"Weights of this family: {kind.where}")
     asked = _Asked(name, family, checkpoint, adapter, precision, part)
-    (module, longest), config, space = _network(asked), _scheduler(asked), _space(asked)
-    _takes(asked, module.config["in_channels"], space.channels)
-    network = Adapter(
-        name=name,
-        family=family,
-        weights=weights,
-        module=module if waiting else module.to(placed),
-        convention=_convention(kind, space, fps),
+    module, config, space = _network(asked), _scheduler(asked), _space(asked)
+    return assembled(
+        name,
+        family,
+        kind,
+        module if waiting else module.to(placed),
         text=_text(asked, module.config, torch.device("cpu") if waiting else placed) if text is None else text,
-        batch=kind.batch if batch is None else batch,
-        device=placed,
-        dtype=precision,
         scheduler=config,
         space=space,
-        max_frames=longest,
-        patch=_patch(module),
-        even=kind.even,
+        device=placed,
+        dtype=precision,
+        batch=batch,
+        fps=fps,
+        weights=weights,
     )
-    return Expert(name, schedule_of(config), TARGETS[config.get("prediction_type", "flow_prediction")], network)
 
 
 def scheduler_config(
@@ -176,8 +170,7 @@ def scheduler_config(
     return _scheduler(_Asked(name, family, checkpoint, adapter, torch.float32, FAMILIES[family].part))
 
 
-def _network(asked: _Asked) -> tuple[Any, int | None]:
-    """The network, and the longest video it was built for."""
+def _network(asked: _Asked) -> Any:
     import diffusers
 
     kind, config = FAMILIES[asked.family], asked.checkpoint.config(_part(asked))
@@ -202,15 +195,7 @@ def _network(asked: _Asked) -> tuple[Any, int | None]:
     module = model(getattr(diffusers, found), asked.checkpoint, _part(asked), asked.dtype)
     if takes:
         module = _with_motion(asked, module)
-    return module, _places(module.config) or kind.max_frames
-
-
-def _places(config: Any) -> int | None:
-    """For how many latent frames a network was built, where its config tells."""
-    if (frames := config.get("sample_frames")) is not None:  # CogVideoX counts frames of the video.
-        return 1 + (int(frames) - 1) // int(config["temporal_compression_ratio"])
-    found: int | None = config.get("motion_max_seq_length") or config.get("rope_max_seq_len")
-    return found
+    return module
 
 
 def _part(asked: _Asked) -> str:
@@ -220,29 +205,6 @@ def _part(asked: _Asked) -> str:
     if (asked.checkpoint.path / asked.part).is_dir() or asked.part not in usual:
         return asked.part
     return next((part for part in usual if (asked.checkpoint.path / part).is_dir()), asked.part)
-
-
-def _takes(asked: _Asked, takes: int, channels: int) -> None:
-    """Raise RecipeError unless the network takes a latent and nothing else."""
-    if takes != channels:
-        raise RecipeError(
-            f"expert '{asked.name}': {asked.part}/ of '{asked.checkpoint.weights}' takes {takes} channels, but a latent "
-            f"has {channels}. Networks that also want an image or a mask are none of family '{asked.family}'; take "
-            f"weights for text to video: {FAMILIES[asked.family].where}"
-        )
-
-
-def _convention(kind: Family, space: LatentSpace, fps: float | None) -> Convention:
-    if not isinstance(kind.convention, Packed):
-        return kind.convention
-    usual = kind.convention
-    return Packed(fps or usual.fps, space.compression or usual.compression, space.factor or usual.factor)
-
-
-def _patch(module: Any) -> int:
-    """Latent cells along each side of what a transformer takes for one token."""
-    size = module.config.get("patch_size", 1)
-    return int(size if isinstance(size, int) else size[-1])
 
 
 def _with_motion(asked: _Asked, unet: Any) -> Any:
@@ -309,15 +271,7 @@ def _scheduler(asked: _Asked) -> dict[str, Any]:
             config = folder.config("scheduler", file)
         else:
             config |= {"beta_schedule": "linear"}
-    if "FlowMatch" in config.get("_class_name", ""):
-        return config  # It has no such key, and predicts the flow.
-    config.setdefault("prediction_type", "epsilon")
-    if config["prediction_type"] not in TARGETS:
-        raise RecipeError(
-            f"scheduler/ of '{asked.checkpoint.weights}' has an unknown prediction_type "
-            f"'{config['prediction_type']}'; {nearest(config['prediction_type'], TARGETS)}"
-        )
-    return config
+    return spoken(config, f"scheduler/ of '{asked.checkpoint.weights}'")
 
 
 def _text(asked: _Asked, config: Any, device: torch.device) -> Text:
@@ -333,21 +287,9 @@ def _text(asked: _Asked, config: Any, device: torch.device) -> Text:
             f"expert '{asked.name}' is of family '{asked.family}', which reads with a {' or '.join(fits)}, but "
             f"text_encoder/ of '{asked.checkpoint.weights}' is a {found}"
         )
-    make, reader = TEXTS[found]
-    tokenizer = _tokenizer(getattr(transformers, reader), asked.checkpoint)
+    tokenizer = _tokenizer(getattr(transformers, TEXTS[found][1]), asked.checkpoint)
     encoder: nn.Module = model(getattr(transformers, found), asked.checkpoint, "text_encoder", asked.dtype)
-    text = make(tokenizer, encoder.to(device), asked.name)
-    # CogVideoX joins words and latents to one sequence, so its network fixes how many words there are.
-    length = config.get("max_text_seq_length")
-    return replace(text, limit=length, masked=False) if length is not None and isinstance(text, T5) else text
-
-
-TEXTS: dict[str, tuple[Callable[[Any, nn.Module, str], Text], str]] = {
-    "CLIPTextModel": (Clip, "CLIPTokenizer"),
-    "T5EncoderModel": (T5, "T5Tokenizer"),
-    "UMT5EncoderModel": (UMT5, "T5Tokenizer"),
-}
-"""How each of transformers' text models is asked, and its tokenizer there."""
+    return reader(tokenizer, encoder.to(device), config, asked.name)
 
 
 def _tokenizer(kind: Any, checkpoint: Checkpoint) -> Any:
