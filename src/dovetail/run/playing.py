@@ -102,14 +102,17 @@ class Ready:
             )
 
     def _events(self, after: chain.Memory | None, ledger: Ledger) -> Iterator[chain.Event]:
+        frames, channels, height, width = self.latent
+        noise, shape = Noise(self.recipe.video.seed), (channels, height, width)
+        return chain.run(self.stages(ledger), noise, timeline(frames), shape, self.given, after)
+
+    def stages(self, ledger: Ledger) -> tuple[chain.Stage, ...]:
+        """The run's stages; networks are counted, and what fails in them says where."""
         experts = {
             name: replace(expert, network=Timed(name, expert.network, ledger))
             for name, expert in self.cast.experts.items()
         }
-        frames, channels, height, width = self.latent
-        stages = tuple(watched(stage) for stage in build(self.recipe, experts, self.plan.latent))
-        noise, shape = Noise(self.recipe.video.seed), (channels, height, width)
-        return chain.run(stages, noise, timeline(frames), shape, self.given, after)
+        return tuple(watched(stage) for stage in build(self.recipe, experts, self.plan.latent))
 
 
 def ready(recipe: Recipe, cast: Cast, quiet: bool = False) -> Ready:
