@@ -71,7 +71,10 @@ def videos_of(prompt: Texts, embeds: Tensor | None, read: Read) -> int:
     if texts is not None:
         return len(texts) * read.times
     assert embeds is not None
-    return len(embeds) // (len(read.events) or 1) * read.times
+    each = len(read.events) or 1
+    if len(embeds) % each:
+        raise RecipeError(f"prompt_embeds: {len(embeds)} rows came, but each video needs {each}, one for each event")
+    return len(embeds) // each * read.times
 
 
 OUTPUTS = ("latent", "np", "pt", "pil")

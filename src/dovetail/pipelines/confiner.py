@@ -10,7 +10,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from dovetail.pipelines import casting
 from dovetail.pipelines.asking import Callback, Embeds, Read, videos_of
-from dovetail.pipelines.face import Face, VideoPipelineOutput
+from dovetail.pipelines.face import Face, VideoPipelineOutput, plays
 from dovetail.pipelines.usual import IMAGES
 from dovetail.recipe import Recipe
 from dovetail.run import Cast
@@ -160,7 +160,7 @@ class ConFinerPipeline(Face):
             experts[name] = casting.expert(name, module, scheduler, told, codec)
         return Cast(experts, codec)
 
-    @torch.no_grad()
+    @plays
     def __call__(
         self,
         prompt: str | list[str] | None = None,

@@ -6,6 +6,7 @@ Nothing here samples: steps are those of `dovetail.core`, stages those that `dov
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Any, ClassVar
 
 import torch
@@ -44,6 +45,29 @@ class VideoPipelineOutput(BaseOutput):  # type: ignore[misc]
 
     frames: Any
     seeds: tuple[int, ...] = ()
+
+
+def plays(call: Callable[..., Any]) -> Callable[..., Any]:
+    """A `__call__` without gradients.
+
+    Some kernels go by whether weights ask for gradients even where none are kept, and answer a little differently. So that a
+    call makes what `dovetail.generate` makes, weights ask for none until it ends.
+    """
+
+    @wraps(call)
+    def played(self: "Face", *args: Any, **options: Any) -> Any:
+        modules = [part for part in self.components.values() if isinstance(part, nn.Module)]
+        asking = [(module, name) for module in modules for name, p in module.named_parameters() if p.requires_grad]
+        for module, name in asking:
+            module.get_parameter(name).requires_grad_(False)
+        try:
+            with torch.no_grad():
+                return call(self, *args, **options)
+        finally:
+            for module, name in asking:  # By name: offload may have put others in their places.
+                module.get_parameter(name).requires_grad_(True)
+
+    return played
 
 
 class Face(DiffusionPipeline):  # type: ignore[misc]
@@ -108,11 +132,10 @@ class Face(DiffusionPipeline):  # type: ignore[misc]
             count, other = len(first) // together, f"{negative}_embeds"
             texts = texts_of(other, negatives, given[other], count, "")
             found |= {} if texts is None else self._rows(negative, texts, prefix)
+        device, each = self._execution_device, {name: 1 if name.startswith("negative_") else together for name in found}
         return {
-            name: None
-            if rows is None
-            else repeated(rows, read.times, 1 if name.startswith("negative_") else together).to(self._execution_device)
-            for name, rows in found.items()
+            name: None if told is None else repeated(told, read.times, each[name]).to(device)
+            for name, told in found.items()
         }
 
     def _rows(self, name: str, texts: list[str], prefix: str) -> dict[str, Tensor | None]:

@@ -21,7 +21,7 @@ from dovetail.experts import FAMILIES
 from dovetail.experts.schedulers import ladder_of
 from dovetail.pipelines import casting
 from dovetail.pipelines.asking import Callback, Embeds, Read, videos_of
-from dovetail.pipelines.face import EMBEDS, Face, VideoPipelineOutput
+from dovetail.pipelines.face import EMBEDS, Face, VideoPipelineOutput, plays
 from dovetail.pipelines.usual import USUAL
 from dovetail.recipe import Recipe
 from dovetail.run import Cast
@@ -146,7 +146,7 @@ class FlowBlendingPipeline(Face):
             experts[name] = casting.expert(name, module, self.scheduler, told, codec, recipe.video.fps)
         return Cast(experts, codec)
 
-    @torch.no_grad()
+    @plays
     def __call__(
         self,
         prompt: str | list[str] | None = None,

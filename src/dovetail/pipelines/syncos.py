@@ -18,7 +18,7 @@ from transformers import T5EncoderModel, T5Tokenizer, UMT5EncoderModel
 
 from dovetail.pipelines import casting
 from dovetail.pipelines.asking import Callback, Embeds, Read, videos_of
-from dovetail.pipelines.face import EMBEDS, Face, VideoPipelineOutput
+from dovetail.pipelines.face import EMBEDS, Face, VideoPipelineOutput, plays
 from dovetail.pipelines.usual import USUAL
 from dovetail.recipe import Recipe
 from dovetail.run import Cast
@@ -129,7 +129,7 @@ class SynCoSPipeline(Face):
         base = casting.expert("base", self.transformer, self.scheduler, told, codec, recipe.video.fps)
         return Cast({"base": base}, codec)
 
-    @torch.no_grad()
+    @plays
     def __call__(
         self,
         prompt: str | list[str] | None = None,
