@@ -1,4 +1,5 @@
-"""Pretrained networks behind the `Expert` contract. diffusers and transformers are imported only here, when first used."""
+"""Pretrained networks behind the `Expert` contract. diffusers and transformers are imported only here, when first
+used, and in `dovetail.pipelines`."""
 
 from dovetail.experts.adapter import Adapter
 from dovetail.experts.assembling import assembled
