@@ -219,7 +219,7 @@ def _stood(stages: Sequence[Stage], after: Memory | None) -> list[Memory]:
     return found
 
 
-def _start(stage: Stage, noise: Noise, piece: Done, fresh: bool) -> Tensor:
+def entered(stage: Stage, noise: Noise, piece: Done, fresh: bool) -> Tensor:
     """The latent at the first level."""
     start = stage.start
     eps = noise.like(piece.video, piece.frames, "start") if start is None else start.eps(piece.video, piece.frames)
@@ -266,7 +266,7 @@ def _in_turn(
             continue
         denoise = stage.denoise.after(before) if isinstance(stage.denoise, Sequel) else stage.denoise
         states: tuple[State, ...] = ()
-        for state in _states(denoise, stage, _start(stage, noise, event, fresh), event.frames):
+        for state in _states(denoise, stage, entered(stage, noise, event, fresh), event.frames):
             states = (*states, state) if sequel else (state,)
             yield Seen(stage, event.frames, state)
         before = Segment(event.frames, states) if sequel else None
@@ -319,7 +319,7 @@ def _parts(
         if isinstance(event, Seen):
             yield event
         else:
-            yield Part(event.frames, _start(stage, noise, event, fresh), memory=event.memory)
+            yield Part(event.frames, entered(stage, noise, event, fresh), memory=event.memory)
 
 
 def _level(

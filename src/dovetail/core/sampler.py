@@ -65,13 +65,27 @@ def sample(
     `before`. A tensor sent to the generator replaces the latent at the next level.
     """
     for t, to in pairwise(levels):
-        with torch.no_grad():
-            now = solver.correct(before, State(t, x, denoise(x, t, frames)), frames)
-            x = solver.predict(before, now, to, frames)
+        now, x, before = step(denoise, x, frames, (t, to), solver, before)
         sent = yield now
         x = x if sent is None else sent
-        before = (*before, now)[-solver.memory :] if solver.memory else ()
     return x
+
+
+@torch.no_grad()
+def step(
+    denoise: Denoiser,
+    x: Tensor,
+    frames: Tensor,
+    levels: tuple[float, float],
+    solver: Solver,
+    before: Sequence[State] = (),
+) -> tuple[State, Tensor, tuple[State, ...]]:
+    """One step of `sample`, from the first of two levels to the second: the state at the first, the latent at the
+    second, and the states that the next step is given as `before`."""
+    t, to = levels
+    now = solver.correct(before, State(t, x, denoise(x, t, frames)), frames)
+    x = solver.predict(before, now, to, frames)
+    return now, x, (*before, now)[-solver.memory :] if solver.memory else ()
 
 
 @runtime_checkable

@@ -307,10 +307,26 @@ def load_codec(
     tune(f"codec '{weights}'", module, Tuning() if tuning is None else tuning, place[1], place[0])
     module = module if waiting else module.to(place[0])
     space = space_of(config, lambda *starts: checkpoint.tensors(subfolder, starts))
-    if kind == "AutoencoderKL":
-        return Codec(weights, module, space, CHUNK if chunk is None else chunk, *place, tiles)
+    return codec_of(module, space, *place, weights=weights, conditioning=conditioning, chunk=chunk, tiles=tiles)
+
+
+def codec_of(
+    module: Any,
+    space: LatentSpace,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    weights: str = "(in memory)",
+    conditioning: Conditioning | None = None,
+    chunk: int | None = None,
+    tiles: int | None = None,
+) -> Codec | VideoCodec:
+    """The codec of an autoencoder (one of `KINDS`), wherever it is now. weights: what messages call it; device, dtype:
+    what it is shown is moved there; the rest as for `load_codec`."""
+    if type(module).__name__ == "AutoencoderKL":
+        return Codec(weights, module, space, CHUNK if chunk is None else chunk, device, dtype, tiles)
     mean, deviation = _statistics(module)
-    return VideoCodec(weights, module, space, mean, deviation, *place, conditioning, tiles)
+    return VideoCodec(weights, module, space, mean, deviation, device, dtype, conditioning, tiles)
 
 
 KINDS = ("AutoencoderKL", "AutoencoderKLWan", "AutoencoderKLLTXVideo", COGVIDEOX)

@@ -1,16 +1,16 @@
 """From a name and a family to an `Expert`."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from dovetail.core.denoiser import TARGETS, Expert
-from dovetail.core.schedules import schedule_of
+from dovetail.core.denoiser import Expert
 from dovetail.errors import RecipeError, WeightsError, nearest
-from dovetail.experts.adapter import Adapter, Convention, Packed, Text, frames_first, motion, per_frame, volume
+from dovetail.experts.adapter import Convention, Packed, Text, frames_first, motion, per_frame, volume
+from dovetail.experts.assembling import TEXTS, assembled, reader, spoken
 from dovetail.experts.checkpoint import Checkpoint, find, find_file, model
 from dovetail.experts.lavie import facts as lavie
 from dovetail.experts.loras import Lora, add
@@ -19,7 +19,6 @@ from dovetail.experts.placement import device_of, dtype_of
 from dovetail.experts.single_file import SingleFile
 from dovetail.experts.soundness import tied
 from dovetail.experts.space import LatentSpace, space_of
-from dovetail.experts.text import T5, UMT5, Clip
 from dovetail.experts.tuning import Tuning, quantization, tune
 
 PARTS = ("text_encoder", "tokenizer", "scheduler", "vae")
@@ -174,32 +173,26 @@ def load(
     parts = parts_of(family, subfolder, adapter, text is not None)
     checkpoint = find(weights, revision, variant, parts, f"Weights of this family: {kind.where}", base)
     asked = _Asked(name, family, checkpoint, adapter, precision, part, tuning.quantize)
-    (module, longest), config, space = _network(asked), _scheduler(asked), _space(asked)
-    _takes(asked, module.config["in_channels"], space.channels)
-    words = (
-        _text(asked, module.config, torch.device("cpu") if waiting or words_wait else placed) if text is None else text
-    )
+    module, config, space = _network(asked), _scheduler(asked), _space(asked)
+    words = text or _text(asked, module.config, torch.device("cpu") if waiting or words_wait else placed)
     add(name, family, loras, module, getattr(words, "encoder", None) if text is None else None)
     tune(f"expert '{name}'", module, tuning, precision, placed)
-    network = Adapter(
-        name=name,
-        family=family,
-        weights=weights,
-        module=module if waiting or tuning.offload or tuning.stays else module.to(placed),
-        convention=_convention(kind, space, fps),
+    return assembled(
+        name,
+        family,
+        kind,
+        module if waiting or tuning.offload or tuning.stays else module.to(placed),
         text=words,
-        batch=kind.batch if batch is None else batch,
-        device=placed,
-        dtype=precision,
         scheduler=config,
         space=space,
-        max_frames=longest,
-        patch=_patch(module),
-        even=kind.even,
+        device=placed,
+        dtype=precision,
+        batch=batch,
+        fps=fps,
+        weights=weights,
         stays=tuning.stays,
         waits=waiting and not (tuning.offload or tuning.stays),
     )
-    return Expert(name, schedule_of(config), TARGETS[config.get("prediction_type", "flow_prediction")], network)
 
 
 def parts_of(family: str, subfolder: str | None, adapter: str | None, shares_words: bool) -> list[str]:
@@ -227,8 +220,7 @@ def scheduler_config(
     return _scheduler(_Asked(name, family, checkpoint, adapter, torch.float32, FAMILIES[family].part))
 
 
-def _network(asked: _Asked) -> tuple[Any, int | None]:
-    """The network, and the longest video it was built for."""
+def _network(asked: _Asked) -> Any:
     kind, config = FAMILIES[asked.family], asked.checkpoint.config(_part(asked))
     found = config.get("_class_name", "")
     if found not in kind.networks:
@@ -252,7 +244,7 @@ def _network(asked: _Asked) -> tuple[Any, int | None]:
         what = "LaVie's own file" if asked.family == "lavie" else "an image network and motion modules"
         raise RecipeError(f"expert '{asked.name}' is made of {what}, so it cannot be quantised as it is loaded")
     if takes and asked.family == "lavie":
-        return _lavie(asked, config), kind.max_frames
+        return _lavie(asked, config)
     if takes and asked.adapter is None:
         raise WeightsError(
             f"expert '{asked.name}': unet/ of '{asked.checkpoint.weights}' knows single images; name its motion modules "
@@ -263,7 +255,7 @@ def _network(asked: _Asked) -> tuple[Any, int | None]:
     if asked.adapter is not None:
         where = f"unet/ of '{asked.checkpoint.weights}', expert '{asked.name}'"
         module = with_motion(module, asked.adapter, where, asked.dtype)
-    return module, _places(module.config) or kind.max_frames
+    return module
 
 
 def network_class(kind: str) -> Any:
@@ -289,14 +281,6 @@ def _lavie(asked: _Asked, config: dict[str, Any]) -> Any:
     return network(sizes(config, where), find_file(asked.adapter), asked.dtype)
 
 
-def _places(config: Any) -> int | None:
-    """For how many latent frames a network was built, where its config tells."""
-    if (frames := config.get("sample_frames")) is not None:  # CogVideoX counts frames of the video.
-        return 1 + (int(frames) - 1) // int(config["temporal_compression_ratio"])
-    found: int | None = config.get("motion_max_seq_length") or config.get("rope_max_seq_len")
-    return found
-
-
 def _part(asked: _Asked) -> str:
     """The folder of the network: the one asked for, or whichever of unet/ and transformer/ there is, so that weights
     of another family are told from weights that are not there."""
@@ -306,44 +290,13 @@ def _part(asked: _Asked) -> str:
     return next((part for part in usual if asked.checkpoint.has(part)), asked.part)
 
 
-def _takes(asked: _Asked, takes: int, channels: int) -> None:
-    """Raise RecipeError unless the network takes a latent and nothing else."""
-    if takes != channels:
-        raise RecipeError(
-            f"expert '{asked.name}': {asked.part}/ of '{asked.checkpoint.weights}' takes {takes} channels, but a latent "
-            f"has {channels}. Networks that also want an image or a mask are none of family '{asked.family}'; take "
-            f"weights for text to video: {FAMILIES[asked.family].where}"
-        )
-
-
-def _convention(kind: Family, space: LatentSpace, fps: float | None) -> Convention:
-    if not isinstance(kind.convention, Packed):
-        return kind.convention
-    usual = kind.convention
-    return Packed(fps or usual.fps, space.compression or usual.compression, space.factor or usual.factor)
-
-
-def _patch(module: Any) -> int:
-    """Latent cells along each side of what a transformer takes for one token."""
-    size = module.config.get("patch_size", 1)
-    return int(size if isinstance(size, int) else size[-1])
-
-
 def _scheduler(asked: _Asked) -> dict[str, Any]:
     """The scheduler config that the expert was trained with; motion modules carry their own, LaVie's betas are its
     authors'."""
     config = asked.checkpoint.config("scheduler", "scheduler_config.json")
     if asked.adapter is not None:
         config = config | lavie.BETAS if asked.family == "lavie" else scheduler_of(asked.adapter, config)
-    if "FlowMatch" in config.get("_class_name", ""):
-        return config  # It has no such key, and predicts the flow.
-    config.setdefault("prediction_type", "epsilon")
-    if config["prediction_type"] not in TARGETS:
-        raise RecipeError(
-            f"scheduler/ of '{asked.checkpoint.weights}' has an unknown prediction_type "
-            f"'{config['prediction_type']}'; {nearest(config['prediction_type'], TARGETS)}"
-        )
-    return config
+    return spoken(config, f"scheduler/ of '{asked.checkpoint.weights}'")
 
 
 def _text(asked: _Asked, config: Any, device: torch.device) -> Text:
@@ -359,25 +312,13 @@ def _text(asked: _Asked, config: Any, device: torch.device) -> Text:
             f"expert '{asked.name}' is of family '{asked.family}', which reads with a {' or '.join(fits)}, but "
             f"text_encoder/ of '{asked.checkpoint.weights}' is a {found}"
         )
-    make, reader = TEXTS[found]
-    tokenizer = _tokenizer(getattr(transformers, reader), asked.checkpoint)
+    tokenizer = _tokenizer(getattr(transformers, TEXTS[found][1]), asked.checkpoint)
     encoder: nn.Module = model(getattr(transformers, found), asked.checkpoint, "text_encoder", asked.dtype)
     place = (
         asked.checkpoint.path / "text_encoder" if isinstance(asked.checkpoint, Checkpoint) else asked.checkpoint.file
     )
     tied(encoder, f"text_encoder of '{asked.checkpoint.weights}' ({place})")
-    text = make(tokenizer, encoder.to(device), asked.name)
-    # CogVideoX joins words and latents to one sequence, so its network fixes how many words there are.
-    length = config.get("max_text_seq_length")
-    return replace(text, limit=length, masked=False) if length is not None and isinstance(text, T5) else text
-
-
-TEXTS: dict[str, tuple[Callable[[Any, nn.Module, str], Text], str]] = {
-    "CLIPTextModel": (Clip, "CLIPTokenizer"),
-    "T5EncoderModel": (T5, "T5Tokenizer"),
-    "UMT5EncoderModel": (UMT5, "T5Tokenizer"),
-}
-"""How each of transformers' text models is asked, and its tokenizer there."""
+    return reader(tokenizer, encoder.to(device), config, asked.name)
 
 
 def _tokenizer(kind: Any, checkpoint: Checkpoint | SingleFile) -> Any:

@@ -71,7 +71,8 @@ def visiting(passenger: Passenger) -> Iterator[None]:
 def present(module: nn.Module, device: torch.device) -> Iterator[None]:
     """A module that is on its device for the length of a block, if it is not there anyway."""
     weight = next(module.parameters(), None)
-    if weight is None or weight.device.type == device.type:
+    # Weights on the meta device are brought by hooks of accelerate's, layer by layer.
+    if weight is None or weight.device.type in (device.type, "meta"):
         yield
         return
     with visiting(Weights.of(module, device)):

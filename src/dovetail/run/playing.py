@@ -118,15 +118,19 @@ class Ready:
 
     def _events(self, after: chain.Memory | None, ledger: Ledger, clock: Clock) -> Iterator[chain.Event]:
         _read_ahead([self.plan], self.cast)
+        frames, channels, height, width = self.first
+        noise, shape = Noise(self.recipe.video.seed), (channels, height, width)
+        return chain.run(self.stages(ledger, clock), noise, timeline(frames), shape, self.given, after)
+
+    def stages(self, ledger: Ledger, clock: Clock | None = None) -> tuple[chain.Stage, ...]:
+        """The run's stages; networks are counted, and what fails in them says where. clock: of codecs on bridges."""
         experts = {
             name: replace(expert, network=Timed(name, expert.network, ledger))
             for name, expert in self.cast.experts.items()
         }
-        (frames, channels, height, width), rooms = self.first, self.plan.rooms
-        bridges = bridges_of(self.recipe, rooms, self.cast.codecs, clock)
-        stages = tuple(watched(stage) for stage in build(self.recipe, experts, self.plan.latent, rooms, bridges))
-        noise, shape = Noise(self.recipe.video.seed), (channels, height, width)
-        return chain.run(stages, noise, timeline(frames), shape, self.given, after)
+        rooms = self.plan.rooms
+        bridges = bridges_of(self.recipe, rooms, self.cast.codecs, Clock() if clock is None else clock)
+        return tuple(watched(stage) for stage in build(self.recipe, experts, self.plan.latent, rooms, bridges))
 
 
 def ready(recipe: Recipe, cast: Cast, quiet: bool = False) -> Ready:

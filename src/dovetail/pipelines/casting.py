@@ -1,0 +1,141 @@
+"""Components to a cast: experts, who are told what was read before, and a codec."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.utils.torch_utils import get_module_execution_device
+from torch import Tensor
+
+from dovetail import recipe as recipes
+from dovetail.core.denoiser import Expert
+from dovetail.errors import RecipeError, nearest
+from dovetail.experts import FAMILIES, assembled, codec_of
+from dovetail.experts.adapter import Embedding
+from dovetail.experts.assembling import spoken
+from dovetail.experts.codec import KINDS, Conditioning
+from dovetail.experts.space import space_of
+from dovetail.pipelines.asking import Embeds
+from dovetail.recipe import Recipe
+from dovetail.run import Codec
+
+MEMORY = "(in memory)"
+"""What a recipe calls weights that are components."""
+
+SOLVERS = {
+    "CogVideoXDDIMScheduler": "euler",
+    "DDIMScheduler": "euler",
+    "DPMSolverMultistepScheduler": "dpm++2m",
+    "EulerAncestralDiscreteScheduler": "ancestral",
+    "EulerDiscreteScheduler": "euler",
+    "FlowMatchEulerDiscreteScheduler": "euler",
+    "UniPCMultistepScheduler": "unipc",
+}
+"""The solver that takes the steps of a scheduler."""
+
+
+def solver_of(scheduler: Any) -> str:
+    """The solver that steps as a scheduler does. Raises RecipeError for a scheduler that no solver is known for."""
+    name = type(scheduler).__name__
+    if name not in SOLVERS:
+        raise RecipeError(
+            f"no solver here takes the steps of a {name}. Put another in its place, as in pipe.scheduler = "
+            f"DDIMScheduler.from_config(pipe.scheduler.config); known: {', '.join(sorted(SOLVERS))}"
+        )
+    return SOLVERS[name]
+
+
+def family_of(module: Any) -> str:
+    """The family that a network belongs to, by its class. Raises RecipeError for one of none."""
+    found = type(module).__name__
+    families = {kind.networks[0]: name for name, kind in FAMILIES.items()}
+    if found not in families:
+        raise RecipeError(f"no family calls a {found}; {nearest(found, families)}")
+    return families[found]
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """A text model that has read already: embeddings, by what stands for their texts."""
+
+    known: Mapping[str, Embedding]
+    limit: int = 0
+
+    def __call__(self, text: str) -> Embedding:
+        if text not in self.known:
+            raise RecipeError(
+                "no negative prompt was read, for there was no guidance when the call began; begin with a guidance_scale "
+                "above 1, or give negative_prompt_embeds"
+            )
+        return self.known[text]
+
+
+def told(embeds: Embeds, asked: list[str], against: list[str], dtype: torch.dtype, prefix: str = "") -> Told:
+    """What a network of this dtype is told. asked, against: what stands for each row of the prompts, and of the negative
+    ones. prefix: of the names of the embeddings of its text model."""
+    known: dict[str, Embedding] = {}
+    for start, texts in (("", asked), ("negative_", against)):
+        rows, masks = (embeds.get(f"{start}{prefix}prompt_{what}") for what in ("embeds", "attention_mask"))
+        if rows is None:
+            continue
+        parts = [rows.to(dtype)] if masks is None else [rows.to(dtype), masks]
+        known |= {text: tuple(part[i : i + 1] for part in parts) for i, text in enumerate(texts)}
+    return Told(known)
+
+
+def expert(name: str, module: Any, scheduler: Any, text: Told, codec: Codec, fps: float | None = None) -> Expert:
+    """A component as an expert. Raises RecipeError for a network or a scheduler that none here can be made of."""
+    family = family_of(module)
+    return assembled(
+        name,
+        family,
+        FAMILIES[family],
+        module,
+        text=text,
+        scheduler=config_of(scheduler),
+        space=codec.space,
+        device=get_module_execution_device(module),
+        dtype=module.dtype,
+        fps=fps,
+        weights=f"the {type(module).__name__}",
+    )
+
+
+def config_of(scheduler: Any) -> dict[str, Any]:
+    """A scheduler's config, as a checkpoint's file would say it."""
+    name = type(scheduler).__name__
+    told = {key: value for key, value in scheduler.config.items() if not key.startswith("_")}
+    return spoken({**told, "_class_name": name}, f"the {name}")
+
+
+def codec(vae: Any) -> Codec:
+    """An autoencoder as a codec. Raises RecipeError for one that none here can be made of."""
+    kind = type(vae).__name__
+    if kind not in KINDS:
+        raise RecipeError(f"vae: no codec is made of a {kind}; {nearest(kind, KINDS)}")
+    space = space_of({**vae.config, "_class_name": kind})
+    # LTX-Video's decoder from 0.9.1 on is told a timestep.
+    conditioning = Conditioning() if vae.config.get("timestep_conditioning") else None
+    return codec_of(vae, space, get_module_execution_device(vae), vae.dtype, conditioning=conditioning)
+
+
+def rows(parts: list[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor | None]:
+    """Embeddings and, where there are any, masks, a row for each text."""
+    hidden, *mask = (torch.cat(part) for part in zip(*parts, strict=True))
+    return hidden, mask[0] if mask else None
+
+
+def written(
+    prompt: str,
+    negative: str,
+    video: Mapping[str, Any],
+    families: Mapping[str, str],
+    chain: Sequence[Mapping[str, Any]],
+    story: Sequence[Mapping[str, Any]] | None = None,
+) -> Recipe:
+    """A recipe of components: experts of these families, whose weights it does not name. Raises RecipeError."""
+    experts = {name: {"family": family, "weights": MEMORY} for name, family in families.items()}
+    told = {} if story is None else {"story": {"events": list(story)}}
+    said = {"prompt": prompt, "negative": negative, "video": dict(video), "chain": list(chain), **told}
+    return recipes.checked({**said, "experts": experts, "codec": {"weights": MEMORY}})
