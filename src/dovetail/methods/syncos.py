@@ -10,17 +10,19 @@ The paper writes stage 2 for a network that predicts eps; its residual is (x0 - 
 (x0 - D) / sigma, so in x0 it is one for all. Readings of what the paper leaves open: docs/methods/syncos.md.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from dovetail.core.combine import Windowed
 from dovetail.core.denoiser import Denoiser
+from dovetail.core.ladders import Mask
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix
 from dovetail.core.windows import WEIGHTS, gather, inner, scatter, tile
 from dovetail.methods.descent import DESCENTS
+from dovetail.methods.reaching import anchored, between, keyframes
 from dovetail.methods.stein import KERNELS, couple
 
 BASES = ("step", "video", "iteration")
@@ -38,7 +40,9 @@ class Coupled:
     one for the "video" (that which the stage starts from), or one for each "iteration". levels: each iteration looks
     through one of these, drawn; none given: through t ("grounded"). stages: "all", the "outer" (1 and 3) or the "inner"
     (2, on a video that is kept from level to level). tolerance: stage 2 ends once an iteration asks for a change of less
-    than this share of x0.
+    than this share of x0. wide: the windows' stride at and below the floor, by default the same. steps: at which
+    levels above the floor stage 2 acts, by default at all. anchor, keyframes: beyond the paper, how much distant windows
+    go by the first one, and by a clip of frames from the whole video; see `reaching`.
 
     Raises ValueError for unknown words.
     """
@@ -57,6 +61,10 @@ class Coupled:
     levels: tuple[float, ...] = ()
     stages: str = "all"
     tolerance: float = 0.0
+    wide: int | None = None
+    steps: Mask | None = None
+    anchor: float = 0.0
+    keyframes: float = 0.0
 
     def __post_init__(self) -> None:
         known = {"optimiser": DESCENTS, "kernel": KERNELS, "base": BASES, "stages": STAGES}
@@ -65,16 +73,28 @@ class Coupled:
                 raise ValueError(f"{name} is one of {', '.join(words)}, not {getattr(self, name)!r}")
 
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
-        alone = self.stages == "inner"
-        # Without stage 1 the latent is the video itself, which leaves every level as it is.
-        seen = Split(x, x) if alone else self.windows(x, t, frames)
-        if t <= self.floor or self.stages == "outer":
-            return seen
+        seen = self.first(x, t, frames)
+        return self.second(seen, t, frames) if self.acts(t) else seen
+
+    def acts(self, t: float) -> bool:
+        """Whether stage 2 does anything at this level."""
+        return t > self.floor and self.stages != "outer" and (self.steps is None or self.steps(t))
+
+    def first(self, x: Tensor, t: float, frames: Tensor) -> Split:
+        """Stage 1. Without it the latent is the video itself, which leaves every level as it is."""
+        if self.stages == "inner":
+            return Split(x, x)
+        if self.wide is None or t > self.floor:
+            return self.windows(x, t, frames)
+        return replace(self.windows, stride=self.wide)(x, t, frames)
+
+    def second(self, seen: Split, t: float, frames: Tensor) -> Split:
+        """Stage 2 of each video in the batch, from what stage 1 saw."""
         told = [
             self.agreed(x0, t, row) for x0, row in zip(torch.split(seen.x0, 1), torch.split(frames, 1), strict=True)
         ]
         x0, eps = (torch.cat(parts) for parts in zip(*((one.x0, one.eps) for one in told), strict=True))
-        return Split(x0, x0 if alone else eps)
+        return Split(x0, x0 if self.stages == "inner" else eps)
 
     def agreed(self, x0: Tensor, t: float, frames: Tensor) -> Split:
         """Stage 2: one video "1 c f h w" that its windows agree on, and the noise through which they looked."""
@@ -90,16 +110,38 @@ class Coupled:
     def pull(self, x0: Tensor, eps: Tensor, t: float, frames: Tensor, i: int) -> Tensor:
         """Which way x0 departs from what its windows, coupled, see in it."""
         at = self.levels[self.noise.order(len(self.levels), "level", t, i)[0]] if self.levels else t
-        spans = tile(x0.shape[2], self.windows.size, self.windows.stride)
-        if self.minibatch is not None and self.minibatch < len(spans):
-            spans = [spans[w] for w in sorted(self.noise.order(len(spans), "windows", t, i)[: self.minibatch])]
+        spans = self._asked(x0.shape[2], t, i)
         rows, shown = gather(mix(x0, eps, at), frames, spans)
-        doubts = gather(x0, frames, spans)[0] - (self.again or self.windows.video)(rows, at, shown).x0
+        seen = self._look(rows, at, shown)
+        doubts = gather(x0, frames, spans)[0] - seen
         told = couple(self.kernel, rows, doubts, at * self.repulsion, self.optimiser == "picard")
+        if self.anchor:
+            told = told + self.anchor * anchored(seen)
         weight = inner(WEIGHTS[self.windows.weights](rows.shape[2]), shown, self.windows.first)
         # Frames of which no window of a minibatch says anything stay as they are.
         asked = torch.isin(frames[0], shown[weight > 0]).to(x0.device)[:, None, None]
-        return scatter(told, spans, weight, x0.shape[2]).where(asked, torch.zeros_like(x0))
+        pull = scatter(told, spans, weight, x0.shape[2]).where(asked, torch.zeros_like(x0))
+        return pull + self.keyframes * self._afar(x0, eps, at, frames) if self.keyframes else pull
+
+    def _look(self, rows: Tensor, t: float, shown: Tensor) -> Tensor:
+        return (self.again or self.windows.video)(rows, t, shown).x0
+
+    def _asked(self, length: int, t: float, i: int) -> list[slice]:
+        """The windows of an iteration; an anchor is always among them, and the first."""
+        spans = tile(length, self.windows.size, self.windows.stride)
+        if self.minibatch is None or self.minibatch >= len(spans):
+            return spans
+        chosen = set(self.noise.order(len(spans), "windows", t, i)[: self.minibatch]) | ({0} if self.anchor else set())
+        return [spans[w] for w in sorted(chosen)]
+
+    def _afar(self, x0: Tensor, eps: Tensor, t: float, frames: Tensor) -> Tensor:
+        """Which way x0 departs from what is seen in frames of the whole video, shown as one clip."""
+        length = x0.shape[2]
+        if length <= self.windows.size:
+            return torch.zeros_like(x0)
+        at = keyframes(length, self.windows.size)
+        clip = x0[:, :, at]
+        return between(clip - self._look(mix(clip, eps[:, :, at], t), t, frames[:, at]), length)
 
     def _eps(self, x: Tensor, t: float, frames: Tensor, i: int) -> Tensor:
         keys: dict[str, tuple[object, ...]] = {"step": ("base", t), "video": ("start",), "iteration": ("base", t, i)}
