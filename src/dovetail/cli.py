@@ -419,7 +419,7 @@ def _play(
 
     run: a folder to keep the run in. onto: a run to go on from.
     """
-    from dovetail.run import carry_on, comes_in_pieces, folder_of, load
+    from dovetail.run import carry_on, folder_of, load, worth_keeping
     from dovetail.video import checked_output, save_image, stacked
 
     if run is not None and count > 1:
@@ -432,7 +432,7 @@ def _play(
     with _waiting("loading"):
         cast = load(recipe)
     folders = {}
-    if run is not None or onto is not None or comes_in_pieces(recipe, cast):
+    if run is not None or onto is not None or worth_keeping(recipe, cast):
         folders = {path: run or folder_of(path) for path in runs}
     events = _kept(runs, folders, cast) if folders else _written(runs, cast)
     if onto is not None:

@@ -28,7 +28,7 @@ from dovetail.run.cast import Cast, Codec, known_of, load, settled
 from dovetail.run.catalogue import FAMILIES_SAID, weights_used
 from dovetail.run.continuing import carry_on, continuing
 from dovetail.run.events import End, Piece, Step
-from dovetail.run.keeping import comes_in_pieces, folder_of, keep, resume
+from dovetail.run.keeping import comes_in_pieces, folder_of, keep, resume, worth_keeping
 from dovetail.run.manifest import peak_memory
 from dovetail.run.outlook import latent_of, space_foreseen
 from dovetail.run.playing import play, together
@@ -70,4 +70,5 @@ __all__ = [
     "tale",
     "together",
     "weights_used",
+    "worth_keeping",
 ]

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,11 @@ from dovetail.run.outlook import latent_of
 from dovetail.run.playing import Ready, by_turns, ready
 from dovetail.run.sealed import DamagedError, read_json
 from dovetail.run.states import Standing
+from dovetail.run.telling import sizes
 from dovetail.video import Frames, checked_output, enlarged, save_indexed, writing
+
+PAUSE = 1.0
+"""Seconds between steps that are kept, at least: what is taken in less is sooner taken again than written."""
 
 
 def folder_of(target: str | Path) -> Path:
@@ -41,6 +46,14 @@ def comes_in_pieces(recipe: Recipe, cast: Cast) -> bool:
     last, frames = recipe.chain[-1], latent_of(recipe, cast.codec.space)[0]
     windows = along(frames, last.window or frames, last.hop, last.offset)
     return sum(1 for _ in islice(windows, 2)) > 1
+
+
+def worth_keeping(recipe: Recipe, cast: Cast) -> bool:
+    """Whether a run is gone on with where it was stopped: its video comes in pieces, or a stage holds all of it and shows it
+    to an expert in windows, so that every step is long."""
+    frames = latent_of(recipe, cast.codec.space)[0]
+    joint = (stage for stage in recipe.chain if stage.window is None)
+    return comes_in_pieces(recipe, cast) or any(size < frames for stage in joint for size in sizes(stage.denoise))
 
 
 def keep(
@@ -161,6 +174,12 @@ class _Kept:
             except DamagedError as error:
                 self._note(error)
                 path.unlink()
+        try:
+            if self.folder.step.exists():
+                self.folder.stepped(self.identity)
+        except DamagedError as error:
+            self._note(error)
+            self.folder.step.unlink()
 
     def _whole(self, number: int) -> bool:
         try:
@@ -177,7 +196,7 @@ class _Kept:
 
     def _made(self, missing: set[int], film: Film, upon: Grown) -> Iterator[Step | Piece]:
         """Every piece in order: made if it is missing, filmed if it is not in the video."""
-        codec, tail, known, at = self.run.cast.codec, None, False, -1
+        codec, tail, known, at, kept = self.run.cast.codec, None, False, -1, perf_counter()
         events: Iterator[Step | Latent] = iter(())
         for number in range(self.run.pieces):
             latent = None
@@ -188,6 +207,7 @@ class _Kept:
                 while at <= number:
                     event = next(events)
                     if isinstance(event, Step):
+                        kept = self._step(event, kept)
                         yield event
                         continue
                     at, latent = event.after.pieces, event.latent
@@ -204,6 +224,13 @@ class _Kept:
             upon = film.add(frames, upon)
             yield Piece(frames, first, latent)
 
+    def _step(self, event: Step, kept: float) -> float:
+        """Keep where the run stands after a step, unless that was kept a moment ago; answers when it was kept last."""
+        if event.after is None or perf_counter() - kept < PAUSE:
+            return kept
+        self.folder.keep_step(self.identity, event.after)
+        return perf_counter()
+
     def _after(self, stands: Standing) -> Iterator[Step | Latent]:
         return by_turns(self.run, self.run.walk(stands, self.clock), sum(stands.steps.values()))
 
@@ -212,6 +239,8 @@ class _Kept:
         for before in range(number - 1, max(self.given - 1, 0) - 1, -1):
             if self.folder.state(before).exists():
                 return self.folder.standing(self.identity, before)
+        if not self.given and self.folder.step.exists():
+            return self.folder.stepped(self.identity)
         if self.given:
             raise OutputError(
                 f"{self.folder}: the state after piece {self.given - 1} was given by another run and is damaged, so the "
@@ -298,6 +327,8 @@ def room(run: Ready) -> int:
 def _remembered(stage: Stage, frames: int) -> float:
     """Latent frames in a stage's state, at most."""
     window, steps = min(stage.window or frames, frames), stage.ladder.steps
+    if stage.window is None:
+        return window * (2 + 3 * (1 + stage.solver.memory))
     if stage.fuses:
         return window * (2 + 3 * steps * (1 + max(stage.solver.memory, 1)))
     return window * (2 + (3 * steps if isinstance(stage.denoise, Sequel) else 0))

@@ -89,17 +89,20 @@ class Ready:
         begun, decoding, ledger = perf_counter(), clock.seconds, Ledger(Count)
         ledger.update({name: Count(calls) for name, calls in after.calls.items()})
         counter, pieces, frames = _Counter.of(self.plan, after.steps), after.pieces, after.frames
-        for event in _quietly(self._events(after.memory, ledger)):
-            if isinstance(event, chain.Seen):
-                yield counter.step(event)
-                continue
-            pieces, frames = pieces + 1, frames + event.video.shape[2]
+
+        def standing(memory: chain.Memory | None) -> Standing:
             calls = {name: ledger[name].calls for name in self.recipe.experts if name in ledger}
             networks = sum(count.seconds for count in ledger.values()) + clock.seconds - decoding
             seconds, networks = after.seconds + perf_counter() - begun, after.networks + networks
-            yield Latent(
-                event.video, Standing(event.memory, pieces, frames, dict(counter.taken), calls, seconds, networks)
-            )
+            return Standing(memory, pieces, frames, dict(counter.taken), calls, seconds, networks)
+
+        for event in _quietly(self._events(after.memory, ledger)):
+            if isinstance(event, chain.Seen):
+                step = counter.step(event)
+                yield step if event.memory is None else replace(step, after=standing(event.memory))
+                continue
+            pieces, frames = pieces + 1, frames + event.video.shape[2]
+            yield Latent(event.video, standing(event.memory))
 
     def _events(self, after: chain.Memory | None, ledger: Ledger) -> Iterator[chain.Event]:
         experts = {
