@@ -6,6 +6,7 @@ DovetailError
 ├── SpaceError     (also ValueError)
 ├── NetworkError   (also ArithmeticError)
 ├── OutputError    (also OSError)
+├── StoppedError
 └── ExtraError     (also ImportError)
 PromptWarning      (a UserWarning)
 ShapeWarning       (a UserWarning)
@@ -55,6 +56,10 @@ class NetworkError(DovetailError, ArithmeticError):
 
 class OutputError(DovetailError, OSError):
     """The result cannot be written there."""
+
+
+class StoppedError(DovetailError):
+    """A run was stopped from elsewhere, in the middle of a step."""
 
 
 class ExtraError(DovetailError, ImportError):

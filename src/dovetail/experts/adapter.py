@@ -5,7 +5,7 @@ What differs between families is a `Convention` (how the network wants its tenso
 row's text, cutting the batch into pieces, precision, placement, and the check of the answer.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -162,15 +162,16 @@ class Adapter:
         x: native latent "b c f h w"; time: native; conditions: one per row; frames: "b f".
         Raises RecipeError for a video that does not fit the network, NetworkError for NaN or infinity.
         """
-        self._check(x)
-        pieces = [
-            self._piece(rows, time, conditions[i * self.batch : (i + 1) * self.batch])
-            for i, rows in enumerate(torch.split(x, self.batch))
-        ]
-        out = torch.cat(pieces).to(x.device)
+        out = torch.cat(list(self.answers(x, time, conditions, frames))).to(x.device)
         if not out.isfinite().all():
             raise NetworkError(self.name, time)
         return out
+
+    def answers(self, x: Tensor, time: float, conditions: Sequence[Condition], frames: Tensor) -> Iterator[Tensor]:
+        """The same, some rows after others, as the module gives them and where it lives."""
+        self._check(x)
+        for i, rows in enumerate(torch.split(x, self.batch)):
+            yield self._piece(rows, time, conditions[i * self.batch : (i + 1) * self.batch])
 
     def _piece(self, x: Tensor, time: float, conditions: Sequence[Condition]) -> Tensor:
         said = [self._embedding(condition.text) for condition in conditions]

@@ -27,6 +27,7 @@ from dovetail.run.growing import Film, Grown, grown
 from dovetail.run.manifest import machine, record, spent, versions, weights_of
 from dovetail.run.outlook import latent_of
 from dovetail.run.playing import Ready, by_turns, ready
+from dovetail.run.pulse import Pulse
 from dovetail.run.sealed import DamagedError, read_json
 from dovetail.run.states import Standing
 from dovetail.run.telling import sizes
@@ -62,28 +63,30 @@ def keep(
     folder: str | Path | None = None,
     cast: Cast | None = None,
     given: Mapping[str, Any] | None = None,
+    pulse: Pulse | None = None,
 ) -> Iterator[Step | Piece | End]:
     """Run a recipe in a folder, or go on with it there; at the end the video is at `target`.
 
     Killed at any moment and begun again, it makes the same bytes as if it had not been. Pieces are those that were not
-    in the growing video yet. folder: OUT.run beside the target without it. given: what another run gave, see `Origin`. Raises what `play` raises, and OutputError
+    in the growing video yet. folder: OUT.run beside the target without it. given: what another run gave, see `Origin`.
+    pulse: as in `play`. Raises what `play` raises, and OutputError
     for a folder of another recipe, version or weights, one that another process works in, and a disk that is full.
     Warns with RunWarning of what was damaged and is made again.
     """
     checked_output(target, recipe.video.fps)
     place = Folder(folder_of(target) if folder is None else Path(folder))
     with place.locked(), _as_many_threads(place):
-        run = ready(recipe, load(recipe) if cast is None else cast)
+        run = ready(recipe, load(recipe) if cast is None else cast, pulse=pulse)
         try:
             yield from _Kept.of(place, run, Path(target), given).events()
         except DamagedError as error:
             raise OutputError(f"{place}: {error}, though it was whole a moment ago; resume the run") from None
 
 
-def resume(folder: str | Path, cast: Cast | None = None) -> Iterator[Step | Piece | End]:
+def resume(folder: str | Path, cast: Cast | None = None, pulse: Pulse | None = None) -> Iterator[Step | Piece | End]:
     """Go on with the run in a folder. Raises and warns as `keep`."""
     place = Folder(Path(folder))
-    yield from keep(place.read(), place.target, place.path, cast, place.given)
+    yield from keep(place.read(), place.target, place.path, cast, place.given, pulse)
 
 
 @contextmanager

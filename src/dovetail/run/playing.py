@@ -24,24 +24,28 @@ from dovetail.run.events import End, Latent, Piece, Step
 from dovetail.run.given import encoded, start_of, warn_about, warn_of_story
 from dovetail.run.manifest import record, spent
 from dovetail.run.outlook import latent_of
+from dovetail.run.pulse import Pulse
 from dovetail.run.states import Standing
 from dovetail.run.watching import Timed, watched
 
 
-def play(recipe: Recipe, cast: Cast | None = None) -> Iterator[Step | Piece | End]:
+def play(recipe: Recipe, cast: Cast | None = None, pulse: Pulse | None = None) -> Iterator[Step | Piece | End]:
     """Run a recipe: every step as it is taken, every piece of video as soon as it is finished, then the end.
 
-    Before the first step everything is checked that can be: weights, latent spaces, frames, size.
+    Before the first step everything is checked that can be: weights, latent spaces, frames, size. pulse: what is done
+    inside of steps, and a way to stop there.
     Warns with PromptWarning about words that the experts do not know, with ShapeWarning about a stretched video.
     """
-    yield from (event for _, event in together([recipe], cast))
+    yield from (event for _, event in together([recipe], cast, pulse))
 
 
 TOGETHER = 16
 """Runs that are walked together at most: each keeps a latent and its solver's memory meanwhile."""
 
 
-def together(asked: Sequence[Recipe], cast: Cast | None = None) -> Iterator[tuple[int, Step | Piece | End]]:
+def together(
+    asked: Sequence[Recipe], cast: Cast | None = None, pulse: Pulse | None = None
+) -> Iterator[tuple[int, Step | Piece | End]]:
     """Several runs with one cast, each event with the place of its run; what each makes is what `play` makes of it.
 
     They run one after another. But where experts take turns on the device (`residency`), each stretch of steps that asks
@@ -51,10 +55,10 @@ def together(asked: Sequence[Recipe], cast: Cast | None = None) -> Iterator[tupl
     cast = load(asked[0]) if cast is None else cast
     if asked[0].residency == "all":
         for run, recipe in enumerate(asked):
-            yield from ((run, event) for event in _told(ready(recipe, cast)))
+            yield from ((run, event) for event in _told(ready(recipe, cast, pulse=pulse)))
         return
     for first in range(0, len(asked), TOGETHER):
-        some = [ready(recipe, cast) for recipe in asked[first : first + TOGETHER]]
+        some = [ready(recipe, cast, pulse=pulse) for recipe in asked[first : first + TOGETHER]]
         yield from ((first + run, event) for run, event in _by_turns(some, [_told(one) for one in some]))
 
 
@@ -70,6 +74,7 @@ class Ready:
     cast: Cast
     given: Tensor | None = field(repr=False)
     begun: float = field(default_factory=perf_counter, repr=False)
+    pulse: Pulse = field(default_factory=Pulse, repr=False)
 
     @property
     def latent(self) -> tuple[int, int, int, int]:
@@ -89,6 +94,7 @@ class Ready:
         begun, decoding, ledger = perf_counter(), clock.seconds, Ledger(Count)
         ledger.update({name: Count(calls) for name, calls in after.calls.items()})
         counter, pieces, frames = _Counter.of(self.plan, after.steps), after.pieces, after.frames
+        self.pulse.of = self.plan.steps[-1][2]
 
         def standing(memory: chain.Memory | None) -> Standing:
             calls = {name: ledger[name].calls for name in self.recipe.experts if name in ledger}
@@ -98,7 +104,7 @@ class Ready:
 
         for event in _quietly(self._events(after.memory, ledger)):
             if isinstance(event, chain.Seen):
-                step = counter.step(event)
+                step, self.pulse.frames = counter.step(event), 0
                 yield step if event.memory is None else replace(step, after=standing(event.memory))
                 continue
             pieces, frames = pieces + 1, frames + event.video.shape[2]
@@ -106,7 +112,7 @@ class Ready:
 
     def _events(self, after: chain.Memory | None, ledger: Ledger) -> Iterator[chain.Event]:
         experts = {
-            name: replace(expert, network=Timed(name, expert.network, ledger))
+            name: replace(expert, network=Timed(name, expert.network, ledger, self.pulse))
             for name, expert in self.cast.experts.items()
         }
         frames, channels, height, width = self.latent
@@ -115,7 +121,7 @@ class Ready:
         return chain.run(stages, noise, timeline(frames), shape, self.given, after)
 
 
-def ready(recipe: Recipe, cast: Cast, quiet: bool = False) -> Ready:
+def ready(recipe: Recipe, cast: Cast, quiet: bool = False, pulse: Pulse | None = None) -> Ready:
     """Check everything that can be checked before the first step. Raises and warns as `play`; quiet: no warning of
     words."""
     begun = perf_counter()
@@ -129,7 +135,7 @@ def ready(recipe: Recipe, cast: Cast, quiet: bool = False) -> Ready:
     if not quiet:
         warn_about(recipe)
         warn_of_story(recipe, ahead.missed)
-    return Ready(recipe, ahead, cast, given, begun)
+    return Ready(recipe, ahead, cast, given, begun, Pulse() if pulse is None else pulse)
 
 
 def _told(run: Ready) -> Iterator[Step | Piece | End]:

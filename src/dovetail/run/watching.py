@@ -13,6 +13,7 @@ from dovetail.core.path import Split
 from dovetail.core.sampler import Solver, State, Walk
 from dovetail.errors import NetworkError
 from dovetail.recipe.build import Count, Ledger
+from dovetail.run.pulse import Pulse
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,10 +23,11 @@ class Timed:
     name: str
     network: Network
     ledger: Ledger
+    pulse: Pulse = field(default_factory=Pulse)
 
     def __call__(self, x: Tensor, time: float, conditions: Sequence[Condition], frames: Tensor) -> Tensor:
         begun = perf_counter()
-        out = self.network(x, time, conditions, frames)
+        out = self.pulse.asked(self.network, x, time, conditions, frames)
         if not bool(out.isfinite().all()):
             raise NetworkError(self.name, time)
         self.ledger[self.name] += Count(1, len(x) * x.shape[2], perf_counter() - begun)
