@@ -22,6 +22,7 @@ from dovetail.core.windows import flat, gather, scatter, tile
 from dovetail.errors import NetworkError, RecipeError
 from dovetail.methods.reaching import anchored, between, coarse, keyframes, seam, spread
 from dovetail.methods.settling import Accord, Settling
+from dovetail.methods.stein import couple
 from dovetail.methods.syncos import Coupled
 from dovetail.recipe.build import halvings
 from dovetail.run.states import Standing, packed, unpacked
@@ -289,6 +290,17 @@ def test_keyframes_are_shown_as_one_clip_with_their_own_frames() -> None:
     assert len(shown) == 5 + 1
 
 
+def test_a_bandwidth_leads_from_each_its_own_to_all_alike() -> None:
+    views, doubts = torch.randn(6, 2, 4, 5, 5), torch.randn(6, 2, 4, 5, 5)
+
+    def told(bandwidth: float) -> Tensor:
+        return couple("stein", views, doubts, bandwidth=bandwidth)
+
+    torch.testing.assert_close(told(1e-3), doubts)
+    torch.testing.assert_close(told(1e6), couple("mean", views, doubts), rtol=1e-4, atol=1e-4)
+    assert told(1.0).equal(couple("stein", views, doubts))
+
+
 # --- resuming ----------------------------------------------------------------------------------------------------
 
 
@@ -362,9 +374,13 @@ def test_a_plan_of_auto_is_the_most_that_may_be() -> None:
 
 
 def test_the_other_words_build_what_they_say() -> None:
-    built = dovetail.plan(changed("wide=8", "steps=[1, 3]", "anchor=0.5", "keyframes=0.25")).stages[0].denoise
+    built = (
+        dovetail.plan(changed("wide=8", "steps=[1, 3]", "anchor=0.5", "keyframes=0.25", "bandwidth=2.0"))
+        .stages[0]
+        .denoise
+    )
     assert isinstance(built, Coupled)
-    assert (built.wide, built.anchor, built.keyframes) == (8, 0.5, 0.25)
+    assert (built.wide, built.anchor, built.keyframes, built.bandwidth) == (8, 0.5, 0.25, 2.0)
     assert built.steps == Mask.of(shifted(20, 10.0), [step in (1, 3) for step in range(1, 21)])
 
 

@@ -34,8 +34,8 @@ class Coupled:
     """Denoiser of windows over a long video, which are shown the whole of it.
 
     noise: the stage's own. floor: stage 2 acts where t > floor. iterations, rate: of stage 2. optimiser: "picard", or
-    "adamw" without weight decay, begun anew at every level. kernel: how windows share, see `stein.couple`; repulsion:
-    whether a Stein kernel keeps them apart. minibatch: windows in each iteration, drawn anew; all by default. again: who
+    "adamw" without weight decay, begun anew at every level. kernel: how windows share, see `stein.couple`; bandwidth,
+    repulsion: how far a Stein kernel reaches, and whether it keeps them apart. minibatch: windows in each iteration, drawn anew; all by default. again: who
     is asked of a window in stage 2; by default who is asked in stage 1. base: the noise of stage 2 is one for each "step",
     one for the "video" (that which the stage starts from), or one for each "iteration". levels: each iteration looks
     through one of these, drawn; none given: through t ("grounded"). stages: "all", the "outer" (1 and 3) or the "inner"
@@ -65,6 +65,7 @@ class Coupled:
     steps: Mask | None = None
     anchor: float = 0.0
     keyframes: float = 0.0
+    bandwidth: float = 1.0
 
     def __post_init__(self) -> None:
         known = {"optimiser": DESCENTS, "kernel": KERNELS, "base": BASES, "stages": STAGES}
@@ -114,7 +115,7 @@ class Coupled:
         rows, shown = gather(mix(x0, eps, at), frames, spans)
         seen = self._look(rows, at, shown)
         doubts = gather(x0, frames, spans)[0] - seen
-        told = couple(self.kernel, rows, doubts, at * self.repulsion, self.optimiser == "picard")
+        told = couple(self.kernel, rows, doubts, at * self.repulsion, self.optimiser == "picard", self.bandwidth)
         if self.anchor:
             told = told + self.anchor * anchored(seen)
         weight = inner(WEIGHTS[self.windows.weights](rows.shape[2]), shown, self.windows.first)

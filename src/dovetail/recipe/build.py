@@ -191,7 +191,7 @@ def ticks(schedule: Schedule) -> int:
 
 COUPLED = (
     *("iterations", "rate", "optimiser", "kernel", "repulsion", "minibatch", "base", "stages", "tolerance"),
-    *("wide", "anchor", "keyframes"),
+    *("wide", "anchor", "keyframes", "bandwidth"),
 )
 """What a recipe's `coupled` says as the method does."""
 

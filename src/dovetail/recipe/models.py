@@ -328,7 +328,8 @@ class Coupled(Windows):
     `gain`, at `calm` levels in a row. `stride: auto`: from half a window down, halved after each level at which windows differ
     by more than the share `seam` where they overlap. `wide`: the stride at and below the floor. `steps`: the steps, from 1, at
     which windows agree, if they are above the floor; none given is all. `anchor`: how much of their coarse look windows
-    take from the first one; `keyframes`: from a clip of frames of the whole video.
+    take from the first one; `keyframes`: from a clip of frames of the whole video. `bandwidth`: of a Stein kernel, as a
+    multiple of the median rule's.
     """
 
     word: ClassVar[str] = "coupled"
@@ -352,6 +353,7 @@ class Coupled(Windows):
     steps: Annotated[tuple[Steps, ...], Field(strict=False, min_length=1)] | None = None
     anchor: Share = 0.0
     keyframes: Share = 0.0
+    bandwidth: Annotated[float, Field(gt=0)] = 1.0
 
     @property
     def automatic(self) -> bool:
