@@ -88,7 +88,7 @@ def test_one_window_has_nobody_to_go_by() -> None:
         assert last(walked(replace(plain, **options))).seen.x0.equal(last(walked(plain)).seen.x0)
     states = walked(Settling(replace(plain, floor=0.0), strides=(4, 2)))
     assert [mood.narrowed for mood in moods(states)] == [0] * 10
-    assert [mood.settled for mood in moods(states)] == [False, *([True] * 9)]
+    assert not any(mood.settled for mood in moods(states)), "it looks again for itself, as with a floor that is given"
 
 
 # --- floor -------------------------------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ def test_stage_two_ends_once_it_brings_next_to_nothing(seed: int) -> None:
     """What the states say is what the rule makes of the videos before and after stage 2, computed anew."""
     settling, expert = Settling(coupled(Noise(seed).of("story"))), Shades()
     states = walked(replace(settling, coupled=replace(settling.coupled, windows=Windowed(expert, SIZE, STRIDE))))
-    calm = 0
+    calm, fell = 0, False
     for k, (state, mood) in enumerate(zip(states, moods(states), strict=True)):
         alone = settling.coupled.windows(state.x, state.t, FRAMES).x0
         if calm == 2:
@@ -107,23 +107,25 @@ def test_stage_two_ends_once_it_brings_next_to_nothing(seed: int) -> None:
             assert state.seen.x0.equal(alone)
             continue
         before, after = spread(alone, SIZE, STRIDE), spread(state.seen.x0, SIZE, STRIDE)
-        calm = calm + 1 if after >= 0.95 * before else 0
+        if before:
+            little = after <= 0.01 * float(state.seen.x0.square().mean().sqrt())
+            calm = calm + 1 if little or (fell and after >= 0.95 * before) else 0
+            fell = fell or after < 0.95 * before
         assert (mood.calm, mood.settled) == (calm, calm == 2)
     acted = next((k + 1 for k, mood in enumerate(moods(states)) if mood.settled), 10)
     assert expert.looks == [5] * (10 + 4 * acted)
 
 
-def test_windows_that_have_nothing_to_agree_on_settle_at_once() -> None:
-    states = walked(Settling(Coupled(Windowed(Gaussian(0.4, 0.0), SIZE, STRIDE), NOISE, 0.0, kernel="mean")))
-    assert [mood.settled for mood in moods(states)] == [False, *([True] * 9)]
+def test_windows_that_agree_already_settle_at_once() -> None:
+    states = walked(Settling(Coupled(Windowed(Gaussian(0.4, 0.001), SIZE, STRIDE), NOISE, 0.0, kernel="mean")))
+    assert [mood.settled for mood in moods(states)] == [False, False, *([True] * 8)]
 
 
-def test_more_patience_and_more_gain_end_it_later_and_earlier() -> None:
-    def acted(**options: Any) -> int:
-        return sum(not mood.settled for mood in moods(walked(Settling(coupled(Noise(0).of("story")), **options))))
+def test_more_patience_ends_it_later() -> None:
+    def acted(calm: int) -> int:
+        return sum(not mood.settled for mood in moods(walked(Settling(coupled(Noise(0).of("story")), calm))))
 
-    assert acted(calm=4) > acted(calm=2) > acted(calm=1)
-    assert acted(gain=0.5) <= acted(gain=0.05) <= acted(gain=1e-9)
+    assert acted(4) > acted(2) > acted(1)
 
 
 def test_a_found_floor_makes_as_much_one_story_as_a_given_one() -> None:
@@ -192,12 +194,11 @@ def test_wide_windows_below_the_floor() -> None:
     walked(narrow)
     above = sum(level > 0.8 for level in LEVELS[:-1])
     assert expert.looks == [9, 9] * above + [3] * (10 - above)
-    settled = Settling(replace(narrow, floor=0.0), 1, gain=0.999999)
-    expert.looks.clear()
-    walked(settled)
-    acted = sum(not mood.settled for mood in moods(walked(settled)))
-    assert expert.looks[: 2 * acted] == [9, 9] * acted
-    assert expert.looks[-1] == 3
+    found = Settling(replace(narrow, floor=0.0))
+    for mood, looks in ((Accord(), [9, 9]), (Accord(settled=True), [3])):
+        expert.looks.clear()
+        found.look(EMPTY, 0.9, FRAMES, mood)
+        assert expert.looks == looks
 
 
 def test_strides_fall() -> None:
@@ -236,7 +237,7 @@ def story(seed: int, length: int = 128, floor: float = 0.8, **options: Any) -> f
 
 def test_a_mean_fades_with_the_number_of_windows_and_an_anchor_does_not() -> None:
     def mean(length: int, **options: Any) -> float:
-        return sum(story(seed, length, kernel="mean", **options) for seed in range(6)) / 6
+        return sum(story(seed, length, kernel="mean", **options) for seed in range(4)) / 4
 
     short, long = mean(24), mean(128)
     assert long > 2 * short
@@ -354,7 +355,7 @@ def changed(*changes: str) -> recipes.Recipe:
 def test_auto_builds_a_walk() -> None:
     built = dovetail.plan(changed("floor=auto")).stages[0].denoise
     assert isinstance(built, Settling)
-    assert (built.coupled.floor, built.calm, built.strides) == (0.0, 2, (4,))
+    assert (built.coupled.floor, built.calm, built.strides) == (0.5, 2, (4,))
     both = dovetail.plan(changed("floor=auto", "stride=auto", "calm=3", "gain=0.1", "seam=0.2")).stages[0].denoise
     assert both == Settling(both.coupled, 3, 0.1, (8, 4, 2), 0.2)
     assert both.coupled.windows.stride == 8
@@ -366,8 +367,9 @@ def test_auto_builds_a_walk() -> None:
 
 def test_a_plan_of_auto_is_the_most_that_may_be() -> None:
     count = dovetail.plan(changed("floor=auto", "stride=auto")).counts["video"]
-    assert count.calls == 20 + 4 * 20
-    assert count.frames / 16 == len(tile(48, 16, 2)) * 100
+    above = sum(level > 0.5 for level in shifted(20, 10.0).levels)
+    assert count.calls == 20 + 4 * above
+    assert count.frames / 16 == len(tile(48, 16, 2)) * (20 + 4 * above)
     small = ["video.frames=32", "experts.video.candidates=16", "chain.video.ladder.shifted.steps=6"]
     asked = recipes.changed(changed("floor=auto", "stride=auto"), small)
     assert 6 < dovetail.generate(recipe=asked).settings["calls"]["video"] <= dovetail.plan(asked).counts["video"].calls

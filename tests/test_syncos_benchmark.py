@@ -69,7 +69,12 @@ def test_it_makes_videos_resumes_and_reports(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_what_does_not_fit_is_said_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    more = ("--set", "chain.video.ladder={even: {steps: 2, start: 0.6}}", "--set", "chain.video.denoise.coupled.floor=0.5")
+    more = (
+        "--set",
+        "chain.video.ladder={even: {steps: 2, start: 0.6}}",
+        "--set",
+        "chain.video.denoise.coupled.floor=0.5",
+    )
     harness(tmp_path, "run", "--prompts", "1", "--only", "floor 0.9", *more)
     assert "floor 0.9 24 is left out: chain.video.denoise: coupled acts above floor 0.9" in capsys.readouterr().out
     assert lines(tmp_path) == []

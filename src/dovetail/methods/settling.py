@@ -1,7 +1,8 @@
 """SynCoS that finds its floor and its stride as it goes. Beyond the paper (Kim et al., 2025, arXiv:2503.08605), which is given both.
 
     q_k = spread(x0 after stage 2) / spread(x0 before it)     spread: how far apart windows look, coarsely
-    stage 2 has done its work once q_k > 1 - gain for `calm` levels in a row
+    stage 2 has done its work once q_k >= 1 - gain after it was less, or nothing is left of the spread, for `calm` levels
+    in a row
 
     e_k = |D_i - FUSE(D)| / |FUSE(D)| on the frames that windows share
     the next level's stride is the next narrower one if e_k > seam, while stage 2 acts
@@ -22,12 +23,16 @@ from dovetail.core.windows import scatter, tile
 from dovetail.methods.reaching import seam, spread
 from dovetail.methods.syncos import Coupled
 
+NOTHING = 0.01
+"""Looks that lie apart by less than this part of the video's own size agree."""
+
 
 @dataclass(frozen=True)
 class Accord:
-    """How many levels in a row stage 2 brought next to nothing, whether that ended it, and which stride is taken, counted
-    from the widest. quotient, seam: what the last level measured."""
+    """Whether stage 2 has brought windows nearer to each other, how many levels in a row it then did not, whether that
+    ended it, and which stride is taken, counted from the widest. quotient, seam: what the last level measured."""
 
+    fell: bool = False
     calm: int = 0
     settled: bool = False
     narrowed: int = 0
@@ -66,7 +71,7 @@ class Settling:
             return now(x, t, frames), mood
         seen, mood = self._first(now, x, t, frames, mood)
         told = now.second(seen, t, frames)
-        return told, self._judged(mood, self._spread(seen.x0), self._spread(told.x0))
+        return told, mood if self.calm is None else self._judged(mood, seen.x0, told.x0)
 
     def at(self, mood: Accord) -> Coupled:
         """The method as it is in a mood; once windows have settled, all levels lie below its floor."""
@@ -86,11 +91,13 @@ class Settling:
         apart = seam(rows.x0, weight, spans, seen.x0)
         return seen, replace(mood, seam=apart, narrowed=mood.narrowed + (apart > self.seam))
 
-    def _spread(self, x0: Tensor) -> float:
-        return spread(x0, self.coupled.windows.size, self.coupled.windows.stride)
-
-    def _judged(self, mood: Accord, before: float, after: float) -> Accord:
-        if self.calm is None:
+    def _judged(self, mood: Accord, before: Tensor, after: Tensor) -> Accord:
+        """The mood after stage 2 made one x0 of the other."""
+        size, stride = self.coupled.windows.size, self.coupled.windows.stride
+        apart, left = spread(before, size, stride), spread(after, size, stride)
+        if self.calm is None or not apart:  # pure noise may tell all windows the same, whatever they will decide
             return mood
-        calm = mood.calm + 1 if after >= (1 - self.gain) * before else 0
-        return replace(mood, calm=calm, settled=calm >= self.calm, quotient=after / before if before else None)
+        little = left <= NOTHING * float(after.square().mean().sqrt())
+        falls = left < (1 - self.gain) * apart
+        calm = mood.calm + 1 if little or (mood.fell and not falls) else 0
+        return replace(mood, calm=calm, settled=calm >= self.calm, fell=mood.fell or falls, quotient=left / apart)

@@ -189,6 +189,9 @@ def ticks(schedule: Schedule) -> int:
     raise RecipeError(f"{type(schedule).__name__} has no timesteps to space; take the ladder karras or levels")
 
 
+LOWEST = 0.5
+"""No floor that is found lies lower: there a video is decided, and moving it costs what it shows."""
+
 COUPLED = (
     *("iterations", "rate", "optimiser", "kernel", "repulsion", "minibatch", "base", "stages", "tolerance"),
     *("wide", "anchor", "keyframes", "bandwidth"),
@@ -287,7 +290,7 @@ class _Place:
         return Coupled(
             windows,
             self.noise,
-            0.0 if asked.floor == "auto" else self._floor(asked.word, asked.floor),
+            LOWEST if asked.floor == "auto" else self._floor(asked.word, asked.floor),
             again=None if asked.again is None else self.denoiser(asked.again),
             levels=self.ladder.levels[:-1] if asked.timestep == "random" else (),
             steps=steps,
