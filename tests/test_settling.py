@@ -259,8 +259,16 @@ def test_an_anchor_is_the_first_windows_coarse_look() -> None:
 
 
 def test_an_anchor_is_asked_in_every_minibatch() -> None:
-    method = coupled(floor=0.5, minibatch=1, anchor=0.5)
-    asked = [[span.start for span in method._asked(LENGTH, 0.9, i)] for i in range(20)]
+    asked: list[list[int]] = []
+
+    @dataclass(frozen=True)
+    class Spy:
+        def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
+            asked.append(frames[:, 0].tolist())
+            return Gaussian(0.4, 0.7)(x, t, frames)
+
+    coupled(floor=0.5, iterations=20, minibatch=1, anchor=0.5, again=Spy()).agreed(EMPTY, 0.9, FRAMES)
+    assert len(asked) == 20
     assert all(starts[0] == 0 and len(starts) <= 2 for starts in asked)
     assert len({tuple(starts) for starts in asked}) > 2
 

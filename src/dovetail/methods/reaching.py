@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from dovetail.core.blur import blurred
+from dovetail.core.denoiser import Denoiser
+from dovetail.core.path import mix
 from dovetail.core.windows import gather, tile
 
 COARSE = 8
@@ -59,6 +61,21 @@ def between(told: Tensor, length: int) -> Tensor:
     flat = rearrange(blurred(told, height / COARSE), "1 c k h w -> 1 (c h w) k")
     wide = interpolate(flat, length, mode="linear", align_corners=True)
     return rearrange(wide, "1 (c h w) f -> 1 c f h w", h=height, w=width)
+
+
+def afar(look: Denoiser, x0: Tensor, eps: Tensor, t: float, frames: Tensor, size: int) -> Tensor:
+    """Which way x0 "1 c f h w" departs from what is seen, through eps at t, in frames of the whole video as one clip."""
+    length = x0.shape[2]
+    if length <= size:
+        return torch.zeros_like(x0)
+    at = keyframes(length, size)
+    clip = x0[:, :, at]
+    return between(clip - look(mix(clip, eps[:, :, at], t), t, frames[:, at]).x0, length)
+
+
+def drawn(windows: list[slice], chosen: list[int], anchored: bool) -> list[slice]:
+    """The windows of a minibatch, in their order; an anchor is always among them, and the first."""
+    return [windows[place] for place in sorted({*chosen, 0} if anchored else chosen)]
 
 
 def seam(rows: Tensor, weight: Tensor, windows: list[slice], mean: Tensor) -> float:

@@ -22,11 +22,10 @@ from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix
 from dovetail.core.windows import WEIGHTS, gather, inner, scatter, tile
 from dovetail.methods.descent import DESCENTS
-from dovetail.methods.reaching import anchored, between, keyframes
+from dovetail.methods.reaching import afar, anchored, drawn
 from dovetail.methods.stein import KERNELS, couple
 
-BASES = ("step", "video", "iteration")
-STAGES = ("all", "outer", "inner")
+BASES, STAGES = ("step", "video", "iteration"), ("all", "outer", "inner")
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,8 @@ class Coupled:
 
     noise: the stage's own. floor: stage 2 acts where t > floor. iterations, rate: of stage 2. optimiser: "picard", or
     "adamw" without weight decay, begun anew at every level. kernel: how windows share, see `stein.couple`; bandwidth,
-    repulsion: how far a Stein kernel reaches, and whether it keeps them apart. minibatch: windows in each iteration, drawn anew; all by default. again: who
-    is asked of a window in stage 2; by default who is asked in stage 1. base: the noise of stage 2 is one for each "step",
+    repulsion: how far a Stein kernel reaches, and whether it keeps them apart. minibatch: windows in each iteration, drawn
+    anew; all by default. again: who is asked of a window in stage 2; by default who is asked in stage 1. base: the noise of stage 2 is one for each "step",
     one for the "video" (that which the stage starts from), or one for each "iteration". levels: each iteration looks
     through one of these, drawn; none given: through t ("grounded"). stages: "all", the "outer" (1 and 3) or the "inner"
     (2, on a video that is kept from level to level). tolerance: stage 2 ends once an iteration asks for a change of less
@@ -74,8 +73,7 @@ class Coupled:
                 raise ValueError(f"{name} is one of {', '.join(words)}, not {getattr(self, name)!r}")
 
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
-        seen = self.first(x, t, frames)
-        return self.second(seen, t, frames) if self.acts(t) else seen
+        return self.second(self.first(x, t, frames), t, frames) if self.acts(t) else self.first(x, t, frames)
 
     def acts(self, t: float) -> bool:
         """Whether stage 2 does anything at this level."""
@@ -85,15 +83,13 @@ class Coupled:
         """Stage 1. Without it the latent is the video itself, which leaves every level as it is."""
         if self.stages == "inner":
             return Split(x, x)
-        if self.wide is None or t > self.floor:
-            return self.windows(x, t, frames)
-        return replace(self.windows, stride=self.wide)(x, t, frames)
+        wide = self.windows.stride if self.wide is None or t > self.floor else self.wide
+        return replace(self.windows, stride=wide)(x, t, frames)
 
     def second(self, seen: Split, t: float, frames: Tensor) -> Split:
         """Stage 2 of each video in the batch, from what stage 1 saw."""
-        told = [
-            self.agreed(x0, t, row) for x0, row in zip(torch.split(seen.x0, 1), torch.split(frames, 1), strict=True)
-        ]
+        videos = zip(torch.split(seen.x0, 1), torch.split(frames, 1), strict=True)
+        told = [self.agreed(x0, t, row) for x0, row in videos]
         x0, eps = (torch.cat(parts) for parts in zip(*((one.x0, one.eps) for one in told), strict=True))
         return Split(x0, x0 if self.stages == "inner" else eps)
 
@@ -111,38 +107,20 @@ class Coupled:
     def pull(self, x0: Tensor, eps: Tensor, t: float, frames: Tensor, i: int) -> Tensor:
         """Which way x0 departs from what its windows, coupled, see in it."""
         at = self.levels[self.noise.order(len(self.levels), "level", t, i)[0]] if self.levels else t
-        spans = self._asked(x0.shape[2], t, i)
+        size, look = self.windows.size, self.again or self.windows.video
+        spans = tile(x0.shape[2], size, self.windows.stride)
+        if self.minibatch is not None and self.minibatch < len(spans):
+            spans = drawn(spans, self.noise.order(len(spans), "windows", t, i)[: self.minibatch], self.anchor > 0)
         rows, shown = gather(mix(x0, eps, at), frames, spans)
-        seen = self._look(rows, at, shown)
+        seen = look(rows, at, shown).x0
         doubts = gather(x0, frames, spans)[0] - seen
         told = couple(self.kernel, rows, doubts, at * self.repulsion, self.optimiser == "picard", self.bandwidth)
-        if self.anchor:
-            told = told + self.anchor * anchored(seen)
+        told = told + self.anchor * anchored(seen) if self.anchor else told
         weight = inner(WEIGHTS[self.windows.weights](rows.shape[2]), shown, self.windows.first)
         # Frames of which no window of a minibatch says anything stay as they are.
         asked = torch.isin(frames[0], shown[weight > 0]).to(x0.device)[:, None, None]
         pull = scatter(told, spans, weight, x0.shape[2]).where(asked, torch.zeros_like(x0))
-        return pull + self.keyframes * self._afar(x0, eps, at, frames) if self.keyframes else pull
-
-    def _look(self, rows: Tensor, t: float, shown: Tensor) -> Tensor:
-        return (self.again or self.windows.video)(rows, t, shown).x0
-
-    def _asked(self, length: int, t: float, i: int) -> list[slice]:
-        """The windows of an iteration; an anchor is always among them, and the first."""
-        spans = tile(length, self.windows.size, self.windows.stride)
-        if self.minibatch is None or self.minibatch >= len(spans):
-            return spans
-        chosen = set(self.noise.order(len(spans), "windows", t, i)[: self.minibatch]) | ({0} if self.anchor else set())
-        return [spans[w] for w in sorted(chosen)]
-
-    def _afar(self, x0: Tensor, eps: Tensor, t: float, frames: Tensor) -> Tensor:
-        """Which way x0 departs from what is seen in frames of the whole video, shown as one clip."""
-        length = x0.shape[2]
-        if length <= self.windows.size:
-            return torch.zeros_like(x0)
-        at = keyframes(length, self.windows.size)
-        clip = x0[:, :, at]
-        return between(clip - self._look(mix(clip, eps[:, :, at], t), t, frames[:, at]), length)
+        return pull + self.keyframes * afar(look, x0, eps, at, frames, size) if self.keyframes else pull
 
     def _eps(self, x: Tensor, t: float, frames: Tensor, i: int) -> Tensor:
         keys: dict[str, tuple[object, ...]] = {"step": ("base", t), "video": ("start",), "iteration": ("base", t, i)}
