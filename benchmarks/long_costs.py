@@ -1,10 +1,12 @@
 """What long video costs: memory and time at lengths, the share outside networks, and diffusers' FreeNoise beside it.
 
     python benchmarks/long_costs.py lengths --frames 32 64 600 6000 --threads 2
+    python benchmarks/long_costs.py lengths --recipe sprites-story --frames 96 192 384 --threads 2
     python benchmarks/long_costs.py against --frames 64 128 --rounds 5 --threads 2
 
 `lengths` makes one video per length, each in a process of its own, as `dovetail generate` does, into an .mp4. A length
-that has its line in benchmarks/results/long-lengths.jsonl (same recipe, weights and machine) is not made again.
+that has its line in benchmarks/results/long-lengths.jsonl (same recipe, weights and machine) is not made again. What a
+method that holds the whole video takes for each further 100 frames is said as well.
 `against` takes ConFiner-Long's first stage alone, and diffusers' AnimateDiff with FreeNoise, both with the sprites'
 control expert, the same steps and guidance: every frame is looked at equally often, which is checked. Time is taken in
 turns in one process, memory in a process for each.
@@ -124,6 +126,10 @@ def table(name: str, rows: dict[int, dict[str, Any]]) -> str:
         if long in peaks and short in peaks:
             ratio = peaks[long] / peaks[short]
             said.append(f"peak memory at {long} / at {short}: {ratio:.3f}, target <= {most}: {yes(ratio <= most)}")
+    if len(peaks) > 1:
+        short, long = min(peaks), max(peaks)
+        more = (peaks[long] - peaks[short]) / (long - short) * 100
+        said.append(f"memory for each further 100 frames, from {short} to {long}: {more:.1f} MB")
     if 600 in rows and 64 in rows:
         ratio = each(rows[600], 600) / each(rows[64], 64)
         said.append(f"time per frame at 600 / at 64: {ratio:.3f}, target <= 1: {yes(ratio <= 1)}")

@@ -23,7 +23,7 @@ from dovetail.core.denoiser import Condition, Expert, Prompted, predicts_flow, t
 from dovetail.core.exact import Gaussian, spoken
 from dovetail.core.ladders import even, interval, shifted, spliced
 from dovetail.core.path import Split, split
-from dovetail.core.sampler import DPMSolver2M, Euler, Forgetting, Solver, State, UniPC, Walk, last, sample
+from dovetail.core.sampler import DPMSolver2M, Euler, Forgetting, Minded, Solver, State, UniPC, Walk, last, sample
 from dovetail.core.schedules import Flow
 from dovetail.core.tree import walk
 from dovetail.errors import RecipeError, SpaceError
@@ -33,7 +33,7 @@ from dovetail.experts.pairs import same_text
 from dovetail.methods.flowblending import Blended
 from dovetail.methods.halved import Halved
 from dovetail.methods.placements import WAN_22, interleaved, placed, sandwich, scattered, stitched
-from dovetail.methods.probing import Mood, Probed, Probing, divergence
+from dovetail.methods.probing import Mood, Probing, divergence
 from dovetail.run import Cast, finished, play
 from dovetail.run import load as load_cast
 from dovetail.sprites.exact import PixelCodec, load
@@ -443,7 +443,7 @@ def test_probing_finds_the_middle_by_itself() -> None:
     states = list(
         Probing(large, small, 0.1, 0.2, often=2, seldom=4, calm=2).walk(X, FRAMES, ladder.levels, DPMSolver2M())
     )
-    led = [state.mood.small for state in states if isinstance(state, Probed)]
+    led = [state.mood.small for state in states if isinstance(state, Minded)]
     assert len(led) == 40
     changes = [ladder.levels[k] for k in range(1, 40) if led[k] != led[k - 1]]
     assert len(changes) == 2

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dovetail.core.chain import Done, Event, Memory, Seen, Stage, run
+from dovetail.core.combine import Windowed
 from dovetail.core.denoiser import timeline
 from dovetail.core.ladders import even, levels
 from dovetail.core.noise import Noise
@@ -16,6 +17,8 @@ from dovetail.core.sampler import DPMSolver2M, UniPC
 from dovetail.methods.coherent import Coherent
 from dovetail.methods.consistent import Consistent
 from dovetail.methods.reinjected import Reinjected
+from dovetail.methods.settling import Settling
+from dovetail.methods.syncos import Coupled
 from dovetail.run.sealed import DamagedError, opened, sealed_tensors
 from dovetail.run.states import Standing, packed, unpacked
 
@@ -127,3 +130,43 @@ def test_a_sealed_file_tells_every_change_of_a_byte(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(DamagedError):
         opened(file)
+
+
+# --- a stage that works on the whole video -----------------------------------------------------------------------
+
+COARSE = Windowed(Smeared(), 6, 3)
+JOINT = {
+    "alone": [Stage("story", COARSE, even(5))],
+    "a solver that remembers": [Stage("story", COARSE, even(6), UniPC())],
+    "a walk": [Stage("story", Settling(Coupled(COARSE, NOISE, kernel="mean"), strides=(3, 2)), even(6), DPMSolver2M())],
+    "then windows": [Stage("story", COARSE, even(4)), Stage("refine", Smeared(), FINE, window=L, offset=4)],
+    "then a wavefront": [Stage("story", COARSE, even(4)), Stage("refine", Smeared(), FINE, UniPC(), window=L, hop=3)],
+    "after windows": [structure(), Stage("story", COARSE, FINE, DPMSolver2M()), Stage("refine", Smeared(), FINE, window=5)],
+    "twice": [Stage("story", COARSE, even(3)), Stage("again", COARSE, FINE)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["from noise", "from a video"])
+@pytest.mark.parametrize("name", JOINT)
+def test_a_stage_on_the_whole_video_goes_on_from_any_step(tmp_path: Path, name: str, given: bool) -> None:
+    """Every event after it, to the bit; what it needs has been on the disk in between. After a last step comes a piece."""
+    stages, video = JOINT[name], torch.randn(1, 2, 29, 3, 3) if given else None
+    whole = list(run(stages, NOISE, timeline(29), SHAPE, video))
+    places = [i for i, event in enumerate(whole) if isinstance(event, Seen) and event.memory is not None]
+    joint = [stage for stage in stages if stage.window is None]
+    assert len(places) == sum(stage.ladder.steps - 1 for stage in joint)
+    for place in places:
+        tensors, said = packed(Standing(whole[place].memory))
+        (tmp_path / "state").write_bytes(sealed_tensors(tensors, said))
+        again = unpacked(*opened(tmp_path / "state")).memory
+        rest = list(run(stages, NOISE, timeline(29), SHAPE, video, again))
+        assert len(rest) == len(whole) - place - 1
+        assert all(same(one, other) for one, other in zip(rest, whole[place + 1 :], strict=True))
+
+
+def test_windows_are_short_and_keep_no_steps() -> None:
+    assert all(
+        event.memory is None
+        for event in run(CHAINS["staggered"], NOISE, timeline(29), SHAPE)
+        if isinstance(event, Seen)
+    )

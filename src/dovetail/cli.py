@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dovetail.costs import Costs
     from dovetail.experts.flops import Operations
     from dovetail.recipe.build import Plan
-    from dovetail.run import Cast, End, Piece, Scenario, Step
+    from dovetail.run import Cast, End, Piece, Pulse, Scenario, Step
     from dovetail.video import Frames
 
     Happening = Step | Piece | End
@@ -216,12 +216,13 @@ def resume(
     preview: PreviewOption = False,
 ) -> None:
     """Go on with a run that was stopped: by Ctrl-C, a crash, a full disk. Its video is what it would have been."""
+    from dovetail.run import Pulse
     from dovetail.run import resume as resumed
     from dovetail.run.folder import Folder
 
-    place = Folder(run)
-    runs = {place.target: place.read()}
-    for path, _, said in _followed(runs, ((0, event) for event in resumed(run)), preview, {place.target: run}):
+    place, pulse = Folder(run), Pulse()
+    runs, events = {place.target: place.read()}, ((0, event) for event in resumed(run, pulse=pulse))
+    for path, _, said in _followed(runs, events, preview, {place.target: run}, pulse):
         _say(_summary(said, path))
 
 
@@ -438,7 +439,7 @@ def _play(
 
     run: a folder to keep the run in. onto: a run to go on from.
     """
-    from dovetail.run import carry_on, comes_in_pieces, folder_of, load
+    from dovetail.run import Pulse, carry_on, folder_of, load, worth_keeping
     from dovetail.video import checked_output, save_image, stacked
 
     if run is not None and count > 1:
@@ -451,13 +452,14 @@ def _play(
     with _waiting("loading"):
         cast = load(recipe)
     folders = {}
-    if run is not None or onto is not None or comes_in_pieces(recipe, cast):
+    if run is not None or onto is not None or worth_keeping(recipe, cast):
         folders = {path: run or folder_of(path) for path in runs}
-    events = _kept(runs, folders, cast) if folders else _written(runs, cast)
+    pulse = Pulse()
+    events = _kept(runs, folders, cast, pulse) if folders else _written(runs, cast, pulse)
     if onto is not None:
-        events = ((0, event) for event in carry_on(onto, recipe, target, run, cast))
+        events = ((0, event) for event in carry_on(onto, recipe, target, run, cast, pulse))
     strips = []
-    for path, strip, said in _followed(runs, events, preview, folders):
+    for path, strip, said in _followed(runs, events, preview, folders, pulse):
         strips += strip
         _say(_summary(said, path))
     if count > 1 and strips:
@@ -473,15 +475,17 @@ def _seeded(recipe: Recipe, target: Path, count: int) -> dict[Path, Recipe]:
     return {path: recipes.changed(recipe, {"video.seed": seed}) for seed, path in names.items()}
 
 
-def _kept(runs: Mapping[Path, Recipe], folders: Mapping[Path, Path], cast: "Cast") -> "Iterator[tuple[int, Happening]]":
+def _kept(
+    runs: Mapping[Path, Recipe], folders: Mapping[Path, Path], cast: "Cast", pulse: "Pulse"
+) -> "Iterator[tuple[int, Happening]]":
     """Runs one after another, each in its folder."""
     from dovetail.run import keep
 
     for run, (path, recipe) in enumerate(runs.items()):
-        yield from ((run, event) for event in keep(recipe, path, folders[path], cast))
+        yield from ((run, event) for event in keep(recipe, path, folders[path], cast, pulse=pulse))
 
 
-def _written(runs: Mapping[Path, Recipe], cast: "Cast") -> "Iterator[tuple[int, Happening]]":
+def _written(runs: Mapping[Path, Recipe], cast: "Cast", pulse: "Pulse") -> "Iterator[tuple[int, Happening]]":
     """Runs without folders: each piece is written as it is finished, and nothing stays of a run that is stopped."""
     from dovetail.run import End, Piece, together
     from dovetail.video import writing
@@ -491,7 +495,7 @@ def _written(runs: Mapping[Path, Recipe], cast: "Cast") -> "Iterator[tuple[int, 
         # Each file has a stack of its own, so that it takes its name as soon as its run ends.
         stacks = [files.enter_context(ExitStack()) for _ in runs]
         growing = [stacks[0].enter_context(writing(paths[0], asked[0].video.fps))]
-        for run, event in together(asked, cast):
+        for run, event in together(asked, cast, pulse):
             while len(growing) <= run:
                 place = len(growing)
                 growing.append(stacks[place].enter_context(writing(paths[place], asked[place].video.fps)))
@@ -508,6 +512,7 @@ def _followed(
     events: "Iterator[tuple[int, Happening]]",
     preview: bool,
     folders: Mapping[Path, Path],
+    pulse: "Pulse",
 ) -> "Iterator[tuple[Path, list[Frames], Mapping[str, Any]]]":
     """Show runs as they go on (quiet when stderr is no terminal); of each that ends its path, its strip, its settings.
 
@@ -522,7 +527,7 @@ def _followed(
     paths, asked = list(runs), list(runs.values())
     previews = [Preview(path.with_name(f"{path.stem}-preview.png")) for path in paths] if preview else []
     kept: list[list[Any]] = [[] for _ in runs]
-    with _stopped(folders), bar(err, len(runs)) as shown:
+    with _stopped(folders), bar(err, len(runs), pulse) as shown:
         for run, event in events:
             if isinstance(event, End):
                 picked = evenly(asked[run].video.frames)

@@ -8,6 +8,7 @@ DovetailError
 ├── RoomError      (also MemoryError)
 ├── DecodeError    (also ArithmeticError)
 ├── OutputError    (also OSError)
+├── StoppedError
 └── ExtraError     (also ImportError)
 PromptWarning      (a UserWarning)
 ShapeWarning       (a UserWarning)
@@ -98,6 +99,10 @@ class DecodeError(DovetailError, ArithmeticError):
 
 class OutputError(DovetailError, OSError):
     """The result cannot be written there."""
+
+
+class StoppedError(DovetailError):
+    """A run was stopped from elsewhere, in the middle of a step."""
 
 
 class ExtraError(DovetailError, ImportError):

@@ -1,9 +1,10 @@
 """What is seen of a run while it goes on: a bar with what is being done, and a picture of what there is."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event, Thread
 from time import perf_counter
 
 import numpy as np
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from dovetail.run import Piece, Step
+from dovetail.run import Piece, Pulse, Step
 from dovetail.video import Frames, Video, evenly, save_image
 
 COLUMNS = 8
@@ -29,6 +30,7 @@ class Bar:
     task: TaskID
     shares: dict[int, float] = field(default_factory=dict)
     frames: int = 0
+    pulse: Pulse = field(default_factory=Pulse)
     begun: float = field(default_factory=perf_counter)
 
     def show(self, run: int, event: Step | Piece) -> None:
@@ -37,7 +39,12 @@ class Bar:
             self.frames += len(event.frames)
             return
         self.shares[run] = event.share
-        self.progress.update(self.task, completed=sum(self.shares.values()), description=self.said(event))
+        self.progress.update(self.task, description=self.said(event))
+        self.move()
+
+    def move(self) -> None:
+        """As far as steps that are taken, and the one under way, have come."""
+        self.progress.update(self.task, completed=sum(self.shares.values()) + self.pulse.share)
 
     def said(self, event: Step) -> str:
         """What a step is, and how fast frames come.
@@ -54,12 +61,32 @@ class Bar:
 
 
 @contextmanager
-def bar(console: Console, runs: int) -> Iterator[Bar]:
-    """A bar on a terminal; nothing where there is none."""
+def bar(console: Console, runs: int, pulse: Pulse | None = None) -> Iterator[Bar]:
+    """A bar on a terminal, which moves inside of steps as well; nothing where there is none."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))
     shown = (*columns, TimeRemainingColumn())
     with Progress(*shown, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield Bar(progress, progress.add_task("preparing", total=float(runs)))
+        found = Bar(progress, progress.add_task("preparing", total=float(runs)), pulse=pulse or Pulse())
+        with _often(found.move) if console.is_terminal else nullcontext():
+            yield found
+
+
+@contextmanager
+def _often(act: Callable[[], None], seconds: float = 0.5) -> Iterator[None]:
+    """Act again and again meanwhile, from a thread of its own."""
+    ended = Event()
+
+    def on() -> None:
+        while not ended.wait(seconds):
+            act()
+
+    beside = Thread(target=on, daemon=True)
+    beside.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        beside.join()
 
 
 @dataclass(eq=False)

@@ -126,11 +126,21 @@ class Stage:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """A step of a run: the stage, the global frames "b f" it works on, the state it reached."""
+    """A step of a run: the stage, the global frames "b f" it works on, the state it reached.
+
+    memory: where the chain stands after it, if the stage works on the whole video at once and has steps left.
+    """
 
     stage: Stage
     frames: Tensor
     state: State
+    memory: "Memory | None" = None
+
+    @property
+    def passed(self) -> "Seen":
+        """The same step, as it comes to the stage after, or to the next level of a wavefront: that has not begun, since
+        what it waits for is one whole."""
+        return self if self.memory is None else replace(self, memory=Memory(source=self.memory))
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,8 +165,8 @@ class Memory:
 
     windows: how many it has begun. held: what has come from the stage before and is still to be used; None for the
     first stage, whose whole video is given again. before: the window made last, for a sequel. waiting, said: of a
-    level, the parts that have not taken its step yet, and what windows have said of them. source: where what it pulls
-    from stands.
+    level, the parts that have not taken its step yet, and what windows have said of them. states: of a stage that is at
+    work on the whole video, those of its last steps. source: where what it pulls from stands.
     """
 
     windows: int = 0
@@ -164,6 +174,7 @@ class Memory:
     before: Segment | None = None
     waiting: "tuple[Part, ...]" = ()
     said: "Said | None" = None
+    states: tuple[State, ...] = ()
     source: "Memory | None" = None
 
 
@@ -183,8 +194,8 @@ def run(
     which the first stage adds noise; without it the first stage starts from pure noise. Tensors
     live where `video` does, or else on the CPU in float32; adapters move what they need.
 
-    after: a piece's `memory`; all events after that piece come, the same as from a run that was not stopped there. All
-    else is given as to that run.
+    after: a piece's or a step's `memory`; all events after it come, the same as from a run that was not stopped there.
+    All else is given as to that run.
     """
     # Without a video only its shape is asked for: one zero, seen as many.
     empty = torch.zeros(()).expand(len(frames), shape[0], frames.shape[1], *shape[1:]) if video is None else video
@@ -235,7 +246,7 @@ def _cut(source: Iterator[Event], spans: Iterator[slice], after: Memory) -> Iter
         first = span.start if span is not None else 0
     for event in source:
         if isinstance(event, Seen):
-            yield event
+            yield event.passed
             continue
         held = event if held is None else _joined(held, event)
         while span is not None and first + held.frames.shape[1] >= span.stop:
@@ -265,20 +276,40 @@ def _in_turn(
             yield event
             continue
         denoise = stage.denoise.after(before) if isinstance(stage.denoise, Sequel) else stage.denoise
-        states: tuple[State, ...] = ()
-        for state in _states(denoise, stage, entered(stage, noise, event, fresh), event.frames):
-            states = (*states, state) if sequel else (state,)
-            yield Seen(stage, event.frames, state)
+        states, after = after.states, Memory()
+        x = entered(stage, noise, event, fresh)
+        for state in _states(denoise, stage, x, event.frames, states):
+            states = (*states, state) if sequel else (*states, state)[-1 - stage.solver.memory :]
+            yield Seen(stage, event.frames, state, _under_way(stage, event, states))
         before = Segment(event.frames, states) if sequel else None
         assert event.memory is not None
         done = Done(event.frames, states[-1].seen.x0).cut(next(makes))
         yield replace(done, memory=replace(event.memory, before=before))
 
 
-def _states(denoise: Denoiser | Walk, stage: Stage, x: Tensor, frames: Tensor) -> Iterator[State]:
+def _under_way(stage: Stage, piece: Done, states: tuple[State, ...]) -> Memory | None:
+    """Where a stage stands after a step on the whole video. Windows are short, and are begun anew; after the last step
+    comes the piece itself."""
+    if stage.window is not None or states[-1].t == stage.ladder.levels[-2]:
+        return None
+    assert piece.memory is not None
+    held = None if piece.memory.held is None else replace(piece, memory=None)
+    return Memory(held=held, states=states, source=piece.memory.source)
+
+
+def _states(
+    denoise: Denoiser | Walk, stage: Stage, x: Tensor, frames: Tensor, before: tuple[State, ...] = ()
+) -> Iterator[State]:
+    """From the first level, or from where these states lead."""
+    solver, levels = stage.solver, stage.ladder.levels
+    if before:
+        at = levels.index(before[-1].t) + 1
+        past = before[:-1][-solver.memory :] if solver.memory else ()
+        x, levels = solver.predict(past, before[-1], levels[at], frames), levels[at:]
+        before = before[-max(solver.memory, 1) :]
     if isinstance(denoise, Walk):
-        return denoise.walk(x, frames, stage.ladder.levels, stage.solver)
-    return sample(denoise, x, frames, stage.ladder.levels, stage.solver)
+        return denoise.walk(x, frames, levels, solver, before)
+    return sample(denoise, x, frames, levels, solver, before)
 
 
 # --- windows averaged where they overlap -------------------------------------------------------------------------
@@ -330,7 +361,7 @@ def _level(
     waiting, said, above = list(after.waiting), after.said, after.source
     for event in chain([None], source):  # None: parts that wait may be ready before another comes
         if isinstance(event, Seen):
-            yield event
+            yield event.passed
             continue
         if event is not None:
             waiting.append(replace(event, memory=None))

@@ -84,6 +84,10 @@ class Windowed:
         windows = tile(x.shape[2], self.size, self.stride)
         if len(windows) == 1:
             return self.video(x, t, frames)
-        rows, shown = gather(x, frames, windows)
-        weight = inner(WEIGHTS[self.weights](self.size), shown, self.first)
-        return self.video(rows, t, shown).map(lambda z: scatter(z, windows, weight, x.shape[2]))
+        rows, weight = self.each(x, t, frames)
+        return rows.map(lambda z: scatter(z, windows, weight, x.shape[2]))
+
+    def each(self, x: Tensor, t: float, frames: Tensor) -> tuple[Split, Tensor]:
+        """What each window sees, "(w b) c n h w", and how much each place in it counts, "(w b) n"."""
+        rows, shown = gather(x, frames, tile(x.shape[2], self.size, self.stride))
+        return self.video(rows, t, shown), inner(WEIGHTS[self.weights](rows.shape[2]), shown, self.first)

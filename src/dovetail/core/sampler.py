@@ -6,10 +6,10 @@ may send a changed latent back, and may resume from the last states.
 
 import math
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -99,6 +99,43 @@ class Walk(Protocol):
     def walk(
         self, x: Tensor, frames: Tensor, levels: Sequence[float], solver: Solver, before: Sequence[State] = ()
     ) -> Generator[State, Tensor | None, Tensor]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Minded(State):
+    """A state, and the mood in which a walk leaves it: what it has found so far, and goes by."""
+
+    mood: Any = None
+
+
+Mood = TypeVar("Mood")
+
+
+def minded(
+    look: Callable[[Tensor, float, Tensor, Mood], tuple[Split, Mood]],
+    mood: Mood,
+    x: Tensor,
+    frames: Tensor,
+    levels: Sequence[float],
+    solver: Solver,
+    before: Sequence[State] = (),
+) -> Generator[State, Tensor | None, Tensor]:
+    """`sample`, by a `look` that answers what is seen in a mood, and the mood after it.
+
+    mood: the first; a run that is resumed goes on in that of the last state.
+    """
+    mood = before[-1].mood if before and isinstance(before[-1], Minded) else mood
+    for t, to in pairwise(levels):
+        past = before[-solver.memory :] if solver.memory else ()
+        with torch.no_grad():
+            seen, mood = look(x, t, frames, mood)
+            now = solver.correct(past, State(t, x, seen), frames)
+            now = Minded(now.t, now.x, now.seen, mood)
+            x = solver.predict(past, now, to, frames)
+        sent = yield now
+        x = x if sent is None else sent
+        before = (*before, now)[-max(solver.memory, 1) :]
+    return x
 
 
 def last(states: Iterable[State]) -> State:

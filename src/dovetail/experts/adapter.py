@@ -5,7 +5,7 @@ What differs between families is a `Convention` (how the network wants its tenso
 row's text, cutting the batch into pieces, precision, placement, and the check of the answer.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -173,25 +173,27 @@ class Adapter:
         Raises RecipeError for a video that does not fit the network, NetworkError for NaN or infinity, RoomError for one
         row that does not fit in the device's memory. Warns with RoomWarning of rows at once that do not.
         """
-        self._check(x)
-
-        def look(rows: int) -> Tensor:
-            with present(self.module, self.device) if self.waits else nullcontext():
-                pieces = [
-                    self._piece(part, time, conditions[i * rows : (i + 1) * rows])
-                    for i, part in enumerate(torch.split(x, rows))
-                ]
-                return torch.cat(pieces).to(x.device)
-
-        most = min(self.shortages[-1].now if self.shortages else self.batch, len(x))
-        what = (
-            f"latents of {x.shape[2]} frames of {x.shape[3]}x{x.shape[4]} cells, {1 if self.divides else most} at once,"
-        )
-        least = 1 if self.divides else most
-        out = halving(look, most, f"expert '{self.name}'", "rows", self.shortages, what, self.device, least)
+        out = torch.cat([part.to(x.device) for part in self.answers(x, time, conditions, frames)])
         if not out.isfinite().all():
             raise NetworkError(self.name, time)
         return out
+
+    def answers(self, x: Tensor, time: float, conditions: Sequence[Condition], frames: Tensor) -> Iterator[Tensor]:
+        """The same, some rows after others, as the module gives them and where it lives."""
+        self._check(x)
+        done, cells = 0, f"latents of {x.shape[2]} frames of {x.shape[3]}x{x.shape[4]} cells"
+
+        def look(rows: int) -> Tensor:
+            return self._piece(x[done : done + rows], time, conditions[done : done + rows])
+
+        with present(self.module, self.device) if self.waits else nullcontext():
+            while done < len(x):
+                most = min(self.shortages[-1].now if self.shortages else self.batch, len(x) - done)
+                least = 1 if self.divides else most
+                who, what = f"expert '{self.name}'", f"{cells}, {least} at once,"
+                piece = halving(look, most, who, "rows", self.shortages, what, self.device, least)
+                done += len(piece)
+                yield piece
 
     def _piece(self, x: Tensor, time: float, conditions: Sequence[Condition]) -> Tensor:
         said = [self._embedding(condition.text) for condition in conditions]

@@ -52,20 +52,20 @@ DECODING: Names = frozenset({CODEC})
 step, beside its experts."""
 
 
-def turns(asked: Sequence[Names], pieces: Sequence[int], done: int = 0) -> tuple[Names, ...]:
+def turns(asked: Sequence[Names], pieces: Sequence[int], done: int = 0, taken: int = 0) -> tuple[Names, ...]:
     """Whom each turn asks: a step its experts, a piece of video that is finished after it the codec.
 
-    asked: whom each step asks. pieces: how many steps are taken when each piece is finished. done: so many pieces are
-    there already, and what led to them is behind.
+    asked: whom each step asks. pieces: how many steps are taken when each piece is finished. done, taken: so many pieces
+    and steps are there already, and what led to them is behind.
 
     >>> [sorted(names) for names in turns([frozenset("L"), frozenset("S")], [1, 2])]
     [['L'], ['(codec)'], ['S'], ['(codec)']]
     """
     found: list[Names] = []
-    first = pieces[done - 1] if done else 0
+    first = max(taken, pieces[done - 1] if done else 0)
     for stop in pieces[done:]:
         found += [*asked[first:stop], DECODING]
-        first = stop
+        first = max(first, stop)
     return (*found, *asked[first:])
 
 

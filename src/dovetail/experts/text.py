@@ -9,7 +9,6 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from diffusers.utils.torch_utils import get_module_execution_device
 from torch import Tensor, nn
 
 from dovetail.errors import PromptWarning
@@ -96,6 +95,8 @@ def _read(text_model: Clip | T5 | UMT5, text: str) -> Any:
             stacklevel=3,
         )
     read = tokenizer(text, padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
+    from diffusers.utils.torch_utils import get_module_execution_device
+
     return read.to(get_module_execution_device(text_model.encoder))  # Weights may be elsewhere, until it is called.
 
 

@@ -9,15 +9,13 @@ the states, not in the method, so this is a walk: docs/decisions/0012-walks.md.
 """
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from dovetail.core.denoiser import Denoiser
 from dovetail.core.path import Split
-from dovetail.core.sampler import Solver, State
+from dovetail.core.sampler import Solver, State, minded
 
 
 @dataclass(frozen=True)
@@ -28,13 +26,6 @@ class Mood:
     apart: float | None = None
     calm: int = 0
     since: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Probed(State):
-    """A state, and the mood in which the walk leaves it."""
-
-    mood: Mood = field(default_factory=Mood)
 
 
 @dataclass(frozen=True)
@@ -66,17 +57,7 @@ class Probing:
     def walk(
         self, x: Tensor, frames: Tensor, levels: Sequence[float], solver: Solver, before: Sequence[State] = ()
     ) -> Generator[State, Tensor | None, Tensor]:
-        mood = before[-1].mood if before and isinstance(before[-1], Probed) else Mood()
-        for t, to in pairwise(levels):
-            with torch.no_grad():
-                seen, mood = self.look(x, t, frames, mood)
-                now = solver.correct(before[-solver.memory :] if solver.memory else (), State(t, x, seen), frames)
-                now = Probed(now.t, now.x, now.seen, mood)
-                x = solver.predict(before[-solver.memory :] if solver.memory else (), now, to, frames)
-            sent = yield now
-            x = x if sent is None else sent
-            before = (*before, now)[-max(solver.memory, 1) :]
-        return x
+        return minded(self.look, Mood(), x, frames, levels, solver, before)
 
     def look(self, x: Tensor, t: float, frames: Tensor, mood: Mood) -> tuple[Split, Mood]:
         """What is seen at t in this mood, and the mood after it."""

@@ -16,18 +16,21 @@ from torch import Tensor
 KERNELS = ("stein", "mean", "identity")
 
 
-def couple(kernel: str, views: Tensor, doubts: Tensor, apart: float = 0.0, normalised: bool = True) -> Tensor:
+def couple(
+    kernel: str, views: Tensor, doubts: Tensor, apart: float = 0.0, normalised: bool = True, bandwidth: float = 1.0
+) -> Tensor:
     """What each of n windows is told to change: its own doubt and, by the kernel, the others'. "n c f h w".
 
     kernel: "stein"; "mean", all windows the same; "identity", each its own. views: the noisy windows, doubts: by how
     much x0 departs from what is seen in them, both "n c f h w". apart: weight of what keeps windows apart, their noise
-    share. normalised: a window's weights add up to 1; else they are k_ij / n, as published.
+    share. normalised: a window's weights add up to 1; else they are k_ij / n, as published. bandwidth: of a
+    Stein kernel, as a multiple of the median rule's.
     """
     if kernel == "identity":
         return doubts
     if kernel == "mean":
         return doubts.mean(0, keepdim=True).expand_as(doubts)
-    k, gamma = stein(views)
+    k, gamma = stein(views, bandwidth)
     shared = einsum(k, doubts, "n m, m ... -> n ...")
     if apart:
         away = einsum(k.sum(1), views, "n, n ... -> n ...") - einsum(k, views, "n m, m ... -> n ...")
@@ -35,11 +38,12 @@ def couple(kernel: str, views: Tensor, doubts: Tensor, apart: float = 0.0, norma
     return shared / (k.sum(1)[:, None, None, None, None] if normalised else len(k))
 
 
-def stein(views: Tensor) -> tuple[Tensor, Tensor]:
+def stein(views: Tensor, bandwidth: float = 1.0) -> tuple[Tensor, Tensor]:
     """Radial kernel "n n" of the windows "n c f h w", and its gamma.
 
     The median is that of all n * n distances. Up to two windows have too many zeros among them for that: there it is the
-    distance itself, which leaves k = 1 / (n + 1) off the diagonal, about what it is for any n.
+    distance itself, which leaves k = 1 / (n + 1) off the diagonal, about what it is for any n. bandwidth: multiplies the median; a large one shares alike,
+    a small one keeps to itself.
 
     >>> stein(torch.randn(2, 4, 8, 4, 4))[0]
     tensor([[1.0000, 0.3333],
@@ -48,5 +52,5 @@ def stein(views: Tensor) -> tuple[Tensor, Tensor]:
     rows = views.flatten(1)
     square = torch.cdist(rows, rows).square()
     median = square.median() if len(views) > 2 else square.max()
-    gamma = log(len(views) + 1) / median.clamp_min(torch.finfo(square.dtype).tiny)
+    gamma = log(len(views) + 1) / (bandwidth * median).clamp_min(torch.finfo(square.dtype).tiny)
     return torch.exp(-gamma * square), gamma

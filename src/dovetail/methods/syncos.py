@@ -10,21 +10,22 @@ The paper writes stage 2 for a network that predicts eps; its residual is (x0 - 
 (x0 - D) / sigma, so in x0 it is one for all. Readings of what the paper leaves open: docs/methods/syncos.md.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from dovetail.core.combine import Windowed
 from dovetail.core.denoiser import Denoiser
+from dovetail.core.ladders import Mask
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix
 from dovetail.core.windows import WEIGHTS, gather, inner, scatter, tile
 from dovetail.methods.descent import DESCENTS
+from dovetail.methods.reaching import afar, anchored, drawn
 from dovetail.methods.stein import KERNELS, couple
 
-BASES = ("step", "video", "iteration")
-STAGES = ("all", "outer", "inner")
+BASES, STAGES = ("step", "video", "iteration"), ("all", "outer", "inner")
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,15 @@ class Coupled:
     """Denoiser of windows over a long video, which are shown the whole of it.
 
     noise: the stage's own. floor: stage 2 acts where t > floor. iterations, rate: of stage 2. optimiser: "picard", or
-    "adamw" without weight decay, begun anew at every level. kernel: how windows share, see `stein.couple`; repulsion:
-    whether a Stein kernel keeps them apart. minibatch: windows in each iteration, drawn anew; all by default. again: who
-    is asked of a window in stage 2; by default who is asked in stage 1. base: the noise of stage 2 is one for each "step",
+    "adamw" without weight decay, begun anew at every level. kernel: how windows share, see `stein.couple`; bandwidth,
+    repulsion: how far a Stein kernel reaches, and whether it keeps them apart. minibatch: windows in each iteration, drawn
+    anew; all by default. again: who is asked of a window in stage 2; by default who is asked in stage 1. base: the noise of stage 2 is one for each "step",
     one for the "video" (that which the stage starts from), or one for each "iteration". levels: each iteration looks
     through one of these, drawn; none given: through t ("grounded"). stages: "all", the "outer" (1 and 3) or the "inner"
     (2, on a video that is kept from level to level). tolerance: stage 2 ends once an iteration asks for a change of less
-    than this share of x0.
+    than this share of x0. wide: the windows' stride at and below the floor, by default the same. steps: at which
+    levels above the floor stage 2 acts, by default at all. anchor, keyframes: beyond the paper, how much distant windows
+    go by the first one, and by a clip of frames from the whole video; see `reaching`.
 
     Raises ValueError for unknown words.
     """
@@ -57,6 +60,11 @@ class Coupled:
     levels: tuple[float, ...] = ()
     stages: str = "all"
     tolerance: float = 0.0
+    wide: int | None = None
+    steps: Mask | None = None
+    anchor: float = 0.0
+    keyframes: float = 0.0
+    bandwidth: float = 1.0
 
     def __post_init__(self) -> None:
         known = {"optimiser": DESCENTS, "kernel": KERNELS, "base": BASES, "stages": STAGES}
@@ -65,16 +73,25 @@ class Coupled:
                 raise ValueError(f"{name} is one of {', '.join(words)}, not {getattr(self, name)!r}")
 
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
-        alone = self.stages == "inner"
-        # Without stage 1 the latent is the video itself, which leaves every level as it is.
-        seen = Split(x, x) if alone else self.windows(x, t, frames)
-        if t <= self.floor or self.stages == "outer":
-            return seen
-        told = [
-            self.agreed(x0, t, row) for x0, row in zip(torch.split(seen.x0, 1), torch.split(frames, 1), strict=True)
-        ]
+        return self.second(self.first(x, t, frames), t, frames) if self.acts(t) else self.first(x, t, frames)
+
+    def acts(self, t: float) -> bool:
+        """Whether stage 2 does anything at this level."""
+        return t > self.floor and self.stages != "outer" and (self.steps is None or self.steps(t))
+
+    def first(self, x: Tensor, t: float, frames: Tensor) -> Split:
+        """Stage 1. Without it the latent is the video itself, which leaves every level as it is."""
+        if self.stages == "inner":
+            return Split(x, x)
+        wide = self.windows.stride if self.wide is None or t > self.floor else self.wide
+        return replace(self.windows, stride=wide)(x, t, frames)
+
+    def second(self, seen: Split, t: float, frames: Tensor) -> Split:
+        """Stage 2 of each video in the batch, from what stage 1 saw."""
+        videos = zip(torch.split(seen.x0, 1), torch.split(frames, 1), strict=True)
+        told = [self.agreed(x0, t, row) for x0, row in videos]
         x0, eps = (torch.cat(parts) for parts in zip(*((one.x0, one.eps) for one in told), strict=True))
-        return Split(x0, x0 if alone else eps)
+        return Split(x0, x0 if self.stages == "inner" else eps)
 
     def agreed(self, x0: Tensor, t: float, frames: Tensor) -> Split:
         """Stage 2: one video "1 c f h w" that its windows agree on, and the noise through which they looked."""
@@ -90,16 +107,20 @@ class Coupled:
     def pull(self, x0: Tensor, eps: Tensor, t: float, frames: Tensor, i: int) -> Tensor:
         """Which way x0 departs from what its windows, coupled, see in it."""
         at = self.levels[self.noise.order(len(self.levels), "level", t, i)[0]] if self.levels else t
-        spans = tile(x0.shape[2], self.windows.size, self.windows.stride)
+        size, look = self.windows.size, self.again or self.windows.video
+        spans = tile(x0.shape[2], size, self.windows.stride)
         if self.minibatch is not None and self.minibatch < len(spans):
-            spans = [spans[w] for w in sorted(self.noise.order(len(spans), "windows", t, i)[: self.minibatch])]
+            spans = drawn(spans, self.noise.order(len(spans), "windows", t, i)[: self.minibatch], self.anchor > 0)
         rows, shown = gather(mix(x0, eps, at), frames, spans)
-        doubts = gather(x0, frames, spans)[0] - (self.again or self.windows.video)(rows, at, shown).x0
-        told = couple(self.kernel, rows, doubts, at * self.repulsion, self.optimiser == "picard")
+        seen = look(rows, at, shown).x0
+        doubts = gather(x0, frames, spans)[0] - seen
+        told = couple(self.kernel, rows, doubts, at * self.repulsion, self.optimiser == "picard", self.bandwidth)
+        told = told + self.anchor * anchored(seen) if self.anchor else told
         weight = inner(WEIGHTS[self.windows.weights](rows.shape[2]), shown, self.windows.first)
         # Frames of which no window of a minibatch says anything stay as they are.
         asked = torch.isin(frames[0], shown[weight > 0]).to(x0.device)[:, None, None]
-        return scatter(told, spans, weight, x0.shape[2]).where(asked, torch.zeros_like(x0))
+        pull = scatter(told, spans, weight, x0.shape[2]).where(asked, torch.zeros_like(x0))
+        return pull + self.keyframes * afar(look, x0, eps, at, frames, size) if self.keyframes else pull
 
     def _eps(self, x: Tensor, t: float, frames: Tensor, i: int) -> Tensor:
         keys: dict[str, tuple[object, ...]] = {"step": ("base", t), "video": ("start",), "iteration": ("base", t, i)}

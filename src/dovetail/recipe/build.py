@@ -34,6 +34,7 @@ from dovetail.methods.probing import Probing
 from dovetail.methods.reinjected import Reinjected
 from dovetail.methods.relayed import Relayed
 from dovetail.methods.renoised import Renoised
+from dovetail.methods.settling import Settling
 from dovetail.methods.skipping import Skipping
 from dovetail.methods.syncos import Coupled
 from dovetail.methods.temporal_first import TemporalFirst
@@ -210,6 +211,25 @@ def ticks(schedule: Schedule) -> int:
     raise RecipeError(f"{type(schedule).__name__} has no timesteps to space; take the ladder karras or levels")
 
 
+LOWEST = 0.5
+"""No floor that is found lies lower: there a video is decided, and moving it costs what it shows."""
+
+COUPLED = (
+    *("iterations", "rate", "optimiser", "kernel", "repulsion", "minibatch", "base", "stages", "tolerance"),
+    *("wide", "anchor", "keyframes", "bandwidth"),
+)
+"""What a recipe's `coupled` says as the method does."""
+
+
+def halvings(size: int) -> tuple[int, ...]:
+    """Strides of windows of this size, from half of it to an eighth.
+
+    >>> halvings(16), halvings(13), halvings(3)
+    ((8, 4, 2), (6, 3, 1), (1,))
+    """
+    return tuple(dict.fromkeys(max(1, size // part) for part in (2, 4, 8)))
+
+
 @dataclass(frozen=True)
 class _Place:
     """Where in the recipe a denoiser is built, and what it may need there."""
@@ -229,6 +249,8 @@ class _Place:
             return self._coherent(asked)
         if isinstance(asked, models.Reinjected):
             return Reinjected(self.denoiser(asked.root), self.noise)
+        if isinstance(asked, models.Coupled) and asked.automatic:
+            return self._settling(asked)
         if not isinstance(asked, models.Probing):
             return self.denoiser(asked)
         options = asked.model_dump(exclude={"large", "small"})[asked.word]
@@ -263,8 +285,13 @@ class _Place:
                 )
             case models.Framewise(root=of):
                 return Framewise(self.denoiser(of))
-            case models.Coupled():
-                return self._coupled(asked)
+            case models.Coupled() if asked.automatic:
+                raise RecipeError(
+                    f"{self.path}: a floor or stride that is auto goes by what earlier steps showed, so this coupled is a whole "
+                    "stage's denoiser and stands inside no other; say floor and stride as numbers, or take it out"
+                )
+            case models.Coupled(stride=int(stride)):
+                return self._coupled(asked, stride)
             case models.Renoised(of=of, floor=floor):
                 return Renoised(self.denoiser(of), self.noise, self._floor(asked.word, floor))
             case models.Windowed(of=of, size=size, stride=stride, weights=weights, first=first):
@@ -276,17 +303,26 @@ class _Place:
                     raise RecipeError(f"{self.path}: {error}") from None
         raise TypeError(f"no method: {asked!r}")
 
-    def _coupled(self, asked: models.Coupled) -> Coupled:
-        windows = Windowed(self.denoiser(asked.of), asked.size, asked.stride, asked.weights, asked.first)
-        options = ("iterations", "rate", "optimiser", "kernel", "repulsion", "minibatch", "base", "stages", "tolerance")
+    def _coupled(self, asked: models.Coupled, stride: int) -> Coupled:
+        windows = Windowed(self.denoiser(asked.of), asked.size, stride, asked.weights, asked.first)
+        try:
+            steps = self._steps(asked.steps)
+        except ValueError as error:
+            raise RecipeError(f"{self.path}: {error}") from None
         return Coupled(
             windows,
             self.noise,
-            self._floor(asked.word, asked.floor),
+            LOWEST if asked.floor == "auto" else self._floor(asked.word, asked.floor),
             again=None if asked.again is None else self.denoiser(asked.again),
             levels=self.ladder.levels[:-1] if asked.timestep == "random" else (),
-            **{option: getattr(asked, option) for option in options},
+            steps=steps,
+            **{option: getattr(asked, option) for option in COUPLED},
         )
+
+    def _settling(self, asked: models.Coupled) -> Settling:
+        strides = (asked.stride,) if isinstance(asked.stride, int) else halvings(asked.size)
+        coupled = self._coupled(asked, strides[0])
+        return Settling(coupled, asked.calm if asked.floor == "auto" else None, asked.gain, strides, asked.seam)
 
     def _floor(self, word: str, floor: float) -> float:
         """A floor above all levels would turn its method off in silence; 1 turns it off aloud."""
@@ -352,7 +388,7 @@ class _Place:
                 return self.experts[name].schedule
             case models.Framewise(root=of) | models.Halved(root=of) | models.Pair(spatial=of):
                 return self._schedule(of)
-            case models.Windowed(of=of) | models.Renoised(of=of):
+            case models.Windows(of=of) | models.Renoised(of=of):
                 return self._schedule(of)
             case models.Blended(of=of):
                 return self._schedule(next(iter(of.values())))
@@ -539,7 +575,7 @@ def plan(
     steps, asked, pieces, crossings = _walked(events, ledger, bridges)
     counts = {name: ledger[name] for name in recipe.experts if name in ledger}
     # A walk's steps ask whom they ask by what they saw, so each of them may ask anyone of its stage.
-    free = {stage.stage: _named(stage) for stage in recipe.chain if isinstance(stage.denoise, models.Probing)}
+    free = {stage.stage: _named(stage) for stage in recipe.chain if _by_what_is_seen(stage.denoise)}
     may = tuple(free.get(name, names) for (name, *_), names in zip(steps, asked, strict=True))
     switches = _switches([name for name, *_ in steps], asked)
     told = (switches, latent, may, shown, frozenset(heard), rows, tuple(pieces), rooms, tuple(crossings))
@@ -577,8 +613,15 @@ def _tagged(experts: Mapping[str, Expert], stage: models.Stage, rooms: Mapping[s
     return {name: replace(it, network=tagged[name]) for name, it in experts.items()}
 
 
+def _by_what_is_seen(asked: Any) -> bool:
+    return isinstance(asked, models.Probing) or (isinstance(asked, models.Coupled) and asked.automatic)
+
+
 def _patient(part: Any) -> Any:
-    """Stand-ins agree sooner than experts, so what would end once windows agree is counted to its last iteration."""
+    """Stand-ins agree sooner than experts, so what would end once windows agree is counted to its last iteration, at every
+    level, with as many windows as there may be."""
+    if isinstance(part, Settling):
+        return replace(part, calm=None, strides=part.strides[-1:])
     return replace(part, tolerance=0.0) if isinstance(part, Coupled) and part.tolerance else part
 
 

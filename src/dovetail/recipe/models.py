@@ -276,7 +276,30 @@ class Framewise(Around):
     word: ClassVar[str] = "framewise"
 
 
-class Windowed(Worded):
+class Windows(Worded):
+    """A short-video denoiser in windows that overlap."""
+
+    of: "Denoise"
+    size: Annotated[int, Field(ge=1)]
+    stride: Any
+    weights: Literal["flat", "triangle", "sine", "pyramid"] = "flat"
+    first: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @model_validator(mode="after")
+    def _covers(self) -> Self:
+        for name, stride in self._strides():
+            if stride > self.size:
+                message = "{name} {stride} leaves gaps between windows of {size}; take {size} or less"
+                raise PydanticCustomError("gaps", message, {"name": name, "stride": stride, "size": self.size})
+        return self
+
+    def _strides(self) -> list[tuple[str, int]]:
+        """What is said of strides."""
+        said = {name: getattr(self, name, None) for name in ("stride", "wide")}
+        return [(name, stride) for name, stride in said.items() if isinstance(stride, int)]
+
+
+class Windowed(Windows):
     """A short-video denoiser, averaged where its windows overlap. Sizes in latent frames.
 
     `first`: how much the first latent frame of an inner window counts, times its weight. For networks over causal
@@ -284,21 +307,13 @@ class Windowed(Worded):
     """
 
     word: ClassVar[str] = "windowed"
-    of: "Denoise"
-    size: Annotated[int, Field(ge=1)]
     stride: Annotated[int, Field(ge=1)]
-    weights: Literal["flat", "triangle", "sine", "pyramid"] = "flat"
-    first: Annotated[float, Field(gt=0, le=1)] = 1.0
-
-    @model_validator(mode="after")
-    def _covers(self) -> Self:
-        if self.stride > self.size:
-            message = "stride {stride} leaves gaps between windows of {size}; take {size} or less"
-            raise PydanticCustomError("gaps", message, {"stride": self.stride, "size": self.size})
-        return self
 
 
-class Coupled(Windowed):
+Auto = Literal["auto"]
+
+
+class Coupled(Windows):
     """SynCoS: overlapping windows that agree on one video before each step, while the noise is above `floor`.
 
     `iterations`, `rate`: of the agreeing; `optimiser`: each iteration moves the video by `rate` of the way to what the
@@ -308,10 +323,18 @@ class Coupled(Windowed):
     `tolerance`: it ends early once an iteration asks for a change of less than this share of the video. `base`: one noise
     to look through for each step, for the video, or for each iteration. `timestep`: it looks at the step's own level, or
     at any of the ladder. `stages`: all, the outer two (estimates and step), or the inner alone.
+
+    Beyond the paper. `floor: auto`: the agreeing ends once it lowers how far apart windows look by less than the share
+    `gain`, at `calm` levels in a row. `stride: auto`: from half a window down, halved after each level at which windows differ
+    by more than the share `seam` where they overlap. `wide`: the stride at and below the floor. `steps`: the steps, from 1, at
+    which windows agree, if they are above the floor; none given is all. `anchor`: how much of their coarse look windows
+    take from the first one; `keyframes`: from a clip of frames of the whole video. `bandwidth`: of a Stein kernel, as a
+    multiple of the median rule's.
     """
 
     word: ClassVar[str] = "coupled"
-    floor: Share = 0.95
+    stride: Annotated[int, Field(ge=1)] | Auto
+    floor: Share | Auto = 0.95
     iterations: Annotated[int, Field(ge=0, le=1000)] = 4
     rate: Annotated[float, Field(gt=0, le=2)] = 1.0
     optimiser: Literal["picard", "adamw"] = "picard"
@@ -323,6 +346,19 @@ class Coupled(Windowed):
     base: Literal["step", "video", "iteration"] = "step"
     timestep: Literal["grounded", "random"] = "grounded"
     stages: Literal["all", "outer", "inner"] = "all"
+    calm: Annotated[int, Field(ge=1)] = 2
+    gain: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    seam: Annotated[float, Field(gt=0)] = 0.1
+    wide: Annotated[int, Field(ge=1)] | None = None
+    steps: Annotated[tuple[Steps, ...], Field(strict=False, min_length=1)] | None = None
+    anchor: Share = 0.0
+    keyframes: Share = 0.0
+    bandwidth: Annotated[float, Field(gt=0)] = 1.0
+
+    @property
+    def automatic(self) -> bool:
+        """Whether it goes by what earlier steps showed."""
+        return "auto" in (self.floor, self.stride)
 
 
 class Renoised(Worded):
@@ -803,6 +839,11 @@ class Stage(Part):
             (
                 isinstance(self.denoise, Probing) and hop < window,
                 "probing goes by what whole windows showed, so they cannot be averaged where they overlap; leave out hop",
+            ),
+            (
+                isinstance(self.denoise, Coupled) and self.denoise.automatic and hop < window,
+                "a floor or stride that is auto goes by what whole windows showed, so these cannot be averaged where they "
+                "overlap; leave out hop, or say floor and stride as numbers",
             ),
         ]
 

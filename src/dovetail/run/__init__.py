@@ -12,7 +12,7 @@ for the next. Nothing is kept that is finished, so a long video needs no more me
 | budget | how a run is made to fit on its device |
 | playing | a run from its first step to its end; several runs that take turns |
 | events | a run's steps, pieces and end |
-| watching | networks counted and timed; errors that say at which step |
+| watching, pulse | networks counted and timed; errors that say at which step; what is done inside of steps |
 | given | the video that a run starts from, and words that nobody knows |
 | telling | a story that a person tells, and what it changes in a recipe |
 | storyboard | a plan's story as text: events, windows, overlaps |
@@ -30,10 +30,11 @@ from dovetail.run.cast import Cast, Codec, known_of, load, settled
 from dovetail.run.catalogue import FAMILIES_SAID, weights_used
 from dovetail.run.continuing import carry_on, continuing
 from dovetail.run.events import End, Piece, Step
-from dovetail.run.keeping import comes_in_pieces, folder_of, keep, resume
+from dovetail.run.keeping import comes_in_pieces, folder_of, keep, resume, worth_keeping
 from dovetail.run.manifest import peak_memory
 from dovetail.run.outlook import latent_of, space_foreseen
 from dovetail.run.playing import play, together
+from dovetail.run.pulse import Pulse
 from dovetail.run.storyboard import storyboard
 from dovetail.run.telling import tale
 from dovetail.run.verbs import finished, generate, plan, refine, refining, resolved, stream
@@ -45,6 +46,7 @@ __all__ = [
     "End",
     "Look",
     "Piece",
+    "Pulse",
     "Scenario",
     "Step",
     "carry_on",
@@ -72,4 +74,5 @@ __all__ = [
     "tale",
     "together",
     "weights_used",
+    "worth_keeping",
 ]

@@ -165,14 +165,14 @@ def fit(plan: Plan, known: Mapping[str, "Outline"], budget: int | None) -> Fit:
     return now.fit(plan, asked, here, budget)
 
 
-def whom(plan: Plan, pieces: int = 0) -> tuple[frozenset[str], ...]:
-    """Whom each turn asks after so many pieces: a step its experts, and the codecs of a bridge that video comes over before
-    it; a piece that is finished the video's codec."""
+def whom(plan: Plan, pieces: int = 0, taken: int = 0) -> tuple[frozenset[str], ...]:
+    """Whom each turn asks after so many pieces and steps: a step its experts, and the codecs of a bridge that video comes
+    over before it; a piece that is finished the video's codec."""
     from dovetail.experts.residency import turns
 
     codecs = crossing(plan)
     asked = [names | codecs.get(step, frozenset()) for step, names in enumerate(plan.asked)]
-    return turns(asked, [steps for steps, _ in plan.pieces], pieces)
+    return turns(asked, [steps for steps, _ in plan.pieces], pieces, taken)
 
 
 @dataclass

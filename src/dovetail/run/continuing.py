@@ -23,6 +23,7 @@ from dovetail.run.keeping import folder_of, keep, refuse_others
 from dovetail.run.manifest import machine, versions, weights_of
 from dovetail.run.outlook import latent_of
 from dovetail.run.playing import Ready, ready
+from dovetail.run.pulse import Pulse
 from dovetail.run.sealed import DamagedError
 from dovetail.run.states import Standing
 from dovetail.run.telling import Telling, further, tale
@@ -67,6 +68,7 @@ def carry_on(
     target: str | Path,
     folder: str | Path | None = None,
     cast: Cast | None = None,
+    pulse: Pulse | None = None,
 ) -> Iterator[Step | Piece | End]:
     """Run a recipe from `continuing` in a folder of its own, which begins with the pieces of another run.
 
@@ -80,7 +82,7 @@ def carry_on(
     with place.locked():
         cast = load(recipe) if cast is None else cast
         given = _give(Folder(Path(source)), place, ready(recipe, cast, quiet=True), Path(target))
-    yield from keep(recipe, target, place.path, cast, given)
+    yield from keep(recipe, target, place.path, cast, given, pulse)
 
 
 def _give(source: Folder, folder: Folder, run: Ready, target: Path) -> dict[str, Any]:

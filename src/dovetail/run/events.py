@@ -1,7 +1,7 @@
 """What happens in a run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -14,7 +14,7 @@ from dovetail.video import Frames
 class Step:
     """A step that has just been taken: its stage, its number there (from 1), the share of all network work that is
     done, in (0, 1], the first and last latent frame that it worked on, and which of the stage's windows these are,
-    from 1, of how many."""
+    from 1, of how many. after: where the run stands after it, if it was on the whole video at once."""
 
     stage: str
     step: int
@@ -23,6 +23,7 @@ class Step:
     frames: tuple[int, int] = (0, 0)
     segment: int = 1
     segments: int = 1
+    after: Standing | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, eq=False)

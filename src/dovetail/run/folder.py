@@ -4,6 +4,7 @@
     manifest.json               by which versions, weights and device, and where the video goes
     latents/00000.safetensors   each finished piece before decoding
     states/00000.safetensors    what the chain needs to go on after it; of the last two pieces and of every sixteenth
+    step.safetensors            the same after a step on the whole video, while the first piece is under way
     video.mp4                   the video as far as it is made
     log.jsonl                   what happened when
     lock                        held by the process that writes here
@@ -100,6 +101,10 @@ class Folder:
         return self.path / "states" / f"{number:05d}.safetensors"
 
     @property
+    def step(self) -> Path:
+        return self.path / "step.safetensors"
+
+    @property
     def manifest(self) -> Path:
         return self.path / "manifest.json"
 
@@ -182,9 +187,20 @@ class Folder:
         put(self.latent(number), sealed_tensors({"latent": latent}, said))
         tensors, plain = packed(after)
         put(self.state(number), sealed_tensors(tensors, {**said, "standing": plain}))
+        self.step.unlink(missing_ok=True)
         old = number - 2
         if old >= 0 and old % EVERY != EVERY - 1 and old != given - 1:
             self.state(old).unlink(missing_ok=True)
+
+    def keep_step(self, identity: str, after: Standing) -> None:
+        """Write where the run stands after a step, in the place of the one before. Raises OutputError."""
+        tensors, plain = packed(after)
+        put(self.step, sealed_tensors(tensors, {"run": identity, "number": after.pieces, "standing": plain}))
+
+    def stepped(self, identity: str) -> Standing:
+        """Where the run stood after the last step that was kept, before its first piece. Raises DamagedError."""
+        tensors, said = self._tensors(self.step, identity, 0)
+        return unpacked(tensors, said["standing"])
 
     def piece(self, identity: str, number: int) -> Tensor:
         """A piece's latent "1 c f h w". Raises DamagedError."""
@@ -204,14 +220,14 @@ class Folder:
     def foreign(self) -> str | None:
         """The name of something that no run puts in its folder, if there is one."""
         ours = {"latents", "states", "lock", "log.jsonl"} | {
-            one.name for one in (self.manifest, self.recipe, self.video)
+            one.name for one in (self.manifest, self.recipe, self.video, self.step)
         }
         names = {path.name for path in self.path.iterdir()} - ours - {f".{name}.part" for name in ours}
         return min(names, default=None)
 
     def stranger(self, identity: str) -> str | None:
         """The name of a whole file of another run, if there is one."""
-        for path in sorted([*self.path.glob("latents/*.safetensors"), *self.path.glob("states/*.safetensors")]):
+        for path in sorted([*self.path.glob("*/*.safetensors"), *self.path.glob("*.safetensors")]):
             with suppress(DamagedError):
                 if opened(path)[1].get("run") != identity:
                     return f"{path.parent.name}/{path.name}"

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,14 @@ from dovetail.run.growing import Film, Grown, grown
 from dovetail.run.manifest import machine, record, spent, versions, weights_of
 from dovetail.run.outlook import latent_of
 from dovetail.run.playing import Ready, by_turns, ready
+from dovetail.run.pulse import Pulse
 from dovetail.run.sealed import DamagedError, read_json
 from dovetail.run.states import Standing
+from dovetail.run.telling import sizes
 from dovetail.video import Frames, checked_output, enlarged, save_indexed, writing
+
+PAUSE = 1.0
+"""Seconds between steps that are kept, at least: what is taken in less is sooner taken again than written."""
 
 
 def folder_of(target: str | Path) -> Path:
@@ -43,34 +49,44 @@ def comes_in_pieces(recipe: Recipe, cast: Cast) -> bool:
     return sum(1 for _ in islice(windows, 2)) > 1
 
 
+def worth_keeping(recipe: Recipe, cast: Cast) -> bool:
+    """Whether a run is gone on with where it was stopped: its video comes in pieces, or a stage holds all of it and shows it
+    to an expert in windows, so that every step is long."""
+    frames = latent_of(recipe, cast.codec.space)[0]
+    joint = (stage for stage in recipe.chain if stage.window is None)
+    return comes_in_pieces(recipe, cast) or any(size < frames for stage in joint for size in sizes(stage.denoise))
+
+
 def keep(
     recipe: Recipe,
     target: str | Path,
     folder: str | Path | None = None,
     cast: Cast | None = None,
     given: Mapping[str, Any] | None = None,
+    pulse: Pulse | None = None,
 ) -> Iterator[Step | Piece | End]:
     """Run a recipe in a folder, or go on with it there; at the end the video is at `target`.
 
     Killed at any moment and begun again, it makes the same bytes as if it had not been. Pieces are those that were not
-    in the growing video yet. folder: OUT.run beside the target without it. given: what another run gave, see `Origin`. Raises what `play` raises, and OutputError
+    in the growing video yet. folder: OUT.run beside the target without it. given: what another run gave, see `Origin`.
+    pulse: as in `play`. Raises what `play` raises, and OutputError
     for a folder of another recipe, version or weights, one that another process works in, and a disk that is full.
     Warns with RunWarning of what was damaged and is made again.
     """
     checked_output(target, recipe.video.fps)
     place = Folder(folder_of(target) if folder is None else Path(folder))
     with place.locked(), _as_many_threads(place):
-        run = ready(recipe, load(recipe) if cast is None else cast)
+        run = ready(recipe, load(recipe) if cast is None else cast, pulse=pulse)
         try:
             yield from _Kept.of(place, run, Path(target), given).events()
         except DamagedError as error:
             raise OutputError(f"{place}: {error}, though it was whole a moment ago; resume the run") from None
 
 
-def resume(folder: str | Path, cast: Cast | None = None) -> Iterator[Step | Piece | End]:
+def resume(folder: str | Path, cast: Cast | None = None, pulse: Pulse | None = None) -> Iterator[Step | Piece | End]:
     """Go on with the run in a folder. Raises and warns as `keep`."""
     place = Folder(Path(folder))
-    yield from keep(place.read(), place.target, place.path, cast, place.given)
+    yield from keep(place.read(), place.target, place.path, cast, place.given, pulse)
 
 
 @contextmanager
@@ -165,6 +181,12 @@ class _Kept:
             except DamagedError as error:
                 self._note(error)
                 path.unlink()
+        try:
+            if self.folder.step.exists():
+                self.folder.stepped(self.identity)
+        except DamagedError as error:
+            self._note(error)
+            self.folder.step.unlink()
 
     def _whole(self, number: int) -> bool:
         try:
@@ -181,7 +203,7 @@ class _Kept:
 
     def _made(self, missing: set[int], film: Film, upon: Grown) -> Iterator[Step | Piece]:
         """Every piece in order: made if it is missing, filmed if it is not in the video."""
-        codec, tail, known, at = self.run.cast.codec, None, False, -1
+        codec, tail, known, at, kept = self.run.cast.codec, None, False, -1, perf_counter()
         events: Iterator[Step | Latent] = iter(())
         for number in range(self.run.pieces):
             latent = None
@@ -193,6 +215,7 @@ class _Kept:
                     event = next(events)
                     if isinstance(event, Step):
                         self._lessened()
+                        kept = self._step(event, kept)
                         yield event
                         continue
                     at, latent = event.after.pieces, event.latent
@@ -218,14 +241,23 @@ class _Kept:
             for what in sorted(new):
                 self.folder.log(LESS, what=what)
 
+    def _step(self, event: Step, kept: float) -> float:
+        """Keep where the run stands after a step, unless that was kept a moment ago; answers when it was kept last."""
+        if event.after is None or perf_counter() - kept < PAUSE:
+            return kept
+        self.folder.keep_step(self.identity, event.after)
+        return perf_counter()
+
     def _after(self, stands: Standing) -> Iterator[Step | Latent]:
-        return by_turns(self.run, self.run.walk(stands, self.clock), stands.pieces)
+        return by_turns(self.run, self.run.walk(stands, self.clock), stands.pieces, sum(stands.steps.values()))
 
     def _nearest(self, number: int) -> Standing:
         """Where the run stood last before a piece, as far as that is kept. Raises DamagedError."""
         for before in range(number - 1, max(self.given - 1, 0) - 1, -1):
             if self.folder.state(before).exists():
                 return self.folder.standing(self.identity, before)
+        if not self.given and self.folder.step.exists():
+            return self.folder.stepped(self.identity)
         if self.given:
             raise OutputError(
                 f"{self.folder}: the state after piece {self.given - 1} was given by another run and is damaged, so the "
@@ -312,6 +344,8 @@ def room(run: Ready) -> int:
 def _remembered(stage: Stage, frames: int) -> float:
     """Latent frames in a stage's state, at most."""
     window, steps = min(stage.window or frames, frames), stage.ladder.steps
+    if stage.window is None:
+        return window * (2 + 3 * (1 + stage.solver.memory))
     if stage.fuses:
         return window * (2 + 3 * steps * (1 + max(stage.solver.memory, 1)))
     return window * (2 + (3 * steps if isinstance(stage.denoise, Sequel) else 0))

@@ -26,24 +26,28 @@ from dovetail.run.events import End, Latent, Piece, Step
 from dovetail.run.given import encoded, start_of, warn_about, warn_of_story
 from dovetail.run.manifest import record, spent
 from dovetail.run.outlook import latent_of
+from dovetail.run.pulse import Pulse
 from dovetail.run.states import Standing
 from dovetail.run.watching import Lessened, Timed, watched
 
 
-def play(recipe: Recipe, cast: Cast | None = None) -> Iterator[Step | Piece | End]:
+def play(recipe: Recipe, cast: Cast | None = None, pulse: Pulse | None = None) -> Iterator[Step | Piece | End]:
     """Run a recipe: every step as it is taken, every piece of video as soon as it is finished, then the end.
 
-    Before the first step everything is checked that can be: weights, latent spaces, frames, size.
+    Before the first step everything is checked that can be: weights, latent spaces, frames, size. pulse: what is done
+    inside of steps, and a way to stop there.
     Warns with PromptWarning about words that the experts do not know, with ShapeWarning about a stretched video.
     """
-    yield from (event for _, event in together([recipe], cast))
+    yield from (event for _, event in together([recipe], cast, pulse))
 
 
 TOGETHER = 16
 """Runs that are walked together at most: each keeps a latent and its solver's memory meanwhile."""
 
 
-def together(asked: Sequence[Recipe], cast: Cast | None = None) -> Iterator[tuple[int, Step | Piece | End]]:
+def together(
+    asked: Sequence[Recipe], cast: Cast | None = None, pulse: Pulse | None = None
+) -> Iterator[tuple[int, Step | Piece | End]]:
     """Several runs with one cast, each event with the place of its run; what each makes is what `play` makes of it.
 
     They run one after another. But where experts take turns on the device (`residency`), each stretch of steps that asks
@@ -53,10 +57,10 @@ def together(asked: Sequence[Recipe], cast: Cast | None = None) -> Iterator[tupl
     cast = load(asked[0]) if cast is None else cast
     if not cast.moves(asked[0]):
         for run, recipe in enumerate(asked):
-            yield from ((run, event) for event in _told(ready(recipe, cast)))
+            yield from ((run, event) for event in _told(ready(recipe, cast, pulse=pulse)))
         return
     for first in range(0, len(asked), TOGETHER):
-        some = [ready(recipe, cast) for recipe in asked[first : first + TOGETHER]]
+        some = [ready(recipe, cast, pulse=pulse) for recipe in asked[first : first + TOGETHER]]
         yield from ((first + run, event) for run, event in _by_turns(some, [_told(one) for one in some]))
 
 
@@ -74,6 +78,7 @@ class Ready:
     given: Tensor | None = field(repr=False)
     less: Lessened = field(repr=False)
     begun: float = field(default_factory=perf_counter, repr=False)
+    pulse: Pulse = field(default_factory=Pulse, repr=False)
 
     @property
     def latent(self) -> tuple[int, int, int, int]:
@@ -98,23 +103,27 @@ class Ready:
     def walk(self, after: Standing, clock: Clock) -> Iterator[Step | Latent]:
         """All steps and pieces after where a run stands, before decoding. clock: of the decoding, which counts as work
         of networks."""
-        begun, decoding, ledger, before = perf_counter(), clock.seconds, Ledger(Count), after
+        begun, decoding, ledger = perf_counter(), clock.seconds, Ledger(Count)
         ledger.update({name: Count(calls) for name, calls in after.calls.items()})
         counter, pieces, frames = _Counter.of(self.plan, after.steps), after.pieces, after.frames
         self.less.said[:0] = after.less
-        for event in _quietly(self._events(after.memory, ledger, clock)):
-            if isinstance(event, chain.Seen):
-                step = counter.step(event)
-                self.less.note(f"{step.stage}, step {step.step}")
-                yield step
-                continue
-            pieces, frames = pieces + 1, frames + event.video.shape[2]
+        self.pulse.of = self.plan.steps[-1][2]
+
+        def standing(memory: chain.Memory | None) -> Standing:
             calls = {name: ledger[name].calls for name in self.recipe.experts if name in ledger}
             networks = sum(count.seconds for count in ledger.values()) + clock.seconds - decoding
-            seconds, networks = before.seconds + perf_counter() - begun, before.networks + networks
+            seconds, networks = after.seconds + perf_counter() - begun, after.networks + networks
             less = tuple(self.less.said)
-            after = Standing(event.memory, pieces, frames, dict(counter.taken), calls, seconds, networks, less)
-            yield Latent(event.video, after)
+            return Standing(memory, pieces, frames, dict(counter.taken), calls, seconds, networks, less)
+
+        for event in _quietly(self._events(after.memory, ledger, clock)):
+            if isinstance(event, chain.Seen):
+                step, self.pulse.frames = counter.step(event), 0
+                self.less.note(f"{step.stage}, step {step.step}")
+                yield step if event.memory is None else replace(step, after=standing(event.memory))
+                continue
+            pieces, frames = pieces + 1, frames + event.video.shape[2]
+            yield Latent(event.video, standing(event.memory))
 
     def _events(self, after: chain.Memory | None, ledger: Ledger, clock: Clock) -> Iterator[chain.Event]:
         _read_ahead([self.plan], self.cast)
@@ -125,7 +134,7 @@ class Ready:
     def stages(self, ledger: Ledger, clock: Clock | None = None) -> tuple[chain.Stage, ...]:
         """The run's stages; networks are counted, and what fails in them says where. clock: of codecs on bridges."""
         experts = {
-            name: replace(expert, network=Timed(name, expert.network, ledger))
+            name: replace(expert, network=Timed(name, expert.network, ledger, self.pulse))
             for name, expert in self.cast.experts.items()
         }
         rooms = self.plan.rooms
@@ -133,7 +142,7 @@ class Ready:
         return tuple(watched(stage) for stage in build(self.recipe, experts, self.plan.latent, rooms, bridges))
 
 
-def ready(recipe: Recipe, cast: Cast, quiet: bool = False) -> Ready:
+def ready(recipe: Recipe, cast: Cast, quiet: bool = False, pulse: Pulse | None = None) -> Ready:
     """Check everything that can be checked before the first step. Raises and warns as `play`; quiet: no warning of
     words."""
     begun = perf_counter()
@@ -157,7 +166,7 @@ def ready(recipe: Recipe, cast: Cast, quiet: bool = False) -> Ready:
     less = Lessened.of([*networks, *cast.others(recipe).values()], cast.codec)
     if cast.fit is not None and cast.fit.reads_at_home:
         less.said.append("before this run: no room for the text model, which read on the CPU")
-    return Ready(recipe, ahead, cast, given, less, begun)
+    return Ready(recipe, ahead, cast, given, less, begun, Pulse() if pulse is None else pulse)
 
 
 def _told(run: Ready) -> Iterator[Step | Piece | End]:
@@ -178,25 +187,26 @@ def _told(run: Ready) -> Iterator[Step | Piece | End]:
     yield End({**record(run.recipe, last.calls, run.less.said), **spent(seconds, networks)})
 
 
-def by_turns(run: Ready, events: Iterator[Step | Latent], pieces: int) -> Iterator[Step | Latent]:
-    """One run's events after so many pieces, its experts and codec on the device only when they are asked."""
+def by_turns(run: Ready, events: Iterator[Step | Latent], pieces: int, taken: int) -> Iterator[Step | Latent]:
+    """One run's events after so many pieces and steps, its experts and codecs on the device only when they are asked."""
     if not run.cast.moves(run.recipe):
         return events
-    return (event for _, event in _by_turns([run], [events], pieces))
+    return (event for _, event in _by_turns([run], [events], pieces, taken))
 
 
 Happening = TypeVar("Happening", bound=Step | Latent | Piece | End)
 
 
 def _by_turns(
-    runs: Sequence[Ready], events: Sequence[Iterator[Happening]], pieces: int = 0
+    runs: Sequence[Ready], events: Sequence[Iterator[Happening]], pieces: int = 0, taken: int = 0
 ) -> Iterator[tuple[int, Happening]]:
-    """Runs walked together, experts and codec on the device only when they are asked. pieces: how many are behind them."""
+    """Runs walked together, experts and codecs on the device only when they are asked. pieces, taken: how many pieces and
+    steps are behind them."""
     from dovetail.experts.residency import DECODING, Platform, interleaved, passengers, timetable
 
     plan, cast = runs[0].plan, runs[0].cast
-    asked = whom(plan, pieces)
-    if any(whom(run.plan, pieces) != asked for run in runs):
+    asked = whom(plan, pieces, taken)
+    if any(whom(run.plan, pieces, taken) != asked for run in runs):
         raise RecipeError(
             "these runs ask different experts at the same step, so their experts cannot take turns together; run them "
             "one by one, or take residency: all"

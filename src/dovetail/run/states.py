@@ -8,10 +8,14 @@ from torch import Tensor
 
 from dovetail.core.chain import Done, Memory, Part, Said, Segment
 from dovetail.core.path import Split
-from dovetail.core.sampler import State
+from dovetail.core.sampler import Minded, State
+from dovetail.methods.probing import Mood
+from dovetail.methods.settling import Accord
 
-KINDS: dict[str, Any] = {kind.__name__: kind for kind in (Memory, Done, Segment, Part, Said, State, Split)}
-"""What a memory is made of."""
+KINDS: dict[str, Any] = {
+    kind.__name__: kind for kind in (Memory, Done, Segment, Part, Said, State, Split, Minded, Mood, Accord)
+}
+"""What a memory is made of; the last are moods, in which walks leave their states."""
 
 
 @dataclass(frozen=True, eq=False)

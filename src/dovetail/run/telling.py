@@ -120,25 +120,25 @@ def lasting(recipe: Recipe, events: Sequence[models.Event]) -> int | None:
 def native(recipe: Recipe) -> int:
     """Frames of the video that the first stage sees at once: a window, or the longest clip that its experts make."""
     stage = recipe.chain[0]
-    window = stage.window or next(_sizes(stage.denoise), None)
+    window = stage.window or next(sizes(stage.denoise), None)
     if window is None:
         return recipe.video.longest or recipe.video.frames
     compression = space_foreseen(recipe, [], stage.codec).compression or 1
     return (window - 1) * compression + 1
 
 
-def _sizes(part: Any) -> Iterator[int]:
+def sizes(part: Any) -> Iterator[int]:
     """The sizes of windows inside a recipe's denoiser, outermost first."""
     if isinstance(part, Mapping):
         for inner in part.values():
-            yield from _sizes(inner)
+            yield from sizes(inner)
     if not isinstance(part, BaseModel):
         return
     size = getattr(part, "size", None)
     if isinstance(size, int):
         yield size
     for _, inner in part:
-        yield from _sizes(inner)
+        yield from sizes(inner)
 
 
 def fitted(recipe: Recipe, frames: float) -> int:

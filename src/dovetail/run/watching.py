@@ -1,7 +1,7 @@
 """Networks counted and timed; when one fails, the error says at which step; when one does with less, that is written down."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
@@ -10,9 +10,10 @@ from torch import Tensor
 from dovetail.core.chain import Segment, Sequel, Stage
 from dovetail.core.denoiser import Condition, Denoiser, Network
 from dovetail.core.path import Split
-from dovetail.core.sampler import Walk
+from dovetail.core.sampler import Solver, State, Walk
 from dovetail.errors import NetworkError, RoomError
 from dovetail.recipe.build import Count, Ledger
+from dovetail.run.pulse import Pulse
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,10 +23,11 @@ class Timed:
     name: str
     network: Network
     ledger: Ledger
+    pulse: Pulse = field(default_factory=Pulse)
 
     def __call__(self, x: Tensor, time: float, conditions: Sequence[Condition], frames: Tensor) -> Tensor:
         begun = perf_counter()
-        out = self.network(x, time, conditions, frames)
+        out = self.pulse.asked(self.network, x, time, conditions, frames)
         if not bool(out.isfinite().all()):
             raise NetworkError(self.name, time)
         self.ledger[self.name] += Count(1, len(x) * x.shape[2], perf_counter() - begun)
@@ -104,14 +106,32 @@ class _WatchedSequel:
         return _parts_watched(self.stage, self.denoise.after(before))
 
 
+@dataclass(frozen=True)
+class _WatchedWalk:
+    """A stage's walk; when a network fails in it, the error says at which step."""
+
+    stage: Stage = field(repr=False, compare=False)
+    of: Walk
+
+    def walk(
+        self, x: Tensor, frames: Tensor, levels: Sequence[float], solver: Solver, before: Sequence[State] = ()
+    ) -> Generator[State, Tensor | None, Tensor]:
+        going, sent = self.of.walk(x, frames, levels, solver, before), None
+        for t in levels:
+            try:
+                state = going.send(sent)
+            except StopIteration as end:
+                found: Tensor = end.value
+                return found
+            except (NetworkError, RoomError) as error:
+                raise error.at(self.stage.name, self.stage.ladder.levels.index(t) + 1) from None
+            sent = yield state
+        raise AssertionError("a walk ends at the last level")
+
+
 def _parts_watched(stage: Stage, whole: Denoiser | Walk) -> Denoiser | Walk:
-    """What a stage does, watched; of a walk, the denoisers that it is made of."""
-    if not isinstance(whole, Walk):
-        return _Watched(stage, whole)
-    assert is_dataclass(whole)
-    assert not isinstance(whole, type)
-    inner = {part.name: getattr(whole, part.name) for part in fields(whole)}
-    return replace(whole, **{name: _Watched(stage, part) for name, part in inner.items() if callable(part)})
+    """What a stage does, watched."""
+    return _WatchedWalk(stage, whole) if isinstance(whole, Walk) else _Watched(stage, whole)
 
 
 def watched(stage: Stage) -> Stage:

@@ -1,0 +1,245 @@
+"""Stories of sprites: SynCoS beside Gen-L-Video, FlowLong-style noise and prompts that are switched, and taken apart.
+
+    python benchmarks/syncos.py run --experts trained --budget 90 --part 0/2 --threads 1
+    python benchmarks/syncos.py report --experts trained
+
+`run` adds one JSON line per way and story to benchmarks/results/syncos-EXPERTS.jsonl, and never makes a line twice, so it
+may be killed and started again; a changed recipe, changed weights or changed measures are new lines. Parts share a file.
+`report` writes tables and answers beside it as text, and what is swept as a picture. A story is a scene that training
+never draws, some of its attributes free, and three or four motions of its object, one after another. Noise is the same for
+all ways of a story. `--only full gen-l-video` makes ways by name, at all their lengths.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count, pairwise
+from pathlib import Path
+from statistics import fmean
+from time import monotonic, process_time
+from typing import Any
+
+import torch
+from harness import HELD, add, arguments, key, mend, mine, part_of, read, told, weights_of
+from machine import machine
+from syncos_report import plots, report
+from syncos_rows import BASELINES, FAR, LENGTHS, MAIN, rows
+from torch import Tensor
+
+from dovetail import recipe as recipes
+from dovetail import run
+from dovetail.errors import DovetailError, PromptWarning, StoryWarning
+from dovetail.eval.kept import kept
+from dovetail.eval.long import measures
+from dovetail.eval.series import follow
+from dovetail.recipe import Recipe
+from dovetail.sprites import oracle
+from dovetail.sprites.world import DIRECTIONS, MOTIONS, Ask, Dice, Scene, caption, forget, imagine, render
+
+RECIPES = {"trained": "sprites-story", "exact": "sprites-syncos-exact"}
+FIRST = HELD + 70_000
+"""Scenes of other seeds than those of other benchmarks."""
+MEASURES = 1
+"""To be raised when measures change, so that results are made anew."""
+REFERENCE = "renderer"
+"""The world itself: each event of the story, drawn, at one look."""
+NEAR = 4
+"""A switch so many frames from where it was asked for is in time."""
+CLIP = 16
+OPPOSITE = ({"left", "right"}, {"up", "down"})
+
+
+@dataclass(frozen=True)
+class Tale:
+    """One story; every way is told the same."""
+
+    number: int
+
+    @property
+    def scene(self) -> Scene:
+        return imagine(Ask(), FIRST + self.number)
+
+    @property
+    def asked(self) -> Ask:
+        """What all events share: the scene's look without some of it, one attribute of it at least."""
+        tries = (forget(self.scene.ask, 7000 * self.number + i, p=0.4) for i in count())
+        found = next(ask for ask in tries if None in (ask.texture, ask.colour, ask.background, ask.pattern))
+        return replace(found, motion=None)
+
+    @property
+    def motions(self) -> tuple[str, ...]:
+        """Three or four motions, no two alike in a row. Every second story turns right round at least once."""
+        dice = Dice(FIRST + self.number)
+        found = [dice.pick(tuple(DIRECTIONS))]
+        if self.number % 2:
+            found.append(next(iter(pair - {found[0]} for pair in OPPOSITE if found[0] in pair)).pop())
+        while len(found) < 3 + dice.chance(0.5):
+            found.append(dice.pick([motion for motion in MOTIONS if motion != found[-1]]))
+        return tuple(found)
+
+    @property
+    def distance(self) -> float:
+        """Share of the changes that contradict what was before."""
+        return fmean(float({a, b} in OPPOSITE) for a, b in pairwise(self.motions))
+
+    def starts(self, frames: int) -> list[int]:
+        """Where events begin: evenly."""
+        return [round(i * frames / len(self.motions)) for i in range(len(self.motions))]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = arguments(__doc__, RECIPES, 40, "core-minutes, after which no new video is begun")
+    parser.add_argument("--recipe", help="another recipe whose first stage is coupled")
+    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="any value of the recipe")
+    parser.add_argument("--main", type=int, default=MAIN, help="frames of the tables")
+    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="frames over which length is compared")
+    args = parser.parse_args(argv)
+    part = part_of(args)
+    base = recipes.changed(recipes.load(args.recipe or RECIPES[args.experts]), args.set)
+    made = rows(base, args.main, tuple(args.lengths))
+    known = keys(made, (args.main, *args.lengths))
+    file = args.results / f"syncos-{args.experts}.jsonl"
+    if args.verb == "run":
+        args.results.mkdir(parents=True, exist_ok=True)
+        tales = [Tale(p) for p in range(args.prompts) if mine(p, part)]
+        play(made, known, list(wanted(tales, list(known), args.only)), file, args.budget * 60)
+    lines = [line for line in read(file) if line["key"] == known.get(line["row"])]
+    text = report(lines, args.experts, args.main, sorted({*args.lengths}))
+    file.with_suffix(".txt").write_text(text, encoding="utf-8")
+    if (picture := plots(lines, args.main, sorted({*args.lengths}))) is not None:
+        picture.save(file.with_suffix(".png"))
+    print(text)
+
+
+def keys(made: dict[str, Recipe], lengths: Sequence[int]) -> dict[str, str]:
+    """For each row, what its results depend on: its recipe and name, the packaged weights, the measures."""
+    texts = {f"{REFERENCE} {frames}": f"{MEASURES} {frames}" for frames in sorted({*lengths})}
+    texts |= {name: f"{MEASURES} {name} {weights_of(recipe)} {told(recipe)}" for name, recipe in made.items()}
+    return {name: key(text) for name, text in texts.items()}
+
+
+def wanted(tales: Sequence[Tale], names: Sequence[str], only: Sequence[str] | None) -> Iterator[tuple[Tale, str]]:
+    """What to make, in order, so that a run that ends anywhere leaves balanced tables: first the method and its
+    baselines at all lengths for all stories, then all else."""
+    first = [name for name in names if way_of(name) in ("full", *BASELINES, *FAR, REFERENCE)]
+    rest = [name for name in names if name not in first]
+    for some in (first, rest):
+        for tale in tales:
+            for name in some:
+                if only is None or way_of(name) in only or name in only:
+                    yield tale, name
+
+
+def way_of(name: str) -> str:
+    return name.rpartition(" ")[0]
+
+
+def frames_of(name: str) -> int:
+    return int(name.rpartition(" ")[2])
+
+
+def play(
+    made: dict[str, Recipe], known: dict[str, str], asked: Sequence[tuple[Tale, str]], file: Path, budget: float
+) -> None:
+    """Make what is missing, until the budget is spent. A way that does not fit the recipe is said and left out."""
+    spent, begun = process_time(), monotonic()
+    there = {(line["row"], line["key"], line["prompt"]) for line in read(file)}
+    todo = [(tale, name) for tale, name in asked if (name, known[name], tale.number) not in there]
+    base = next(iter(made.values()))
+    exact = "exact" in {spec.family for spec in base.experts.values()}
+    cast, last = run.load(base), -1
+    mend(file)
+    for done, (tale, name) in enumerate(todo):
+        if process_time() - spent > budget:
+            print(f"budget spent: {done} of {len(todo)} videos made; run again to go on", flush=True)
+            return
+        if exact and tale.number != last:
+            # Exact experts keep the candidates of every text they were ever asked for.
+            cast, last = run.load(base), tale.number
+        try:
+            result = one(made[name], tale, cast, way_of(name)) if name in made else reference(name, tale)
+        except DovetailError as error:
+            print(f"{name} is left out: {error}", flush=True)
+            continue
+        said = {"row": name, "key": known[name], "prompt": tale.number, "seed": 0, "distance": tale.distance}
+        add(file, {**said, **result, "machine": machine()})
+        print(f"{done + 1}/{len(todo)}  {(monotonic() - begun) / 60:.1f} min  {name}, {tale}", flush=True)
+
+
+def one(recipe: Recipe, tale: Tale, cast: run.Cast, way: str) -> dict[str, Any]:
+    """A way's video of a story, measured."""
+    asked, frames = tell(recipe, tale, way), recipe.video.frames
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PromptWarning)
+        warnings.simplefilter("ignore", StoryWarning)
+        planned = run.plan(asked)
+        video = run.finished(run.play(asked, cast))
+    facts = {name: video.settings[name] for name in ("calls", "seconds", "seconds_in_networks")}
+    looks = {name: planned.passes(name) for name in planned.counts}
+    return {"scores": scores(video.pixels[0], tale, frames), "planned": looks, **facts}
+
+
+def tell(recipe: Recipe, tale: Tale, way: str) -> Recipe:
+    """The recipe with the story in it; without shared text, each event is all that its windows hear."""
+    starts = tale.starts(recipe.video.frames)
+    events = [
+        {"at": f"{at}f", "text": f"it {MOTIONS[motion][1]}"} for at, motion in zip(starts, tale.motions, strict=True)
+    ]
+    shared = "" if way == "no shared text" else caption(tale.asked)
+    return recipes.changed(recipe, {"prompt": shared, "story": {"events": events}, "video.seed": tale.number})
+
+
+def reference(name: str, tale: Tale) -> dict[str, Any]:
+    """The world itself, event after event."""
+    frames = frames_of(name)
+    ends = [*tale.starts(frames)[1:], frames]
+    parts = [
+        render(imagine(replace(tale.scene.ask, motion=motion), FIRST + tale.number), range(at, end))
+        for at, end, motion in zip(tale.starts(frames), ends, tale.motions, strict=True)
+    ]
+    return {"scores": scores(torch.cat(parts), tale, frames), "seconds": 0.0}
+
+
+@torch.no_grad()
+def scores(video: Tensor, tale: Tale, frames: int) -> dict[str, float]:
+    """What is measured of a story.
+
+    order: whether the motions that are seen are those that were asked for, in their order. late: how many frames from
+    where it was asked for a change comes, mean over changes, if the order is right; in_time: whether all come within
+    four. event_prompt, event_motion: what is right of each event's middle, mean over events; shared_prompt: of the text
+    that all share, over the whole. scenes: runs of windows of one object and background. The rest: dovetail.eval.
+    """
+    asked, starts = tale.asked, tale.starts(frames)
+    found = measures(follow([video]), []).scores() | kept([video], asked).scores()
+    seen = oracle.events(video)
+    right = [motion for _, motion in seen] == list(tale.motions)
+    found["order"] = float(right)
+    if right:
+        late = [abs(at - start) for (at, _), start in zip(seen[1:], starts[1:], strict=True)]
+        found |= {"late": fmean(late), "in_time": float(max(late) <= NEAR)}
+    middles = [middle(video, at, end) for at, end in zip(starts, [*starts[1:], frames], strict=True)]
+    verdicts = [
+        oracle.judge(part, replace(asked, motion=motion)) for part, motion in zip(middles, tale.motions, strict=True)
+    ]
+    found["event_prompt"] = fmean(verdict.prompt for verdict in verdicts)
+    found["event_motion"] = fmean(float(verdict.right["motion"]) for verdict in verdicts)
+    found["shared_prompt"] = found.pop("prompt")
+    found["scenes"] = float(scenes([oracle.judge(part, asked).found for part in video.split(CLIP)]))
+    found["whole"] = found["identity_whole"] * found["ground_whole"]
+    return found
+
+
+def middle(video: Tensor, start: int, end: int) -> Tensor:
+    """A clip's length around the middle of an event, or all of it if it is shorter."""
+    first = max(start, (start + end - CLIP) // 2)
+    return video[first : min(end, first + CLIP)]
+
+
+def scenes(windows: Sequence[Ask]) -> int:
+    """How many times in a row one (colour, shape, background, pattern) is seen."""
+    looks = [(a.colour, a.shape, a.background, a.pattern) for a in windows]
+    return 1 + sum(a != b for a, b in pairwise(looks))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""The rows of the story tables: ways to tell a story, as recipes. All parts come from one recipe whose first stage is
+`coupled`; stages after it are the same for all ways. A name ends with the number of frames.
+"""
+
+from collections.abc import Iterator, Mapping
+from math import ceil
+from typing import Any
+
+import dovetail
+from dovetail import recipe as recipes
+from dovetail.recipe import Recipe
+
+Plain = dict[str, Any]
+MAIN, LENGTHS = 128, (64, 128, 256)
+"""Frames of the tables, and those over which length is compared: 4, 8 and 16 clips."""
+GEN_L, FLOWLONG, SWITCHING = "gen-l-video", "flowlong", "switching"
+BASELINES = (GEN_L, FLOWLONG, SWITCHING)
+PAPER = ("no floor", "no grounding", "no fixed noise", "no shared text", "stages 1+3", "stage 2")
+"""What the paper leaves out, in the order in which that costs it identity."""
+WHAT = ("stein", "mean", "identity", "re-noise only", "equal calls")
+COSTS = ("early stop", "unguided again", "small again", "alternate steps", "wide below", "cheap")
+AUTO = ("floor auto", "stride auto", "both auto")
+FAR = ("anchor", "keyframes", "no anchor")
+SWEEPS: Mapping[str, tuple[Any, ...]] = {
+    "floor": (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97),
+    "bandwidth": (0.1, 1.0, 10.0, 100.0),
+    "rate": (0.25, 0.5, 1.0, 1.5),
+    "iterations": (1, 2, 4, 8, 16),
+    "stride": (2, 4, 8, 12),
+}
+"""Sensitivity: one value is changed, all else is the recipe's; a bandwidth is that of the Stein kernel."""
+
+
+def rows(base: Recipe, main: int = MAIN, lengths: tuple[int, ...] = LENGTHS) -> dict[str, Recipe]:
+    """Each way at its length. `cheap` is what is cheaper, all together."""
+    made = {f"{way} {main}": recipe for way, recipe in ways(Parts(base, main)).items()}
+    for frames in lengths:
+        parts = Parts(base, frames)
+        kept = ("full", *BASELINES, *FAR)
+        made |= {f"{way} {frames}": recipe for way, recipe in {**plain(parts), **far(parts)}.items() if way in kept}
+    return made
+
+
+class Parts:
+    """A recipe with a coupled first stage, at a length, taken apart."""
+
+    def __init__(self, base: Recipe, frames: int) -> None:
+        self.whole = recipes.plain(recipes.changed(base, {"video.frames": frames, "story": None}))
+        self.stage, *self.rest = self.whole["chain"]
+        self.coupled: Plain = self.stage["denoise"]["coupled"]
+        self.experts = list(self.whole["experts"])
+
+    def made(self, denoise: Any, **stage: Any) -> Recipe:
+        """The recipe with this denoiser, and with other words of its stage."""
+        first = {**self.stage, "denoise": denoise, **stage}
+        return recipes.checked({**self.whole, "chain": [first, *self.rest]})
+
+    def with_(self, **options: Any) -> Recipe:
+        """The recipe with other words of `coupled`."""
+        return self.made({"coupled": {**self.coupled, **options}})
+
+    @property
+    def floor(self) -> float:
+        """What comes nearest to the recipe's floor where that is found on the way."""
+        return 0.9 if self.coupled["floor"] == "auto" else float(self.coupled["floor"])
+
+    @property
+    def windowed(self) -> Plain:
+        """The same windows, averaged and no more."""
+        words = {key: self.coupled[key] for key in ("of", "size", "stride", "weights", "first")}
+        return {"windowed": {**words, "stride": words["size"] // 2 if words["stride"] == "auto" else words["stride"]}}
+
+
+def plain(parts: Parts) -> dict[str, Recipe]:
+    """The method and its baselines."""
+    long = recipes.plain(recipes.load("sprites-long"))["chain"][0]
+    coherent = {**long["denoise"]["coherent"], "of": parts.coupled["of"]}
+    return {
+        "full": parts.with_(),
+        GEN_L: parts.made(parts.windowed),
+        FLOWLONG: parts.made({"renoised": {"of": parts.windowed, "floor": parts.floor}}),
+        SWITCHING: parts.made({"coherent": coherent}, window=parts.coupled["size"], noise=long["noise"]),
+    }
+
+
+def ways(parts: Parts) -> dict[str, Recipe]:
+    """Every way at one length."""
+    return {
+        **plain(parts),
+        **paper(parts),
+        **what(parts),
+        **cheaper(parts),
+        "floor auto": parts.with_(floor="auto"),
+        "stride auto": parts.with_(stride="auto", wide=None),
+        "both auto": parts.with_(floor="auto", stride="auto", wide=None),
+        **far(parts),
+        **dict(swept(parts)),
+    }
+
+
+def paper(parts: Parts) -> dict[str, Recipe]:
+    """The paper's ablations. What is shared is the prompt's matter, see `syncos.asked`."""
+    return {
+        "no floor": parts.with_(floor=0.0),
+        "no grounding": parts.with_(timestep="random"),
+        "no fixed noise": parts.with_(base="iteration"),
+        "no shared text": parts.with_(),
+        "stages 1+3": parts.with_(stages="outer", floor=parts.floor),
+        "stage 2": parts.with_(stages="inner", floor=0.0),
+    }
+
+
+def what(parts: Parts) -> dict[str, Recipe]:
+    """Which part of stage 2 does it: how windows share, the noise alone, the calls alone."""
+    made = {kernel: parts.with_(kernel=kernel, anchor=0.0, keyframes=0.0) for kernel in ("stein", "mean", "identity")}
+    made["re-noise only"] = parts.with_(iterations=0, floor=parts.floor)
+    once, all_of_it = (looks(recipe) for recipe in (parts.made(parts.windowed), parts.with_()))
+    ((word, ladder),) = parts.stage["ladder"].items()
+    more = {word: {**ladder, "steps": ceil(ladder["steps"] * all_of_it / once)}}
+    return {**made, "equal calls": parts.made(parts.windowed, ladder=more)}
+
+
+def looks(recipe: Recipe) -> float:
+    """Frames that experts of the first stage see."""
+    first = recipes.checked({**recipes.plain(recipe), "chain": recipes.plain(recipe)["chain"][:1]})
+    return float(sum(count.frames for count in dovetail.plan(first).counts.values()))
+
+
+def cheaper(parts: Parts) -> dict[str, Recipe]:
+    """What costs less. Words that change nothing in this recipe are left out."""
+    ((_, ladder),) = parts.stage["ladder"].items()
+    of, size = parts.coupled["of"], parts.coupled["size"]
+    quick = {"tolerance": 0.05}
+    bare = {"again": unguided(parts.coupled["again"] or of)}
+    odd = {"steps": list(range(1, ladder["steps"] + 1, 2))}
+    wide = {"wide": size * 3 // 4}
+    made = {"early stop": quick, "alternate steps": odd, "wide below": wide}
+    if bare["again"] != (parts.coupled["again"] or of):
+        made["unguided again"] = bare
+    if "small" in parts.experts:
+        made["small again"] = {"again": "small"}
+    together = {**quick, **wide, **made.get("unguided again", {})}
+    return {name: parts.with_(**words) for name, words in {**made, "cheap": together}.items()}
+
+
+def unguided(part: Any) -> Any:
+    """A denoiser without its unconditional passes."""
+    if isinstance(part, dict):
+        return {key: 1.0 if key == "guidance" else unguided(value) for key, value in part.items()}
+    return part
+
+
+def far(parts: Parts) -> dict[str, Recipe]:
+    """Coupling that does not fade with the number of windows."""
+    return {
+        "anchor": parts.with_(anchor=0.5, keyframes=0.0),
+        "keyframes": parts.with_(anchor=0.0, keyframes=0.5),
+        "no anchor": parts.with_(anchor=0.0, keyframes=0.0),
+    }
+
+
+def swept(parts: Parts) -> Iterator[tuple[str, Recipe]]:
+    """Sensitivity. Values that do not fit this recipe (a floor above its ladder) are left out when they are run."""
+    for word, values in SWEEPS.items():
+        for value in values:
+            if word == "stride" and value > parts.coupled["size"]:
+                continue
+            kernel = {"kernel": "stein"} if word == "bandwidth" else {}
+            yield f"{word} {value:g}", parts.with_(**kernel, **{word: value})

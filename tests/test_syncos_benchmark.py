@@ -1,0 +1,214 @@
+"""The benchmark of stories, at its smallest, and its verdicts over planted numbers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dovetail import recipe as recipes
+from dovetail.methods.renoised import Renoised
+from dovetail.methods.syncos import Coupled
+from dovetail.sprites.world import Ask, render
+
+pytestmark = pytest.mark.usefixtures("benchmarks")
+
+TINY = (
+    *("experts.video.candidates=8", "video.height=16", "video.width=16"),
+    *("chain.video.ladder.shifted.steps=3", "chain.video.denoise.coupled.iterations=1"),
+    "chain.video.denoise.coupled.stride=8",
+)
+FEW = ("renderer", "full", "gen-l-video", "floor 0.9")
+
+
+def harness(folder: Path, verb: str, *more: str) -> None:
+    import syncos
+
+    sets = [word for change in TINY for word in ("--set", change)]
+    lengths = ("--main", "24", "--lengths", "24", "32")
+    syncos.main([verb, "--experts", "exact", "--results", str(folder), *lengths, *sets, *more])
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    file = folder / "syncos-exact.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+
+def test_it_makes_videos_resumes_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    harness(tmp_path, "run", "--prompts", "1", "--budget", "0")
+    assert "budget spent: 0 of" in capsys.readouterr().out
+    assert lines(tmp_path) == []
+    asked = ("--prompts", "1", "--only", *FEW)
+    harness(tmp_path, "run", *asked)
+    made = lines(tmp_path)
+    first = [f"{way} {frames}" for way, frames in
+             (("renderer", 24), ("renderer", 32), ("full", 24), ("gen-l-video", 24), ("full", 32), ("gen-l-video", 32))]  # fmt: skip
+    assert [line["row"] for line in made] == [*first, "floor 0.9 24"]
+    assert {"order", "identity_whole", "event_prompt", "scenes", "whole"} <= made[2]["scores"].keys()
+    assert made[2]["planned"]["video"] > made[3]["planned"]["video"]
+    # Killed in the middle of a line: that one is made again, the others are not.
+    file = tmp_path / "syncos-exact.jsonl"
+    text = file.read_text()
+    file.write_text(text[: -len(text.splitlines()[-1]) // 2])
+    harness(tmp_path, "run", *asked)
+    kept = [line for line in file.read_text().splitlines() if line.endswith("}")]
+    assert kept[:-1] == text.splitlines()[:-1]
+    assert json.loads(kept[-1])["scores"] == made[-1]["scores"]
+    report = (tmp_path / "syncos-exact.txt").read_text()
+    for said in (
+        "EXACT experts",
+        "What keeps",
+        "Sensitivity: floor",
+        "Cost of one video",
+        "Is more kept than by",
+        "too few",
+    ):
+        assert said in report
+    assert (tmp_path / "syncos-exact.png").is_file(), "identity by length has two points"
+    assert capsys.readouterr().out.endswith(report + "\n")
+
+
+def test_what_does_not_fit_is_said_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = (
+        "--set",
+        "chain.video.ladder={even: {steps: 2, start: 0.6}}",
+        "--set",
+        "chain.video.denoise.coupled.floor=0.5",
+    )
+    harness(tmp_path, "run", "--prompts", "1", "--only", "floor 0.9", *more)
+    assert "floor 0.9 24 is left out: chain.video.denoise: coupled acts above floor 0.9" in capsys.readouterr().out
+    assert lines(tmp_path) == []
+
+
+# --- rows --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sprites-story", "sprites-syncos-exact"])
+def test_every_row_is_a_recipe_of_its_own(name: str) -> None:
+    from syncos_rows import AUTO, BASELINES, FAR, PAPER, WHAT, rows
+
+    import dovetail
+
+    base = recipes.load(name)
+    made = rows(base, 64, (64, 96))
+    assert {f"{way} 64" for way in ("full", *BASELINES, *PAPER, *WHAT, *AUTO, *FAR)} <= made.keys()
+    assert {f"{way} 96" for way in ("full", *BASELINES, *FAR)} <= made.keys()
+    assert len({recipes.dump(made[f"{way} 64"]) for way in ("full", *BASELINES, *AUTO)}) == 7
+    assert made["full 64"].chain == base.chain
+    assert made["gen-l-video 64"].chain[1:] == base.chain[1:]
+    assert {"small again 64", "unguided again 64"} <= made.keys() or name == "sprites-syncos-exact"
+    built = {way: dovetail.plan(made[f"{way} 64"]).stages[0].denoise for way in ("full", "flowlong", "no floor")}
+    assert isinstance(built["full"], Coupled)
+    assert isinstance(built["flowlong"], Renoised)
+    assert built["flowlong"].floor == built["full"].floor
+    assert built["no floor"].floor == 0
+
+
+def test_equal_calls_are_as_many() -> None:
+    from syncos_rows import Parts, looks, what
+
+    parts = Parts(recipes.load("sprites-syncos-exact"), 48)
+    whole, plain, equal = looks(parts.with_()), looks(parts.made(parts.windowed)), looks(what(parts)["equal calls"])
+    assert whole <= equal < whole + plain / 20 + 1
+
+
+# --- stories -----------------------------------------------------------------------------------------------------
+
+
+def test_stories_have_three_or_four_events_and_leave_something_free() -> None:
+    from syncos import Tale
+
+    tales = [Tale(number) for number in range(40)]
+    assert {len(tale.motions) for tale in tales} == {3, 4}
+    assert all(a != b for tale in tales for a, b in zip(tale.motions, tale.motions[1:], strict=False))
+    assert all(tale.asked.motion is None and tale.asked.shape for tale in tales)
+    assert all(None in (t.asked.texture, t.asked.colour, t.asked.background, t.asked.pattern) for t in tales)
+    assert all(tale.distance > 0 for tale in tales[1::2])
+    assert Tale(3).starts(96)[0] == 0
+    assert len(set(Tale(3).starts(96))) == len(Tale(3).motions)
+
+
+def test_each_event_reaches_its_windows_and_without_shared_text_alone() -> None:
+    from syncos import Tale, tell
+
+    recipe = recipes.changed(recipes.load("sprites-syncos-exact"), {"video.frames": 96})
+    told, bare = (tell(recipe, Tale(1), way) for way in ("full", "no shared text"))
+    assert bare.prompt == ""
+    assert told.prompt.startswith("a ")
+    assert [span.start for span in told.spans()] == Tale(1).starts(96)
+    assert [span.text.split()[0] for span in bare.spans()] == ["it"] * len(Tale(1).motions)
+
+
+def test_the_world_tells_its_stories_right_and_a_still_one_does_not() -> None:
+    from syncos import Tale, reference, scenes, scores
+
+    tale = next(Tale(n) for n in range(20) if set(Tale(n).motions) <= {"left", "right", "up", "down"})
+    world = reference("renderer 96", tale)["scores"]
+    assert world["order"] == 1
+    assert world["late"] <= 4
+    assert (world["identity_whole"], world["event_prompt"], world["scenes"]) == (1, 1, 1)
+    still = scores(render(tale.scene, [0]).expand(96, -1, -1, -1), tale, 96)
+    assert still["order"] == 0
+    assert "late" not in still
+    assert still["event_motion"] == 0
+    red, blue = (
+        Ask("solid", "red", "circle", None, "gray", "plain"),
+        Ask("solid", "blue", "circle", None, "gray", "plain"),
+    )
+    assert scenes([red, red, blue, red]) == 3
+
+
+# --- answers -----------------------------------------------------------------------------------------------------
+
+
+def planted(**ways: dict[str, float]) -> list[dict[str, Any]]:
+    return [
+        {
+            "row": way.replace("_", " "), "prompt": p, "seed": 0, "distance": p % 2, "seconds": scores.pop("seconds", 1.0)
+            if "seconds" in scores else 1.0, "calls": {"video": 1}, "planned": {"video": 1.0}, "machine": "none",
+            "scores": {name: value + 0.001 * (p % 3) * (value < 1) for name, value in scores.items()},
+        }
+        for way, given in ways.items() for p in range(12) for scores in [dict(given)]
+    ]  # fmt: skip
+
+
+def test_verdicts_follow_from_the_numbers() -> None:
+    from syncos_report import answers, gathered, swept
+
+    kept = {"ground": 0.9, "event_prompt": 0.8, "event_motion": 0.8, "order": 1.0, "whole": 1.0}
+    kept |= {"identity_whole": 1.0, "ground_whole": 1.0, "late": 3.0}
+    full = {"identity": 0.95, **kept}
+    rows = gathered(
+        planted(
+            full_128={**full, "seconds": 1.2},
+            **{"gen-l-video_128": {**full, "identity": 0.7, "event_prompt": 0.85}},
+            no_floor_128={**full, "identity": 0.6},
+            no_grounding_128={**full, "identity": 0.8},
+            no_fixed_noise_128={**full, "identity": 0.75},
+            no_shared_text_128={**full, "identity": 0.9},
+            full_256={**full, "identity": 0.5, "identity_whole": 0.0},
+            full_64=full,
+            floor_auto_128=full,
+            **{"floor_0.9_128": {**full, "identity": 0.94}},
+        )
+    )
+    said = answers(rows, 128, [64, 128, 256]).splitlines()
+
+    def verdict(question: str, measure: str) -> str:
+        at = next(i for i, line in enumerate(said) if question in line)
+        return next(line for line in said[at + 1 :] if line.strip().startswith(measure)).rpartition(": ")[2]
+
+    assert verdict("in order in 90 %", "frames from") == "yes"
+    assert verdict("more kept than by gen-l-video", "identity") == "yes"
+    assert verdict("more kept than by gen-l-video", "ground") == "no difference seen"
+    assert verdict("not below Gen-L-Video", "event_prompt") == "no, lower"
+    assert verdict("cost at most", "ratio") == "yes"
+    assert verdict("the paper's order", "no grounding 128 - no floor") == "yes"
+    assert verdict("the paper's order", "no fixed noise 128 - no grounding") == "no, less"
+    assert verdict("80 % of stories of 256", "identity, full") == "no"
+    assert verdict("lost between 64 and 256", "full 256") == "no, lower"
+    assert verdict("as good as the best fixed value, floor 0.9", "identity") == "yes"
+    table = swept(rows, "floor", 128).splitlines()
+    assert table[0] == "Sensitivity: floor"
+    assert table[2].startswith("0.9")
+    assert len(table) == 3
