@@ -8,7 +8,7 @@ is a timetable and no cache: experts come before the turn that asks them, and go
 
 import warnings
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -133,6 +133,7 @@ class Platform:
         with ThreadPoolExecutor(1) as lane:
             try:
                 for now, known in zip(asked, known_by_turn, strict=True):
+                    wait([coming[name] for name in now if name in coming])
                     self._go(here - known)
                     here &= known
                     for name in sorted(set(now) - here):

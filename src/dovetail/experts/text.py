@@ -87,6 +87,8 @@ def cleaned(text: str) -> str:
 
 def _read(text_model: Clip | T5 | UMT5, text: str) -> Any:
     """Tokens and mask, padded to the model's limit, on its device. Warns about words beyond the limit."""
+    from diffusers.utils.torch_utils import get_module_execution_device
+
     tokenizer, limit = text_model.tokenizer, text_model.limit
     if rest := beyond(tokenizer, text, limit):
         warnings.warn(
@@ -95,8 +97,6 @@ def _read(text_model: Clip | T5 | UMT5, text: str) -> Any:
             stacklevel=3,
         )
     read = tokenizer(text, padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
-    from diffusers.utils.torch_utils import get_module_execution_device
-
     return read.to(get_module_execution_device(text_model.encoder))  # Weights may be elsewhere, until it is called.
 
 
