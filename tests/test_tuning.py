@@ -96,6 +96,7 @@ def test_blocks_that_come_in_turns_say_the_same(folders: dict[str, str], family:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's compiler deprecates parts of torch as it is imported.
 @pytest.mark.parametrize("family", ["wan", "stable-diffusion"])
 def test_a_compiled_network_says_the_same(folders: dict[str, str], family: str) -> None:
     tuned, ours, theirs = both(folders, family, compile=True)
