@@ -8,7 +8,7 @@ from dovetail.experts.shelf import SHELF, licence_of
 from dovetail.run.wants import wants
 
 name = "syncos-cogvideox-2b"
-plan = dovetail.plan(name, frames=97)  # the model itself makes clips of 49
+plan = dovetail.plan(name)
 
 for want in wants(recipe.load(name)):
     size = SHELF[want.repo].size(tuple(part for part in want.parts if part), want.variant)

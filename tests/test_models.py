@@ -164,6 +164,13 @@ def test_a_pull_that_was_broken_off_goes_on_where_it_was(hub: Hub) -> None:
     assert [verdict for _, verdict in verified(cached(WANT))] == ["right"] * len(stock.files)
 
 
+def test_who_stops_a_pull_is_told_how_to_go_on(hub: Hub) -> None:
+    hub.cut = 1000
+    told = said("pull", SD, code=130)
+    assert f"stopped; `dovetail models pull {SD}` goes on where it was" in told.stderr
+    assert said("pull", SD).stdout.splitlines()[-1] == f"all of {SD} is here"
+
+
 def test_what_is_here_does_not_come_again(hub: Hub) -> None:
     bring(WANT)
     hub.asked.clear()

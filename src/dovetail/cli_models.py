@@ -62,7 +62,6 @@ def size(what: WhatArgument, offline: OfflineOption = False) -> None:
 def pull(what: WhatArgument, offline: OfflineOption = False) -> None:
     """Bring what a recipe or a model needs into the cache: only that, each file checked. What was broken off goes on."""
     from dovetail.errors import WeightsError
-    from dovetail.experts.pulling import kept
     from dovetail.experts.pulling import pull as pulled
 
     stocks = [_known(want, offline) for want in _wants(what)]
@@ -76,8 +75,8 @@ def pull(what: WhatArgument, offline: OfflineOption = False) -> None:
         return
     for stock in stocks:
         if stock.missing:
-            begun = kept(stock)
-            with _bar(str(stock.want), sum(file.size or 0 for file in stock.missing), begun) as told:
+            total = sum(file.size or 0 for file in stock.missing)
+            with _stopped(what), _bar(str(stock.want), total) as told:
                 for file in pulled(stock, told):
                     _say(escape(f"  {_giga(file.size)}  {stock.want.repo}/{file.name}"))
     _say(f"all of {escape(what)} is here")
@@ -175,7 +174,19 @@ def _total(stocks: "list[Stock]") -> None:
 
 
 @contextmanager
-def _bar(name: str, total: int, begun: int) -> Iterator[Callable[[int], None]]:
+def _stopped(what: str) -> Iterator[None]:
+    """Who presses Ctrl-C is told how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print(
+            f"[yellow]note:[/] stopped; `dovetail models pull {escape(what)}` goes on where it was", soft_wrap=True
+        )
+        raise
+
+
+@contextmanager
+def _bar(name: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar, where somebody looks; what it gives is told the bytes that have come."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
