@@ -132,6 +132,14 @@ def wan(module: WanTransformer3DModel) -> dict[str, Tensor]:
     return found
 
 
+LTX = {"proj_in.": "patchify_proj.", "time_embed.": "adaln_single.", "norm_q.": "q_norm.", "norm_k.": "k_norm."}
+
+
+def ltx(module: nn.Module) -> dict[str, Tensor]:
+    """As Lightricks' own code names it, in a file that would hold the autoencoder too."""
+    return {f"model.diffusion_model.{put(key, LTX)}": tensor for key, tensor in module.state_dict().items()}
+
+
 def written(file: Path, *parts: Mapping[str, Tensor], half: bool = False) -> Path:
     """A .safetensors file of these tensors, or a pickle if its name says so."""
     file.parent.mkdir(parents=True, exist_ok=True)

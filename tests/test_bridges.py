@@ -218,9 +218,21 @@ def test_an_autoencoder_over_time_takes_the_whole_video(folders: dict[str, Path]
         RecipeError, match=r"chain\.refine\.bridge: stage 'structure' comes in pieces .*takes the whole video"
     ):
         next(run.play(recipe, run.load(recipe)))
-    fine = recipes.changed(recipe, {"chain.structure.window": None, "chain.refine.window": 4})
-    video = run.finished(run.play(fine, run.load(fine)))
-    assert video.frames.shape == (16, 24, 32, 3)
+
+
+def test_what_is_behind_a_bridge_is_resumed_without_what_is_before(folders: dict[str, Path], tmp_path: Path) -> None:
+    """What the refinement still holds is in its own latents: Wan is not asked again."""
+    recipe = wan_then_sd(folders, **{"video.frames": 8, "chain.refine.window": 4})
+    cast = run.load(recipe)
+    list(run.keep(recipe, tmp_path / "whole.mp4", cast=cast))
+    for event in run.keep(recipe, tmp_path / "cut.mp4", cast=cast):
+        if isinstance(event, run.Piece):
+            break
+    later = list(run.resume(tmp_path / "cut.run", cast))
+    assert {event.stage for event in later if isinstance(event, run.Step)} == {"refine"}
+    assert (tmp_path / "cut.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+    video = run.finished(run.play(recipe, cast))
+    assert video.frames.shape == (8, 24, 32, 3)
 
 
 # --- plans --------------------------------------------------------------------------------------------------------

@@ -94,14 +94,23 @@ def test_half_precision_in_the_file_and_on_the_device(tmp_path: Path, file: Path
     assert {part.dtype for part in two.network.module.parameters()} == {torch.bfloat16}
 
 
-def test_a_wan_transformer_in_one_file(tmp_path: Path) -> None:
-    base = tiny.wan(tmp_path / "base")
-    other = tiny.grown(lambda: tiny.wan_transformer(1, 2), 50, 0.05)
-    found = originals.written(tmp_path / "wan2.1_t2v.safetensors", originals.wan(other))
-    expert = load("it", "wan", str(found), base=str(base))
+TRANSFORMERS = {
+    "wan": (tiny.wan, lambda: tiny.wan_transformer(1, 2), originals.wan),
+    "ltx": (tiny.ltx, lambda: tiny.ltx_transformer(1, 2), originals.ltx),
+}
+
+
+@pytest.mark.parametrize("family", TRANSFORMERS)
+def test_a_transformer_in_one_file(tmp_path: Path, family: str) -> None:
+    """Text model, scheduler and autoencoder are the base's."""
+    repository, made, named = TRANSFORMERS[family]
+    base, other = repository(tmp_path / "base"), tiny.grown(made, 50, 0.05)
+    found = originals.written(tmp_path / "finetune.safetensors", named(other))
+    expert = load("it", family, str(found), base=str(base))
     ours, theirs = expert.network.module.state_dict(), other.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    same_space(expert.network.space, load_codec(str(base)).space)
 
 
 # --- without a base -----------------------------------------------------------------------------------------------

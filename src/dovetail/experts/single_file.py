@@ -88,9 +88,6 @@ FULL_SD1: dict[tuple[str, str], Mapping[str, Any]] = {
 """Stable Diffusion 1: CompVis/stable-diffusion, configs/stable-diffusion/v1-inference.yaml, in diffusers' words; its text
 model is openai/clip-vit-large-patch14."""
 
-WAN_VAE: Mapping[str, Any] = {"_class_name": "AutoencoderKLWan"}
-"""Wan2.1_VAE, whose sizes are diffusers' defaults."""
-
 ELSEWHERE: tuple[tuple[str, str], ...] = (
     ("lora", "LoRA weights, which belong under `loras` of an expert"),
     (
@@ -163,8 +160,6 @@ class SingleFile:
         )
 
     def _known(self, name: str, file: str) -> Mapping[str, Any] | None:
-        if name == "vae" and "decoder.middle.0.residual.0.gamma" in self.keys:
-            return WAN_VAE
         first = any(key.startswith(("model.diffusion_model.input_blocks.", "input_blocks.")) for key in self.keys)
         image = any(key.startswith(("first_stage_model.encoder.down.", "encoder.down.")) for key in self.keys)
         if first or (image and name == "vae") or (name == "unet" and self.holds("unet")):

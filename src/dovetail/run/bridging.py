@@ -88,26 +88,27 @@ def rooms_of(
     frames = recipe.video.frames
     for stage in reversed(recipe.chain):
         begins, space = recipe.room(stage.stage), spaces[stage.stage]
-        known = [room for name, room in found.items() if recipe.room(name) is begins]
-        if known:
-            found[stage.stage] = known[0]
-            continue
-        frames = space.whole(frames) if found else frames
-        height, width = begins.height or recipe.video.height, begins.width or recipe.video.width
         inside = [one.stage for one in recipe.chain if recipe.room(one.stage) is begins]
-        patch = max((patches or {}).get(name, 1) for name in inside)
-        sized = recipe.video.model_copy(update={"frames": frames, "height": height, "width": width})
-        try:
-            latent = latent_of(recipe.model_copy(update={"video": sized}), space, patch)
-        except RecipeError as error:
-            raise RecipeError(
-                f"chain.{begins.stage}, {width}x{height}: {error}" if known or begins.latents else str(error)
-            ) from None
-        found[stage.stage] = Room(frames, (height, width), space.channels, latent, space.vae or "pixels")
+        if inside[-1] == stage.stage:
+            frames = space.whole(frames) if found else frames
+            room = _room(recipe, begins, space, frames, max((patches or {}).get(name, 1) for name in inside))
+        found[stage.stage] = room
     for before, stage in pairwise(recipe.chain):
         if stage.bridge is not None:
             _check_pieces(recipe, before.stage, stage.stage, found)
     return {stage.stage: found[stage.stage] for stage in recipe.chain}
+
+
+def _room(recipe: Recipe, begins: models.Stage, space: "LatentSpace", frames: int, patch: int) -> Room:
+    """The latents that begin with a stage."""
+    height, width = begins.height or recipe.video.height, begins.width or recipe.video.width
+    sized = recipe.video.model_copy(update={"frames": frames, "height": height, "width": width})
+    try:
+        latent = latent_of(recipe.model_copy(update={"video": sized}), space, patch)
+    except RecipeError as error:
+        where = f"chain.{begins.stage}, {width}x{height}: " if begins.latents else ""
+        raise RecipeError(f"{where}{error}") from None
+    return Room(frames, (height, width), space.channels, latent, space.vae or "pixels")
 
 
 def _check_pieces(recipe: Recipe, before: str, after: str, rooms: Mapping[str, Room]) -> None:
@@ -198,8 +199,10 @@ def described(plan: Plan, stage: str) -> Iterator[str]:
         before = plan.rooms[names[place - 1]]
         how = "frame by frame" if before.framewise and room.framewise else "once the whole video is there"
         left = before.frames - room.frames
+        (high, wide), (height, width) = before.pixels, room.pixels
+        stretched = "; its shape is stretched" if abs(high * width / (wide * height) - 1) > 0.02 else ""
         yield f"bridge through pixels, {how}: {_said(before)}"
-        yield f"  to {_said(room)}" + (f"; the last {left} frame(s) are left out" if left else "")
+        yield f"  to {_said(room)}" + (f"; the last {left} frame(s) are left out" if left else "") + stretched
 
 
 def _said(room: Room) -> str:
