@@ -27,6 +27,7 @@ GIGA = 10**9
 REAL = (
     "confiner-sd15-modelscope",
     "confiner-long-sd15-modelscope",
+    "confiner-sd15-lavie",
     "cogvideox-2b",
     "flowblending-ltx",
     "flowblending-wan21",

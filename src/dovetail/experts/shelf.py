@@ -9,6 +9,8 @@ recipes do not, since a revision is one repository's and weights are meant to be
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from dovetail.experts.lavie import facts as lavie
+
 
 @dataclass(frozen=True)
 class Shelved:
@@ -26,7 +28,7 @@ class Shelved:
         >>> SHELF["stable-diffusion-v1-5/stable-diffusion-v1-5"].size(("unet", "vae", "tokenizer"), "fp16")
         1.887
         """
-        heavy = [part for part in parts if part not in ("tokenizer", "scheduler")]
+        heavy = [part for part in parts if part not in ("tokenizer", "scheduler") and not part.endswith(".json")]
         found = [self.parts.get(f"{part}.{variant}" if variant else part) for part in heavy]
         return None if None in found else round(sum(size for size in found if size is not None), 3)
 
@@ -45,6 +47,8 @@ SHELF: dict[str, Shelved] = {
         "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
     ),
     "ByteDance/AnimateDiff-Lightning": Shelved(_OPENRAIL, _LIGHTNING),
+    "CompVis/stable-diffusion-v1-4": Shelved(_OPENRAIL, {"text_encoder": 0.492, "vae": 0.335}),
+    "YaohuiW/LaVie": Shelved(lavie.LICENCE, {"lavie_base.pt": 3.64}),
     "ali-vilab/text-to-video-ms-1.7b": Shelved(
         "CC-BY-NC-4.0",
         {"unet": 5.65, "unet.fp16": 2.82, "text_encoder": 1.362, "text_encoder.fp16": 0.681, **_IMAGE_VAE},

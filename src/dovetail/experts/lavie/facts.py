@@ -24,7 +24,7 @@ SIZES = {
 BETAS = {"_class_name": "DDIMScheduler", "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 """What its authors change of Stable Diffusion's scheduler; DDIM is one of the three solvers that they offer."""
 
-LICENCE = "open for research and, for free, for commerce (its README)"
+LICENCE = "open for research and commerce, says its README"
 
 
 def named(adapter: str | None) -> bool:
