@@ -271,7 +271,8 @@ def plan(
     overrides: SetOption = None,
     vram: VramOption = None,
 ) -> None:
-    """Say what a run would do, without loading weights. A story is drawn: its events, and the windows that take them."""
+    """Say what a run would do, without loading weights. A story is drawn: its events, and the windows that take
+    them."""
     from dovetail.run import plan
 
     told = _told(events, fade, story)

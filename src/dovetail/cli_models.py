@@ -60,7 +60,8 @@ def size(what: WhatArgument, offline: OfflineOption = False) -> None:
 
 
 def pull(what: WhatArgument, offline: OfflineOption = False) -> None:
-    """Bring what a recipe or a model needs into the cache: only that, each file checked. What was broken off goes on."""
+    """Bring what a recipe or a model needs into the cache: only that, each file checked. What was broken off goes
+    on."""
     from dovetail.errors import WeightsError
     from dovetail.experts.pulling import pull as pulled
 

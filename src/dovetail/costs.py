@@ -50,7 +50,8 @@ class Costs:
 
 
 def costs(plan: Plan, budget: int | None = None) -> Costs:
-    """What the run of a plan costs, made to fit in so many bytes of memory if that is said. Raises what planning raises."""
+    """What the run of a plan costs, made to fit in so many bytes of memory if that is said. Raises what planning
+    raises."""
     notes: list[str] = []
     outlines = outlines_of(plan.recipe, notes)
     spent = _spent(plan, outlines)

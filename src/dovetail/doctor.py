@@ -26,7 +26,8 @@ GIGA = 10**9
 
 @dataclass(frozen=True)
 class Machine:
-    """Bytes free: of the device's memory, of the computer's, of the cache's disk. device: its name, None for a CPU alone.
+    """Bytes free: of the device's memory, of the computer's, of the cache's disk. device: its name, None for a CPU
+    alone.
 
     bfloat16: whether the device computes in it.
     """

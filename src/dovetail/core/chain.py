@@ -5,8 +5,8 @@ long video needs no more memory than a few windows. A stage without a window tak
 Windows may stand side by side, straddle those of the stage before (`offset`), or overlap (`hop`):
 overlapping ones are averaged at every step, in a wavefront. Design page: docs/decisions/0013-segments.md.
 
-Where the latents change from one stage to the next (another autoencoder, another size), a stage has a `Bridge`: a map of
-finished pieces, one to one, that leads into its own. Design page: docs/decisions/0023-spaces-and-bridges.md.
+Where the latents change from one stage to the next (another autoencoder, another size), a stage has a `Bridge`: a map
+of finished pieces, one to one, that leads into its own. Design page: docs/decisions/0023-spaces-and-bridges.md.
 
 A finished piece carries where the chain stands after it (`Memory`), a value from which a chain goes on as if it had
 never stopped. Design page: docs/decisions/0015-runs.md.
@@ -75,11 +75,10 @@ class Stage:
     """A denoiser (or a walk, or a sequel), the ladder it walks, and how.
 
     window: latent frames worked on at once. hop: from window to window, the whole window by default; where it is less,
-    overlapping windows are averaged at every step with `weights`, unless a sequel makes them one after another.
-    offset: length of the first of windows that stand side by side, so that they straddle those of the stage before.
-    ends: what windows shorter than the others see, at both ends: "half" what they make, "full" as much as others do.
-    start: the noise to begin with, by default the stage's own. bridge: into its latents, if those of the stage before are
-    others.
+    overlapping windows are averaged at every step with `weights`, unless a sequel makes them one after another. offset:
+    length of the first of windows that stand side by side, so that they straddle those of the stage before. ends: what
+    windows shorter than the others see, at both ends: "half" what they make, "full" as much as others do. start: the
+    noise to begin with, by default the stage's own. bridge: into its latents, if those of the stage before are others.
 
     A stage hands over the video that it saw last (`seen.x0`), so a ladder that ends above 0 leaves no
     noise in it.

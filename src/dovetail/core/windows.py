@@ -61,8 +61,8 @@ def gather(x: Tensor, frames: Tensor, windows: Sequence[slice]) -> tuple[Tensor,
 def scatter(rows: Tensor, windows: Sequence[slice], weight: Tensor, frames: int) -> Tensor:
     """The way back: to each of `frames` frames the weighted mean of what windows say of it, "b c f h w".
 
-    rows: "(w b) c n h w"; weight: of each place in a window, "n", or in each row's, "(w b) n". A frame in no window, or of
-    no weight, is NaN.
+    rows: "(w b) c n h w"; weight: of each place in a window, "n", or in each row's, "(w b) n". A frame in no window, or
+    of no weight, is NaN.
 
     >>> x, windows = torch.randn(2, 4, 10, 3, 3), tile(10, 4, 3)
     >>> rows, shown = gather(x, torch.arange(10).expand(2, -1), windows)
@@ -80,8 +80,8 @@ def scatter(rows: Tensor, windows: Sequence[slice], weight: Tensor, frames: int)
 
 
 def inner(weight: Tensor, shown: Tensor, first: float) -> Tensor:
-    """Weights of each row's places, "(w b) n": those of `weight` "n", but that the first frame of a window that does not
-    begin the video counts `first` times as much.
+    """Weights of each row's places, "(w b) n": those of `weight` "n", but that the first frame of a window that does
+    not begin the video counts `first` times as much.
 
     A causal autoencoder's first latent frame stands for one frame of the video, each other for several. A network that
     learned on whole clips takes the first latent it is shown for the former, which an inner window's is not.

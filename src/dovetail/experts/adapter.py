@@ -169,9 +169,9 @@ class Adapter:
     def __call__(self, x: Tensor, time: float, conditions: Sequence[Condition], frames: Tensor) -> Tensor:
         """The raw prediction, float32, on the device of x.
 
-        x: native latent "b c f h w"; time: native; conditions: one per row; frames: "b f".
-        Raises RecipeError for a video that does not fit the network, NetworkError for NaN or infinity, RoomError for one
-        row that does not fit in the device's memory. Warns with RoomWarning of rows at once that do not.
+        x: native latent "b c f h w"; time: native; conditions: one per row; frames: "b f". Raises RecipeError for a
+        video that does not fit the network, NetworkError for NaN or infinity, RoomError for one row that does not fit
+        in the device's memory. Warns with RoomWarning of rows at once that do not.
         """
         out = torch.cat([part.to(x.device) for part in self.answers(x, time, conditions, frames)])
         if not out.isfinite().all():

@@ -104,8 +104,8 @@ def middle(blocks: int) -> tuple[int, ...]:
 
 
 Notes = deque[Tensor]
-"""What a middle added to the hidden state, and behind it to that of the words where blocks change it (CogVideoX), for each
-call of the module in a look, in order."""
+"""What a middle added to the hidden state, and behind it to that of the words where blocks change it (CogVideoX), for
+each call of the module in a look, in order."""
 
 
 class _Writing(nn.Module):

@@ -142,8 +142,8 @@ def find(
 
 
 def _completed(file: SingleFile, parts: Sequence[str], base: str | None) -> SingleFile:
-    """A file with the checkpoint that it goes with: the one that is named, or the usual one for a tokenizer. The first part
-    is what it was named for."""
+    """A file with the checkpoint that it goes with: the one that is named, or the usual one for a tokenizer. The first
+    part is what it was named for."""
     if parts[0] in OWN:
         file.must_hold(parts[0])
     if base is None:
@@ -236,8 +236,8 @@ def find_file(name: str, revision: str | None = None) -> Path:
 
 
 def model(kind: Any, checkpoint: Checkpoint | SingleFile, part: str, dtype: torch.dtype, **options: Any) -> Any:
-    """A frozen model of diffusers or transformers from a part of a checkpoint. options: further ones of from_pretrained,
-    which one file does not take.
+    """A frozen model of diffusers or transformers from a part of a checkpoint. options: further ones of
+    from_pretrained, which one file does not take.
 
     Raises WeightsError for weights that are missing, unsafe, damaged, incomplete, or of other shapes. (Both
     libraries would fill what is missing with random numbers, and only log it.)

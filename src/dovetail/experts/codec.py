@@ -1,5 +1,5 @@
-"""Latents to frames and back: image autoencoders in chunks of frames, video autoencoders the whole video at once or, with
-what they keep of the frames before, in pieces of their own."""
+"""Latents to frames and back: image autoencoders in chunks of frames, video autoencoders the whole video at once or,
+with what they keep of the frames before, in pieces of their own."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,9 +28,9 @@ CHUNK = 16
 
 @dataclass(frozen=True, eq=False)
 class Codec:
-    """An AutoencoderKL, which knows single frames only. chunk: how many of them it is given at once. tiles: latent cells
-    along each side of what is decoded at once; None is all. Both are less once that did not fit in its device's memory
-    (`shortages`)."""
+    """An AutoencoderKL, which knows single frames only. chunk: how many of them it is given at once. tiles: latent
+    cells along each side of what is decoded at once; None is all. Both are less once that did not fit in its device's
+    memory (`shortages`)."""
 
     weights: str
     module: Any = field(repr=False)
@@ -78,8 +78,8 @@ class Codec:
             yield self._less(self._decode, piece, 1)
 
     def _less(self, act: Callable[[Tensor], Tensor], of: Tensor, along: int) -> Tensor:
-        """What is made of some frames "b c f h w" (`along` that dimension), of half as many at once where memory does not
-        suffice."""
+        """What is made of some frames "b c f h w" (`along` that dimension), of half as many at once where memory does
+        not suffice."""
 
         def made(frames: int) -> Tensor:
             return torch.cat([act(part) for part in torch.split(of, frames, 2)], along)
@@ -121,7 +121,8 @@ class Codec:
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
-    """How a decoder that was trained to end the denoising is used: latents get a last share of noise, and it is told so.
+    """How a decoder that was trained to end the denoising is used: latents get a last share of noise, and it is told
+    so.
 
     timestep: the share that it is told; noise: the share that is added; both in [0, 1]. The noise of a latent frame
     is always the same. LTX-Video 0.9.1 and later; the values are its authors'.
@@ -175,8 +176,8 @@ class VideoCodec:
         return torch.cat(list(self.stream(latent)), 1)
 
     def stream(self, latent: Tensor) -> Iterator[Tensor]:
-        """What `decode` gives, piece by piece "b f c h w": CogVideoX's in the pieces that its decoder takes, the others'
-        in one."""
+        """What `decode` gives, piece by piece "b f c h w": CogVideoX's in the pieces that its decoder takes, the
+        others' in one."""
         if latent.shape[1] != self.channels:
             raise RecipeError(f"codec '{self.weights}' decodes {self.channels} channels, not {latent.shape[1]}")
         yield from sparing(self, latent, self._pieces)
@@ -249,8 +250,8 @@ def _in_pairs(module: Any, code: Tensor) -> Iterator[Tensor]:
     """Frames "b c f h w" of codes "b c f h w", the first three codes at once and then two at a time, as CogVideoX's
     autoencoder does: what its convolutions saw last goes along, and norms are over what is decoded at once.
 
-    It takes an even number of codes for the later part of a video, whose first code is four frames as well. Here a video
-    always begins: an even number is decoded with its last code twice, and what that adds is left out.
+    It takes an even number of codes for the later part of a video, whose first code is four frames as well. Here a
+    video always begins: an even number is decoded with its last code twice, and what that adds is left out.
     """
     length = code.shape[2]
     spare = 1 - length % 2
@@ -284,12 +285,13 @@ def load_codec(
 ) -> Codec | VideoCodec:
     """The codec of a checkpoint: the autoencoder (one of `KINDS`) in its `subfolder`.
 
-    weights: a folder, a hub id, "sprites/NAME", or one file of an autoencoder or of a whole model (see `single_file`; `base`
-    as for `load`). subfolder: "" is the checkpoint itself; None is the checkpoint itself if it is a single network, else
-    its vae/. chunk: frames per call, at least 1, of an image autoencoder. decode_timestep, decode_noise_scale: see
-    `Conditioning`. tiles: latent cells along each side of what is decoded at once, at least 4; all without it. tuning: how
-    the network is kept and called. waiting: its weights stay in the computer's memory but for when they are needed. Raises
-    RecipeError for an option that the autoencoder does not have, WeightsError for weights that are missing or unsafe to open.
+    weights: a folder, a hub id, "sprites/NAME", or one file of an autoencoder or of a whole model (see `single_file`;
+    `base` as for `load`). subfolder: "" is the checkpoint itself; None is the checkpoint itself if it is a single
+    network, else its vae/. chunk: frames per call, at least 1, of an image autoencoder. decode_timestep,
+    decode_noise_scale: see `Conditioning`. tiles: latent cells along each side of what is decoded at once, at least 4;
+    all without it. tuning: how the network is kept and called. waiting: its weights stay in the computer's memory but
+    for when they are needed. Raises RecipeError for an option that the autoencoder does not have, WeightsError for
+    weights that are missing or unsafe to open.
     """
     if chunk is not None and chunk < 1:
         raise RecipeError(f"chunk is a number of frames, at least 1, not {chunk}")

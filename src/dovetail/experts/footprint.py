@@ -1,7 +1,8 @@
 """How much memory a network works in, beside its weights: counted on meta tensors, without a value computed.
 
-What lives at once is followed tensor by tensor, as torch frees them. Attention is taken to be fused, as it is on GPUs: its
-scores are never in memory. What libraries take for themselves (workspaces, what the allocator cannot fill) is not seen.
+What lives at once is followed tensor by tensor, as torch frees them. Attention is taken to be fused, as it is on GPUs:
+its scores are never in memory. What libraries take for themselves (workspaces, what the allocator cannot fill) is not
+seen.
 """
 
 import weakref

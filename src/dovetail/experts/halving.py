@@ -48,10 +48,11 @@ def halving(
     device: torch.device,
     least: int = 1,
 ) -> Made:
-    """What `act` makes with `size` of a unit at once, or with half of it, and half of that, where it runs out of memory.
+    """What `act` makes with `size` of a unit at once, or with half of it, and half of that, where it runs out of
+    memory.
 
-    shortages: where it is noted; a RoomWarning says it aloud. what: what `least` of the unit are, for the error's message.
-    Raises RoomError where those are too much.
+    shortages: where it is noted; a RoomWarning says it aloud. what: what `least` of the unit are, for the error's
+    message. Raises RoomError where those are too much.
     """
     while True:
         try:
@@ -91,8 +92,8 @@ def told(device: torch.device) -> str:
 
 
 def tiled(decode: Callable[[Tensor], Tensor], latent: Tensor, size: int, factor: int) -> Tensor:
-    """What `decode` gives of a latent "b c f h w", from tiles of `size` cells a side, which overlap by a quarter and are
-    blended there: frames "b f c h w", `factor` times as large.
+    """What `decode` gives of a latent "b c f h w", from tiles of `size` cells a side, which overlap by a quarter and
+    are blended there: frames "b f c h w", `factor` times as large.
 
     Each tile needs less memory than the whole. Far from a tile's edges an autoencoder sees what it sees in the whole.
     """
@@ -114,8 +115,8 @@ def tiled(decode: Callable[[Tensor], Tensor], latent: Tensor, size: int, factor:
 
 
 def sparing(codec: Any, latent: Tensor, whole: Callable[[Tensor], Iterator[Tensor]]) -> Iterator[Tensor]:
-    """What `whole` makes of a latent, piece by piece "b f c h w" in order; in tiles where the codec is asked to, or where
-    memory does not suffice, each time of half the size. Raises RoomError where the smallest tile is too much.
+    """What `whole` makes of a latent, piece by piece "b f c h w" in order; in tiles where the codec is asked to, or
+    where memory does not suffice, each time of half the size. Raises RoomError where the smallest tile is too much.
 
     Of a piece that was handed out before memory ran short nothing is handed out again.
     """

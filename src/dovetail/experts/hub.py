@@ -1,8 +1,8 @@
 """What the hub has of a model, what the cache has of it, and whether they agree.
 
 The cache is huggingface_hub's own, laid out as that library documents it: models--OWNER--REPO/ with refs/BRANCH, the
-commit of a branch; snapshots/COMMIT/, whose files are links; blobs/, where they lie under their digests (sha256 of a large
-file, git's sha1 of a small one); and trees/COMMIT.json, the names, sizes and digests of all the commit's files.
+commit of a branch; snapshots/COMMIT/, whose files are links; blobs/, where they lie under their digests (sha256 of a
+large file, git's sha1 of a small one); and trees/COMMIT.json, the names, sizes and digests of all the commit's files.
 """
 
 import hashlib
@@ -19,8 +19,8 @@ from dovetail.experts.refusals import refusals
 
 @dataclass(frozen=True)
 class Want:
-    """What is taken of a repository. repo: OWNER/REPO. parts: folders, "" for a network that lies at the top; or file: one
-    file alone. revision: a branch, tag or commit; None is main."""
+    """What is taken of a repository. repo: OWNER/REPO. parts: folders, "" for a network that lies at the top; or file:
+    one file alone. revision: a branch, tag or commit; None is main."""
 
     repo: str
     parts: tuple[str, ...] = ()
@@ -80,8 +80,8 @@ class File:
 
 @dataclass(frozen=True)
 class Stock:
-    """What is wanted of a repository, file by file. commit: None where the cache knows no such revision. listed: whether
-    these are all its files; without a list, they are those that are here. licence: as the hub says it."""
+    """What is wanted of a repository, file by file. commit: None where the cache knows no such revision. listed:
+    whether these are all its files; without a list, they are those that are here. licence: as the hub says it."""
 
     want: Want
     commit: str | None

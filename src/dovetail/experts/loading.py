@@ -147,31 +147,24 @@ def load(
     or transformer/, text_encoder/ tokenizer/ scheduler/ and, to know the latent space, vae/), a hub id OWNER/REPO,
     "sprites/NAME" for weights that ship with the package, or one file (see `single_file`), for which `base` is a
     checkpoint that has what the file has not. batch: rows per call of the network; results do not depend on it.
-    subfolder: the network's folder, where a repository has several, as Wan 2.2 has transformer_2. fps: frames per second,
-    for networks that are told (ltx; 25 without). text: the text model of an expert loaded before, to share it. waiting:
-    the weights stay in the computer's memory until `residency` brings them to the device; words_wait: those of the text
-    model do. tuning: how the network is kept and called. adapter: for animatediff over an image unet/, the motion
-    modules: a MotionAdapter's folder or hub id, or one file of them (see `motion`); for lavie over an image unet/, LaVie's
-    own file, which takes that network's place and leaves its weights unopened. loras: added to the weights, in order (see
-    `loras`). `revision` and `variant` are those of `weights`; pickles are opened if they hold tensors alone.
+    subfolder: the network's folder, where a repository has several, as Wan 2.2 has transformer_2. fps: frames per
+    second, for networks that are told (ltx; 25 without). text: the text model of an expert loaded before, to share it.
+    waiting: the weights stay in the computer's memory until `residency` brings them to the device; words_wait: those of
+    the text model do. tuning: how the network is kept and called. adapter: for animatediff over an image unet/, the
+    motion modules: a MotionAdapter's folder or hub id, or one file of them (see `motion`); for lavie over an image
+    unet/, LaVie's own file, which takes that network's place and leaves its weights unopened. loras: added to the
+    weights, in order (see `loras`). `revision` and `variant` are those of `weights`; pickles are opened if they hold
+    tensors alone.
 
     Raises RecipeError for an unknown family, dtype or device, or weights of another family;
     WeightsError for weights that are missing or unsafe to open.
     """
-    if family not in FAMILIES:
-        raise RecipeError(f"unknown family '{family}' of expert '{name}'; {nearest(family, FAMILIES)}")
-    if batch is not None and batch < 1:
-        raise RecipeError(f"batch of expert '{name}' is a number of rows, at least 1, not {batch}")
     tuning = Tuning() if tuning is None else tuning
-    if loras and tuning.quantize is not None:
-        raise RecipeError(
-            f"expert '{name}': LoRA weights cannot be added to weights that are quantised as they are loaded; leave out loras "
-            "or quantize (store: float8 takes both)"
-        )
+    _check(name, family, batch, loras, tuning)
     kind, placed, precision = FAMILIES[family], device_of(device), dtype_of(dtype)
-    part = kind.part if subfolder is None else subfolder
     parts = parts_of(family, subfolder, adapter, text is not None)
     checkpoint = find(weights, revision, variant, parts, f"Weights of this family: {kind.where}", base)
+    part = kind.part if subfolder is None else subfolder
     asked = _Asked(name, family, checkpoint, adapter, precision, part, tuning.quantize)
     module, config, space = _network(asked), _scheduler(asked), _space(asked)
     words = text or _text(asked, module.config, torch.device("cpu") if waiting or words_wait else placed)
@@ -195,9 +188,22 @@ def load(
     )
 
 
+def _check(name: str, family: str, batch: int | None, loras: Sequence[Lora], tuning: Tuning) -> None:
+    """Raise RecipeError for what no expert can be."""
+    if family not in FAMILIES:
+        raise RecipeError(f"unknown family '{family}' of expert '{name}'; {nearest(family, FAMILIES)}")
+    if batch is not None and batch < 1:
+        raise RecipeError(f"batch of expert '{name}' is a number of rows, at least 1, not {batch}")
+    if loras and tuning.quantize is not None:
+        raise RecipeError(
+            f"expert '{name}': LoRA weights cannot be added to weights that are quantised as they are loaded; leave out "
+            "loras or quantize (store: float8 takes both)"
+        )
+
+
 def parts_of(family: str, subfolder: str | None, adapter: str | None, shares_words: bool) -> list[str]:
-    """What such an expert takes of its checkpoint: folders, or single .json files; arguments as for `load`. shares_words:
-    whether its text model is another expert's."""
+    """What such an expert takes of its checkpoint: folders, or single .json files; arguments as for `load`.
+    shares_words: whether its text model is another expert's."""
     part = FAMILIES[family].part if subfolder is None else subfolder
     # Where LaVie's network takes the place of an image network, only the sizes of that are looked at.
     network = part if family != "lavie" or adapter is None else f"{part}/config.json"

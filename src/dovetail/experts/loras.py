@@ -62,11 +62,11 @@ class _Pair:
 
 
 def add(name: str, family: str, loras: Sequence[Lora], network: nn.Module, encoder: nn.Module | None) -> None:
-    """Add LoRA weights to a network and its text model, in place. encoder: None where its text model is another expert's,
-    which has the same LoRA weights already.
+    """Add LoRA weights to a network and its text model, in place. encoder: None where its text model is another
+    expert's, which has the same LoRA weights already.
 
-    Raises WeightsError for a file that is missing, unsafe to open or another kind of thing, RecipeError for LoRA weights
-    of another network.
+    Raises WeightsError for a file that is missing, unsafe to open or another kind of thing, RecipeError for LoRA
+    weights of another network.
     """
     for lora in loras:
         file = _file(lora.weights)

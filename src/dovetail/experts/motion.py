@@ -53,8 +53,8 @@ def folder_of(adapter: str) -> Checkpoint:
 def scheduler_of(adapter: str, image: Mapping[str, Any]) -> dict[str, Any]:
     """The scheduler config that motion modules were trained with, over an image network's.
 
-    AnimateDiff's were trained on linear betas over Stable Diffusion's scaled ones, and Lightning's are sampled at trailing
-    timesteps.
+    AnimateDiff's were trained on linear betas over Stable Diffusion's scaled ones, and Lightning's are sampled at
+    trailing timesteps.
     """
     linear = {**image, "beta_schedule": "linear"}
     if is_file(adapter):

@@ -135,7 +135,8 @@ def outline(
 
 
 def _words(config: Mapping[str, Any], length: int | None) -> Words:
-    """A text model by its config; length: how many words the network takes, where it fixes that, as CogVideoX's does."""
+    """A text model by its config; length: how many words the network takes, where it fixes that, as CogVideoX's
+    does."""
     kind = str(next(iter(config.get("architectures") or ["CLIPTextModel"])))
     if length is not None:
         return Words(kind, config, length)
@@ -166,8 +167,9 @@ def parameters_of(kind: str, config: Mapping[str, Any]) -> int:
 def codec_outline(
     weights: str, subfolder: str | None, family: str | None, base: str | None = None
 ) -> tuple[str, Mapping[str, Any]] | None:
-    """An autoencoder's class and config: from its files if they are on this machine, else as it is published; of weights
-    that nothing is known of, the autoencoder that experts of this family usually have. None if that is not known."""
+    """An autoencoder's class and config: from its files if they are on this machine, else as it is published; of
+    weights that nothing is known of, the autoencoder that experts of this family usually have. None if that is not
+    known."""
     if here(weights):
         checkpoint, part = located(weights, subfolder, None, None, base)
         config = checkpoint.config(part)

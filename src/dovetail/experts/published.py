@@ -3,9 +3,10 @@
 They are used where the weights are not on this machine; where they are, their own files tell. Sources: for Wan,
 `wan/configs` and the README of github.com/Wan-Video/Wan2.1 (9737cba) and Wan2.2 (42bf4cf), which diffusers' conversion
 carries over; for LTX-Video, `ltx_video/utils/diffusers_config_mapping.py` of github.com/Lightricks/LTX-Video (5260738)
-and diffusers' conversion script; for Stable Diffusion 1.5 and ModelScope the config.json of their repositories, whose numbers
-of parameters are those of the files there; for CogVideoX, `sat/configs/cogvideox_2b.yaml` and `cogvideox_5b.yaml`,
-`tools/convert_weight_sat2hf.py` and the README of github.com/THUDM/CogVideo (e519ece). `tests/test_costs.py` holds what follows from them.
+and diffusers' conversion script; for Stable Diffusion 1.5 and ModelScope the config.json of their repositories, whose
+numbers of parameters are those of the files there; for CogVideoX, `sat/configs/cogvideox_2b.yaml` and
+`cogvideox_5b.yaml`, `tools/convert_weight_sat2hf.py` and the README of github.com/THUDM/CogVideo (e519ece).
+`tests/test_costs.py` holds what follows from them.
 """
 
 from collections.abc import Mapping
@@ -159,7 +160,8 @@ IMAGE_CODEC: tuple[str, dict[str, Any]] = (
         "sample_size": 512,
     },
 )
-"""Of Stable Diffusion 1, of all that shares its latents, and of ModelScope: vae/config.json of stable-diffusion-v1-5."""
+"""Of Stable Diffusion 1, of all that shares its latents, and of ModelScope: vae/config.json of
+stable-diffusion-v1-5."""
 
 _XXL = {
     "d_model": 4096,

@@ -1,4 +1,5 @@
-"""Models from the hub into the cache: only the files that are needed, and a file that was broken off goes on where it was.
+"""Models from the hub into the cache: only the files that are needed, and a file that was broken off goes on where it
+was.
 
 huggingface_hub begins a file anew that was broken off, which for weights is gigabytes. So large files are brought here,
 to the place that the cache has for them, and checked; it then finds them there, and does the rest.

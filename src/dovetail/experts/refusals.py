@@ -26,7 +26,8 @@ def refusals(name: str, where: str = "") -> Iterator[None]:
 
 
 def _network(error: Exception) -> bool:
-    """Whether the library below huggingface_hub, httpx or httpx2 by its release, found no way; its errors are no OSError."""
+    """Whether the library below huggingface_hub, httpx or httpx2 by its release, found no way; its errors are no
+    OSError."""
     return type(error).__module__.partition(".")[0] in ("httpx", "httpx2")
 
 

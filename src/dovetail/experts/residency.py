@@ -1,9 +1,9 @@
 """Which expert is on the device when, and the codec.
 
-A plan knows before a run whom each turn asks (a step asks experts, a piece that is decoded asks the codec), so who is where
-is a timetable and no cache: experts come before the turn that asks them, and go when none of the next turns does. With
-"ahead", the ones that the next turn adds come while this one is taken. Design pages: docs/decisions/0014-residency.md and
-0021-memory.md.
+A plan knows before a run whom each turn asks (a step asks experts, a piece that is decoded asks the codec), so who is
+where is a timetable and no cache: experts come before the turn that asks them, and go when none of the next turns does.
+With "ahead", the ones that the next turn adds come while this one is taken. Design pages:
+docs/decisions/0014-residency.md and 0021-memory.md.
 """
 
 import warnings
@@ -48,15 +48,15 @@ CODEC = "(codec)"
 """The video's codec among the experts' names, of which none can be called so."""
 
 DECODING: Names = frozenset({CODEC})
-"""Whom a turn asks that makes frames of a finished piece of the video, and no other turn: codecs of a bridge are asked in a
-step, beside its experts."""
+"""Whom a turn asks that makes frames of a finished piece of the video, and no other turn: codecs of a bridge are asked
+in a step, beside its experts."""
 
 
 def turns(asked: Sequence[Names], pieces: Sequence[int], done: int = 0, taken: int = 0) -> tuple[Names, ...]:
     """Whom each turn asks: a step its experts, a piece of video that is finished after it the codec.
 
-    asked: whom each step asks. pieces: how many steps are taken when each piece is finished. done, taken: so many pieces
-    and steps are there already, and what led to them is behind.
+    asked: whom each step asks. pieces: how many steps are taken when each piece is finished. done, taken: so many
+    pieces and steps are there already, and what led to them is behind.
 
     >>> [sorted(names) for names in turns([frozenset("L"), frozenset("S")], [1, 2])]
     [['L'], ['(codec)'], ['S'], ['(codec)']]
@@ -198,8 +198,8 @@ def _gigabytes(passenger: Passenger) -> str:
 def passengers(
     experts: Mapping[str, Expert], codec: Any = None, others: Mapping[str, Any] | None = None
 ) -> dict[str, Passenger]:
-    """The experts that come and go, the codec, and `others` by name: networks with weights, and any other that has `come`
-    and `go` itself.
+    """The experts that come and go, the codec, and `others` by name: networks with weights, and any other that has
+    `come` and `go` itself.
 
     A network whose blocks come in turns is brought by nobody else; one that cannot be moved stays.
     """

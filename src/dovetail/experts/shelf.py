@@ -1,9 +1,9 @@
 """What is written down of the repositories that recipes name, for where the hub is not asked: licences, sizes, commits.
 
 Sizes are those of the files that dovetail takes, as the hub's own pages list them (huggingface.co/OWNER/REPO/tree/main,
-read in 2026), or where a page was not to be had, parameters times bytes; `dovetail models size` asks the hub itself. The commit is
-the last one under which these repositories are named in public code: it can be given as a recipe's `revision`, and
-recipes do not, since a revision is one repository's and weights are meant to be replaced.
+read in 2026), or where a page was not to be had, parameters times bytes; `dovetail models size` asks the hub itself.
+The commit is the last one under which these repositories are named in public code: it can be given as a recipe's
+`revision`, and recipes do not, since a revision is one repository's and weights are meant to be replaced.
 """
 
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ from dovetail.experts.lavie import facts as lavie
 
 @dataclass(frozen=True)
 class Shelved:
-    """A repository. parts: gigabytes by folder, "FOLDER.VARIANT" or file. forbids: what its licence does not allow, where
-    that stops many."""
+    """A repository. parts: gigabytes by folder, "FOLDER.VARIANT" or file. forbids: what its licence does not allow,
+    where that stops many."""
 
     licence: str
     parts: Mapping[str, float] = field(repr=False)

@@ -85,8 +85,8 @@ FULL_SD1: dict[tuple[str, str], Mapping[str, Any]] = {
         "scaling_factor": 0.18215,
     },
 }
-"""Stable Diffusion 1: CompVis/stable-diffusion, configs/stable-diffusion/v1-inference.yaml, in diffusers' words; its text
-model is openai/clip-vit-large-patch14."""
+"""Stable Diffusion 1: CompVis/stable-diffusion, configs/stable-diffusion/v1-inference.yaml, in diffusers' words; its
+text model is openai/clip-vit-large-patch14."""
 
 ELSEWHERE: tuple[tuple[str, str], ...] = (
     ("lora", "LoRA weights, which belong under `loras` of an expert"),
@@ -121,8 +121,8 @@ class Parts(Protocol):
 
 @dataclass(frozen=True)
 class SingleFile:
-    """One file of weights. keys: the names in it; base: a checkpoint for what it does not hold; told: whether the recipe
-    named that, so that configurations are its."""
+    """One file of weights. keys: the names in it; base: a checkpoint for what it does not hold; told: whether the
+    recipe named that, so that configurations are its."""
 
     weights: str
     file: Path

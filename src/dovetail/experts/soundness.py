@@ -1,5 +1,5 @@
-"""Whether weights are what they seem, told before a library trips over them: files that are cut short, text models whose
-embeddings were lost on the way."""
+"""Whether weights are what they seem, told before a library trips over them: files that are cut short, text models
+whose embeddings were lost on the way."""
 
 import json
 import re

@@ -15,8 +15,8 @@ from torch import Tensor
 from dovetail.errors import SpaceError
 
 SAME_WEIGHTS = 0.02
-"""Encoders whose weights are apart by no more than this share are one: half precision rounds to 0.0005, bfloat16 to 0.004,
-and two trainings are apart by more than 1."""
+"""Encoders whose weights are apart by no more than this share are one: half precision rounds to 0.0005, bfloat16 to
+0.004, and two trainings are apart by more than 1."""
 
 SAME_STATISTICS = 0.01
 """The same of the means and deviations by which channels are normalised."""
@@ -25,8 +25,8 @@ BUCKETS = 8
 """Numbers that all weights of one size leave in a sketch."""
 
 Sketch = tuple[tuple[int, tuple[float, ...]], ...]
-"""Weights of an encoder, in short: for each size of a tensor, a few sums of them all with signs that only that size tells.
-It is linear, so the distance of two sketches estimates that of the weights, and it knows no names."""
+"""Weights of an encoder, in short: for each size of a tensor, a few sums of them all with signs that only that size
+tells. It is linear, so the distance of two sketches estimates that of the weights, and it knows no names."""
 
 Tensors = Callable[..., Mapping[str, Tensor]]
 """The tensors of a checkpoint whose names begin so."""
@@ -36,11 +36,10 @@ Tensors = Callable[..., Mapping[str, Tensor]]
 class LatentSpace:
     """What fixes the meaning of a latent. None: not known, because the checkpoint came without its VAE.
 
-    vae: class of the autoencoder. factor: pixels per latent cell along each side. compression: video
-    frames per latent frame, but that the first latent frame is one. scaling, shift: latent = (code -
-    shift) * scaling. encoder: a sketch of the encoder's weights; the decoder is left out, because many checkpoints differ
-    in a finetuned decoder only, and share their latents. statistics: the means and deviations by which each channel is
-    normalised.
+    vae: class of the autoencoder. factor: pixels per latent cell along each side. compression: video frames per latent
+    frame, but that the first latent frame is one. scaling, shift: latent = (code - shift) * scaling. encoder: a sketch
+    of the encoder's weights; the decoder is left out, because many checkpoints differ in a finetuned decoder only, and
+    share their latents. statistics: the means and deviations by which each channel is normalised.
     """
 
     channels: int

@@ -50,8 +50,8 @@ def keys_of(file: Path) -> list[str]:
 def opened(file: Path, only: Collection[str] | None = None) -> dict[str, Tensor]:
     """The tensors in a file by name, in the precision in which they lie there; `only` those, if they are named.
 
-    A pickle can run any code when it is opened, so it is opened by torch's own reader of tensors, which refuses all else;
-    of what checkpoints wrap around their tensors (`state_dict`, `ema`, `module.`), nothing is left.
+    A pickle can run any code when it is opened, so it is opened by torch's own reader of tensors, which refuses all
+    else; of what checkpoints wrap around their tensors (`state_dict`, `ema`, `module.`), nothing is left.
 
     Raises WeightsError for a file that is damaged or holds more than tensors.
     """

@@ -38,8 +38,8 @@ class Clip:
 
 @dataclass(frozen=True, eq=False)
 class T5:
-    """T5's encoder: padded to the limit; the padding is seen by the encoder. As LTX-Video uses it, `masked`, it is hidden
-    from the network by a mask; as CogVideoX does, the network sees it too."""
+    """T5's encoder: padded to the limit; the padding is seen by the encoder. As LTX-Video uses it, `masked`, it is
+    hidden from the network by a mask; as CogVideoX does, the network sees it too."""
 
     tokenizer: Any
     encoder: nn.Module

@@ -41,9 +41,9 @@ def seeds_of(generator: Generators, count: int) -> tuple[int, ...]:
 class Asked:
     """What the videos of a call have in common.
 
-    seeds: one for each. shared: the texts that they are asked for, where those are known. latents: unit noise
-    "b c f h w" to begin with, else each seed's own. output: latent, np, pt or pil. told: called after each step with the
-    tensors of these names.
+    seeds: one for each. shared: the texts that they are asked for, where those are known. latents: unit noise "b c f h
+    w" to begin with, else each seed's own. output: latent, np, pt or pil. told: called after each step with the tensors
+    of these names.
     """
 
     seeds: tuple[int, ...]
@@ -57,8 +57,8 @@ class Asked:
 
 @dataclass(frozen=True)
 class Read:
-    """How prompts are read. guided: negative ones too; times: videos of each; events: texts that follow each prompt, one
-    after another."""
+    """How prompts are read. guided: negative ones too; times: videos of each; events: texts that follow each prompt,
+    one after another."""
 
     guided: bool = True
     times: int = 1
@@ -94,7 +94,8 @@ def checked(output: str, names: Sequence[str], known: Sequence[str]) -> None:
 def texts_of(
     name: str, given: Texts, embeds: Tensor | None, count: int | None = None, empty: str | None = None
 ) -> list[str] | None:
-    """A call's texts, `count` of them; None where embeddings are given instead, by `name`. empty: what no text stands for.
+    """A call's texts, `count` of them; None where embeddings are given instead, by `name`. empty: what no text stands
+    for.
 
     Raises RecipeError for both, neither, a wrong number, or what is no text.
     """

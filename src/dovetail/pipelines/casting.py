@@ -72,8 +72,8 @@ class Told:
 
 
 def told(embeds: Embeds, asked: list[str], against: list[str], dtype: torch.dtype, prefix: str = "") -> Told:
-    """What a network of this dtype is told. asked, against: what stands for each row of the prompts, and of the negative
-    ones. prefix: of the names of the embeddings of its text model."""
+    """What a network of this dtype is told. asked, against: what stands for each row of the prompts, and of the
+    negative ones. prefix: of the names of the embeddings of its text model."""
     known: dict[str, Embedding] = {}
     for start, texts in (("", asked), ("negative_", against)):
         rows, masks = (embeds.get(f"{start}{prefix}prompt_{what}") for what in ("embeds", "attention_mask"))

@@ -23,11 +23,11 @@ CLIPS = tuple(f"{start}{prefix}prompt_embeds" for prefix in PREFIXES for start i
 class ConFinerPipeline(Face):
     """ConFiner (Li et al., 2024, arXiv:2408.13423) with Stable Diffusion 1.5, AnimateDiff and ModelScope.
 
-    vae, text_encoder, tokenizer, unet, scheduler: of Stable Diffusion, the spatial expert, so that `from_pipe` takes them
-    from a StableDiffusionPipeline. control_...: of AnimateDiff, the control expert; its scheduler says the levels of the
-    draft and which solver walks them. temporal_...: of ModelScope, the temporal expert. Either may have a text model of its
-    own, as ModelScope does, and without one reads with the spatial expert's. refine_timestep, refine_steps: T_e and the
-    number of steps from there.
+    vae, text_encoder, tokenizer, unet, scheduler: of Stable Diffusion, the spatial expert, so that `from_pipe` takes
+    them from a StableDiffusionPipeline. control_...: of AnimateDiff, the control expert; its scheduler says the levels
+    of the draft and which solver walks them. temporal_...: of ModelScope, the temporal expert. Either may have a text
+    model of its own, as ModelScope does, and without one reads with the spatial expert's. refine_timestep,
+    refine_steps: T_e and the number of steps from there.
     """
 
     # Experts are in no chain: two take turns within a step, so who goes is known from the plan and not from who is called.
@@ -89,8 +89,8 @@ class ConFinerPipeline(Face):
         temporal_prompt_embeds: Tensor | None = None,
         negative_temporal_prompt_embeds: Tensor | None = None,
     ) -> tuple[Tensor | None, ...]:
-        """What experts are told, "b l d": the spatial one, and the control and the temporal one where they have text models
-        of their own; a row for each video."""
+        """What experts are told, "b l d": the spatial one, and the control and the temporal one where they have text
+        models of their own; a row for each video."""
         control = control_prompt_embeds, negative_control_prompt_embeds
         temporal = temporal_prompt_embeds, negative_temporal_prompt_embeds
         found = dict(zip(CLIPS, (prompt_embeds, negative_prompt_embeds, *control, *temporal), strict=True))
@@ -188,8 +188,8 @@ class ConFinerPipeline(Face):
     ) -> VideoPipelineOutput | tuple[Any]:
         """Videos of prompts: `num_inference_steps` of the draft, then `refine_steps`.
 
-        guidance_scale: the spatial expert's. latents: unit noise "b c f h w" to begin the draft with. Steps are counted on
-        from stage to stage, for callbacks and the progress bar. Raises RecipeError, NetworkError.
+        guidance_scale: the spatial expert's. latents: unit noise "b c f h w" to begin the draft with. Steps are counted
+        on from stage to stage, for callbacks and the progress bar. Raises RecipeError, NetworkError.
         """
         self._guidance_scale = guidance_scale
         asked = self._asked(

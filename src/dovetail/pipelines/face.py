@@ -1,7 +1,7 @@
 """What the pipelines have in common: a call's videos, walked side by side, with all that diffusers' callers expect.
 
-Nothing here samples: steps are those of `dovetail.core`, stages those that `dovetail.recipe` builds, and checks those of
-`dovetail.run`. Design page: docs/decisions/0022-a-diffusers-face.md.
+Nothing here samples: steps are those of `dovetail.core`, stages those that `dovetail.recipe` builds, and checks those
+of `dovetail.run`. Design page: docs/decisions/0022-a-diffusers-face.md.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,8 @@ EMBEDS = ("prompt_embeds", "negative_prompt_embeds", "prompt_attention_mask", "n
 
 @dataclass
 class VideoPipelineOutput(BaseOutput):  # type: ignore[misc]
-    """Videos, as `output_type` says: np "b f h w c" and pt "b f c h w" in [0, 1], pil a list of lists, latent "b c f h w".
+    """Videos, as `output_type` says: np "b f h w c" and pt "b f c h w" in [0, 1], pil a list of lists, latent "b c f h
+    w".
 
     seeds: with which `dovetail.generate` makes each of them.
     """
@@ -50,8 +51,8 @@ class VideoPipelineOutput(BaseOutput):  # type: ignore[misc]
 def plays(call: Callable[..., Any]) -> Callable[..., Any]:
     """A `__call__` without gradients.
 
-    Some kernels go by whether weights ask for gradients even where none are kept, and answer a little differently. So that a
-    call makes what `dovetail.generate` makes, weights ask for none until it ends.
+    Some kernels go by whether weights ask for gradients even where none are kept, and answer a little differently. So
+    that a call makes what `dovetail.generate` makes, weights ask for none until it ends.
     """
 
     @wraps(call)

@@ -34,10 +34,10 @@ class FlowBlendingPipeline(Face):
     """FlowBlending (Song et al., 2025, arXiv:2512.24724): the large expert lays the structure and draws the detail, the
     small one takes the steps between. For Wan, LTX-Video and CogVideoX.
 
-    transformer, small_transformer: the two, of one latent space and one text model. transformer_2: takes the last steps in
-    place of `transformer`, as the low-noise expert of Wan 2.2 A14B does. scheduler: that of `transformer`; it says the
-    noise levels and which solver walks them. boundaries: shares of noise at which experts change, from noise to video;
-    without them, after the first 40 % and before the last 20 % of steps, as in the paper.
+    transformer, small_transformer: the two, of one latent space and one text model. transformer_2: takes the last steps
+    in place of `transformer`, as the low-noise expert of Wan 2.2 A14B does. scheduler: that of `transformer`; it says
+    the noise levels and which solver walks them. boundaries: shares of noise at which experts change, from noise to
+    video; without them, after the first 40 % and before the last 20 % of steps, as in the paper.
     """
 
     # Experts are in no chain: they take turns, so who goes is known from the plan and not from who is called.
@@ -79,7 +79,8 @@ class FlowBlendingPipeline(Face):
         prompt_attention_mask: Tensor | None = None,
         negative_prompt_attention_mask: Tensor | None = None,
     ) -> tuple[Tensor | None, ...]:
-        """What experts are told: "b l d", masks "b l" where the network wants them (LTX-Video); a row for each video."""
+        """What experts are told: "b l d", masks "b l" where the network wants them (LTX-Video); a row for each
+        video."""
         masks = prompt_attention_mask, negative_prompt_attention_mask
         given = dict(zip(EMBEDS, (prompt_embeds, negative_prompt_embeds, *masks), strict=True))
         read = Read(do_classifier_free_guidance, num_videos_per_prompt)

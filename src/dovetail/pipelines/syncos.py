@@ -31,9 +31,9 @@ class SynCoSPipeline(Face):
     """SynCoS (Kim et al., 2025, arXiv:2503.08605): windows of a long video that agree on one video before each step at
     high noise. For CogVideoX, Wan and LTX-Video.
 
-    scheduler: it says the noise levels and which solver walks them. window: in latent frames, by default the family's usual
-    clip; stride: from window to window, by default a third of it. floor, iterations, rate, kernel: of the agreeing, see
-    `dovetail.methods.syncos`. first: how much the first latent frame of an inner window counts.
+    scheduler: it says the noise levels and which solver walks them. window: in latent frames, by default the family's
+    usual clip; stride: from window to window, by default a third of it. floor, iterations, rate, kernel: of the
+    agreeing, see `dovetail.methods.syncos`. first: how much the first latent frame of an inner window counts.
     """
 
     # The transformer is in no chain: it comes when it is called, and goes when all steps are taken.
@@ -156,8 +156,8 @@ class SynCoSPipeline(Face):
         """Videos of prompts; what is not said is as in the family's stock pipeline.
 
         events: what happens in each video, one after another; the prompt is then the text that they share, and
-        `prompt_embeds` has a row for each event. latents: unit noise "b c f h w" to begin with. frame_rate: for networks
-        that are told (LTX-Video). Raises RecipeError, NetworkError; warns with StoryWarning.
+        `prompt_embeds` has a row for each event. latents: unit noise "b c f h w" to begin with. frame_rate: for
+        networks that are told (LTX-Video). Raises RecipeError, NetworkError; warns with StoryWarning.
         """
         usual = USUAL[casting.family_of(self.transformer)]
         self._guidance_scale = usual.guidance if guidance_scale is None else guidance_scale

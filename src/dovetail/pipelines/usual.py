@@ -28,8 +28,8 @@ USUAL = {
     "ltx": Usual(161, 512, 704, 25.0, 3.0),
     "cogvideox": Usual(49, 480, 720, 8.0, 6.0),
 }
-"""The defaults of WanPipeline, LTXPipeline and CogVideoXPipeline in diffusers 0.42; of the first and the last, frames per
-second as their examples export."""
+"""The defaults of WanPipeline, LTXPipeline and CogVideoXPipeline in diffusers 0.42; of the first and the last, frames
+per second as their examples export."""
 
 IMAGES = Usual(16, 512, 512, 8.0, 7.5)
 """Those of AnimateDiffPipeline for Stable Diffusion 1.5."""

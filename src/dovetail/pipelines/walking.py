@@ -25,8 +25,8 @@ class Given:
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """A step of a run: its number in the run and in its stage, and the stage's own, all from 0; whether it ends the stage;
-    the experts that it may ask; and its timestep, as the expert counts that the stage's ladder is of."""
+    """A step of a run: its number in the run and in its stage, and the stage's own, all from 0; whether it ends the
+    stage; the experts that it may ask; and its timestep, as the expert counts that the stage's ladder is of."""
 
     number: int
     step: int
@@ -50,8 +50,8 @@ def places_of(run: Ready) -> list[Place]:
 
 @dataclass(frozen=True, eq=False)
 class Way:
-    """Where a video stands: its latent "1 c f h w" at the next level (at a stage's end its video), what was last seen to
-    be the video, and what the solver remembers."""
+    """Where a video stands: its latent "1 c f h w" at the next level (at a stage's end its video), what was last seen
+    to be the video, and what the solver remembers."""
 
     x: Tensor
     video: Tensor

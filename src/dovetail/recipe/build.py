@@ -56,8 +56,8 @@ def build(
 ) -> tuple[Stage, ...]:
     """The recipe's stages, over these experts (by the recipe's names). Raises RecipeError.
 
-    latent: the size of the video's; only ladders that depend on it miss it. rooms, bridges: by stage, for a recipe whose
-    stages are joined through pixels.
+    latent: the size of the video's; only ladders that depend on it miss it. rooms, bridges: by stage, for a recipe
+    whose stages are joined through pixels.
     """
     rooms, bridges = rooms or {}, bridges or {}
     return tuple(_stage(recipe, one, experts, latent, rooms.get(one.stage), bridges) for one in recipe.chain)
@@ -92,7 +92,8 @@ def _stage(
 def told_over(recipe: Recipe, length: int, frames: int | None = None) -> Timeline:
     """What experts are told over so many latent frames: the prompt, or with a story each event's text behind it.
 
-    frames: how many of the video they are, where they are not the recipe's. A latent frame takes the event at its centre, as a window does.
+    frames: how many of the video they are, where they are not the recipe's. A latent frame takes the event at its
+    centre, as a window does.
     """
     spans, video = recipe.spans(), recipe.video
     if recipe.story is None:
@@ -485,8 +486,9 @@ class Plan:
     switches: for each stage, how often a step asks other experts than the step before it. asked: the experts that each
     step may ask, in the order of `steps`. shown: what experts see, and how many rows of it; rows: how many of them at
     once, at most. heard: experts and texts that they are asked for. pieces: how many steps are taken when each piece of
-    the video is finished, and its latent frames. rooms: by stage, where stages are joined through pixels; crossings: how
-    many steps are taken when a piece comes over such a bridge, the stage that it comes to, and its latent frames before.
+    the video is finished, and its latent frames. rooms: by stage, where stages are joined through pixels; crossings:
+    how many steps are taken when a piece comes over such a bridge, the stage that it comes to, and its latent frames
+    before.
     """
 
     recipe: Recipe
@@ -618,8 +620,8 @@ def _by_what_is_seen(asked: Any) -> bool:
 
 
 def _patient(part: Any) -> Any:
-    """Stand-ins agree sooner than experts, so what would end once windows agree is counted to its last iteration, at every
-    level, with as many windows as there may be."""
+    """Stand-ins agree sooner than experts, so what would end once windows agree is counted to its last iteration, at
+    every level, with as many windows as there may be."""
     if isinstance(part, Settling):
         return replace(part, calm=None, strides=part.strides[-1:])
     return replace(part, tolerance=0.0) if isinstance(part, Coupled) and part.tolerance else part

@@ -317,19 +317,19 @@ class Coupled(Windows):
     """SynCoS: overlapping windows that agree on one video before each step, while the noise is above `floor`.
 
     `iterations`, `rate`: of the agreeing; `optimiser`: each iteration moves the video by `rate` of the way to what the
-    windows see (picard), or by AdamW (adamw, as published; then `rate` is its learning rate). `kernel`: how much a window
-    goes by the others; `repulsion`: whether a Stein kernel keeps them apart. `minibatch`: windows asked in an iteration;
-    none given is all. `again`: who is asked there, as an expert with a guidance of its own; none given is `of`.
-    `tolerance`: it ends early once an iteration asks for a change of less than this share of the video. `base`: one noise
-    to look through for each step, for the video, or for each iteration. `timestep`: it looks at the step's own level, or
-    at any of the ladder. `stages`: all, the outer two (estimates and step), or the inner alone.
+    windows see (picard), or by AdamW (adamw, as published; then `rate` is its learning rate). `kernel`: how much a
+    window goes by the others; `repulsion`: whether a Stein kernel keeps them apart. `minibatch`: windows asked in an
+    iteration; none given is all. `again`: who is asked there, as an expert with a guidance of its own; none given is
+    `of`. `tolerance`: it ends early once an iteration asks for a change of less than this share of the video. `base`:
+    one noise to look through for each step, for the video, or for each iteration. `timestep`: it looks at the step's
+    own level, or at any of the ladder. `stages`: all, the outer two (estimates and step), or the inner alone.
 
     Beyond the paper. `floor: auto`: the agreeing ends once it lowers how far apart windows look by less than the share
-    `gain`, at `calm` levels in a row. `stride: auto`: from half a window down, halved after each level at which windows differ
-    by more than the share `seam` where they overlap. `wide`: the stride at and below the floor. `steps`: the steps, from 1, at
-    which windows agree, if they are above the floor; none given is all. `anchor`: how much of their coarse look windows
-    take from the first one; `keyframes`: from a clip of frames of the whole video. `bandwidth`: of a Stein kernel, as a
-    multiple of the median rule's.
+    `gain`, at `calm` levels in a row. `stride: auto`: from half a window down, halved after each level at which windows
+    differ by more than the share `seam` where they overlap. `wide`: the stride at and below the floor. `steps`: the
+    steps, from 1, at which windows agree, if they are above the floor; none given is all. `anchor`: how much of their
+    coarse look windows take from the first one; `keyframes`: from a clip of frames of the whole video. `bandwidth`: of
+    a Stein kernel, as a multiple of the median rule's.
     """
 
     word: ClassVar[str] = "coupled"
@@ -629,8 +629,8 @@ class Lora(Part):
 class Pretrained(Part):
     """A network with weights: a hub id, a diffusers folder, `sprites/NAME` for packaged ones, or one file. `subfolder`:
     the network's, where there are several. `base`: for one file, a checkpoint that has what it does not hold.
-    `trust_space`: its latents are taken for those of its stage's codec, whatever its own autoencoder says. From `store` on:
-    how it is kept and called (docs/memory.md)."""
+    `trust_space`: its latents are taken for those of its stage's codec, whatever its own autoencoder says. From `store`
+    on: how it is kept and called (docs/memory.md)."""
 
     family: Literal["stable-diffusion", "animatediff", "text-to-video-sd", "lavie", "wan", "ltx", "cogvideox"]
     weights: str
@@ -653,7 +653,8 @@ class Pretrained(Part):
 
 
 class Exact(Part):
-    """The optimal denoiser of a finite set of sprite renders: closed form, no weights. `schedule`: the kind's own, or flow."""
+    """The optimal denoiser of a finite set of sprite renders: closed form, no weights. `schedule`: the kind's own, or
+    flow."""
 
     family: Literal["exact"]
     kind: Literal["spatial", "control", "temporal"]
@@ -685,10 +686,10 @@ class Pixels(Part):
 
 
 class Autoencoder(Part):
-    """The autoencoder between pixels and latents; `weights` and `base` as of an expert. `chunk`: frames decoded at once,
-    by one that knows single frames. `tiles`: latent cells along each side of what is decoded at once. `decode_timestep`,
-    `decode_noise_scale`: for decoders that are told a timestep, as LTX-Video's. From `store` on: how it is kept and called
-    (docs/memory.md)."""
+    """The autoencoder between pixels and latents; `weights` and `base` as of an expert. `chunk`: frames decoded at
+    once, by one that knows single frames. `tiles`: latent cells along each side of what is decoded at once.
+    `decode_timestep`, `decode_noise_scale`: for decoders that are told a timestep, as LTX-Video's. From `store` on: how
+    it is kept and called (docs/memory.md)."""
 
     weights: str
     subfolder: str | None = None
@@ -885,8 +886,8 @@ class Event(Part):
 
 
 class Story(Part):
-    """Events, one after another; the recipe's prompt is the text that all of them share. `fade`: for so long around each
-    change both texts count."""
+    """Events, one after another; the recipe's prompt is the text that all of them share. `fade`: for so long around
+    each change both texts count."""
 
     events: Annotated[tuple[Event, ...], Field(strict=False, min_length=1)]
     fade: Moment = None
@@ -928,9 +929,9 @@ class Recipe(Part):
     `story`: events over time. The prompt is then the text that they share; `story.shared` is another word for it.
 
     `residency`: which experts are on their device: `all` of them, always; or only those whose `turns` it is, the others
-    waiting in the computer's memory; or these, and `ahead` of a change, while the last step before it is taken, the next.
-    `vram`: how much memory the device is taken to have, as 8GB; none given is what is free there. Where `all` do not fit,
-    those come that are asked soonest (docs/memory.md).
+    waiting in the computer's memory; or these, and `ahead` of a change, while the last step before it is taken, the
+    next. `vram`: how much memory the device is taken to have, as 8GB; none given is what is free there. Where `all` do
+    not fit, those come that are asked soonest (docs/memory.md).
     """
 
     about: Text = ""

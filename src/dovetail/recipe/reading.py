@@ -124,7 +124,8 @@ def changed(recipe: Recipe, overrides: Iterable[str] | Mapping[str, Any]) -> Rec
 
 
 def checked(data: dict[str, Any], source: str = "") -> Recipe:
-    """A recipe from plain data; `source` is what errors call it. Raises RecipeError with the path of each thing that does not fit."""
+    """A recipe from plain data; `source` is what errors call it. Raises RecipeError with the path of each thing that
+    does not fit."""
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:

@@ -125,8 +125,8 @@ def joined(shared: str, local: str) -> str:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A story as it is told. events: texts, or mappings with text, at and to; shared: None where it is not said; seconds:
-    how long the video is."""
+    """A story as it is told. events: texts, or mappings with text, at and to; shared: None where it is not said;
+    seconds: how long the video is."""
 
     events: tuple[Any, ...]
     shared: str | None = None

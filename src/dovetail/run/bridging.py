@@ -76,11 +76,11 @@ def rooms_of(
     """What each stage works on, by its name; nothing for a recipe without a bridge.
 
     spaces: of each stage's latents; patches: latent cells along each side of what its networks take for one token. The
-    last latents are those of the video. Those before a bridge have as many frames as the ones behind it, or the next number
-    that their autoencoder makes; what is too many is left out on the bridge.
+    last latents are those of the video. Those before a bridge have as many frames as the ones behind it, or the next
+    number that their autoencoder makes; what is too many is left out on the bridge.
 
-    Raises RecipeError for frames and sizes that do not fit, and for a bridge that would have to wait for a video that comes
-    in pieces.
+    Raises RecipeError for frames and sizes that do not fit, and for a bridge that would have to wait for a video that
+    comes in pieces.
     """
     if not recipe.bridged:
         return {}
@@ -148,8 +148,8 @@ class Pixels:
 
     @torch.no_grad()
     def __call__(self, video: Tensor) -> Tensor:
-        """The latent "b c f h w" behind the bridge of one before it: of a piece if both codecs know single frames, else of
-        the whole video, whose last frames are left out where there are too many."""
+        """The latent "b c f h w" behind the bridge of one before it: of a piece if both codecs know single frames, else
+        of the whole video, whose last frames are left out where there are too many."""
         one, two = self.rooms
         with self.clock:
             frames = seen(self.before, lambda codec: self._frames(codec, video))

@@ -1,7 +1,7 @@
 """How much memory each part of a run needs on its device, and how it is made to fit: before anything is loaded.
 
-What is given up comes in this order, and none of it before it must: everyone on the device always; rows, frames and cells
-at once; an expert in one piece. Design page: docs/decisions/0021-memory.md.
+What is given up comes in this order, and none of it before it must: everyone on the device always; rows, frames and
+cells at once; an expert in one piece. Design page: docs/decisions/0021-memory.md.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,8 @@ SPARE = 16
 
 @dataclass(frozen=True)
 class Part:
-    """Bytes on the device at most, in one part of a run: weights, what networks work in, what they are shown and answer."""
+    """Bytes on the device at most, in one part of a run: weights, what networks work in, what they are shown and
+    answer."""
 
     name: str
     weights: int
@@ -43,9 +44,9 @@ class Part:
 class Fit:
     """How a run is made to fit. here: who is on the device during each turn; None is everyone, always.
 
-    batches, chunks, tiles: less at once than asked, by expert and by codec; grouped: experts whose blocks come in turns;
-    parts: of the run, with what they need; reads_at_home: texts are read on the CPU; short: what does not fit whatever is
-    done, and where. sizes: bytes of each; rooms: bytes for all of them, by whom a turn asks.
+    batches, chunks, tiles: less at once than asked, by expert and by codec; grouped: experts whose blocks come in
+    turns; parts: of the run, with what they need; reads_at_home: texts are read on the CPU; short: what does not fit
+    whatever is done, and where. sizes: bytes of each; rooms: bytes for all of them, by whom a turn asks.
     """
 
     here: tuple[frozenset[str], ...] | None
@@ -100,8 +101,8 @@ def _gb(size: int) -> str:
 
 
 def budget_of(recipe: Recipe) -> int | None:
-    """Bytes that a run may fill: of what the recipe says that the device has, or of what is free there; None on a CPU that
-    nothing is said of. A sixteenth is left."""
+    """Bytes that a run may fill: of what the recipe says that the device has, or of what is free there; None on a CPU
+    that nothing is said of. A sixteenth is left."""
     if recipe.vram is not None:
         whole = models.memory(recipe.vram)
     else:
@@ -166,8 +167,8 @@ def fit(plan: Plan, known: Mapping[str, "Outline"], budget: int | None) -> Fit:
 
 
 def whom(plan: Plan, pieces: int = 0, taken: int = 0) -> tuple[frozenset[str], ...]:
-    """Whom each turn asks after so many pieces and steps: a step its experts, and the codecs of a bridge that video comes
-    over before it; a piece that is finished the video's codec."""
+    """Whom each turn asks after so many pieces and steps: a step its experts, and the codecs of a bridge that video
+    comes over before it; a piece that is finished the video's codec."""
     from dovetail.experts.residency import turns
 
     codecs = crossing(plan)

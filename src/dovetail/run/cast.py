@@ -69,7 +69,8 @@ class Cast:
 
 
 def load(recipe: Recipe) -> Cast:
-    """Load a recipe's codecs and experts. Raises WeightsError, and RoomError for a run that cannot fit on its device."""
+    """Load a recipe's codecs and experts. Raises WeightsError, and RoomError for a run that cannot fit on its
+    device."""
     fit, names = fitted(recipe), codec_names(recipe)
     codecs = {name: _codec(recipe, spec, name, fit) for name, spec in codecs_of(recipe).items()}
     at = {stage: codecs[name] for stage, name in names.items()} if recipe.bridged else {}
@@ -220,8 +221,8 @@ def known_of(cast: Cast) -> dict[str, Known]:
 
 
 def settled(recipe: Recipe, cast: Cast, start: Video | None) -> Recipe:
-    """The recipe with all that a run finds out, so that it makes the same video again from anywhere: the
-    numbers of rows, frames and cells that experts and codec see at once, whole paths, and which video it started from."""
+    """The recipe with all that a run finds out, so that it makes the same video again from anywhere: the numbers of
+    rows, frames and cells that experts and codec see at once, whole paths, and which video it started from."""
     found: dict[str, Any] = {
         f"experts.{name}.batch": cast.experts[name].network.batch  # type: ignore[attr-defined]
         for name, spec in recipe.experts.items()

@@ -14,7 +14,8 @@ from dovetail.run.events import Latent, Piece, Step
 from dovetail.video import Frames, Video
 
 CONTEXT = 4
-"""Latent frames that a video autoencoder is shown again before a piece, so that what it makes joins the piece before."""
+"""Latent frames that a video autoencoder is shown again before a piece, so that what it makes joins the piece
+before."""
 
 
 def decoded(events: Iterator[Step | Latent], codec: Codec, clock: "Clock") -> Iterator[Step | Piece]:

@@ -46,7 +46,8 @@ FORMAT = 1
 """Of the files in a folder; another is refused."""
 
 EVERY = 16
-"""Of every so manieth piece the state is kept, so that a piece that is damaged later need not be made from the start."""
+"""Of every so manieth piece the state is kept, so that a piece that is damaged later need not be made from the
+start."""
 
 
 @dataclass(frozen=True)
@@ -237,8 +238,8 @@ class Folder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from the folder, which is made if it is not there; the system lets go of it for a process
-        that dies. Raises OutputError if another is at it."""
+        """Keep other processes from the folder, which is made if it is not there; the system lets go of it for a
+        process that dies. Raises OutputError if another is at it."""
         with made(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / "lock").open("a+", encoding="utf-8")

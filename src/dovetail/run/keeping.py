@@ -50,8 +50,8 @@ def comes_in_pieces(recipe: Recipe, cast: Cast) -> bool:
 
 
 def worth_keeping(recipe: Recipe, cast: Cast) -> bool:
-    """Whether a run is gone on with where it was stopped: its video comes in pieces, or a stage holds all of it and shows it
-    to an expert in windows, so that every step is long."""
+    """Whether a run is gone on with where it was stopped: its video comes in pieces, or a stage holds all of it and
+    shows it to an expert in windows, so that every step is long."""
     frames = latent_of(recipe, cast.codec.space)[0]
     joint = (stage for stage in recipe.chain if stage.window is None)
     return comes_in_pieces(recipe, cast) or any(size < frames for stage in joint for size in sizes(stage.denoise))

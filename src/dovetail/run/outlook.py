@@ -20,8 +20,8 @@ USUAL: dict[str, Schedule] = {
     "ltx": Flow(),
     "cogvideox": VariancePreserving.betas("scaled_linear", 0.00085, 0.012, snr_shift_scale=3.0, zero_terminal_snr=True),
 }
-"""Each family's published schedule (Stable Diffusion 1.5, AnimateDiff, ModelScope, LaVie, Wan, LTX-Video, CogVideoX 2B): what
-a plan supposes of weights that are not on this machine."""
+"""Each family's published schedule (Stable Diffusion 1.5, AnimateDiff, ModelScope, LaVie, Wan, LTX-Video, CogVideoX
+2B): what a plan supposes of weights that are not on this machine."""
 
 
 def outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:

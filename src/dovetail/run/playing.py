@@ -1,4 +1,5 @@
-"""A run: its steps as they are taken, its pieces of video as they are finished, its end. Several runs that take turns."""
+"""A run: its steps as they are taken, its pieces of video as they are finished, its end. Several runs that take
+turns."""
 
 import warnings
 from bisect import bisect_right
@@ -50,9 +51,10 @@ def together(
 ) -> Iterator[tuple[int, Step | Piece | End]]:
     """Several runs with one cast, each event with the place of its run; what each makes is what `play` makes of it.
 
-    They run one after another. But where experts take turns on the device (`residency`), each stretch of steps that asks
-    the same experts is walked by all runs before the next, so that experts change no more often than for one run. Such
-    runs ask the same experts at the same steps, as those of one recipe with other prompts and seeds; else RecipeError.
+    They run one after another. But where experts take turns on the device (`residency`), each stretch of steps that
+    asks the same experts is walked by all runs before the next, so that experts change no more often than for one run.
+    Such runs ask the same experts at the same steps, as those of one recipe with other prompts and seeds; else
+    RecipeError.
     """
     cast = load(asked[0]) if cast is None else cast
     if not cast.moves(asked[0]):
@@ -68,8 +70,8 @@ def together(
 class Ready:
     """A run before its first step: everything is checked, nothing is asked.
 
-    recipe: with all that a run finds out. given: the latent to start from, if it starts from a video. less: what is done
-    with less at once than asked.
+    recipe: with all that a run finds out. given: the latent to start from, if it starts from a video. less: what is
+    done with less at once than asked.
     """
 
     recipe: Recipe
@@ -188,7 +190,8 @@ def _told(run: Ready) -> Iterator[Step | Piece | End]:
 
 
 def by_turns(run: Ready, events: Iterator[Step | Latent], pieces: int, taken: int) -> Iterator[Step | Latent]:
-    """One run's events after so many pieces and steps, its experts and codecs on the device only when they are asked."""
+    """One run's events after so many pieces and steps, its experts and codecs on the device only when they are
+    asked."""
     if not run.cast.moves(run.recipe):
         return events
     return (event for _, event in _by_turns([run], [events], pieces, taken))
@@ -200,8 +203,8 @@ Happening = TypeVar("Happening", bound=Step | Latent | Piece | End)
 def _by_turns(
     runs: Sequence[Ready], events: Sequence[Iterator[Happening]], pieces: int = 0, taken: int = 0
 ) -> Iterator[tuple[int, Happening]]:
-    """Runs walked together, experts and codecs on the device only when they are asked. pieces, taken: how many pieces and
-    steps are behind them."""
+    """Runs walked together, experts and codecs on the device only when they are asked. pieces, taken: how many pieces
+    and steps are behind them."""
     from dovetail.experts.residency import DECODING, Platform, interleaved, passengers, timetable
 
     plan, cast = runs[0].plan, runs[0].cast

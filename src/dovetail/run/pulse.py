@@ -13,8 +13,8 @@ from dovetail.errors import StoppedError
 @dataclass(eq=False)
 class Pulse:
     """Of one run, or of several that take turns. A run yields after each step, and a step of a method that shows a long
-    video in windows, again and again, asks its networks hundreds of times; what it has come to meanwhile stands here, for
-    another thread, or for what a signal calls.
+    video in windows, again and again, asks its networks hundreds of times; what it has come to meanwhile stands here,
+    for another thread, or for what a signal calls.
 
     frames: that networks have seen since the last step, both branches of guidance counted; of: that they see in a whole
     run, as planned.

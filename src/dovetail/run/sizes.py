@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is known of a run's networks. weights: bytes by expert; grouped: of those that come in blocks; looks: what an
-    expert is shown, in latents of its own shape, and rows of it at once at most; text: weights of the largest text model,
-    and what it works in; codecs: their weights, by name."""
+    """What is known of a run's networks. weights: bytes by expert; grouped: of those that come in blocks; looks: what
+    an expert is shown, in latents of its own shape, and rows of it at once at most; text: weights of the largest text
+    model, and what it works in; codecs: their weights, by name."""
 
     outlines: Mapping[str, "Outline"]
     weights: Mapping[str, int]

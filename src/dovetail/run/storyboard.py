@@ -16,8 +16,8 @@ LANES = 8
 
 
 def storyboard(plan: Plan) -> list[str]:
-    """The timeline, line by line; none without a story. Windows that overlap stand in rows below each other, filled with
-    the mark of the event that they take, or of both where one passes into the next.
+    """The timeline, line by line; none without a story. Windows that overlap stand in rows below each other, filled
+    with the mark of the event that they take, or of both where one passes into the next.
     """
     recipe = plan.recipe
     if recipe.story is None:

@@ -15,8 +15,8 @@ from dovetail.recipe.story import KEYS, Scenario, frame, in_shares, scenario, se
 from dovetail.run.outlook import space_foreseen
 
 Telling = Scenario | Mapping[str, Any] | Sequence[Any] | str | Path
-"""A story: events (texts as `2s: it turns`, or mappings); a mapping with `events`, `shared`, `fade` and `seconds`; a text
-in the plain format of docs/stories.md; or the path of a file with one of these, .yaml or plain."""
+"""A story: events (texts as `2s: it turns`, or mappings); a mapping with `events`, `shared`, `fade` and `seconds`; a
+text in the plain format of docs/stories.md; or the path of a file with one of these, .yaml or plain."""
 
 
 def tale(told: Telling) -> Scenario:
@@ -96,7 +96,8 @@ def changes(
 
 
 def _checked(events: Sequence[Any], strict: bool = False) -> list[models.Event]:
-    """The events. If one of them is wrong: none, and the recipe's check then says with its place; strict: RecipeError."""
+    """The events. If one of them is wrong: none, and the recipe's check then says with its place; strict:
+    RecipeError."""
     try:
         return [models.Event.model_validate(one) for one in events]
     except ValidationError as error:
@@ -158,8 +159,8 @@ def long(recipe: Recipe, length: float) -> int:
 
 
 def further(before: Recipe, told: Scenario | None) -> tuple[dict[str, Any], int | None]:
-    """What changes in the recipe of a run that goes on, path -> value: its events stay where they were, however long the
-    video becomes, and new ones stand behind them. And how many frames those take in all. Raises RecipeError.
+    """What changes in the recipe of a run that goes on, path -> value: its events stay where they were, however long
+    the video becomes, and new ones stand behind them. And how many frames those take in all. Raises RecipeError.
     """
     if before.story is None:
         if told is None:

@@ -1,4 +1,5 @@
-"""Networks counted and timed; when one fails, the error says at which step; when one does with less, that is written down."""
+"""Networks counted and timed; when one fails, the error says at which step; when one does with less, that is written
+down."""
 
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -55,8 +56,8 @@ class Timed:
 
 @dataclass(eq=False)
 class Lessened:
-    """What experts and codec did with less at once than they were asked to, for lack of memory, as a run goes on. A run of
-    which something is said here need not have the bytes of one that had the room.
+    """What experts and codec did with less at once than they were asked to, for lack of memory, as a run goes on. A run
+    of which something is said here need not have the bytes of one that had the room.
 
     parts: all that may run short; known: how much each has said.
     """

@@ -1,7 +1,7 @@
 """LaVie's transformer block: over the cells of a frame, over the words, over time.
 
-Over time a cell looks at itself in all frames. Where these lie is told twice: queries and keys are turned by an angle that
-grows with the frame, and each distance has a bias of its own in each head,
+Over time a cell looks at itself in all frames. Where these lie is told twice: queries and keys are turned by an angle
+that grows with the frame, and each distance has a bias of its own in each head,
 
     score[i, j] = <turned(q, i), turned(k, j)> / sqrt(d) + bias[bucket(j - i)]
 
@@ -25,8 +25,8 @@ BUCKETS, FARTHEST = 32, 32
 
 
 def turned(x: Tensor, frequencies: Tensor) -> Tensor:
-    """Rotary positions (Su et al., 2021, arXiv:2104.09864), x "... f d": of frame i, the neighbours 2k and 2k + 1 are turned
-    by the angle i * frequencies[k]; what lies behind the last pair stays."""
+    """Rotary positions (Su et al., 2021, arXiv:2104.09864), x "... f d": of frame i, the neighbours 2k and 2k + 1 are
+    turned by the angle i * frequencies[k]; what lies behind the last pair stays."""
     angle = torch.outer(torch.arange(x.shape[-2], device=x.device), frequencies.float())
     cosine, sine = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     pairs = 2 * len(frequencies)

@@ -1,8 +1,8 @@
 """LaVie's network from the file in which its authors publish it, and the sizes that the file leaves out.
 
-`lavie_base.pt` is opened as a pickle of tensors alone: what holds more is refused, since opening it could run any code. The
-sizes are those of the image network that it grew out of (`UNet3DConditionModel.from_pretrained_2d` of github.com/Vchitect/LaVie
-reads them there too), and how betas rise stands in `base/configs/sample.yaml`.
+`lavie_base.pt` is opened as a pickle of tensors alone: what holds more is refused, since opening it could run any code.
+The sizes are those of the image network that it grew out of (`UNet3DConditionModel.from_pretrained_2d` of
+github.com/Vchitect/LaVie reads them there too), and how betas rise stands in `base/configs/sample.yaml`.
 """
 
 from collections.abc import Mapping
