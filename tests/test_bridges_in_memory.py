@@ -15,6 +15,7 @@ from dovetail import run
 from dovetail.errors import RoomError
 from dovetail.experts.residency import CODEC
 from dovetail.run.budget import fitted, foreseen, whom
+from dovetail.run.sizes import decoders
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +108,12 @@ def test_a_bridge_that_cannot_fit_is_refused_before_it_is_loaded(folders: dict[s
     tight = recipes.changed(wan_then_sd(folders), {"vram": "20kB"})
     with pytest.raises(RoomError, match=r"part '\w+' of the run: at least"):
         fitted(tight)
+
+
+def test_what_is_encoded_behind_a_bridge_is_counted_whole(folders: dict[str, Path]) -> None:
+    """It is never encoded in tiles, so tiles alone make no room for it."""
+    recipe = sd_then_wan(folders)
+    tiled = recipes.changed(recipe, {"codec.tiles": 4})
+    whole, less = (decoders(foreseen(one, []))[CODEC] for one in (recipe, tiled))
+    assert whole.encoded == whole.shape == less.encoded == (4, 2, 6, 8)
+    assert less.work == whole.work > replace(less, encoded=None).work

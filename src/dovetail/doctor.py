@@ -63,7 +63,8 @@ def examined(here: Machine | None = None) -> Iterator[str]:
     yield from _versions()
     yield from _hardware(here)
     yield ""
-    yield "recipes, each made to fit as a run of it would be (docs/memory.md):"
+    how = "each made to fit as a run of it would be (docs/memory.md)" if here.device else "by their weights alone"
+    yield f"recipes, {how}:"
     for name in recipes.names():
         if wants(recipes.load(name)):
             yield from _fits(name, here)

@@ -57,13 +57,14 @@ def crossing(plan: Plan) -> dict[int, frozenset[str]]:
     return found
 
 
-def carried(plan: Plan) -> Iterator[tuple[str, int]]:
-    """Stages, and how many latent frames of theirs come to a bridge at once, on either side of each."""
+def carried(plan: Plan) -> Iterator[tuple[str, int, bool]]:
+    """Stages, how many latent frames of theirs are at a bridge at once, on either side of each, and whether they are
+    encoded there; else they are decoded."""
     before = _before(plan.recipe)
     for _, stage, length in plan.crossings:
         one, two = plan.rooms[before[stage]], plan.rooms[stage]
-        yield before[stage], length
-        yield stage, length if one.framewise and two.framewise else two.latent[0]
+        yield before[stage], length, False
+        yield stage, length if one.framewise and two.framewise else two.latent[0], True
 
 
 def _before(recipe: Recipe) -> dict[str, str]:

@@ -192,9 +192,13 @@ class _Now:
 
     def work(self, names: frozenset[str]) -> tuple[int, int]:
         """What those work in whom a turn asks, one after another, and their latents."""
-        found = [self.sizes.work(name, self.batches[name]) for name in names if name in self.batches]
-        found += [(self.decoders[name].work, 0) for name in names if name in self.decoders]
-        return max(found, key=sum, default=(0, 0))
+        return max((self._works(name) for name in names), key=sum, default=(0, 0))
+
+    def _works(self, name: str) -> tuple[int, int]:
+        """The same of one expert or codec."""
+        if name in self.batches:
+            return self.sizes.work(name, self.batches[name])
+        return (self.decoders[name].work, 0) if name in self.decoders else (0, 0)
 
     def need(self, names: frozenset[str]) -> int:
         """All that a turn needs."""
@@ -212,15 +216,13 @@ class _Now:
                 pass
 
     def _less(self, names: frozenset[str]) -> bool:
-        many = [name for name in names if min(self.batches.get(name, 1), self._rows(name)) > 1]
-        if many:
-            name = max(many, key=lambda n: sum(self.sizes.work(n, self.batches[n])))
-            self.batches[name] = min(self.batches[name], self._rows(name)) // 2
+        """Do less in a turn: of the one that works in the most, or else one's weights in blocks. Whether that was done."""
+        largest = max(sorted(names), key=lambda name: sum(self._works(name)))
+        if largest in self.batches and (rows := min(self.batches[largest], self._rows(largest))) > 1:
+            self.batches[largest] = rows // 2
             return True
-        lesser = {name: less for name in names & self.decoders.keys() if (less := self.decoders[name].less) is not None}
-        if lesser:
-            name = max(sorted(lesser), key=lambda n: self.decoders[n].work)
-            self.decoders[name] = lesser[name]
+        if largest in self.decoders and (less := self.decoders[largest].less) is not None:
+            self.decoders[largest] = less
             return True
         whole = [name for name in names if name in self.batches and name not in self.grouped]
         if not whole:

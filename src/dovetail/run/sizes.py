@@ -134,10 +134,7 @@ def sizes(plan: Plan, known: Mapping[str, "Outline"]) -> Sizes:
 
 
 def decoders(plan: Plan) -> dict[str, "Decoder"]:
-    """What codecs are given at once at most, by name, of those that have weights that are known.
-
-    On a bridge one decodes and one encodes; to encode is taken to need no more than to decode.
-    """
+    """What codecs are given at once at most, by name, of those that have weights that are known."""
     from dovetail.experts.codec import CHUNK
     from dovetail.experts.placement import dtype_of
 
@@ -145,12 +142,17 @@ def decoders(plan: Plan) -> dict[str, "Decoder"]:
     for name, codec in codecs_of(plan.recipe).items():
         if not isinstance(codec, models.Autoencoder) or (told := _autoencoder(plan.recipe, codec)) is None:
             continue
-        given = [(stage, length) for stage, length in carried(plan) if names[stage] == name]
-        shapes = [(latent_at(plan, stage)[0], length, *latent_at(plan, stage)[2:]) for stage, length in given]
+        shapes: dict[bool, list[tuple[int, int, int, int]]] = {False: [], True: []}
+        for stage, length, encodes in carried(plan):
+            if names[stage] == name:
+                channels, _, height, width = latent_at(plan, stage)
+                shapes[encodes].append((channels, length, height, width))
         if name == names[plan.recipe.chain[-1].stage]:
-            shapes.append(_last(plan, told[0]))
-        shape = max(shapes, key=prod)
-        found[name] = Decoder(*told, shape, dtype_of(codec.dtype).itemsize, codec.chunk or CHUNK, codec.tiles)
+            shapes[False].append(_last(plan, told[0]))
+        decoded, encoded = (max(shapes[encodes], key=prod, default=None) for encodes in (False, True))
+        assert decoded is not None
+        size = dtype_of(codec.dtype).itemsize
+        found[name] = Decoder(*told, decoded, size, codec.chunk or CHUNK, codec.tiles, encoded)
     return found
 
 
@@ -166,7 +168,7 @@ def _last(plan: Plan, kind: str) -> tuple[int, int, int, int]:
 
 @dataclass(frozen=True)
 class Decoder:
-    """An autoencoder and what it is given at once."""
+    """An autoencoder and what it is given at once. encoded: the shape of what it encodes, which it never does in tiles."""
 
     kind: str
     config: Mapping[str, object]
@@ -174,20 +176,29 @@ class Decoder:
     size: int
     chunk: int
     tiles: int | None
+    encoded: tuple[int, int, int, int] | None = None
 
     @property
     def work(self) -> int:
+        """What it works in; to encode is taken to need as much as to decode."""
         from dovetail.experts.footprint import decoding
 
-        return decoding(self.kind, self.config, self.shape, self.size, self.chunk, self.tiles)
+        work = decoding(self.kind, self.config, self.shape, self.size, self.chunk, self.tiles)
+        if self.encoded is None:
+            return work
+        return max(work, decoding(self.kind, self.config, self.encoded, self.size, self.chunk, None))
 
     @property
     def less(self) -> "Decoder | None":
-        """The same with half as much at once; None if that is the least."""
+        """The same with half as much at once; None if that is the least, or if it needs as much."""
         from dovetail.experts.halving import LEAST
 
         once = min(self.chunk, self.shape[1])
-        if self.kind == "AutoencoderKL" and once > 1:
-            return replace(self, chunk=once // 2)
         side = min(max(self.shape[2:]), self.tiles or max(self.shape[2:]))
-        return replace(self, tiles=max(LEAST, -(-side // 2))) if side > LEAST else None
+        if self.kind == "AutoencoderKL" and once > 1:
+            found = replace(self, chunk=once // 2)
+        elif side > LEAST:
+            found = replace(self, tiles=max(LEAST, -(-side // 2)))
+        else:
+            return None
+        return found if found.work < self.work else None
