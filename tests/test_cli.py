@@ -276,8 +276,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 whole = run.together
 
 
-def together(asked, cast):
-    for event in whole(asked, cast):
+def together(*told, **more):
+    for event in whole(*told, **more):
         print("step", flush=True)
         yield event
 

@@ -145,6 +145,7 @@ def batches(spec: Spec, pools: Path, size: int, seed: int, device: str) -> Itera
             told = asks[i] if told.motion else replace(asks[i], motion=None)
             alike = [j for j in family if quiet or told.motion in (None, asks[j].motion)]
             rivals = latents[dice.sample(alike, min(len(alike), RIVALS))][:, frames].transpose(1, 2)
+        told = told if frames[0] <= frames[-1] else backwards(told)
         return latents[i, frames].transpose(0, 1), places[i, frames][None], ids(None if quiet else told), rivals
 
     while True:
@@ -178,9 +179,16 @@ def lessons(spec: Spec, pools: Path, size: int, seed: int, device: str) -> Itera
 
 
 def slice_of(count: int, length: int, dice: random.Random) -> list[int]:
-    """Consecutive frames of a scene."""
+    """Consecutive frames of a scene; half of the time backwards, which doubles the scenes there are."""
     first = dice.randint(0, length - count)
-    return list(range(first, first + count))
+    frames = list(range(first, first + count))
+    return frames[::-1] if dice.random() < 0.5 else frames
+
+
+def backwards(asked: Ask) -> Ask:
+    """What a scene shows when time runs backwards: the way is turned round, all else stays."""
+    turned = {"left": "right", "right": "left", "up": "down", "down": "up"}
+    return replace(asked, motion=turned.get(asked.motion or "", asked.motion))
 
 
 def predict(unet: nn.Module, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
