@@ -30,8 +30,8 @@ from dovetail.core.windows import WEIGHTS
 from dovetail.costs import costs
 from dovetail.errors import PromptWarning, RecipeError, SpaceError
 from dovetail.experts import FAMILIES, VideoCodec, load, load_codec, same_space
-from dovetail.experts.outline import codec_parameters, outline, text_parameters
-from dovetail.experts.published import COGVIDEOX_T5, PUBLISHED
+from dovetail.experts.outline import outline, parameters_of, text_parameters
+from dovetail.experts.published import COGVIDEOX_CODEC, COGVIDEOX_T5, PUBLISHED
 from dovetail.experts.schedulers import ladder_of
 from dovetail.recipe import Recipe
 from dovetail.recipe.reading import SHIPPED
@@ -508,7 +508,7 @@ def test_the_head_of_the_recipe_says_what_is_downloaded() -> None:
     head = [line for line in (SHIPPED / "cogvideox-2b.yaml").read_text().splitlines() if line.startswith("# Download")]
     plan = dovetail.plan("cogvideox-2b")
     sizes = [costs(plan).experts["base"].bytes, 2 * text_parameters(COGVIDEOX_T5)]
-    sizes.append(2 * codec_parameters("AutoencoderKLCogVideoX"))
+    sizes.append(2 * parameters_of(*COGVIDEOX_CODEC))
     assert re.findall(r"[\d.]+ GB", head[0]) == [f"{size / 1e9:.1f} GB" for size in sizes]
 
 

@@ -13,8 +13,8 @@ from dovetail import recipe as recipes
 from dovetail.costs import Costs, costs
 from dovetail.errors import WeightsError
 from dovetail.experts.flops import Operations, operations
-from dovetail.experts.outline import codec_parameters, outline, text_parameters
-from dovetail.experts.published import LTX_2B, PUBLISHED, T5, UMT5
+from dovetail.experts.outline import outline, parameters_of, text_parameters
+from dovetail.experts.published import LTX_2B, LTX_CODEC, PUBLISHED, T5, UMT5, WAN_CODEC
 from dovetail.recipe import models
 from dovetail.recipe.build import Look
 from dovetail.recipe.reading import SHIPPED
@@ -70,8 +70,8 @@ def test_parameters_are_those_of_the_model_cards() -> None:
     billions = [round(share.parameters / GIGA, 1) for share in (*wan.values(), *ltx.values())]
     assert billions == [14.3, 1.4, 13.0, 1.9]
     assert [round(text_parameters(words) / GIGA, 2) for words in (UMT5, T5)] == [5.68, 4.76]
-    assert codec_parameters("AutoencoderKLWan") / 1e6 == pytest.approx(126.9, abs=0.1)
-    assert codec_parameters("AutoencoderKLLTXVideo") * 2 / GIGA == pytest.approx(2.49, abs=0.01), "the file's size"
+    assert parameters_of(*WAN_CODEC) / 1e6 == pytest.approx(126.9, abs=0.1)
+    assert parameters_of(*LTX_CODEC) * 2 / GIGA == pytest.approx(2.49, abs=0.01), "the file's size"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from dovetail import cli
 from dovetail import recipe as recipes
 from dovetail.core.denoiser import Condition, Network
 from dovetail.errors import RecipeError
-from dovetail.experts.residency import Platform, Weights, interleaved, most, switches, timetable
+from dovetail.experts.residency import Platform, Weights, interleaved, switches, timetable
 from dovetail.recipe import Recipe
 from dovetail.run import Cast, End, Step, finished, load, play, together
 from dovetail.video import read
@@ -112,12 +112,6 @@ def test_whoever_is_asked_is_there(asked: Sequence[str], residency: str) -> None
     here = timetable(asked, residency)
     assert len(here) == len(asked)
     assert all(set(names) <= there for names, there in zip(asked, here, strict=True))
-
-
-def test_the_most_that_is_there_at_once() -> None:
-    sizes = {"L": 10, "S": 1}
-    assert [most(timetable("LLSL", how), sizes) for how in ("all", "turns", "ahead")] == [11, 10, 11]
-    assert most([], sizes) == 0
 
 
 @pytest.mark.parametrize(("asked", "count"), [("LLSSL", 2), ("LLL", 0), ("LSLSL", 4), ("", 0)])

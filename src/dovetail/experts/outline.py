@@ -154,11 +154,6 @@ def text_parameters(words: Words) -> int:
     return one + (two - one) * (int(words.config["num_layers"]) - 1)
 
 
-def codec_parameters(kind: str) -> int:
-    """How many numbers a published video autoencoder has learned. Raises KeyError for other autoencoders."""
-    return _parameters(hollow_of(kind, written(dict((WAN_CODEC, LTX_CODEC, COGVIDEOX_CODEC))[kind])))
-
-
 def parameters_of(kind: str, config: Mapping[str, Any]) -> int:
     """How many numbers a network of diffusers has learned."""
     return _parameters(hollow_of(kind, written(config)))

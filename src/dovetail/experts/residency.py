@@ -100,11 +100,6 @@ def _next(asked: Sequence[Names], turn: int, name: str) -> int | None:
     return next((later for later in range(turn + 1, len(asked)) if name in asked[later]), None)
 
 
-def most(here: Sequence[Collection[str]], sizes: Mapping[str, int]) -> int:
-    """The most bytes that are on the device at once."""
-    return max((sum(sizes.get(name, 0) for name in names) for names in here), default=0)
-
-
 def switches(asked: Sequence[Collection[str]]) -> int:
     """How often a step asks others than the step before it.
 
