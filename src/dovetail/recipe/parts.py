@@ -1,0 +1,83 @@
+"""What models of recipes are made of: frozen pydantic models, where a key that no part knows is an error.
+
+Methods, ladders and noises are written as one word with what it takes: `{framewise: spatial}`,
+`{below: {of: spatial, timestep: 100, steps: 5}}`. The word is the model's `word`.
+"""
+
+import re
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_serializer, model_validator
+from pydantic_core import PydanticCustomError
+
+from dovetail.errors import nearest
+
+Steps = Annotated[int, Field(ge=1, le=1000)]
+Text = Annotated[str, Field(max_length=2000)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+EXPERT = "(expert)"
+"""The tag of what is no word: an expert's name, or a mapping that names one."""
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[^\W\d][\w-]*", text):
+        message = "a name is letters, digits, - and _, and starts with a letter; dots part the keys of a path"
+        raise PydanticCustomError("name", message, {})
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
+
+
+class Part(BaseModel):
+    """A mapping with known keys and exact types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        known = [field.alias or name for name, field in cls.model_fields.items()]
+        for key in data if isinstance(data, dict) else ():
+            if key not in known:
+                hint = nearest(str(key), known)
+                raise PydanticCustomError("unknown_key", "unknown key; {hint}", {"key": str(key), "hint": hint})
+        return data
+
+
+class Worded(Part):
+    """A part that is written `{word: {...}}`."""
+
+    word: ClassVar[str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _open(cls, data: Any) -> Any:
+        return data[cls.word] if isinstance(data, dict) and list(data) == [cls.word] else data
+
+    @model_serializer(mode="wrap")
+    def _close(self, inner: Any) -> dict[str, Any]:
+        return {self.word: inner(self)}
+
+
+class Alone:
+    """Mixed into a root model that is written `{word: value}`."""
+
+    word: ClassVar[str]
+
+
+def tag(data: Any) -> str | None:
+    """Which model a `{word: ...}` mapping asks for: the tag of a union. None: it is no one word."""
+    word = getattr(type(data), "word", None)
+    if isinstance(word, str):
+        return word
+    known = keys(data)
+    if isinstance(data, str) or "expert" in known:
+        return EXPERT
+    return known[0] if len(known) == 1 else None
+
+
+def keys(data: Any) -> list[str]:
+    """The keys of plain data, as text; none where it is no mapping."""
+    return [str(key) for key in data] if isinstance(data, dict) else []

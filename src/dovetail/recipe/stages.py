@@ -1,0 +1,95 @@
+"""A stage, as recipes say it."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from dovetail.recipe.denoisers import Coherent, Coupled, Denoise, Probing, Reinjected
+from dovetail.recipe.ladders import Ladder
+from dovetail.recipe.noises import Begin, Consistent
+from dovetail.recipe.parts import Name, Part
+from dovetail.recipe.specs import Codec
+
+
+class Stage(Part):
+    """One walk down a ladder.
+
+    `window`: latent frames worked on at once; none is the whole video. `hop`: from window to window; where windows
+    overlap they are averaged at every step, with `weights`. `offset`: the first window's length, so that windows
+    straddle those of the stage before. `ends`: what shorter windows at both ends see: what they make, or full windows.
+    `noise`: what the windows of a first stage start from.
+
+    `bridge: pixels`: the latents of the stage before are others than this one's, and are decoded, resized and encoded.
+    `codec`, `height`, `width`: of the latents that begin here, at the first stage or behind a bridge; without them the
+    recipe's and the video's. The last latents, which become the video, are always those.
+    """
+
+    stage: Name
+    ladder: Ladder
+    denoise: Denoise
+    solver: Literal["euler", "ancestral", "dpm++2m", "unipc"] = "euler"
+    window: Annotated[int, Field(ge=1)] | None = None
+    hop: Annotated[int, Field(ge=1)] | None = None
+    offset: Annotated[int, Field(ge=0)] = 0
+    weights: Literal["flat", "triangle", "sine", "pyramid"] = "flat"
+    ends: Literal["half", "full"] = "half"
+    noise: Begin | None = None
+    bridge: Literal["pixels"] | None = None
+    codec: Codec | None = None
+    height: Annotated[int, Field(ge=8, le=4096)] | None = None
+    width: Annotated[int, Field(ge=8, le=4096)] | None = None
+
+    @property
+    def latents(self) -> list[str]:
+        """Which of its keys say that its latents are others than the video's."""
+        return [key for key in ("codec", "height", "width") if getattr(self, key) is not None]
+
+    @model_validator(mode="after")
+    def _windows(self) -> Self:
+        for holds, message in self._misfits():
+            if holds:
+                raise PydanticCustomError("gaps", message)
+        return self
+
+    def _misfits(self) -> list[tuple[bool, str]]:
+        """What may be wrong with the windows, and what fits."""
+        window, hop, offset = self.window or 0, self.hop or self.window or 0, self.offset
+        sequel = isinstance(self.denoise, Coherent | Reinjected)
+        asked = self.hop is not None or offset > 0 or self.weights != "flat" or self.ends != "half"
+        return [
+            (not window and asked, "hop, offset, weights and ends are said of windows; add a window, as in window: 16"),
+            (
+                not window and isinstance(self.denoise, Coherent),
+                "coherent draws each window to the one before, and without a window there is one only; add window: 16",
+            ),
+            (
+                not window and isinstance(self.noise, Consistent),
+                "consistent repeats the noise of the first window, and without a window there is one only; add window: 16",
+            ),
+            (hop > window, f"hop {hop} leaves gaps between windows of {window}; take {window} or less"),
+            (0 < window <= offset, f"offset {offset} is no part of a window of {window}; half of it is {window // 2}"),
+            (
+                offset > 0 and hop < window,
+                "an offset staggers windows that stand side by side, a hop makes them overlap; take one of the two",
+            ),
+            (
+                isinstance(self.denoise, Reinjected) and hop >= window,
+                f"reinjected windows begin with the end of the one before, so they overlap; take a hop below {window}, "
+                f"as in hop: {max(1, window * 3 // 4)}",
+            ),
+            (
+                self.weights != "flat" and (hop == window or sequel),
+                "weights are those of averaged windows; these are not averaged"
+                + ("" if sequel else f", so take a hop below {window} as well"),
+            ),
+            (
+                isinstance(self.denoise, Probing) and hop < window,
+                "probing goes by what whole windows showed, so they cannot be averaged where they overlap; leave out hop",
+            ),
+            (
+                isinstance(self.denoise, Coupled) and self.denoise.automatic and hop < window,
+                "a floor or stride that is auto goes by what whole windows showed, so these cannot be averaged where they "
+                "overlap; leave out hop, or say floor and stride as numbers",
+            ),
+        ]
