@@ -94,7 +94,7 @@ TOLERANCE = {
     "consistency_16": 0.03,
     "drift_end": 0.1,
     "steadiness": 0.01,
-    "smoothness": 0.005,
+    "smoothness": 0.004,
     "smoothness_of_motion": 0.15,
     "warping_error": 2e-4,
     "detail": 0.004,
