@@ -22,7 +22,8 @@ BELOW: dict[str, set[str]] = {
     "calibrate": {"calibrate", "run", "recipe", "methods", "experts", "sprites", "eval", "core"},
     "costs": {"costs", "run", "recipe", "methods", "experts", "sprites", "core"},
     "doctor": {"doctor", "costs", "run", "recipe", "methods", "experts", "core"},
-    "progress": {"progress", "run", "video"},
+    "captions": {"captions", "video"},
+    "progress": {"progress", "captions", "run", "video"},
     "run": {"run", "recipe", "methods", "experts", "sprites", "video", "core"},
     # Another way in beside the command: it writes recipes, and walks them with components in place of weights.
     "pipelines": {"pipelines", "run", "recipe", "experts", "core"},

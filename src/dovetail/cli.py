@@ -526,7 +526,11 @@ def _followed(
     from dovetail.video import Video, evenly, strip
 
     paths, asked = list(runs), list(runs.values())
-    previews = [Preview(path.with_name(f"{path.stem}-preview.png")) for path in paths] if preview else []
+    previews = [
+        Preview(path.with_name(f"{path.stem}-preview.png"), [(span.start, span.text) for span in recipe.spans()])
+        for path, recipe in runs.items()
+        if preview
+    ]
     kept: list[list[Any]] = [[] for _ in runs]
     with _stopped(folders), bar(err, len(runs), pulse) as shown:
         for run, event in events:

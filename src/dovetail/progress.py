@@ -1,6 +1,6 @@
 """What is seen of a run while it goes on: a bar with what is being done, and a picture of what there is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from dovetail.captions import captions
 from dovetail.run import Piece, Pulse, Step
 from dovetail.video import Frames, Video, evenly, save_image
 
@@ -92,9 +93,13 @@ def _often(act: Callable[[], None], seconds: float = 0.5) -> Iterator[None]:
 @dataclass(eq=False)
 class Preview:
     """A contact sheet of a video while it is made, written anew after every piece: above, frames evenly apart from the
-    first on; below, the newest piece. A preview that cannot be written stops no run."""
+    first on; below, the newest piece. A preview that cannot be written stops no run.
+
+    told: the first frame of each event of a story, and its text, which stands below the frames that show it.
+    """
 
     path: Path
+    told: Sequence[tuple[int, str]] = ()
     kept: dict[int, Frames] = field(default_factory=dict)
     every: int = 1
 
@@ -104,16 +109,30 @@ class Preview:
         while len(self.kept) > 2 * COLUMNS:
             self.every *= 2
             self.kept = {i: one for i, one in self.kept.items() if i % self.every == 0}
-        rows = [self._row([self.kept[i] for i in sorted(self.kept)]), self._row(list(frames))]
+        rows = self._row(self.kept) + self._row(dict(enumerate(frames, piece.first)))
         with suppress(OSError):
             save_image(np.concatenate(rows), self.path)
 
-    @staticmethod
-    def _row(frames: list[Frames]) -> Frames:
-        """So many frames side by side, evenly apart; black where there are too few."""
-        shown = [frames[i] for i in evenly(len(frames), COLUMNS)]
+    def _row(self, frames: Mapping[int, Frames]) -> list[Frames]:
+        """So many frames by their numbers, side by side, evenly apart, black where there are too few; and captions."""
+        numbers = sorted(frames)
+        picked = [numbers[i] for i in evenly(len(numbers), COLUMNS)]
+        shown = [frames[i] for i in picked]
         shown += [np.zeros_like(shown[0])] * (COLUMNS - len(shown))
-        return np.concatenate([np.pad(one, ((1, 1), (1, 1), (0, 0))) for one in shown], axis=1)
+        row = [np.concatenate([np.pad(one, ((1, 1), (1, 1), (0, 0))) for one in shown], axis=1)]
+        if self.told:
+            texts = [text_at(self.told, i) for i in picked]
+            row.append(captions(texts + [""] * (COLUMNS - len(texts)), row[0].shape[1] // COLUMNS))
+        return row
+
+
+def text_at(told: Sequence[tuple[int, str]], frame: int) -> str:
+    """The text of the event that a frame shows.
+
+    >>> text_at([(0, "it stands still"), (16, "it moves up")], 16)
+    'it moves up'
+    """
+    return next((text for first, text in reversed(told) if first <= frame), "")
 
 
 def _small(frames: Frames) -> Frames:
