@@ -96,14 +96,11 @@ class ConFinerPipeline(Face):
         found = dict(zip(CLIPS, (prompt_embeds, negative_prompt_embeds, *control, *temporal), strict=True))
         read = Read(do_classifier_free_guidance, num_videos_per_prompt)
         for prefix in PREFIXES:
-            if (
-                prefix == ""
-                or getattr(self, f"{prefix}text_encoder") is not None
-                or found[f"{prefix}prompt_embeds"] is not None
-            ):
+            given_already = found[f"{prefix}prompt_embeds"] is not None
+            if prefix == "" or given_already or getattr(self, f"{prefix}text_encoder") is not None:
                 given = {name: found[name] for name in (f"{prefix}prompt_embeds", f"negative_{prefix}prompt_embeds")}
                 found |= self._encoded(given, prompt, negative_prompt, read, prefix)
-        prompt_embeds, negative_prompt_embeds = found["prompt_embeds"], found["negative_prompt_embeds"]
+        prompt_embeds, negative_prompt_embeds = (found[name] for name in CLIPS[:2])
         control_prompt_embeds, negative_control_prompt_embeds = (found[name] for name in CLIPS[2:4])
         temporal_prompt_embeds, negative_temporal_prompt_embeds = (found[name] for name in CLIPS[4:])
         return (
@@ -194,10 +191,10 @@ class ConFinerPipeline(Face):
         self._guidance_scale = guidance_scale
         asked = self._asked(
             videos_of(prompt, prompt_embeds, Read(times=num_videos_per_prompt)),
-            None,
             generator,
             latents,
-            (output_type, return_dict),
+            output_type,
+            return_dict,
             callback_on_step_end,
             callback_on_step_end_tensor_inputs,
         )

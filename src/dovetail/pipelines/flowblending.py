@@ -85,9 +85,8 @@ class FlowBlendingPipeline(Face):
         given = dict(zip(EMBEDS, (prompt_embeds, negative_prompt_embeds, *masks), strict=True))
         read = Read(do_classifier_free_guidance, num_videos_per_prompt)
         found = self._encoded(given, prompt, negative_prompt, read)
-        prompt_embeds, negative_prompt_embeds = found["prompt_embeds"], found["negative_prompt_embeds"]
-        prompt_attention_mask = found["prompt_attention_mask"]
-        negative_prompt_attention_mask = found["negative_prompt_attention_mask"]
+        prompt_embeds, negative_prompt_embeds = (found[name] for name in EMBEDS[:2])
+        prompt_attention_mask, negative_prompt_attention_mask = (found[name] for name in EMBEDS[2:])
         return prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask
 
     def recipe(
@@ -178,10 +177,14 @@ class FlowBlendingPipeline(Face):
         """
         usual = USUAL[casting.family_of(self.transformer)]
         self._guidance_scale = usual.guidance if guidance_scale is None else guidance_scale
-        count = videos_of(prompt, prompt_embeds, Read(times=num_videos_per_prompt))
-        wanted = (output_type, return_dict)
         asked = self._asked(
-            count, None, generator, latents, wanted, callback_on_step_end, callback_on_step_end_tensor_inputs
+            videos_of(prompt, prompt_embeds, Read(times=num_videos_per_prompt)),
+            generator,
+            latents,
+            output_type,
+            return_dict,
+            callback_on_step_end,
+            callback_on_step_end_tensor_inputs,
         )
         embeds = self.encode_prompt(
             prompt,

@@ -81,9 +81,8 @@ class SynCoSPipeline(Face):
         given = dict(zip(EMBEDS, (prompt_embeds, negative_prompt_embeds, *masks), strict=True))
         read = Read(do_classifier_free_guidance, num_videos_per_prompt, _texts(events))
         found = self._encoded(given, prompt, negative_prompt, read)
-        prompt_embeds, negative_prompt_embeds = found["prompt_embeds"], found["negative_prompt_embeds"]
-        prompt_attention_mask = found["prompt_attention_mask"]
-        negative_prompt_attention_mask = found["negative_prompt_attention_mask"]
+        prompt_embeds, negative_prompt_embeds = (found[name] for name in EMBEDS[:2])
+        prompt_attention_mask, negative_prompt_attention_mask = (found[name] for name in EMBEDS[2:])
         return prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask
 
     def recipe(
@@ -164,12 +163,13 @@ class SynCoSPipeline(Face):
         read = Read(True, num_videos_per_prompt, _texts(events))
         asked = self._asked(
             videos_of(prompt, prompt_embeds, read),
-            prompt if events else None,
             generator,
             latents,
-            (output_type, return_dict),
+            output_type,
+            return_dict,
             callback_on_step_end,
             callback_on_step_end_tensor_inputs,
+            prompt if events else None,
         )
         embeds = self.encode_prompt(
             prompt,
