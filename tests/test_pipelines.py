@@ -428,6 +428,8 @@ def test_embeddings_that_a_callback_changes_are_told_from_the_next_step_on(kind:
     mixed = pipe(**call(kind, callback_on_step_end=swap, **asked))[0]
     whole = [pipe(**call(kind, prompt=text, **asked))[0] for text in ("a red circle", "a blue ring")]
     assert not any(torch.equal(mixed, one) for one in whole)
+    # As in the stock pipelines, what comes back counts even if only latents were asked for.
+    assert torch.equal(pipe(**call(kind, callback_on_step_end=swap, output_type="latent"))[0], mixed)
 
 
 class Cutoff(PipelineCallback):

@@ -224,26 +224,29 @@ class Face(DiffusionPipeline):  # type: ignore[misc]
                     for way, mine, seed in zip(ways, stages, asked.seeds, strict=True)
                 ]
                 if asked.callback is not None:
-                    guidance = self.guidance_scale
+                    before = self.guidance_scale, embeds
                     ways, embeds = self._heard(asked, place, ways, embeds)
-                    if guidance != self.guidance_scale or any(name in embeds for name in asked.tensors):
+                    if before[0] != self.guidance_scale or before[1] is not embeds:
                         stages = self._stages(run, asked, recipe(self.guidance_scale), embeds)
                 bar.update()
         self._current_timestep = None
         return [way.video for way in ways]
 
     def _heard(self, asked: Asked, place: Place, ways: list[Way], embeds: Embeds) -> tuple[list[Way], Embeds]:
-        """What the callback leaves of latents and embeddings after a step."""
+        """What the callback leaves of latents and embeddings after a step; the same embeddings if it has not touched
+        them."""
         assert asked.callback is not None
         known = {"latents": torch.cat([way.x for way in ways]).to(self._execution_device), **embeds}
-        said = asked.callback(self, place.number, place.timestep, {name: known[name] for name in asked.tensors})
-        left = {**known, **(said or {})}
+        said = asked.callback(self, place.number, place.timestep, {name: known[name] for name in asked.tensors}) or {}
+        left = {**known, **said}
         for name, tensor in known.items():
             if tensor is not None and (left[name] is None or left[name].shape != tensor.shape):
                 came = "nothing" if left[name] is None else tuple(left[name].shape)
                 raise RecipeError(f"callback_on_step_end: {name} was {tuple(tensor.shape)}, and {came} came back")
         latents = torch.split(left["latents"].to("cpu", torch.float32), 1)
-        return [way.at(x, place) for way, x in zip(ways, latents, strict=True)], {name: left[name] for name in embeds}
+        touched = embeds.keys() & {*asked.tensors, *said}  # Those that were shown may have been changed in place.
+        ways = [way.at(x, place) for way, x in zip(ways, latents, strict=True)]
+        return ways, {name: left[name] for name in embeds} if touched else embeds
 
     def _room(self, *modules: nn.Module) -> None:
         """With `enable_model_cpu_offload`, send away all components but these. A component comes when it is called; who
