@@ -26,11 +26,13 @@ from diffusers import (
     WanPipeline,
 )
 from diffusers.callbacks import PipelineCallback
+from diffusers.hooks import apply_group_offloading
 from torch import Tensor, nn
 
 from dovetail.core.denoiser import timeline
 from dovetail.core.noise import Noise
 from dovetail.errors import PromptWarning
+from dovetail.experts.moving import present
 from dovetail.pipelines import ConFinerPipeline, FlowBlendingPipeline, SynCoSPipeline, seed_of
 
 Parts = dict[str, Any]
@@ -540,6 +542,13 @@ def test_layers_may_come_one_by_one(kind: str) -> None:
     plain = pipe(**call(kind))[0]
     pipe.enable_group_offload(torch.device("cpu"), offload_type="leaf_level")
     assert np.array_equal(pipe(**call(kind))[0], plain)
+
+
+def test_a_codec_whose_layers_come_one_by_one_does_not_come_as_a_whole() -> None:
+    vae = tiny.vae()
+    apply_group_offloading(vae, onload_device=torch.device("cpu"), offload_type="leaf_level")
+    with present(vae, torch.device("meta")):  # A device that is another one, even here.
+        assert {weight.device.type for weight in vae.parameters()} == {"cpu"}
 
 
 def watch(hook: Any, name: str, here: set[str], seen: list[tuple[str, ...]]) -> None:
