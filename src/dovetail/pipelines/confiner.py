@@ -142,7 +142,9 @@ class ConFinerPipeline(Face):
             "denoise": {"coordinated": {"spatial": {"framewise": leaf["spatial"]}, "temporal": leaf["temporal"]}},
         }
         video = IMAGES.video(num_frames, height, width, None, seed)
-        return casting.written(prompt, negative_prompt, video, FAMILIES, [draft, refine])
+        networks = {"control": self.control_unet, "spatial": self.unet, "temporal": self.temporal_unet}
+        families = {name: casting.family_of(module) for name, module in networks.items()}
+        return casting.written(prompt, negative_prompt, video, families, [draft, refine])
 
     def _cast(self, embeds: Embeds, asked: list[str], against: list[str], recipe: Recipe) -> Cast:
         codec, experts = casting.codec(self.vae), {}
@@ -220,6 +222,3 @@ class ConFinerPipeline(Face):
             control_guidance_scale=control_guidance_scale,
         )
         return self._played(asked, lambda scale: recipe(guidance_scale=scale), dict(zip(CLIPS, embeds, strict=True)))
-
-
-FAMILIES = {"control": "animatediff", "spatial": "stable-diffusion", "temporal": "text-to-video-sd"}

@@ -20,10 +20,11 @@ from dovetail import recipe as recipes
 from dovetail.core.chain import Stage
 from dovetail.core.noise import Noise
 from dovetail.errors import RecipeError
+from dovetail.experts import FAMILIES
 from dovetail.experts.adapter import Text
-from dovetail.experts.assembling import reader
+from dovetail.experts.assembling import TEXTS, reader
 from dovetail.pipelines.asking import Asked, Embeds, Generators, Read, Texts, checked, repeated, seeds_of, texts_of
-from dovetail.pipelines.casting import rows
+from dovetail.pipelines.casting import bare, family_of, rows
 from dovetail.pipelines.walking import Place, Way, places_of, starting_with
 from dovetail.recipe import Recipe
 from dovetail.recipe.build import Count, Ledger
@@ -113,8 +114,11 @@ class Face(DiffusionPipeline):  # type: ignore[misc]
                 f"{prefix}prompt_embeds, and negative_{prefix}prompt_embeds where there is guidance"
             )
         transformer = getattr(self, "transformer", None)
+        fits = tuple(TEXTS) if transformer is None else FAMILIES[family_of(transformer)].texts
+        if (found := type(bare(encoder)).__name__) not in fits:
+            raise RecipeError(f"{prefix}text_encoder: a {found} is not read with here; take a {' or a '.join(fits)}")
         config = self._words_alone if transformer is None else transformer.config
-        return reader(tokenizer, encoder, config, f"{prefix}text_encoder")
+        return reader(tokenizer, bare(encoder), config, f"{prefix}text_encoder")
 
     def _encoded(self, given: Embeds, prompts: Texts, negatives: Texts, read: Read, prefix: str = "") -> Embeds:
         """Embeddings, and masks where the text model has them, by name; what was given stays.

@@ -19,7 +19,7 @@ from transformers import T5EncoderModel, T5Tokenizer, UMT5EncoderModel
 from dovetail.pipelines import casting
 from dovetail.pipelines.asking import Callback, Embeds, Read, videos_of
 from dovetail.pipelines.face import EMBEDS, Face, VideoPipelineOutput, plays
-from dovetail.pipelines.usual import USUAL
+from dovetail.pipelines.usual import usual_of
 from dovetail.recipe import Recipe
 from dovetail.run import Cast
 
@@ -101,7 +101,7 @@ class SynCoSPipeline(Face):
     ) -> Recipe:
         """What a call plays. Name `weights` in it, and `dovetail.generate` plays it too. Raises RecipeError."""
         family, told = casting.family_of(self.transformer), self.config
-        usual = USUAL[family]
+        usual = usual_of(family)
         guided = max(1.0, usual.guidance if guidance_scale is None else float(guidance_scale))
         size = told.window or casting.codec(self.vae).space.latent_frames(usual.frames)
         coupled = {
@@ -158,7 +158,7 @@ class SynCoSPipeline(Face):
         `prompt_embeds` has a row for each event. latents: unit noise "b c f h w" to begin with. frame_rate: for
         networks that are told (LTX-Video). Raises RecipeError, NetworkError; warns with StoryWarning.
         """
-        usual = USUAL[casting.family_of(self.transformer)]
+        usual = usual_of(casting.family_of(self.transformer))
         self._guidance_scale = usual.guidance if guidance_scale is None else guidance_scale
         read = Read(True, num_videos_per_prompt, _texts(events))
         asked = self._asked(
