@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 
 from dovetail import cli
 from dovetail import recipe as recipes
-from dovetail import video as videos
 from dovetail.core.denoiser import Condition
 from dovetail.errors import DovetailError, RunWarning, StoppedError
 from dovetail.progress import Bar, bar
@@ -46,7 +45,7 @@ def small(**changes: Any) -> Recipe:
 @pytest.fixture(autouse=True)
 def every_step_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept_runs, "PAUSE", 0.0)
-    monkeypatch.setattr(videos, "SHOWN", 32)
+    monkeypatch.setattr("dovetail.video.frames.SHOWN", 32)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +56,7 @@ def cast() -> Cast:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, cast: Cast) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(videos, "SHOWN", 32)
+        patch.setattr("dovetail.video.frames.SHOWN", 32)
         out = tmp_path_factory.mktemp("whole") / "a.mp4"
         for _ in keep(small(), out, cast=cast):
             pass

@@ -13,11 +13,14 @@ from diffusers import (
     CogVideoXDPMScheduler,
     CogVideoXPipeline,
     DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
     LCMScheduler,
     LTXPipeline,
     UNet2DConditionModel,
     UNet3DConditionModel,
     UNetMotionModel,
+    UniPCMultistepScheduler,
     WanPipeline,
 )
 from test_pipelines import call, drawn, pipe_of
@@ -26,7 +29,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 import dovetail
 from dovetail import recipe as recipes
 from dovetail.errors import NetworkError, RecipeError, StoryWarning
-from dovetail.pipelines import ConFinerPipeline, FlowBlendingPipeline, SynCoSPipeline, seed_of
+from dovetail.pipelines import ConFinerPipeline, FlowBlendingPipeline, SynCoSPipeline, casting, seed_of
 from dovetail.recipe import Recipe
 from dovetail.recipe.build import plan as planned
 from dovetail.run import known_of
@@ -260,6 +263,12 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
         {"prompt": None, "prompt_embeds": torch.zeros(1, 226, 16), "num_videos_per_prompt": 1, "events": ["a", "b"]},
         "prompt_embeds: 1 rows came, but each video needs 2",
     ),
+    "masks": (
+        "ltx",
+        {"prompt": None, "prompt_embeds": torch.zeros(1, 128, 16), "negative_prompt_embeds": torch.zeros(1, 128, 16)},
+        "give prompt_attention_mask with prompt_embeds",
+    ),
+    "no frames": ("flowblending", {"num_frames": 0}, "frames"),
     "size": ("flowblending", {"height": 40}, "multiples of 16"),
     "frames": ("flowblending", {"num_frames": 6}, r"4k \+ 1 frames"),
 }
@@ -285,6 +294,29 @@ def test_a_scheduler_that_no_solver_walks_is_refused() -> None:
     pipe = pipe_of("confiner", control_scheduler=LCMScheduler())
     with pytest.raises(RecipeError, match="steps of a LCMScheduler"):
         pipe(**call("confiner"))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "said"),
+    [
+        (DDIMScheduler(), "DDIMScheduler with clip_sample=True.*has clip_sample=False"),
+        (DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++"), "algorithm_type='sde-dpmsolver..'"),
+        (FlowMatchEulerDiscreteScheduler(stochastic_sampling=True), "with stochastic_sampling=True"),
+        (UniPCMultistepScheduler(solver_order=3), "with solver_order=3"),
+    ],
+)
+def test_a_scheduler_that_steps_in_another_way_is_refused(scheduler: Any, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        casting.solver_of(scheduler)
+
+
+def test_components_of_another_family_are_refused() -> None:
+    with pytest.raises(RecipeError, match="takes one of wan, ltx, cogvideox, not a network of 'stable-diffusion'"):
+        pipe_of("flowblending", transformer=tiny.unet2d())(**call("flowblending"))
+    with pytest.raises(RecipeError, match=r"are of one family, and these are not: .*'small': 'ltx'"):
+        pipe_of("flowblending", small_transformer=tiny.ltx_transformer())(**call("flowblending"))
+    with pytest.raises(RecipeError, match="text_encoder: a CLIPTextModel is not read with here; take a T5EncoderModel"):
+        pipe_of("ltx", text_encoder=tiny.clip()[1])(**call("ltx"))
 
 
 def test_a_network_of_no_family_is_refused() -> None:

@@ -24,7 +24,6 @@ from typer.testing import CliRunner
 
 from dovetail import cli
 from dovetail import recipe as recipes
-from dovetail import video as videos
 from dovetail.errors import OutputError, RecipeError, RunWarning
 from dovetail.recipe import Recipe
 from dovetail.run import (
@@ -66,7 +65,7 @@ def small(frames: int = 40, **changes: object) -> Recipe:
 @pytest.fixture(autouse=True)
 def as_small_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small files are quick."""
-    monkeypatch.setattr(videos, "SHOWN", 32)
+    monkeypatch.setattr("dovetail.video.frames.SHOWN", 32)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +77,7 @@ def cast() -> Cast:
 def whole(tmp_path_factory: pytest.TempPathFactory, cast: Cast) -> Path:
     """A run that nobody disturbed: its video, with its folder beside it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(videos, "SHOWN", 32)
+        patch.setattr("dovetail.video.frames.SHOWN", 32)
         return done(tmp_path_factory.mktemp("whole") / "a.mp4", cast)
 
 

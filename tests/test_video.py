@@ -132,7 +132,7 @@ def still(fps: float) -> Video:
 def test_an_animation_keeps_its_frames_and_its_speed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, fps: float
 ) -> None:
-    monkeypatch.setattr(videos, "SHOWN", 64)  # small files are quick
+    monkeypatch.setattr("dovetail.video.frames.SHOWN", 64)  # small files are quick
     settings = {"recipe": {"video": {"fps": fps}}}
     path = Video(still(fps).frames, fps, settings).save(tmp_path / name)
     with Image.open(path) as image:
@@ -211,7 +211,7 @@ def test_a_file_grows_while_its_video_is_made(tmp_path: Path, name: str) -> None
 
 
 def test_frames_are_on_the_disk_before_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(videos, "SHOWN", 64)  # small files are quick
+    monkeypatch.setattr("dovetail.video.frames.SHOWN", 64)  # small files are quick
     noise = np.random.default_rng(0).integers(0, 255, (60, 64, 64, 3), dtype=np.uint8)
     with writing(tmp_path / "a.mp4", 8.0) as growing:
         growing.add(noise)

@@ -41,18 +41,18 @@ def seeds_of(generator: Generators, count: int) -> tuple[int, ...]:
 class Asked:
     """What the videos of a call have in common.
 
-    seeds: one for each. shared: the texts that they are asked for, where those are known. latents: unit noise "b c f h
-    w" to begin with, else each seed's own. output: latent, np, pt or pil. told: called after each step with the tensors
-    of these names.
+    seeds: one for each. latents: unit noise "b c f h w" to begin with, else each seed's own. output_type: latent, np, pt
+    or pil. return_dict: whether the answer is a VideoPipelineOutput, or a tuple. callback: called after each step with
+    these tensors. shared: the texts that they are asked for, where those are known.
     """
 
     seeds: tuple[int, ...]
-    shared: tuple[str, ...] = ()
     latents: Tensor | None = None
-    output: str = "np"
-    whole: bool = True
-    told: Callback = None
-    names: Sequence[str] = ("latents",)
+    output_type: str = "np"
+    return_dict: bool = True
+    callback: Callback = None
+    tensors: Sequence[str] = ("latents",)
+    shared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from dovetail import recipe as recipes
 from dovetail.core.denoiser import Expert
 from dovetail.errors import RecipeError, nearest
 from dovetail.experts import FAMILIES, assembled, codec_of
-from dovetail.experts.adapter import Embedding
+from dovetail.experts.adapter import Embedding, Packed
 from dovetail.experts.assembling import spoken
-from dovetail.experts.codec import KINDS, Conditioning
+from dovetail.experts.codec import COGVIDEOX, KINDS, Conditioning
 from dovetail.experts.space import space_of
 from dovetail.pipelines.asking import Embeds
 from dovetail.recipe import Recipe
@@ -23,16 +23,22 @@ from dovetail.run import Codec
 MEMORY = "(in memory)"
 """What a recipe calls weights that are components."""
 
-SOLVERS = {
-    "CogVideoXDDIMScheduler": "euler",
-    "DDIMScheduler": "euler",
-    "DPMSolverMultistepScheduler": "dpm++2m",
-    "EulerAncestralDiscreteScheduler": "ancestral",
-    "EulerDiscreteScheduler": "euler",
-    "FlowMatchEulerDiscreteScheduler": "euler",
-    "UniPCMultistepScheduler": "unipc",
+SOLVERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "CogVideoXDDIMScheduler": ("euler", {}),
+    "DDIMScheduler": ("euler", {"clip_sample": False, "thresholding": False}),
+    "DPMSolverMultistepScheduler": (
+        "dpm++2m",
+        {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint", "thresholding": False},
+    ),
+    "EulerAncestralDiscreteScheduler": ("ancestral", {}),
+    "EulerDiscreteScheduler": ("euler", {}),
+    "FlowMatchEulerDiscreteScheduler": ("euler", {"stochastic_sampling": False}),
+    "UniPCMultistepScheduler": (
+        "unipc",
+        {"predict_x0": True, "solver_order": 2, "solver_type": "bh2", "disable_corrector": [], "thresholding": False},
+    ),
 }
-"""The solver that takes the steps of a scheduler."""
+"""The solver that takes the steps of a scheduler, and what the scheduler's config says then."""
 
 
 def solver_of(scheduler: Any) -> str:
@@ -43,12 +49,24 @@ def solver_of(scheduler: Any) -> str:
             f"no solver here takes the steps of a {name}. Put another in its place, as in pipe.scheduler = "
             f"DDIMScheduler.from_config(pipe.scheduler.config); known: {', '.join(sorted(SOLVERS))}"
         )
-    return SOLVERS[name]
+    solver, options = SOLVERS[name]
+    for key, fits in options.items():
+        if (value := scheduler.config.get(key, fits)) != fits:
+            raise RecipeError(
+                f"no solver here takes the steps of a {name} with {key}={value!r}. Put one in its place that has "
+                f"{key}={fits!r}: {name}.from_config(pipe.scheduler.config, {key}={fits!r})"
+            )
+    return solver
+
+
+def bare(module: Any) -> Any:
+    """The module that `torch.compile` wrapped, or the module itself."""
+    return getattr(module, "_orig_mod", module)
 
 
 def family_of(module: Any) -> str:
     """The family that a network belongs to, by its class. Raises RecipeError for one of none."""
-    found = type(module).__name__
+    found = type(bare(module)).__name__
     families = {kind.networks[0]: name for name, kind in FAMILIES.items()}
     if found not in families:
         raise RecipeError(f"no family calls a {found}; {nearest(found, families)}")
@@ -86,11 +104,17 @@ def told(embeds: Embeds, asked: list[str], against: list[str], dtype: torch.dtyp
 
 def expert(name: str, module: Any, scheduler: Any, text: Told, codec: Codec, fps: float | None = None) -> Expert:
     """A component as an expert. Raises RecipeError for a network or a scheduler that none here can be made of."""
-    family = family_of(module)
+    family, found = family_of(module), type(bare(module)).__name__
+    kind = FAMILIES[family]
+    if isinstance(kind.convention, Packed) and any(len(told) < 2 for told in text.known.values()):
+        raise RecipeError(
+            f"a {found} is told with each embedding which of its tokens are words: give prompt_attention_mask with "
+            "prompt_embeds, and negative_prompt_attention_mask with negative_prompt_embeds, as encode_prompt returns them"
+        )
     return assembled(
         name,
         family,
-        FAMILIES[family],
+        kind,
         module,
         text=text,
         scheduler=config_of(scheduler),
@@ -98,7 +122,7 @@ def expert(name: str, module: Any, scheduler: Any, text: Told, codec: Codec, fps
         device=get_module_execution_device(module),
         dtype=module.dtype,
         fps=fps,
-        weights=f"the {type(module).__name__}",
+        weights=f"the {found}",
     )
 
 
@@ -111,13 +135,16 @@ def config_of(scheduler: Any) -> dict[str, Any]:
 
 def codec(vae: Any) -> Codec:
     """An autoencoder as a codec. Raises RecipeError for one that none here can be made of."""
+    vae = bare(vae)
     kind = type(vae).__name__
     if kind not in KINDS:
         raise RecipeError(f"vae: no codec is made of a {kind}; {nearest(kind, KINDS)}")
     space = space_of({**vae.config, "_class_name": kind})
     # LTX-Video's decoder from 0.9.1 on is told a timestep.
     conditioning = Conditioning() if vae.config.get("timestep_conditioning") else None
-    return codec_of(vae, space, get_module_execution_device(vae), vae.dtype, conditioning=conditioning)
+    # CogVideoX's decoder is called part by part, so its `enable_tiling` is heard here; others hear it themselves.
+    tiles = vae.tile_latent_min_height if kind == COGVIDEOX and vae.use_tiling else None
+    return codec_of(vae, space, get_module_execution_device(vae), vae.dtype, conditioning=conditioning, tiles=tiles)
 
 
 def rows(parts: list[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor | None]:

@@ -96,14 +96,11 @@ class ConFinerPipeline(Face):
         found = dict(zip(CLIPS, (prompt_embeds, negative_prompt_embeds, *control, *temporal), strict=True))
         read = Read(do_classifier_free_guidance, num_videos_per_prompt)
         for prefix in PREFIXES:
-            if (
-                prefix == ""
-                or getattr(self, f"{prefix}text_encoder") is not None
-                or found[f"{prefix}prompt_embeds"] is not None
-            ):
+            given_already = found[f"{prefix}prompt_embeds"] is not None
+            if prefix == "" or given_already or getattr(self, f"{prefix}text_encoder") is not None:
                 given = {name: found[name] for name in (f"{prefix}prompt_embeds", f"negative_{prefix}prompt_embeds")}
                 found |= self._encoded(given, prompt, negative_prompt, read, prefix)
-        prompt_embeds, negative_prompt_embeds = found["prompt_embeds"], found["negative_prompt_embeds"]
+        prompt_embeds, negative_prompt_embeds = (found[name] for name in CLIPS[:2])
         control_prompt_embeds, negative_control_prompt_embeds = (found[name] for name in CLIPS[2:4])
         temporal_prompt_embeds, negative_temporal_prompt_embeds = (found[name] for name in CLIPS[4:])
         return (
@@ -145,7 +142,9 @@ class ConFinerPipeline(Face):
             "denoise": {"coordinated": {"spatial": {"framewise": leaf["spatial"]}, "temporal": leaf["temporal"]}},
         }
         video = IMAGES.video(num_frames, height, width, None, seed)
-        return casting.written(prompt, negative_prompt, video, FAMILIES, [draft, refine])
+        networks = {"control": self.control_unet, "spatial": self.unet, "temporal": self.temporal_unet}
+        families = {name: casting.family_of(module) for name, module in networks.items()}
+        return casting.written(prompt, negative_prompt, video, families, [draft, refine])
 
     def _cast(self, embeds: Embeds, asked: list[str], against: list[str], recipe: Recipe) -> Cast:
         codec, experts = casting.codec(self.vae), {}
@@ -194,10 +193,10 @@ class ConFinerPipeline(Face):
         self._guidance_scale = guidance_scale
         asked = self._asked(
             videos_of(prompt, prompt_embeds, Read(times=num_videos_per_prompt)),
-            None,
             generator,
             latents,
-            (output_type, return_dict),
+            output_type,
+            return_dict,
             callback_on_step_end,
             callback_on_step_end_tensor_inputs,
         )
@@ -223,6 +222,3 @@ class ConFinerPipeline(Face):
             control_guidance_scale=control_guidance_scale,
         )
         return self._played(asked, lambda scale: recipe(guidance_scale=scale), dict(zip(CLIPS, embeds, strict=True)))
-
-
-FAMILIES = {"control": "animatediff", "spatial": "stable-diffusion", "temporal": "text-to-video-sd"}

@@ -20,10 +20,11 @@ from dovetail import recipe as recipes
 from dovetail.core.chain import Stage
 from dovetail.core.noise import Noise
 from dovetail.errors import RecipeError
+from dovetail.experts import FAMILIES
 from dovetail.experts.adapter import Text
-from dovetail.experts.assembling import reader
+from dovetail.experts.assembling import TEXTS, reader
 from dovetail.pipelines.asking import Asked, Embeds, Generators, Read, Texts, checked, repeated, seeds_of, texts_of
-from dovetail.pipelines.casting import rows
+from dovetail.pipelines.casting import bare, family_of, rows
 from dovetail.pipelines.walking import Place, Way, places_of, starting_with
 from dovetail.recipe import Recipe
 from dovetail.recipe.build import Count, Ledger
@@ -113,8 +114,11 @@ class Face(DiffusionPipeline):  # type: ignore[misc]
                 f"{prefix}prompt_embeds, and negative_{prefix}prompt_embeds where there is guidance"
             )
         transformer = getattr(self, "transformer", None)
+        fits = tuple(TEXTS) if transformer is None else FAMILIES[family_of(transformer)].texts
+        if (found := type(bare(encoder)).__name__) not in fits:
+            raise RecipeError(f"{prefix}text_encoder: a {found} is not read with here; take a {' or a '.join(fits)}")
         config = self._words_alone if transformer is None else transformer.config
-        return reader(tokenizer, encoder, config, f"{prefix}text_encoder")
+        return reader(tokenizer, bare(encoder), config, f"{prefix}text_encoder")
 
     def _encoded(self, given: Embeds, prompts: Texts, negatives: Texts, read: Read, prefix: str = "") -> Embeds:
         """Embeddings, and masks where the text model has them, by name; what was given stays.
@@ -147,19 +151,20 @@ class Face(DiffusionPipeline):  # type: ignore[misc]
     def _asked(
         self,
         count: int,
-        shared: Texts,
         generator: Generators,
         latents: Tensor | None,
-        output: tuple[str, bool],
+        output_type: str,
+        return_dict: bool,
         callback: Any,
-        names: list[str],
+        tensors: list[str],
+        shared: Texts = None,
     ) -> Asked:
         """What so many videos have in common; see `Asked`. Raises RecipeError."""
         if isinstance(callback, PipelineCallback | MultiPipelineCallbacks):
-            names = callback.tensor_inputs
-        checked(output[0], names, self._callback_tensor_inputs)
+            tensors = callback.tensor_inputs
+        checked(output_type, tensors, self._callback_tensor_inputs)
         texts = (shared,) if isinstance(shared, str) else tuple(shared or ())
-        return Asked(seeds_of(generator, count), texts, latents, *output, callback, tuple(names))
+        return Asked(seeds_of(generator, count), latents, output_type, return_dict, callback, tuple(tensors), texts)
 
     def _cast(self, embeds: Embeds, asked: list[str], against: list[str], recipe: Recipe) -> Cast:
         """The components as experts, who are told these embeddings; see `casting.told`."""
@@ -171,9 +176,9 @@ class Face(DiffusionPipeline):  # type: ignore[misc]
         """Make the videos of a call. recipe: what is played at this guidance, apart from texts and seeds."""
         run = self._ready(asked, recipe(self.guidance_scale), embeds)
         latents = self._walked(run, asked, recipe, embeds)
-        frames = self._shown(run.cast, latents, asked.output)
+        frames = self._shown(run.cast, latents, asked.output_type)
         self.maybe_free_model_hooks()
-        return VideoPipelineOutput(frames, asked.seeds) if asked.whole else (frames,)
+        return VideoPipelineOutput(frames, asked.seeds) if asked.return_dict else (frames,)
 
     def _ready(self, asked: Asked, recipe: Recipe, embeds: Embeds) -> Ready:
         """The first video's run; all that can be checked is."""
@@ -213,7 +218,7 @@ class Face(DiffusionPipeline):  # type: ignore[misc]
         with self.progress_bar(total=len(places)) as bar:
             for place in places:
                 if self.interrupt:
-                    continue
+                    break
                 self._current_timestep = place.timestep
                 if here != place.asked:
                     here = place.asked
@@ -222,27 +227,30 @@ class Face(DiffusionPipeline):  # type: ignore[misc]
                     way.onward(mine[place.stage], place, Noise(seed))
                     for way, mine, seed in zip(ways, stages, asked.seeds, strict=True)
                 ]
-                if asked.told is not None:
-                    guidance = self.guidance_scale
+                if asked.callback is not None:
+                    before = self.guidance_scale, embeds
                     ways, embeds = self._heard(asked, place, ways, embeds)
-                    if guidance != self.guidance_scale or any(name in embeds for name in asked.names):
+                    if before[0] != self.guidance_scale or before[1] is not embeds:
                         stages = self._stages(run, asked, recipe(self.guidance_scale), embeds)
                 bar.update()
         self._current_timestep = None
         return [way.video for way in ways]
 
     def _heard(self, asked: Asked, place: Place, ways: list[Way], embeds: Embeds) -> tuple[list[Way], Embeds]:
-        """What the callback leaves of latents and embeddings after a step."""
-        assert asked.told is not None
+        """What the callback leaves of latents and embeddings after a step; the same embeddings if it has not touched
+        them."""
+        assert asked.callback is not None
         known = {"latents": torch.cat([way.x for way in ways]).to(self._execution_device), **embeds}
-        said = asked.told(self, place.number, place.timestep, {name: known[name] for name in asked.names})
-        left = {**known, **(said or {})}
+        said = asked.callback(self, place.number, place.timestep, {name: known[name] for name in asked.tensors}) or {}
+        left = {**known, **said}
         for name, tensor in known.items():
             if tensor is not None and (left[name] is None or left[name].shape != tensor.shape):
                 came = "nothing" if left[name] is None else tuple(left[name].shape)
                 raise RecipeError(f"callback_on_step_end: {name} was {tuple(tensor.shape)}, and {came} came back")
         latents = torch.split(left["latents"].to("cpu", torch.float32), 1)
-        return [way.at(x, place) for way, x in zip(ways, latents, strict=True)], {name: left[name] for name in embeds}
+        touched = embeds.keys() & {*asked.tensors, *said}  # Those that were shown may have been changed in place.
+        ways = [way.at(x, place) for way, x in zip(ways, latents, strict=True)]
+        return ways, {name: left[name] for name in embeds} if touched else embeds
 
     def _room(self, *modules: nn.Module) -> None:
         """With `enable_model_cpu_offload`, send away all components but these. A component comes when it is called; who
@@ -251,17 +259,17 @@ class Face(DiffusionPipeline):  # type: ignore[misc]
             if all(hook.model is not module for module in modules):
                 hook.offload()
 
-    def _shown(self, cast: Cast, latents: list[Tensor], output: str) -> Any:
+    def _shown(self, cast: Cast, latents: list[Tensor], output_type: str) -> Any:
         """Latents "1 c f h w" as the caller wants the videos."""
-        if output == "latent":
+        if output_type == "latent":
             return torch.cat(latents).to(self._execution_device)
         self._room(self.vae)
         for hook in getattr(self, "_all_hooks", ()):
             if hook.model is self.vae:  # A codec may call its parts, which hooks on the whole do not notice.
                 hook.hook.pre_forward(self.vae)
         pixels = torch.cat([cast.codec.decode(latent) for latent in latents]).transpose(1, 2)
-        frames = VideoProcessor().postprocess_video(pixels, output)
-        return frames.to(self._execution_device) if output == "pt" else frames
+        frames = VideoProcessor().postprocess_video(pixels, output_type)
+        return frames.to(self._execution_device) if output_type == "pt" else frames
 
 
 def _keyed(recipe: Recipe, number: int, seed: int) -> Recipe:

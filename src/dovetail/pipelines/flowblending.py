@@ -22,7 +22,7 @@ from dovetail.experts.schedulers import ladder_of
 from dovetail.pipelines import casting
 from dovetail.pipelines.asking import Callback, Embeds, Read, videos_of
 from dovetail.pipelines.face import EMBEDS, Face, VideoPipelineOutput, plays
-from dovetail.pipelines.usual import USUAL
+from dovetail.pipelines.usual import usual_of
 from dovetail.recipe import Recipe
 from dovetail.run import Cast
 
@@ -85,9 +85,8 @@ class FlowBlendingPipeline(Face):
         given = dict(zip(EMBEDS, (prompt_embeds, negative_prompt_embeds, *masks), strict=True))
         read = Read(do_classifier_free_guidance, num_videos_per_prompt)
         found = self._encoded(given, prompt, negative_prompt, read)
-        prompt_embeds, negative_prompt_embeds = found["prompt_embeds"], found["negative_prompt_embeds"]
-        prompt_attention_mask = found["prompt_attention_mask"]
-        negative_prompt_attention_mask = found["negative_prompt_attention_mask"]
+        prompt_embeds, negative_prompt_embeds = (found[name] for name in EMBEDS[:2])
+        prompt_attention_mask, negative_prompt_attention_mask = (found[name] for name in EMBEDS[2:])
         return prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask
 
     def recipe(
@@ -105,8 +104,10 @@ class FlowBlendingPipeline(Face):
         seed: int = 0,
     ) -> Recipe:
         """What a call plays. Name `weights` in it, and `dovetail.generate` plays it too. Raises RecipeError."""
-        family = casting.family_of(self.transformer)
-        usual = USUAL[family]
+        families = {name: casting.family_of(module) for name, module in self._networks().items()}
+        if len(set(families.values())) > 1:
+            raise RecipeError(f"experts that take turns are of one family, and these are not: {families}")
+        usual = usual_of(families["large"])
         guided = max(1.0, usual.guidance if guidance_scale is None else float(guidance_scale))
         large, small = ({"expert": name, "guidance": guided, "joint": usual.joint} for name in ("large", "small"))
         last = large if self.transformer_2 is None else {**large, "expert": "low"}
@@ -123,8 +124,12 @@ class FlowBlendingPipeline(Face):
             "solver": casting.solver_of(self.scheduler),
             "denoise": {"blended": blended},
         }
-        names = ("large", "small") if self.transformer_2 is None else ("large", "small", "low")
-        return casting.written(prompt, negative_prompt, video, dict.fromkeys(names, family), [stage])
+        return casting.written(prompt, negative_prompt, video, families, [stage])
+
+    def _networks(self) -> dict[str, Any]:
+        """Networks by the names that they have in a recipe."""
+        last = {} if self.transformer_2 is None else {"low": self.transformer_2}
+        return {"large": self.transformer, "small": self.small_transformer, **last}
 
     def _boundaries(self, steps: int, video: dict[str, Any]) -> tuple[float, float]:
         told = self.config.boundaries
@@ -139,10 +144,8 @@ class FlowBlendingPipeline(Face):
         return ladder.between(round(EARLY * steps)), ladder.between(steps - round(LATE * steps))
 
     def _cast(self, embeds: Embeds, asked: list[str], against: list[str], recipe: Recipe) -> Cast:
-        codec, modules = casting.codec(self.vae), {"large": self.transformer, "small": self.small_transformer}
-        modules |= {} if self.transformer_2 is None else {"low": self.transformer_2}
-        experts = {}
-        for name, module in modules.items():
+        codec, experts = casting.codec(self.vae), {}
+        for name, module in self._networks().items():
             told = casting.told(embeds, asked, against, module.dtype)
             experts[name] = casting.expert(name, module, self.scheduler, told, codec, recipe.video.fps)
         return Cast(experts, codec)
@@ -176,12 +179,16 @@ class FlowBlendingPipeline(Face):
         guidance_scale_2: of the expert that takes the last steps. frame_rate: for networks that are told (LTX-Video).
         latents: unit noise "b c f h w" to begin with. Raises RecipeError, NetworkError.
         """
-        usual = USUAL[casting.family_of(self.transformer)]
+        usual = usual_of(casting.family_of(self.transformer))
         self._guidance_scale = usual.guidance if guidance_scale is None else guidance_scale
-        count = videos_of(prompt, prompt_embeds, Read(times=num_videos_per_prompt))
-        wanted = (output_type, return_dict)
         asked = self._asked(
-            count, None, generator, latents, wanted, callback_on_step_end, callback_on_step_end_tensor_inputs
+            videos_of(prompt, prompt_embeds, Read(times=num_videos_per_prompt)),
+            generator,
+            latents,
+            output_type,
+            return_dict,
+            callback_on_step_end,
+            callback_on_step_end_tensor_inputs,
         )
         embeds = self.encode_prompt(
             prompt,

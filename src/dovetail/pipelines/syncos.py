@@ -19,7 +19,7 @@ from transformers import T5EncoderModel, T5Tokenizer, UMT5EncoderModel
 from dovetail.pipelines import casting
 from dovetail.pipelines.asking import Callback, Embeds, Read, videos_of
 from dovetail.pipelines.face import EMBEDS, Face, VideoPipelineOutput, plays
-from dovetail.pipelines.usual import USUAL
+from dovetail.pipelines.usual import usual_of
 from dovetail.recipe import Recipe
 from dovetail.run import Cast
 
@@ -81,9 +81,8 @@ class SynCoSPipeline(Face):
         given = dict(zip(EMBEDS, (prompt_embeds, negative_prompt_embeds, *masks), strict=True))
         read = Read(do_classifier_free_guidance, num_videos_per_prompt, _texts(events))
         found = self._encoded(given, prompt, negative_prompt, read)
-        prompt_embeds, negative_prompt_embeds = found["prompt_embeds"], found["negative_prompt_embeds"]
-        prompt_attention_mask = found["prompt_attention_mask"]
-        negative_prompt_attention_mask = found["negative_prompt_attention_mask"]
+        prompt_embeds, negative_prompt_embeds = (found[name] for name in EMBEDS[:2])
+        prompt_attention_mask, negative_prompt_attention_mask = (found[name] for name in EMBEDS[2:])
         return prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask
 
     def recipe(
@@ -102,7 +101,7 @@ class SynCoSPipeline(Face):
     ) -> Recipe:
         """What a call plays. Name `weights` in it, and `dovetail.generate` plays it too. Raises RecipeError."""
         family, told = casting.family_of(self.transformer), self.config
-        usual = USUAL[family]
+        usual = usual_of(family)
         guided = max(1.0, usual.guidance if guidance_scale is None else float(guidance_scale))
         size = told.window or casting.codec(self.vae).space.latent_frames(usual.frames)
         coupled = {
@@ -159,17 +158,18 @@ class SynCoSPipeline(Face):
         `prompt_embeds` has a row for each event. latents: unit noise "b c f h w" to begin with. frame_rate: for
         networks that are told (LTX-Video). Raises RecipeError, NetworkError; warns with StoryWarning.
         """
-        usual = USUAL[casting.family_of(self.transformer)]
+        usual = usual_of(casting.family_of(self.transformer))
         self._guidance_scale = usual.guidance if guidance_scale is None else guidance_scale
         read = Read(True, num_videos_per_prompt, _texts(events))
         asked = self._asked(
             videos_of(prompt, prompt_embeds, read),
-            prompt if events else None,
             generator,
             latents,
-            (output_type, return_dict),
+            output_type,
+            return_dict,
             callback_on_step_end,
             callback_on_step_end_tensor_inputs,
+            prompt if events else None,
         )
         embeds = self.encode_prompt(
             prompt,

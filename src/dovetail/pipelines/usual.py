@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from dovetail.errors import RecipeError
+
 
 @dataclass(frozen=True)
 class Usual:
@@ -19,8 +21,8 @@ class Usual:
         self, frames: int | None, height: int | None, width: int | None, fps: float | None, seed: int
     ) -> dict[str, Any]:
         """`video` of a recipe: what is given, else what is usual."""
-        size = {"frames": frames or self.frames, "height": height or self.height, "width": width or self.width}
-        return {**size, "fps": float(fps or self.fps), "seed": seed}
+        given = {"frames": frames, "height": height, "width": width, "fps": None if fps is None else float(fps)}
+        return {**{name: getattr(self, name) if one is None else one for name, one in given.items()}, "seed": seed}
 
 
 USUAL = {
@@ -30,6 +32,14 @@ USUAL = {
 }
 """The defaults of WanPipeline, LTXPipeline and CogVideoXPipeline in diffusers 0.42; of the first and the last, frames
 per second as their examples export."""
+
+
+def usual_of(family: str) -> Usual:
+    """What a family's stock pipeline does. Raises RecipeError for a family that makes no videos by itself."""
+    if family not in USUAL:
+        raise RecipeError(f"transformer: this pipeline takes one of {', '.join(USUAL)}, not a network of '{family}'")
+    return USUAL[family]
+
 
 IMAGES = Usual(16, 512, 512, 8.0, 7.5)
 """Those of AnimateDiffPipeline for Stable Diffusion 1.5."""

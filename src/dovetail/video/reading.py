@@ -1,0 +1,119 @@
+"""Files to videos, and the settings that they carry."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dovetail.errors import OutputError
+from dovetail.video.clip import Video
+from dovetail.video.frames import Frames
+from dovetail.video.places import manifest_of, reason
+
+
+def read(path: str | Path) -> Video:
+    """A video from any file that `Video.save` writes, or any mp4. Raises OutputError if there is none."""
+    source = _existing(path)
+    readers = {".npz": _read_npz, ".gif": _read_image, ".webp": _read_image, "": _read_pngs}
+    try:
+        return Video(*readers.get("" if source.is_dir() else source.suffix.lower(), _read_av)(source))
+    except Exception as error:  # on a broken file, each decoder raises errors of its own kinds
+        raise OutputError(f"{source} is no video that can be read: {reason(error)}") from None
+
+
+def settings_of(path: str | Path) -> dict[str, Any]:
+    """The settings inside a file, or in the manifest beside it. Raises OutputError if there are none."""
+    source = _existing(path)
+    settings = _settings(_text(source)) if source.suffix == ".json" else dict(read(source).settings)
+    if not settings:
+        raise OutputError(f"{source} carries no settings of dovetail, and there is no {manifest_of(source)}")
+    return settings
+
+
+def _existing(path: str | Path) -> Path:
+    if not Path(path).exists():
+        raise OutputError(f"no video at {path}")
+    return Path(path)
+
+
+Read = tuple[Frames, float, dict[str, Any]]
+
+
+def _read_av(path: Path) -> Read:
+    import av
+
+    with av.open(str(path)) as container:
+        if not container.streams.video:
+            raise ValueError("it has no picture")
+        stream = container.streams.video[0]
+        frames = [_upright(frame) for frame in container.decode(stream)]
+        if not frames:
+            raise ValueError("it has no frames")
+        settings = _settings(container.metadata.get("comment", ""))
+        return np.stack(frames), float(stream.average_rate or 24), settings or _beside(path)
+
+
+def _upright(frame: Any) -> Frames:
+    """A frame as players show it: telephones film sideways and note the turn."""
+    turned: Frames = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+    return turned
+
+
+def _settings(text: str) -> dict[str, Any]:
+    """The settings in a comment or a manifest; those of other programs say nothing to us."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) and "recipe" in found else {}
+
+
+def _read_npz(path: Path) -> Read:
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        return file["frames"], float(file["fps"]), _settings(str(file["settings"])) or _beside(path)
+
+
+def _read_image(path: Path) -> Read:
+    from PIL import Image, ImageSequence
+
+    settings, frames, times = _beside(path), [], []
+    with Image.open(path) as image:
+        for frame in ImageSequence.Iterator(image):
+            frames.append(np.asarray(frame.convert("RGB")))
+            times.append(float(image.info.get("duration", 0)))
+    known = _fps(settings) if settings else None
+    # Encoders join equal frames into one that lasts longer, so a frame stands for as many as its time holds.
+    unit = 1000 / known if known else min(filter(None, times), default=125.0)
+    counts = [max(1, round(time / unit)) for time in times]
+    fps = known or 1000 * sum(counts) / sum(time or unit for time in times)
+    return np.repeat(np.stack(frames), counts, axis=0), fps, settings
+
+
+def _read_pngs(path: Path) -> Read:
+    from PIL import Image
+
+    files = sorted(path.glob("*.png"))
+    if not files:
+        raise ValueError("no PNG in it")
+    frames = []
+    for file in files:
+        with Image.open(file) as image:
+            frames.append(np.asarray(image.convert("RGB")))
+    settings = _beside(path)
+    return np.stack(frames), _fps(settings), settings
+
+
+def _fps(settings: Mapping[str, Any]) -> float:
+    """Frames per second by the settings; 8 where they say nothing."""
+    return float(settings.get("recipe", {}).get("video", {}).get("fps", 8.0))
+
+
+def _beside(path: Path) -> dict[str, Any]:
+    manifest = manifest_of(path)
+    return _settings(_text(manifest)) if manifest.is_file() else {}
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
