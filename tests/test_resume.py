@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from dovetail.core.chain import Done, Event, Memory, Seen, Stage, run
+from dovetail.core.chain import run
 from dovetail.core.combine import Windowed
 from dovetail.core.denoiser import timeline
 from dovetail.core.ladders import even, levels
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, split
 from dovetail.core.sampler import DPMSolver2M, UniPC
+from dovetail.core.stages import Done, Event, Memory, Seen, Stage
 from dovetail.methods.coherent import Coherent
 from dovetail.methods.consistent import Consistent
 from dovetail.methods.reinjected import Reinjected

@@ -18,6 +18,7 @@ from dovetail.core.ladders import Mask, even, shifted
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, split
 from dovetail.core.sampler import DPMSolver2M, Euler, Minded, Solver, State, UniPC, last, sample
+from dovetail.core.stages import Stage
 from dovetail.core.windows import flat, gather, scatter, tile
 from dovetail.errors import NetworkError, RecipeError
 from dovetail.methods.reaching import anchored, between, coarse, keyframes, seam, spread
@@ -342,7 +343,7 @@ def test_a_walk_says_at_which_step_a_network_failed() -> None:
             return Gaussian()(x, t, frames)
 
     method = Settling(Coupled(Windowed(Fails(), SIZE, STRIDE), NOISE, 0.0, 1))
-    stage = watched(dovetail.core.chain.Stage("story", method, even(10)))
+    stage = watched(Stage("story", method, even(10)))
     going: Generator[State, Tensor | None, Tensor] = stage.denoise.walk(EMPTY, FRAMES, even(10).levels, Euler())  # type: ignore[union-attr]
     seen = []
     with pytest.raises(NetworkError, match="stage 'story', step 5"):

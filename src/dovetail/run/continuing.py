@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dovetail import recipe as recipes
-from dovetail.core.chain import Memory, Sequel, Stage
+from dovetail.core.stages import Memory, Sequel, Stage
 from dovetail.core.windows import begun
 from dovetail.errors import OutputError, RecipeError
 from dovetail.recipe import Recipe

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from dovetail.core.chain import Done, Memory, Part, Said, Segment
 from dovetail.core.path import Split
 from dovetail.core.sampler import Minded, State
+from dovetail.core.stages import Done, Memory, Part, Said, Segment
 from dovetail.methods.probing import Mood
 from dovetail.methods.settling import Accord
 
