@@ -42,7 +42,7 @@ from dovetail.run.sealed import (
 )
 from dovetail.run.states import Standing, packed, unpacked
 
-FORMAT = 1
+FORMAT = 2
 """Of the files in a folder; another is refused."""
 
 EVERY = 16
