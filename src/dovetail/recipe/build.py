@@ -306,6 +306,11 @@ class _Place:
 
     def _coupled(self, asked: models.Coupled, stride: int) -> Coupled:
         windows = Windowed(self.denoiser(asked.of), asked.size, stride, asked.weights, asked.first)
+        if asked.base == "video" and self.start is not None:
+            raise RecipeError(
+                f"{self.path}: base: video looks through the noise that a stage starts from by itself, and this one has "
+                "another (noise); take base: step, or leave out noise"
+            )
         try:
             steps = self._steps(asked.steps)
         except ValueError as error:
