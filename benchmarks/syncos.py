@@ -11,28 +11,33 @@ all ways of a story. `--only full gen-l-video` makes ways by name, at all their 
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import count, pairwise
+from itertools import count, islice, pairwise
 from pathlib import Path
 from statistics import fmean
-from time import monotonic, process_time
+from time import monotonic, perf_counter, process_time
 from typing import Any
 
 import torch
 from harness import HELD, add, arguments, key, mend, mine, part_of, read, told, weights_of
 from machine import machine
 from syncos_report import plots, report
-from syncos_rows import BASELINES, FAR, LENGTHS, MAIN, rows
+from syncos_rows import BASELINES, FAR, FIFO, LENGTHS, MAIN, UNSHARED, rows
 from torch import Tensor
 
 from dovetail import recipe as recipes
 from dovetail import run
+from dovetail.core.noise import Noise
 from dovetail.errors import DovetailError, PromptWarning, StoryWarning
 from dovetail.eval.kept import kept
 from dovetail.eval.long import measures
 from dovetail.eval.series import follow
+from dovetail.methods.fifo import fifo
 from dovetail.recipe import Recipe
+from dovetail.recipe.build import told_over
 from dovetail.sprites import oracle
 from dovetail.sprites.world import DIRECTIONS, MOTIONS, Ask, Dice, Scene, caption, forget, imagine, render
 
@@ -97,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     part = part_of(args)
     base = recipes.changed(recipes.load(args.recipe or RECIPES[args.experts]), args.set)
     made = rows(base, args.main, tuple(args.lengths))
-    known = keys(made, (args.main, *args.lengths))
+    known = keys(made, (args.main, *args.lengths), args.experts == "exact")
     file = args.results / f"syncos-{args.experts}.jsonl"
     if args.verb == "run":
         args.results.mkdir(parents=True, exist_ok=True)
@@ -111,9 +116,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(text)
 
 
-def keys(made: dict[str, Recipe], lengths: Sequence[int]) -> dict[str, str]:
-    """For each row, what its results depend on: its recipe and name, the packaged weights, the measures."""
+def keys(made: dict[str, Recipe], lengths: Sequence[int], queues: bool = False) -> dict[str, str]:
+    """For each row, what its results depend on: its recipe and name, the packaged weights, the measures. queues: FIFO's
+    as well."""
     texts = {f"{REFERENCE} {frames}": f"{MEASURES} {frames}" for frames in sorted({*lengths})}
+    if queues:
+        names = {f"{FIFO} {frames}": made[f"full {frames}"] for frames in sorted({*lengths})}
+        texts |= {name: f"{MEASURES} {name} {told(recipe)}" for name, recipe in names.items()}
     texts |= {name: f"{MEASURES} {name} {weights_of(recipe)} {told(recipe)}" for name, recipe in made.items()}
     return {name: key(text) for name, text in texts.items()}
 
@@ -121,7 +130,7 @@ def keys(made: dict[str, Recipe], lengths: Sequence[int]) -> dict[str, str]:
 def wanted(tales: Sequence[Tale], names: Sequence[str], only: Sequence[str] | None) -> Iterator[tuple[Tale, str]]:
     """What to make, in order, so that a run that ends anywhere leaves balanced tables: first the method and its
     baselines at all lengths for all stories, then all else."""
-    first = [name for name in names if way_of(name) in ("full", *BASELINES, *FAR, REFERENCE)]
+    first = [name for name in names if way_of(name) in ("full", *BASELINES, FIFO, *FAR, REFERENCE)]
     rest = [name for name in names if name not in first]
     for some in (first, rest):
         for tale in tales:
@@ -143,7 +152,8 @@ def play(
 ) -> None:
     """Make what is missing, until the budget is spent. A way that does not fit the recipe is said and left out."""
     spent, begun = process_time(), monotonic()
-    there = {(line["row"], line["key"], line["prompt"]) for line in read(file)}
+    there = {(line["row"], line["key"], line["prompt"]): line for line in read(file)}
+    twins = twins_of(made)
     todo = [(tale, name) for tale, name in asked if (name, known[name], tale.number) not in there]
     base = next(iter(made.values()))
     exact = "exact" in {spec.family for spec in base.experts.values()}
@@ -156,27 +166,79 @@ def play(
         if exact and tale.number != last:
             # Exact experts keep the candidates of every text they were ever asked for.
             cast, last = run.load(base), tale.number
+        said = {"row": name, "key": known[name], "prompt": tale.number}
+        told_before = ((twin, known[twin], tale.number) for twin in twins.get(name, ()))
+        line = next((there[place] | said for place in told_before if place in there), None)
         try:
-            result = one(made[name], tale, cast, way_of(name)) if name in made else reference(name, tale)
+            if line is None:
+                result = result_of(name, made, tale, cast)
+                line = {**said, "seed": 0, "distance": tale.distance, **result, "machine": machine()}
         except DovetailError as error:
             print(f"{name} is left out: {error}", flush=True)
             continue
-        said = {"row": name, "key": known[name], "prompt": tale.number, "seed": 0, "distance": tale.distance}
-        add(file, {**said, **result, "machine": machine()})
+        there[name, known[name], tale.number] = line
+        add(file, line)
         print(f"{done + 1}/{len(todo)}  {(monotonic() - begun) / 60:.1f} min  {name}, {tale}", flush=True)
+
+
+def twins_of(made: Mapping[str, Recipe]) -> dict[str, list[str]]:
+    """For each row the others that make the same videos: a value that is swept may be the recipe's own."""
+    same: defaultdict[tuple[str, bool], list[str]] = defaultdict(list)
+    for name, recipe in made.items():
+        same[told(recipe), way_of(name) == UNSHARED].append(name)
+    return {name: [other for other in names if other != name] for names in same.values() for name in names}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without warnings of what a story leaves open, which is the benchmark's matter."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PromptWarning)
+        warnings.simplefilter("ignore", StoryWarning)
+        yield
+
+
+def result_of(name: str, made: Mapping[str, Recipe], tale: Tale, cast: run.Cast) -> dict[str, Any]:
+    """A row's video of a story, measured."""
+    if way_of(name) == REFERENCE:
+        return reference(name, tale)
+    if way_of(name) == FIFO:
+        return queued(made[f"full {frames_of(name)}"], tale, cast)
+    return one(made[name], tale, cast, way_of(name))
 
 
 def one(recipe: Recipe, tale: Tale, cast: run.Cast, way: str) -> dict[str, Any]:
     """A way's video of a story, measured."""
     asked, frames = tell(recipe, tale, way), recipe.video.frames
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PromptWarning)
-        warnings.simplefilter("ignore", StoryWarning)
+    with quiet():
         planned = run.plan(asked)
         video = run.finished(run.play(asked, cast))
     facts = {name: video.settings[name] for name in ("calls", "seconds", "seconds_in_networks")}
     looks = {name: planned.passes(name) for name in planned.counts}
     return {"scores": scores(video.pixels[0], tale, frames), "planned": looks, **facts}
+
+
+@torch.no_grad()
+def queued(recipe: Recipe, tale: Tale, cast: run.Cast) -> dict[str, Any]:
+    """FIFO-Diffusion's video of a story: a queue of two clips over the exact expert of the first stage's windows."""
+    asked, frames = tell(recipe, tale, FIFO), recipe.video.frames
+    ((ladder, options),) = recipes.plain(asked)["chain"][0]["ladder"].items()
+    size = recipes.plain(asked)["chain"][0]["denoise"]["coupled"]["size"]
+    with quiet():
+        (stage,) = run.plan(recipes.changed(asked, {"chain.0.ladder": {ladder: {**options, "steps": 2 * size}}})).stages
+    (network,) = (expert.network for expert in cast.experts.values())
+    story, clips = told_over(asked, frames), list[int]()
+
+    def look(x: Tensor, t: Tensor, shown: Tensor) -> Tensor:
+        clips.append(len(x))
+        return network.expect(x, t, [story.at(row) for row in shown])
+
+    begun, side = perf_counter(), (asked.video.height // cast.codec.factor, asked.video.width // cast.codec.factor)
+    queue = fifo(look, Noise(tale.number).of(stage.name), stage.ladder.levels, size, (cast.codec.channels, *side))
+    with quiet():
+        video = cast.codec.decode(torch.cat(list(islice(queue, frames)), 2))[0]
+    cost = {"calls": {"video": len(clips)}, "planned": {"video": len(clips) * size / frames}}
+    return {"scores": scores(video, tale, frames), **cost, "seconds": perf_counter() - begun}
 
 
 def tell(recipe: Recipe, tale: Tale, way: str) -> Recipe:
@@ -185,7 +247,7 @@ def tell(recipe: Recipe, tale: Tale, way: str) -> Recipe:
     events = [
         {"at": f"{at}f", "text": f"it {MOTIONS[motion][1]}"} for at, motion in zip(starts, tale.motions, strict=True)
     ]
-    shared = "" if way == "no shared text" else caption(tale.asked)
+    shared = "" if way == UNSHARED else caption(tale.asked)
     return recipes.changed(recipe, {"prompt": shared, "story": {"events": events}, "video.seed": tale.number})
 
 

@@ -10,7 +10,7 @@ from harness import Claim, questions
 from long_report import counted, paired, table
 from PIL import Image
 from report import aligned, column, enough
-from syncos_rows import AUTO, BASELINES, COSTS, FAR, FLOWLONG, GEN_L, PAPER, SWEEPS, SWITCHING, WHAT
+from syncos_rows import AUTO, BASELINES, COSTS, FAR, FIFO, GEN_L, PAPER, SWEEPS, WHAT
 
 from dovetail.eval.plot import Panel, draw
 from dovetail.eval.stats import Cells, sign_flip
@@ -24,12 +24,13 @@ LOOKS = (("consistency", "drift_end", "motion", "dynamic_degree", "smoothness_of
 TABLES = {"The story, by the oracle": STORY, "What keeps over the whole video": KEPT, "What else is seen": LOOKS}
 SHORT = (("identity", "ground", "event_prompt", "event_motion", "scenes"), ("order", "whole"))
 GROUPS = {
-    "What the paper leaves out": ("full", *PAPER),
-    "What stage 2 does": ("full", *WHAT),
-    "What costs less": ("full", GEN_L, *COSTS),
-    "What is found on the way": ("full", *AUTO),
-    "What does not fade": ("full", *FAR),
+    "What the paper leaves out": (("full",), PAPER),
+    "What stage 2 does": (("full",), WHAT),
+    "What costs less": (("full", GEN_L), COSTS),
+    "What is found on the way": (("full",), AUTO),
+    "What does not fade": (("full",), FAR),
 }
+"""Each table's rows: those that the others are beside, and the others, without one of which there is no table."""
 SWEPT = ("identity", "ground", "event_prompt", "order")
 COST = 1.3
 """Seconds, as a multiple of Gen-L-Video's, at most."""
@@ -48,13 +49,16 @@ def report(lines: Lines, experts: str, main: int, lengths: Sequence[int]) -> str
         "Means over stories with 95 % intervals, cluster bootstrap. Shares of stories: Wilson. late: frames, of stories whose",
         "order is right. Measures are those of benchmarks/syncos.py and docs/evaluation.md.",
     ]
-    first = [f"{way} {main}" for way in ("renderer", "full", *BASELINES)]
+    first = [f"{way} {main}" for way in ("renderer", "full", *BASELINES, FIFO)]
     parts = ["\n".join(head)]
     parts += [table(title, some(rows, first), *columns) for title, columns in TABLES.items()]
-    for title, ways in GROUPS.items():
-        parts.append(table(title, some(rows, [f"{way} {main}" for way in ways]), *SHORT))
-    parts.append(table("Length", some(rows, by_length(lengths)), *SHORT))
-    parts += [swept(rows, word, main) for word in SWEEPS]
+    for title, (beside, ways) in GROUPS.items():
+        if some(rows, [f"{way} {main}" for way in ways]):
+            parts.append(table(title, some(rows, [f"{way} {main}" for way in (*beside, *ways)]), *SHORT))
+    long = some(rows, by_length(lengths))
+    if len({name.rpartition(" ")[2] for name in long}) > 1:
+        parts.append(table("Length", long, *SHORT))
+    parts += [swept(rows, word, main) for word in SWEEPS if some(rows, sweep(word, main))]
     return "\n\n".join([*parts, costs(rows, main, lengths), answers(rows, main, lengths)]) + "\n"
 
 
@@ -70,33 +74,36 @@ def some(rows: Rows, names: Sequence[str]) -> Rows:
 
 
 def by_length(lengths: Sequence[int]) -> list[str]:
-    return [f"{way} {frames}" for way in ("full", *BASELINES, *FAR) for frames in lengths]
+    return [f"{way} {frames}" for way in ("full", *BASELINES, FIFO, *FAR) for frames in lengths]
 
 
 # --- sweeps ------------------------------------------------------------------------------------------------------
 
 
+def sweep(word: str, main: int) -> list[str]:
+    """The rows of one value of the recipe, in order."""
+    return [f"{word} {value:g} {main}" for value in SWEEPS[word]]
+
+
 def swept(rows: Rows, word: str, main: int) -> str:
-    """One value of the recipe, over all stories, and over those whose events contradict each other and those whose do
-    not."""
+    """One value of the recipe, beside the recipe itself, over all stories, and over those whose events contradict each
+    other and those whose do not."""
     out = [["", "n", *SWEPT, "event_prompt, near", "event_prompt, far"]]
-    for value in SWEEPS[word]:
-        row = rows.get(f"{word} {value:g} {main}")
-        if row is None:
-            continue
+    for name, row in some(rows, [f"full {main}", *sweep(word, main)]).items():
         near = {cell: line for cell, line in row.items() if line["distance"] == 0}
         distant = {cell: line for cell, line in row.items() if line["distance"] > 0}
         found = [column(row, measure) for measure in SWEPT]
         found += [column(part, "event_prompt") for part in (near, distant)]
         cells = [str(Cells.of({"": each}).mean("")) if each else "-" for each in found]
-        out.append([f"{value:g}", str(len(row)), *cells])
+        shown = "recipe" if name == f"full {main}" else name.split(" ")[1]
+        out.append([shown, str(len(row)), *cells])
     return f"Sensitivity: {word}\n{aligned(out)}"
 
 
 def plots(lines: Lines, main: int, lengths: Sequence[int]) -> Image.Image | None:
     """Identity of what is swept, and against length; None where nothing is there to draw."""
     rows = gathered(lines)
-    curves = {f"identity by {word}": [f"{word} {value:g} {main}" for value in SWEEPS[word]] for word in SWEEPS}
+    curves = {f"identity by {word}": sweep(word, main) for word in SWEEPS}
     curves |= {
         f"identity by length, {way}": [f"{way} {frames}" for frames in lengths] for way in ("full", *BASELINES, *FAR)
     }
@@ -141,7 +148,7 @@ def answers(rows: Rows, main: int, lengths: Sequence[int]) -> str:
         words = {"identity_whole": "identity", "ground_whole": "background", "whole": "both"}
         claims = [counted(rows, full, measure, 0.90, word) for measure, word in words.items()]
         asked.append(("Are identity and background constant over the whole video in 90 % of stories?", claims))
-    for other in (f"{way} {main}" for way in (GEN_L, FLOWLONG, SWITCHING)):
+    for other in (f"{way} {main}" for way in (*BASELINES, FIFO)):
         if full in rows and other in rows:
             claims = [above(rows, full, other, measure) for measure in ("identity", "ground", "order")]
             asked.append((f"Is more kept than by {other}? (difference)", claims))
@@ -206,7 +213,7 @@ def equals(rows: Rows, main: int) -> list[tuple[str, list[Claim]]]:
     """What is found on the way beside the best value of a sweep; what costs less beside the recipe."""
     asked: list[tuple[str, list[Claim]]] = []
     for way, word in (("floor auto", "floor"), ("stride auto", "stride")):
-        fixed = [name for value in SWEEPS[word] if (name := f"{word} {value:g} {main}") in rows]
+        fixed = [name for name in sweep(word, main) if name in rows]
         if f"{way} {main}" in rows and fixed:
             best = max(fixed, key=lambda name: fmean(column(rows[name], "identity").values()))
             claims = [not_below(rows, f"{way} {main}", best, measure) for measure in ("identity", "event_prompt")]

@@ -15,10 +15,13 @@ MAIN, LENGTHS = 128, (64, 128, 256)
 """Frames of the tables, and those over which length is compared: 4, 8 and 16 clips."""
 GEN_L, FLOWLONG, SWITCHING = "gen-l-video", "flowlong", "switching"
 BASELINES = (GEN_L, FLOWLONG, SWITCHING)
-PAPER = ("no floor", "no grounding", "no fixed noise", "no shared text", "stages 1+3", "stage 2")
+FIFO = "fifo"
+"""The baseline that is no recipe: exact experts alone can be asked a noise share for each frame."""
+UNSHARED = "no shared text"
+PAPER = ("no floor", "no grounding", "no fixed noise", UNSHARED, "stages 1+3", "stage 2")
 """What the paper leaves out, in the order in which that costs it identity."""
 WHAT = ("stein", "mean", "identity", "re-noise only", "equal calls")
-COSTS = ("early stop", "unguided again", "small again", "alternate steps", "wide below", "cheap")
+COSTS = ("fewer looks", "early stop", "unguided again", "small again", "alternate steps", "wide below", "cheap")
 AUTO = ("floor auto", "stride auto", "both auto")
 FAR = ("anchor", "keyframes", "no anchor")
 SWEEPS: Mapping[str, tuple[Any, ...]] = {
@@ -99,12 +102,12 @@ def ways(parts: Parts) -> dict[str, Recipe]:
 
 
 def paper(parts: Parts) -> dict[str, Recipe]:
-    """The paper's ablations. What is shared is the prompt's matter, see `syncos.asked`."""
+    """The paper's ablations. What is shared is the prompt's matter, see `syncos.tell`."""
     return {
         "no floor": parts.with_(floor=0.0),
         "no grounding": parts.with_(timestep="random"),
         "no fixed noise": parts.with_(base="iteration"),
-        "no shared text": parts.with_(),
+        UNSHARED: parts.with_(),
         "stages 1+3": parts.with_(stages="outer", floor=parts.floor),
         "stage 2": parts.with_(stages="inner", floor=0.0),
     }
@@ -120,34 +123,49 @@ def what(parts: Parts) -> dict[str, Recipe]:
     return {**made, "equal calls": parts.made(parts.windowed, ladder=more)}
 
 
-def looks(recipe: Recipe) -> float:
-    """Frames that experts of the first stage see."""
+def asked(recipe: Recipe) -> dict[str, int]:
+    """Frames that each expert of the first stage sees, both branches of guidance counted; at most."""
     first = recipes.checked({**recipes.plain(recipe), "chain": recipes.plain(recipe)["chain"][:1]})
-    return float(sum(count.frames for count in dovetail.plan(first).counts.values()))
+    return {name: count.frames for name, count in dovetail.plan(first).counts.items()}
+
+
+def looks(recipe: Recipe) -> int:
+    """Frames that experts of the first stage see."""
+    return sum(asked(recipe).values())
 
 
 def cheaper(parts: Parts) -> dict[str, Recipe]:
-    """What costs less. Words that change nothing in this recipe are left out."""
+    """What costs less. An expert or a guidance of stage 2 that it has in this recipe anyway is left out."""
     ((_, ladder),) = parts.stage["ladder"].items()
-    of, size = parts.coupled["of"], parts.coupled["size"]
-    quick = {"tolerance": 0.05}
-    bare = {"again": unguided(parts.coupled["again"] or of)}
-    odd = {"steps": list(range(1, ladder["steps"] + 1, 2))}
-    wide = {"wide": size * 3 // 4}
-    made = {"early stop": quick, "alternate steps": odd, "wide below": wide}
-    if bare["again"] != (parts.coupled["again"] or of):
-        made["unguided again"] = bare
+    again = parts.coupled["again"] or parts.coupled["of"]
+    made: dict[str, Plain] = {
+        "fewer looks": {"iterations": ceil(parts.coupled["iterations"] / 2)},
+        "early stop": {"tolerance": 0.1},
+        "alternate steps": {"steps": list(range(1, ladder["steps"] + 1, 2))},
+        "wide below": {"wide": parts.coupled["size"] * 3 // 4},
+    }
+    others: dict[str, Plain] = {"unguided again": {"again": guided(again, 1.0)}}
     if "small" in parts.experts:
-        made["small again"] = {"again": "small"}
-    together = {**quick, **wide, **made.get("unguided again", {})}
+        others["small again"] = {"again": {"expert": "small", "guidance": max(guidances(again), default=1.0)}}
+    plain = asked(parts.with_())
+    made |= {name: words for name, words in others.items() if asked(parts.with_(**words)) != plain}
+    together = {**made["early stop"], **made["wide below"], **made.get("unguided again", {})}
     return {name: parts.with_(**words) for name, words in {**made, "cheap": together}.items()}
 
 
-def unguided(part: Any) -> Any:
-    """A denoiser without its unconditional passes."""
+def guided(part: Any, guidance: float) -> Any:
+    """A denoiser as plain data, all its experts under this guidance; under 1.0 they have no unconditional passes."""
     if isinstance(part, dict):
-        return {key: 1.0 if key == "guidance" else unguided(value) for key, value in part.items()}
+        return {key: guidance if key == "guidance" else guided(value, guidance) for key, value in part.items()}
     return part
+
+
+def guidances(part: Any) -> Iterator[float]:
+    """The guidance of each expert in a denoiser as plain data."""
+    for key, value in part.items() if isinstance(part, dict) else ():
+        if key == "guidance":
+            yield value
+        yield from guidances(value)
 
 
 def far(parts: Parts) -> dict[str, Recipe]:

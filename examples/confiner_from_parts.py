@@ -3,11 +3,12 @@
 This is what the recipe `sprites-exact` says in YAML. The method: docs/methods/confiner.md.
 """
 
-from dovetail.core.chain import Done, Seen, Stage, run
+from dovetail.core.chain import run
 from dovetail.core.combine import Framewise
 from dovetail.core.denoiser import timeline
 from dovetail.core.ladders import below, trailing
 from dovetail.core.noise import Noise
+from dovetail.core.stages import Done, Seen, Stage
 from dovetail.methods.confiner import Coordinated
 from dovetail.sprites import exact
 from dovetail.video import Video

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 from dovetail import recipe as recipes
 from dovetail import run
 from dovetail.cli import app
-from dovetail.core.chain import Done, Stage
 from dovetail.core.chain import run as chained
 from dovetail.core.denoiser import Prompted, timeline
 from dovetail.core.noise import Noise
+from dovetail.core.stages import Done, Stage
 from dovetail.core.tree import walk
 from dovetail.errors import RecipeError, SpaceError
 from dovetail.run.bridging import rooms_of

@@ -5,13 +5,14 @@ import itertools
 import pytest
 import torch
 
-from dovetail.core.chain import Done, Seen, Stage, run
+from dovetail.core.chain import run
 from dovetail.core.denoiser import timeline
 from dovetail.core.exact import Gaussian
 from dovetail.core.ladders import Ladder, even, levels
 from dovetail.core.noise import Noise
 from dovetail.core.path import mix
 from dovetail.core.sampler import DPMSolver2M, Euler, last, sample
+from dovetail.core.stages import Done, Seen, Stage
 
 FRAMES, SHAPE, NOISE = timeline(10), (4, 3, 3), Noise(5)
 DRAFT = Stage("draft", Gaussian(1.0, 0.8), even(4))

@@ -8,7 +8,7 @@ import tiny
 import torch
 from torch import Tensor
 
-from dovetail.core.chain import Done, Stage, run
+from dovetail.core.chain import run
 from dovetail.core.combine import Framewise, Guided, Windowed
 from dovetail.core.denoiser import Denoiser, Expert, Timeline, timeline
 from dovetail.core.ladders import Ladder, below, levels, trailing
@@ -16,6 +16,7 @@ from dovetail.core.noise import Noise
 from dovetail.core.path import mix
 from dovetail.core.sampler import Euler, last, sample
 from dovetail.core.schedules import Flow, VariancePreserving
+from dovetail.core.stages import Done, Stage
 from dovetail.errors import PromptWarning, RecipeError
 from dovetail.experts import load_codec
 from dovetail.methods.bridge import SameIndex

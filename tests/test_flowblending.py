@@ -23,7 +23,7 @@ from dovetail.core.denoiser import Condition, Expert, Prompted, predicts_flow, t
 from dovetail.core.exact import Gaussian, spoken
 from dovetail.core.ladders import even, interval, shifted, spliced
 from dovetail.core.path import Split, split
-from dovetail.core.sampler import DPMSolver2M, Euler, Forgetting, Minded, Solver, State, UniPC, Walk, last, sample
+from dovetail.core.sampler import Carrying, DPMSolver2M, Euler, Forgetting, Solver, State, UniPC, Walk, last, sample
 from dovetail.core.schedules import Flow
 from dovetail.core.tree import walk
 from dovetail.errors import RecipeError, SpaceError
@@ -33,7 +33,7 @@ from dovetail.experts.pairs import same_text
 from dovetail.methods.flowblending import Blended
 from dovetail.methods.halved import Halved
 from dovetail.methods.placements import WAN_22, interleaved, placed, sandwich, scattered, stitched
-from dovetail.methods.probing import Mood, Probing, divergence
+from dovetail.methods.probing import Lead, Probing, divergence
 from dovetail.run import Cast, finished, play
 from dovetail.run import load as load_cast
 from dovetail.sprites.exact import PixelCodec, load
@@ -443,14 +443,14 @@ def test_probing_finds_the_middle_by_itself() -> None:
     states = list(
         Probing(large, small, 0.1, 0.2, often=2, seldom=4, calm=2).walk(X, FRAMES, ladder.levels, DPMSolver2M())
     )
-    led = [state.mood.small for state in states if isinstance(state, Minded)]
+    led = [state.carry.small for state in states if isinstance(state, Carrying)]
     assert len(led) == 40
     changes = [ladder.levels[k] for k in range(1, 40) if led[k] != led[k - 1]]
     assert len(changes) == 2
     assert 0.6 < changes[0] < 0.75, "two calm probes after they agree"
     assert 0.1 <= changes[1] <= 0.25, "the first probe after they part"
     assert len(large.calls) < 30
-    measured = [state.mood.apart for state in states]
+    measured = [state.carry.apart for state in states]
     assert max(m for m in measured if m is not None) == pytest.approx(1.0, abs=1e-3), "du = -dx0 / t = u"
 
 
@@ -465,11 +465,11 @@ def test_probing_among_equals_and_among_strangers() -> None:
 
 def test_hysteresis_keeps_who_leads_between_its_two_thresholds() -> None:
     between = Probing(LARGE, SMALL, 0.001, 10.0)
-    _, mood = between.look(X, 0.5, FRAMES, Mood(small=False, since=9))
-    assert not mood.small
-    _, mood = between.look(X, 0.5, FRAMES, Mood(small=True, since=9))
-    assert mood.small
-    assert mood.apart == pytest.approx(divergence(LARGE(X, 0.5, FRAMES), SMALL(X, 0.5, FRAMES)))
+    _, lead = between.look(X, 0.5, FRAMES, Lead(small=False, since=9))
+    assert not lead.small
+    _, lead = between.look(X, 0.5, FRAMES, Lead(small=True, since=9))
+    assert lead.small
+    assert lead.apart == pytest.approx(divergence(LARGE(X, 0.5, FRAMES), SMALL(X, 0.5, FRAMES)))
     with pytest.raises(ValueError, match="enters at no more than it leaves at"):
         Probing(LARGE, SMALL, 0.3, 0.2)
 
@@ -485,7 +485,7 @@ def test_probing_resumes_to_the_bit(k: int, solver: Solver) -> None:
     before = states[: k + 1][-max(solver.memory, 1) :]
     again = list(probing.walk(x, FRAMES, ladder.levels[k + 1 :], solver, before))
     assert torch.equal(again[-1].seen.x0, states[-1].seen.x0)
-    assert [state.mood for state in again] == [state.mood for state in states[k + 1 :]]
+    assert [state.carry for state in again] == [state.carry for state in states[k + 1 :]]
 
 
 def test_a_sent_latent_is_taken_by_a_walk() -> None:

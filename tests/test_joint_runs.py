@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 from dovetail import cli
 from dovetail import recipe as recipes
 from dovetail.core.denoiser import Condition
-from dovetail.errors import DovetailError, RunWarning, StoppedError
+from dovetail.errors import DovetailError, RecipeError, RunWarning, StoppedError
 from dovetail.progress import Bar, bar
 from dovetail.recipe import Recipe
-from dovetail.run import Cast, Pulse, Step, folder_of, keep, load, play, resume, worth_keeping
+from dovetail.run import Cast, Pulse, Step, continuing, folder_of, keep, load, play, resume, worth_keeping
 from dovetail.run import keeping as kept_runs
 from dovetail.run.folder import Folder
 
@@ -120,6 +120,11 @@ def test_a_step_that_is_damaged_is_taken_again(tmp_path: Path, whole: Path, cast
     with pytest.warns(RunWarning, match="step.safetensors.*it is made again"):
         assert steps(resume(folder_of(out), cast)) == [1, 2, 3, 4]
     same(out, whole)
+
+
+def test_a_run_of_the_whole_video_is_not_continued(whole: Path) -> None:
+    with pytest.raises(RecipeError, match=r"its stage video works on the whole video at once.* anew, with --frames"):
+        continuing(folder_of(whole), frames=16)
 
 
 def test_short_steps_are_quicker_taken_than_written(

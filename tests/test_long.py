@@ -15,7 +15,7 @@ import dovetail
 from dovetail import cli
 from dovetail import recipe as recipes
 from dovetail.core import chain
-from dovetail.core.chain import Done, Seen, Segment, Stage, run
+from dovetail.core.chain import run
 from dovetail.core.combine import Windowed
 from dovetail.core.denoiser import predicts_eps, predicts_flow, timeline
 from dovetail.core.exact import Gaussian, spoken
@@ -24,6 +24,7 @@ from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix, split
 from dovetail.core.sampler import Ancestral, DPMSolver2M, Euler, State, UniPC, last, sample
 from dovetail.core.schedules import Flow, VariancePreserving
+from dovetail.core.stages import Done, Seen, Segment, Stage
 from dovetail.errors import RecipeError
 from dovetail.methods.coherent import Coherent
 from dovetail.methods.consistent import Consistent

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dovetail.core.blur import blurred
-from dovetail.core.chain import Done, Stage, run
+from dovetail.core.chain import run
 from dovetail.core.combine import Framewise, Guided, Windowed
 from dovetail.core.denoiser import Denoiser, timeline
 from dovetail.core.ladders import Mask, below, even, levels
@@ -17,6 +17,7 @@ from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix, split
 from dovetail.core.sampler import DPMSolver2M, Euler, Solver, UniPC, last, sample
 from dovetail.core.schedules import VariancePreserving
+from dovetail.core.stages import Done, Stage
 from dovetail.methods.alternating import Alternating
 from dovetail.methods.averaged import Averaged, BySNR
 from dovetail.methods.bridge import SameIndex

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from dovetail.core.chain import Done, Seen, Stage, run
+from dovetail.core.chain import run
 from dovetail.core.combine import Framewise
 from dovetail.core.denoiser import Expert, Prompted, predicts_eps, timeline
 from dovetail.core.ladders import Mask, below, trailing
 from dovetail.core.noise import Noise
 from dovetail.core.schedules import VariancePreserving
+from dovetail.core.stages import Done, Seen, Stage
 from dovetail.methods.alternating import Alternating
 from dovetail.methods.averaged import Averaged, BySNR
 from dovetail.methods.bridge import SameIndex, SameSNR

@@ -7,18 +7,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from dovetail.core.chain import Done, Event, Memory, Seen, Stage, run
+from dovetail.core.chain import run
 from dovetail.core.combine import Windowed
 from dovetail.core.denoiser import timeline
 from dovetail.core.ladders import even, levels
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, split
 from dovetail.core.sampler import DPMSolver2M, UniPC
+from dovetail.core.stages import Done, Event, Memory, Seen, Stage
 from dovetail.methods.coherent import Coherent
 from dovetail.methods.consistent import Consistent
 from dovetail.methods.reinjected import Reinjected
 from dovetail.methods.settling import Settling
 from dovetail.methods.syncos import Coupled
+from dovetail.run.folder import Folder
 from dovetail.run.sealed import DamagedError, opened, sealed_tensors
 from dovetail.run.states import Standing, packed, unpacked
 
@@ -130,6 +132,15 @@ def test_a_sealed_file_tells_every_change_of_a_byte(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(DamagedError):
         opened(file)
+
+
+def test_a_log_is_read_past_a_line_that_was_cut(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.log("less", what="one")
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"at": "2026-11-\n')
+    folder.log("less", what="two")
+    assert folder.logged("less") == ["one", "two"]
 
 
 # --- a stage that works on the whole video -----------------------------------------------------------------------

@@ -17,7 +17,8 @@ from dovetail.core.exact import Gaussian
 from dovetail.core.ladders import Mask, even, shifted
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, split
-from dovetail.core.sampler import DPMSolver2M, Euler, Minded, Solver, State, UniPC, last, sample
+from dovetail.core.sampler import Carrying, DPMSolver2M, Euler, Solver, State, UniPC, last, sample
+from dovetail.core.stages import Stage
 from dovetail.core.windows import flat, gather, scatter, tile
 from dovetail.errors import NetworkError, RecipeError
 from dovetail.methods.reaching import anchored, between, coarse, keyframes, seam, spread
@@ -61,8 +62,8 @@ def walked(method: Settling | Coupled, solver: Solver | None = None, length: int
     return list(sample(method, x, frames, LEVELS, solver))
 
 
-def moods(states: Sequence[State]) -> list[Accord]:
-    return [state.mood for state in states if isinstance(state, Minded)]
+def accords(states: Sequence[State]) -> list[Accord]:
+    return [state.carry for state in states if isinstance(state, Carrying)]
 
 
 # --- laws --------------------------------------------------------------------------------------------------------
@@ -87,8 +88,10 @@ def test_one_window_has_nobody_to_go_by() -> None:
     for options in ({"anchor": 1.0}, {"keyframes": 1.0}):
         assert last(walked(replace(plain, **options))).seen.x0.equal(last(walked(plain)).seen.x0)
     states = walked(Settling(replace(plain, floor=0.0), strides=(4, 2)))
-    assert [mood.narrowed for mood in moods(states)] == [0] * 10
-    assert not any(mood.settled for mood in moods(states)), "it looks again for itself, as with a floor that is given"
+    assert [accord.narrowed for accord in accords(states)] == [0] * 10
+    assert not any(accord.settled for accord in accords(states)), (
+        "it looks again for itself, as with a floor that is given"
+    )
 
 
 # --- floor -------------------------------------------------------------------------------------------------------
@@ -100,10 +103,10 @@ def test_stage_two_ends_once_it_brings_next_to_nothing(seed: int) -> None:
     settling, expert = Settling(coupled(Noise(seed).of("story"))), Shades()
     states = walked(replace(settling, coupled=replace(settling.coupled, windows=Windowed(expert, SIZE, STRIDE))))
     calm, fell = 0, False
-    for k, (state, mood) in enumerate(zip(states, moods(states), strict=True)):
+    for k, (state, accord) in enumerate(zip(states, accords(states), strict=True)):
         alone = settling.coupled.windows(state.x, state.t, FRAMES).x0
         if calm == 2:
-            assert mood == moods(states)[k - 1], "it has ended for good"
+            assert accord == accords(states)[k - 1], "it has ended for good"
             assert state.seen.x0.equal(alone)
             continue
         before, after = spread(alone, SIZE, STRIDE), spread(state.seen.x0, SIZE, STRIDE)
@@ -111,19 +114,19 @@ def test_stage_two_ends_once_it_brings_next_to_nothing(seed: int) -> None:
             little = after <= 0.01 * float(state.seen.x0.square().mean().sqrt())
             calm = calm + 1 if little or (fell and after >= 0.95 * before) else 0
             fell = fell or after < 0.95 * before
-        assert (mood.calm, mood.settled) == (calm, calm == 2)
-    acted = next((k + 1 for k, mood in enumerate(moods(states)) if mood.settled), 10)
+        assert (accord.calm, accord.settled) == (calm, calm == 2)
+    acted = next((k + 1 for k, accord in enumerate(accords(states)) if accord.settled), 10)
     assert expert.looks == [5] * (10 + 4 * acted)
 
 
 def test_windows_that_agree_already_settle_at_once() -> None:
     states = walked(Settling(Coupled(Windowed(Gaussian(0.4, 0.001), SIZE, STRIDE), NOISE, 0.0, kernel="mean")))
-    assert [mood.settled for mood in moods(states)] == [False, False, *([True] * 8)]
+    assert [accord.settled for accord in accords(states)] == [False, False, *([True] * 8)]
 
 
 def test_more_patience_ends_it_later() -> None:
     def acted(calm: int) -> int:
-        return sum(not mood.settled for mood in moods(walked(Settling(coupled(Noise(0).of("story")), calm))))
+        return sum(not accord.settled for accord in accords(walked(Settling(coupled(Noise(0).of("story")), calm))))
 
     assert acted(4) > acted(2) > acted(1)
 
@@ -164,26 +167,28 @@ def test_the_stride_narrows_while_windows_differ_and_above_the_floor() -> None:
     wide, narrow = 4, 2
     for limit in (1e9, 1e-9):
         method = Settling(coupled(floor=0.8), None, strides=(wide, narrow), seam=limit)
-        taken = [(wide, narrow)[mood.narrowed] for mood in moods(walked(method))]
+        taken = [(wide, narrow)[accord.narrowed] for accord in accords(walked(method))]
         # Pure noise tells windows nothing, so at first all say the same.
         assert taken == ([wide] * 10 if limit > 1 else [wide, *([narrow] * 9)])
     below = Settling(coupled(floor=1.0), None, strides=(wide, narrow), seam=1e-9)
-    assert {mood.narrowed for mood in moods(walked(below))} == {0}
+    assert {accord.narrowed for accord in accords(walked(below))} == {0}
 
 
 def test_the_seam_that_is_measured_is_that_of_stage_one() -> None:
     method = Settling(coupled(floor=0.8), None, strides=(4, 2, 1), seam=0.3)
     states = walked(method)
     measured = 0
-    for before, (state, mood) in zip([Accord(), *moods(states)], zip(states, moods(states), strict=True), strict=False):
-        if mood is before or mood.seam == before.seam:
+    for before, (state, accord) in zip(
+        [Accord(), *accords(states)], zip(states, accords(states), strict=True), strict=False
+    ):
+        if accord is before or accord.seam == before.seam:
             continue
         windows = replace(method.coupled.windows, stride=(4, 2, 1)[before.narrowed])
         rows, weight = windows.each(state.x, state.t, FRAMES)
         spans = tile(LENGTH, SIZE, windows.stride)
         mean = scatter(rows.x0, spans, weight, LENGTH)
-        assert mood.seam == pytest.approx(seam(rows.x0, weight, spans, mean))
-        assert mood.narrowed == before.narrowed + (mood.seam > 0.3)
+        assert accord.seam == pytest.approx(seam(rows.x0, weight, spans, mean))
+        assert accord.narrowed == before.narrowed + (accord.seam > 0.3)
         measured += 1
     assert measured
 
@@ -195,9 +200,9 @@ def test_wide_windows_below_the_floor() -> None:
     above = sum(level > 0.8 for level in LEVELS[:-1])
     assert expert.looks == [9, 9] * above + [3] * (10 - above)
     found = Settling(replace(narrow, floor=0.0))
-    for mood, looks in ((Accord(), [9, 9]), (Accord(settled=True), [3])):
+    for accord, looks in ((Accord(), [9, 9]), (Accord(settled=True), [3])):
         expert.looks.clear()
-        found.look(EMPTY, 0.9, FRAMES, mood)
+        found.look(EMPTY, 0.9, FRAMES, accord)
         assert expert.looks == looks
 
 
@@ -256,6 +261,25 @@ def test_an_anchor_is_the_first_windows_coarse_look() -> None:
     rows = torch.cat([each - w * (look - low[0]) for each, look in zip(seen, low, strict=True)])
     torch.testing.assert_close(method.agreed(x0, t, FRAMES).x0, scatter(rows, spans, flat(SIZE), LENGTH))
     assert anchored(torch.cat(seen))[0].eq(0).all()
+
+
+@dataclass(frozen=True)
+class Deaf:
+    """Sees one gray in each window, whatever it is shown, as experts nearly do in much noise."""
+
+    def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
+        return split(x, (frames[:, :1].float() / LENGTH)[:, None, :, None, None].expand_as(x), t)
+
+
+def test_an_anchor_adds_up_over_iterations_where_windows_share_alike() -> None:
+    """Nothing else draws a window to its own look: two halves are the whole way, and four lead as far beyond."""
+
+    def left(iterations: int) -> float:
+        method = Coupled(Windowed(Deaf(), SIZE, SIZE), NOISE, 0.5, iterations, kernel="mean", anchor=0.5)
+        return spread(method(EMPTY + 1, 0.9, FRAMES).x0, SIZE, SIZE)
+
+    assert left(0) > 0.2
+    assert [left(k) / left(0) for k in (1, 2, 4)] == pytest.approx([0.5, 0.0, 1.0], abs=1e-3)
 
 
 def test_an_anchor_is_asked_in_every_minibatch() -> None:
@@ -318,19 +342,19 @@ def test_a_bandwidth_leads_from_each_its_own_to_all_alike() -> None:
 def test_it_is_resumed_at_any_level_to_the_bit(k: int, solver: Solver) -> None:
     method = Settling(coupled(minibatch=3), strides=(4, 2), seam=0.3)
     states = walked(method, solver)
-    assert len({(mood.settled, mood.narrowed) for mood in moods(states)}) > 1
+    assert len({(accord.settled, accord.narrowed) for accord in accords(states)}) > 1
     past = states[max(0, k - solver.memory) : k] if solver.memory else []
     x = solver.predict(past, states[k], LEVELS[k + 1], FRAMES)
     before = states[: k + 1][-max(solver.memory, 1) :]
     rest = list(method.walk(x, FRAMES, LEVELS[k + 1 :], solver, before))
-    assert moods(rest) == moods(states)[k + 1 :]
+    assert accords(rest) == accords(states)[k + 1 :]
     assert rest[-1].seen.x0.equal(states[-1].seen.x0)
 
 
-def test_a_mood_outlives_the_disk() -> None:
-    state = moods(walked(Settling(coupled(), strides=(4, 2))))[4]
-    kept = Standing(Minded(0.5, EMPTY, Split(EMPTY, EMPTY), state))  # type: ignore[arg-type]
-    assert unpacked(*packed(kept)).memory.mood == state  # type: ignore[union-attr]
+def test_a_carry_outlives_the_disk() -> None:
+    state = accords(walked(Settling(coupled(), strides=(4, 2))))[4]
+    kept = Standing(Carrying(0.5, EMPTY, Split(EMPTY, EMPTY), state))  # type: ignore[arg-type]
+    assert unpacked(*packed(kept)).memory.carry == state  # type: ignore[union-attr]
 
 
 def test_a_walk_says_at_which_step_a_network_failed() -> None:
@@ -342,7 +366,7 @@ def test_a_walk_says_at_which_step_a_network_failed() -> None:
             return Gaussian()(x, t, frames)
 
     method = Settling(Coupled(Windowed(Fails(), SIZE, STRIDE), NOISE, 0.0, 1))
-    stage = watched(dovetail.core.chain.Stage("story", method, even(10)))
+    stage = watched(Stage("story", method, even(10)))
     going: Generator[State, Tensor | None, Tensor] = stage.denoise.walk(EMPTY, FRAMES, even(10).levels, Euler())  # type: ignore[union-attr]
     seen = []
     with pytest.raises(NetworkError, match="stage 'story', step 5"):

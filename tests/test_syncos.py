@@ -456,6 +456,13 @@ def test_one_noise_for_the_video_is_the_one_it_starts_from() -> None:
         assert looked(t=t, base="video")[0].eps.equal(NOISE.like(LATENT, FRAMES, "start"))
 
 
+def test_one_noise_for_the_video_is_refused_where_the_stage_starts_from_another() -> None:
+    noise = {"chain.video.noise": {"rescheduled": {"length": 16, "block": 4}}}
+    with pytest.raises(RecipeError, match="take base: step, or leave out noise"):
+        dovetail.plan(recipes.changed(RECIPE, {**noise, f"{PLACE}.base": "video"}))
+    assert dovetail.plan(recipes.changed(RECIPE, noise)).stages[0].start is not None
+
+
 def test_fresh_noise_for_each_iteration() -> None:
     end, shown = looked(rate=1e-6, base="iteration")
     noises = [noise_of(look, LATENT) for look in shown]

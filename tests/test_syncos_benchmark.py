@@ -18,7 +18,7 @@ TINY = (
     *("chain.video.ladder.shifted.steps=3", "chain.video.denoise.coupled.iterations=1"),
     "chain.video.denoise.coupled.stride=8",
 )
-FEW = ("renderer", "full", "gen-l-video", "floor 0.9")
+FEW = ("renderer", "full", "gen-l-video", "fifo", "floor 0.9")
 
 
 def harness(folder: Path, verb: str, *more: str) -> None:
@@ -42,10 +42,12 @@ def test_it_makes_videos_resumes_and_reports(tmp_path: Path, capsys: pytest.Capt
     harness(tmp_path, "run", *asked)
     made = lines(tmp_path)
     first = [f"{way} {frames}" for way, frames in
-             (("renderer", 24), ("renderer", 32), ("full", 24), ("gen-l-video", 24), ("full", 32), ("gen-l-video", 32))]  # fmt: skip
+             (("renderer", 24), ("renderer", 32), ("fifo", 24), ("fifo", 32), ("full", 24), ("gen-l-video", 24), ("full", 32),
+              ("gen-l-video", 32))]  # fmt: skip
     assert [line["row"] for line in made] == [*first, "floor 0.9 24"]
     assert {"order", "identity_whole", "event_prompt", "scenes", "whole"} <= made[2]["scores"].keys()
-    assert made[2]["planned"]["video"] > made[3]["planned"]["video"]
+    assert made[4]["planned"]["video"] > made[5]["planned"]["video"]
+    assert made[2]["calls"] == {"video": 32 + 4 * (24 + 32 - 16)}, "a clip, then clips that are walked in halves"
     # Killed in the middle of a line: that one is made again, the others are not.
     file = tmp_path / "syncos-exact.jsonl"
     text = file.read_text()
@@ -96,12 +98,41 @@ def test_every_row_is_a_recipe_of_its_own(name: str) -> None:
     assert len({recipes.dump(made[f"{way} 64"]) for way in ("full", *BASELINES, *AUTO)}) == 7
     assert made["full 64"].chain == base.chain
     assert made["gen-l-video 64"].chain[1:] == base.chain[1:]
-    assert {"small again 64", "unguided again 64"} <= made.keys() or name == "sprites-syncos-exact"
+    assert ("unguided again 64" in made) == (name == "sprites-story")
+    assert "small again 64" not in made, "its stage 2 asks the small expert anyway, if it has one"
     built = {way: dovetail.plan(made[f"{way} 64"]).stages[0].denoise for way in ("full", "flowlong", "no floor")}
     assert isinstance(built["full"], Coupled)
     assert isinstance(built["flowlong"], Renoised)
     assert built["flowlong"].floor == built["full"].floor
     assert built["no floor"].floor == 0
+
+
+def test_what_costs_less_costs_what_it_says() -> None:
+    """Of 64 frames, in 7 windows, or 5 below the floor: 20 steps, 9 above the floor, 4 looks again, both branches."""
+    from syncos_rows import Parts, asked, cheaper
+
+    parts = Parts(recipes.load("sprites-story"), 64)
+    windows = {name: sum(asked(recipe).values()) / 16 for name, recipe in cheaper(parts).items()}
+    assert windows == {
+        "fewer looks": 2 * 7 * (20 + 9 * 2),
+        "early stop": 2 * 7 * (20 + 9 * 4),  # at most
+        "alternate steps": 2 * 7 * (20 + 5 * 4),
+        "wide below": 2 * 7 * (9 + 9 * 4) + 2 * 5 * 11,
+        "unguided again": 2 * 7 * 20 + 7 * 9 * 4,
+        "cheap": 2 * 7 * 9 + 2 * 5 * 11 + 7 * 9 * 4,
+    }
+    large = parts.with_(of={"expert": "large", "guidance": 3.0})
+    assert asked(cheaper(Parts(large, 64))["small again"]) == {"large": 16 * 2 * 7 * 20, "small": 16 * 2 * 7 * 9 * 4}
+
+
+def test_rows_that_make_the_same_videos_are_made_once(tmp_path: Path) -> None:
+    """The recipe's own iterations are one of the values that are swept."""
+    harness(tmp_path, "run", "--prompts", "1", "--only", "full 24", "iterations 1", "no shared text 24")
+    made = {line["row"]: line for line in lines(tmp_path)}
+    assert (
+        made["full 24"] | {"row": "iterations 1 24", "key": made["iterations 1 24"]["key"]} == made["iterations 1 24"]
+    )
+    assert made["no shared text 24"]["seconds"] != made["full 24"]["seconds"], "it is told otherwise, so it is another"
 
 
 def test_equal_calls_are_as_many() -> None:
@@ -210,5 +241,28 @@ def test_verdicts_follow_from_the_numbers() -> None:
     assert verdict("as good as the best fixed value, floor 0.9", "identity") == "yes"
     table = swept(rows, "floor", 128).splitlines()
     assert table[0] == "Sensitivity: floor"
-    assert table[2].startswith("0.9")
-    assert len(table) == 3
+    assert [line.split()[0] for line in table[2:]] == ["recipe", "0.9"]
+
+
+def test_a_table_without_results_is_left_out() -> None:
+    from syncos_report import report
+
+    measures = {"identity": 0.9, "ground": 0.9, "event_prompt": 0.8, "event_motion": 0.8, "scenes": 1.0, "order": 1.0}
+    measures |= {"identity_whole": 1.0, "ground_whole": 1.0, "whole": 1.0}
+    few = report(planted(full_64=measures, **{"gen-l-video_64": measures}), "trained", 64, [64])
+    for title in (
+        "What the paper",
+        "What stage 2",
+        "What costs less",
+        "What is found",
+        "does not fade",
+        "Length",
+        "Sens",
+    ):
+        assert title not in few
+    some = planted(full_64=measures, full_128=measures, cheap_64=measures, **{"rate_0.5_64": measures})
+    more = report(some, "trained", 64, [64, 128])
+    for title, rows in (("What costs less", 2), ("Length", 2), ("Sensitivity: rate", 2)):
+        table = next(part for part in more.split("\n\n") if part.startswith(title)).splitlines()
+        assert len(table) == 2 + rows
+    assert "Sensitivity: floor" not in more

@@ -18,7 +18,7 @@ from dovetail.recipe import Recipe
 
 if TYPE_CHECKING:
     from dovetail.calibrate.running import Settings
-    from dovetail.core.chain import Stage
+    from dovetail.core.stages import Stage
     from dovetail.costs import Costs
     from dovetail.experts.flops import Operations
     from dovetail.recipe.build import Plan

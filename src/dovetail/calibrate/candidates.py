@@ -13,10 +13,10 @@ from torch import Tensor
 
 from dovetail import recipe as recipes
 from dovetail.core import chain
-from dovetail.core.chain import Stage
 from dovetail.core.denoiser import Condition, Denoiser, Expert, timeline
 from dovetail.core.noise import Noise
 from dovetail.core.path import mix
+from dovetail.core.stages import Done, Stage
 from dovetail.core.tree import rewrite
 from dovetail.errors import RecipeError, nearest
 from dovetail.experts.adapter import Adapter
@@ -223,7 +223,7 @@ def ready(case: Case, cast: Cast, prompt: str, seed: int) -> Ready:
     eps = noise.of(stage.name).like(torch.zeros(()).expand(1, *shape), frames, "start")
     x = stage.ladder.first * eps
     if before:
-        done = [e for e in chain.run(before, noise, frames, (shape[0], *shape[2:])) if isinstance(e, chain.Done)]
+        done = [e for e in chain.run(before, noise, frames, (shape[0], *shape[2:])) if isinstance(e, Done)]
         x = mix(torch.cat([piece.video for piece in done], 2), eps, stage.ladder.levels[0])
     denoisers = []
     for *_, each in chains:

@@ -102,35 +102,35 @@ class Walk(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Minded(State):
-    """A state, and the mood in which a walk leaves it: what it has found so far, and goes by."""
+class Carrying(State):
+    """A state, and the carry with which a walk leaves it: what it has found so far, and goes by."""
 
-    mood: Any = None
-
-
-Mood = TypeVar("Mood")
+    carry: Any = None
 
 
-def minded(
-    look: Callable[[Tensor, float, Tensor, Mood], tuple[Split, Mood]],
-    mood: Mood,
+Carry = TypeVar("Carry")
+
+
+def scan(
+    look: Callable[[Tensor, float, Tensor, Carry], tuple[Split, Carry]],
+    carry: Carry,
     x: Tensor,
     frames: Tensor,
     levels: Sequence[float],
     solver: Solver,
     before: Sequence[State] = (),
 ) -> Generator[State, Tensor | None, Tensor]:
-    """`sample`, by a `look` that answers what is seen in a mood, and the mood after it.
+    """`sample`, by a `look` that takes a carry, and answers what is seen and the carry after it: a scan over the levels.
 
-    mood: the first; a run that is resumed goes on in that of the last state.
+    carry: the first; a run that is resumed goes on with that of the last state.
     """
-    mood = before[-1].mood if before and isinstance(before[-1], Minded) else mood
+    carry = before[-1].carry if before and isinstance(before[-1], Carrying) else carry
     for t, to in pairwise(levels):
         past = before[-solver.memory :] if solver.memory else ()
         with torch.no_grad():
-            seen, mood = look(x, t, frames, mood)
+            seen, carry = look(x, t, frames, carry)
             now = solver.correct(past, State(t, x, seen), frames)
-            now = Minded(now.t, now.x, now.seen, mood)
+            now = Carrying(now.t, now.x, now.seen, carry)
             x = solver.predict(past, now, to, frames)
         sent = yield now
         x = x if sent is None else sent

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dovetail.core.chain import Segment
 from dovetail.core.denoiser import Denoiser
 from dovetail.core.path import Split, split
+from dovetail.core.stages import Segment
 from dovetail.methods.consistent import Consistent
 
 ALIGNMENTS = ("aligned", "literal", "mean")

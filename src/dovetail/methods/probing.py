@@ -15,11 +15,11 @@ from torch import Tensor
 
 from dovetail.core.denoiser import Denoiser
 from dovetail.core.path import Split
-from dovetail.core.sampler import Solver, State, minded
+from dovetail.core.sampler import Solver, State, scan
 
 
 @dataclass(frozen=True)
-class Mood:
+class Lead:
     """Who leads, what the last probe measured, how many in a row were calm, and how many steps ago the last one was."""
 
     small: bool = False
@@ -57,20 +57,20 @@ class Probing:
     def walk(
         self, x: Tensor, frames: Tensor, levels: Sequence[float], solver: Solver, before: Sequence[State] = ()
     ) -> Generator[State, Tensor | None, Tensor]:
-        return minded(self.look, Mood(), x, frames, levels, solver, before)
+        return scan(self.look, Lead(), x, frames, levels, solver, before)
 
-    def look(self, x: Tensor, t: float, frames: Tensor, mood: Mood) -> tuple[Split, Mood]:
-        """What is seen at t in this mood, and the mood after it."""
+    def look(self, x: Tensor, t: float, frames: Tensor, lead: Lead) -> tuple[Split, Lead]:
+        """What is seen at t under this lead, and the lead after it."""
         if t <= self.late:
-            return self.large(x, t, frames), Mood()
-        if mood.since + 1 < (self.seldom if mood.small else self.often):
-            leads = self.small if mood.small else self.large
-            return leads(x, t, frames), replace(mood, since=mood.since + 1)
+            return self.large(x, t, frames), Lead()
+        if lead.since + 1 < (self.seldom if lead.small else self.often):
+            leads = self.small if lead.small else self.large
+            return leads(x, t, frames), replace(lead, since=lead.since + 1)
         ours, theirs = self.large(x, t, frames), self.small(x, t, frames)
         apart = divergence(ours, theirs)
-        calm = mood.calm + 1 if apart < self.enter else 0
-        small = apart <= self.leave if mood.small else calm >= self.calm
-        return ours, Mood(small, apart, calm, 0)
+        calm = lead.calm + 1 if apart < self.enter else 0
+        small = apart <= self.leave if lead.small else calm >= self.calm
+        return ours, Lead(small, apart, calm, 0)
 
 
 def divergence(large: Split, small: Split) -> float:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dovetail.core.chain import Segment
 from dovetail.core.denoiser import Denoiser
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix
+from dovetail.core.stages import Segment
 
 
 @dataclass(frozen=True)

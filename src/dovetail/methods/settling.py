@@ -18,7 +18,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from dovetail.core.path import Split
-from dovetail.core.sampler import Solver, State, minded
+from dovetail.core.sampler import Solver, State, scan
 from dovetail.core.windows import scatter, tile
 from dovetail.methods.reaching import seam, spread
 from dovetail.methods.syncos import Coupled
@@ -62,42 +62,44 @@ class Settling:
     def walk(
         self, x: Tensor, frames: Tensor, levels: Sequence[float], solver: Solver, before: Sequence[State] = ()
     ) -> Generator[State, Tensor | None, Tensor]:
-        return minded(self.look, Accord(), x, frames, levels, solver, before)
+        return scan(self.look, Accord(), x, frames, levels, solver, before)
 
-    def look(self, x: Tensor, t: float, frames: Tensor, mood: Accord) -> tuple[Split, Accord]:
-        """What is seen at t in this mood, and the mood after it."""
-        now = self.at(mood)
+    def look(self, x: Tensor, t: float, frames: Tensor, accord: Accord) -> tuple[Split, Accord]:
+        """What is seen at t, and what is known after it."""
+        now = self.at(accord)
         if not now.acts(t):
-            return now(x, t, frames), mood
-        seen, mood = self._first(now, x, t, frames, mood)
+            return now(x, t, frames), accord
+        seen, accord = self._first(now, x, t, frames, accord)
         told = now.second(seen, t, frames)
-        return told, mood if self.calm is None else self._judged(mood, seen.x0, told.x0)
+        return told, self._judged(accord, seen.x0, told.x0)
 
-    def at(self, mood: Accord) -> Coupled:
-        """The method as it is in a mood; once windows have settled, all levels lie below its floor."""
+    def at(self, accord: Accord) -> Coupled:
+        """The method as it goes on from there; once windows have settled, all levels lie below its floor."""
         now = self.coupled
         if self.strides:
-            now = replace(now, windows=replace(now.windows, stride=self.strides[mood.narrowed]))
-        return replace(now, floor=1.0) if mood.settled else now
+            now = replace(now, windows=replace(now.windows, stride=self.strides[accord.narrowed]))
+        return replace(now, floor=1.0) if accord.settled else now
 
-    def _first(self, now: Coupled, x: Tensor, t: float, frames: Tensor, mood: Accord) -> tuple[Split, Accord]:
-        """Stage 1, and the mood with the stride of the level after."""
+    def _first(self, now: Coupled, x: Tensor, t: float, frames: Tensor, accord: Accord) -> tuple[Split, Accord]:
+        """Stage 1, and the stride of the level after."""
         windows = now.windows
         spans = tile(x.shape[2], windows.size, windows.stride)
-        if mood.narrowed + 1 >= len(self.strides) or len(spans) == 1 or now.stages == "inner":
-            return now.first(x, t, frames), mood
+        if accord.narrowed + 1 >= len(self.strides) or len(spans) == 1 or now.stages == "inner":
+            return now.first(x, t, frames), accord
         rows, weight = windows.each(x, t, frames)
         seen = rows.map(lambda z: scatter(z, spans, weight, x.shape[2]))
         apart = seam(rows.x0, weight, spans, seen.x0)
-        return seen, replace(mood, seam=apart, narrowed=mood.narrowed + (apart > self.seam))
+        return seen, replace(accord, seam=apart, narrowed=accord.narrowed + (apart > self.seam))
 
-    def _judged(self, mood: Accord, before: Tensor, after: Tensor) -> Accord:
-        """The mood after stage 2 made one x0 of the other."""
+    def _judged(self, accord: Accord, before: Tensor, after: Tensor) -> Accord:
+        """What is known after stage 2 made one x0 of the other."""
+        if self.calm is None:
+            return accord
         size, stride = self.coupled.windows.size, self.coupled.windows.stride
         apart, left = spread(before, size, stride), spread(after, size, stride)
-        if self.calm is None or not apart:  # pure noise may tell all windows the same, whatever they will decide
-            return mood
+        if not apart:  # pure noise may tell all windows the same, whatever they will decide
+            return accord
         little = left <= NOTHING * float(after.square().mean().sqrt())
         falls = left < (1 - self.gain) * apart
-        calm = mood.calm + 1 if little or (mood.fell and not falls) else 0
-        return replace(mood, calm=calm, settled=calm >= self.calm, fell=mood.fell or falls, quotient=left / apart)
+        calm = accord.calm + 1 if little or (accord.fell and not falls) else 0
+        return replace(accord, calm=calm, settled=calm >= self.calm, fell=accord.fell or falls, quotient=left / apart)

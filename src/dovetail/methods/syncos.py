@@ -32,16 +32,19 @@ BASES, STAGES = ("step", "video", "iteration"), ("all", "outer", "inner")
 class Coupled:
     """Denoiser of windows over a long video, which are shown the whole of it.
 
-    noise: the stage's own. floor: stage 2 acts where t > floor. iterations, rate: of stage 2. optimiser: "picard", or
-    "adamw" without weight decay, begun anew at every level. kernel: how windows share, see `stein.couple`; bandwidth,
-    repulsion: how far a Stein kernel reaches, and whether it keeps them apart. minibatch: windows in each iteration, drawn
-    anew; all by default. again: who is asked of a window in stage 2; by default who is asked in stage 1. base: the noise of stage 2 is one for each "step",
-    one for the "video" (that which the stage starts from), or one for each "iteration". levels: each iteration looks
-    through one of these, drawn; none given: through t ("grounded"). stages: "all", the "outer" (1 and 3) or the "inner"
-    (2, on a video that is kept from level to level). tolerance: stage 2 ends once an iteration asks for a change of less
-    than this share of x0. wide: the windows' stride at and below the floor, by default the same. steps: at which
-    levels above the floor stage 2 acts, by default at all. anchor, keyframes: beyond the paper, how much distant windows
-    go by the first one, and by a clip of frames from the whole video; see `reaching`.
+    noise: the stage's own.
+
+    Stage 2. floor: it acts where t > floor; steps: and at which levels there, by default at all. iterations, rate;
+    optimiser: "picard", or "adamw" without weight decay, begun anew at every level. tolerance: it ends once an iteration
+    asks for a change of less than this share of x0. kernel: how windows share, see `stein.couple`; bandwidth, repulsion:
+    how far a Stein kernel reaches, and whether it keeps them apart. minibatch: windows in each iteration, drawn anew; all
+    by default. again: who is asked of a window, by default who is asked in stage 1. base: one noise for each "step", one
+    for the "video" (that which a stage starts from by default), or one for each "iteration". levels: each iteration looks
+    through one of these, drawn; none given: through t ("grounded").
+
+    stages: "all", the "outer" (1 and 3) or the "inner" (2, on a video that is kept from level to level). wide: the
+    windows' stride at and below the floor, by default the same. anchor, keyframes: beyond the paper, how much distant
+    windows go by the first one, and by a clip of frames from the whole video; see `reaching`.
 
     Raises ValueError for unknown words.
     """

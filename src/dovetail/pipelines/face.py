@@ -17,8 +17,8 @@ from diffusers.video_processor import VideoProcessor
 from torch import Tensor, nn
 
 from dovetail import recipe as recipes
-from dovetail.core.chain import Stage
 from dovetail.core.noise import Noise
+from dovetail.core.stages import Stage
 from dovetail.errors import RecipeError
 from dovetail.experts import FAMILIES
 from dovetail.experts.adapter import Text

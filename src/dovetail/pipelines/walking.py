@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dovetail.core.chain import Done, Sequel, Stage, entered
 from dovetail.core.denoiser import timeline
 from dovetail.core.noise import Noise
 from dovetail.core.sampler import State, Walk, step
+from dovetail.core.stages import Done, Sequel, Stage, entered
 from dovetail.recipe import models
 from dovetail.run.playing import Ready
 

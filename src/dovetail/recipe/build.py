@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from dovetail.core import chain, ladders
-from dovetail.core.chain import Seen, Sequel, Stage
 from dovetail.core.combine import Framewise, Guided, Windowed
 from dovetail.core.denoiser import Condition, Denoiser, Expert, Timeline, predicts_x0, timeline
 from dovetail.core.ladders import Ladder, Mask
 from dovetail.core.noise import Noise
 from dovetail.core.sampler import Ancestral, DPMSolver2M, Euler, Forgetting, Solver, UniPC, Walk
 from dovetail.core.schedules import Flow, Schedule, VariancePreserving
+from dovetail.core.stages import Bridge, Event, Seen, Sequel, Stage
 from dovetail.core.tree import rewrite
 from dovetail.errors import RecipeError
 from dovetail.methods.alternating import Alternating
@@ -52,7 +52,7 @@ def build(
     experts: Mapping[str, Expert],
     latent: Size | None = None,
     rooms: Mapping[str, Room] | None = None,
-    bridges: Mapping[str, chain.Bridge] | None = None,
+    bridges: Mapping[str, Bridge] | None = None,
 ) -> tuple[Stage, ...]:
     """The recipe's stages, over these experts (by the recipe's names). Raises RecipeError.
 
@@ -69,7 +69,7 @@ def _stage(
     experts: Mapping[str, Expert],
     latent: Size | None,
     room: Room | None,
-    bridges: Mapping[str, chain.Bridge],
+    bridges: Mapping[str, Bridge],
 ) -> Stage:
     if stage.bridge is not None and stage.stage not in bridges:
         raise RecipeError(f"chain.{stage.stage}.bridge: this works on one latent space; take a recipe without a bridge")
@@ -306,6 +306,11 @@ class _Place:
 
     def _coupled(self, asked: models.Coupled, stride: int) -> Coupled:
         windows = Windowed(self.denoiser(asked.of), asked.size, stride, asked.weights, asked.first)
+        if asked.base == "video" and self.start is not None:
+            raise RecipeError(
+                f"{self.path}: base: video looks through the noise that a stage starts from by itself, and this one has "
+                "another (noise); take base: step, or leave out noise"
+            )
         try:
             steps = self._steps(asked.steps)
         except ValueError as error:
@@ -585,13 +590,13 @@ def plan(
 
 
 def _walked(
-    events: Iterator[chain.Event], ledger: Ledger, bridges: Mapping[str, Hollow]
+    events: Iterator[Event], ledger: Ledger, bridges: Mapping[str, Hollow]
 ) -> tuple[list[tuple[str, int, int]], list[frozenset[str]], list[tuple[int, int]], list[tuple[int, str, int]]]:
     """Steps, whom each asks, pieces and crossings of a walk, as a plan has them."""
     steps, calls, pieces = list[tuple[str, int, int]](), list[dict[str, int]](), list[tuple[int, int]]()
     crossings: list[tuple[int, str, int]] = []
 
-    def noted() -> Iterator[chain.Event]:
+    def noted() -> Iterator[Event]:
         for event in events:
             if not isinstance(event, Seen):
                 pieces.append((len(steps), event.video.shape[2]))
@@ -639,7 +644,7 @@ def _switches(stages: Sequence[str], asked: Sequence[frozenset[str]]) -> dict[st
     }
 
 
-def numbered(events: Iterator[chain.Event]) -> Iterator[tuple[Stage, int]]:
+def numbered(events: Iterator[Event]) -> Iterator[tuple[Stage, int]]:
     """Each step of a run, with its number within the stage, from 1; windows count on."""
     steps: defaultdict[str, int] = defaultdict(int)
     for event in events:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dovetail import recipe as recipes
-from dovetail.core.chain import Memory, Sequel, Stage
+from dovetail.core.stages import Memory, Sequel, Stage
 from dovetail.core.windows import begun
 from dovetail.errors import OutputError, RecipeError
 from dovetail.recipe import Recipe
@@ -51,6 +51,11 @@ def continuing(
         raise RecipeError(
             f"{source} is a run whose stages are joined through pixels, and such a run is not continued; make the longer video "
             "anew, with --frames"
+        )
+    if joint := [stage.stage for stage in before.chain if stage.window is None]:
+        raise RecipeError(
+            f"{source} cannot be continued: its stage {joint[0]} works on the whole video at once, so another length is "
+            "another video; make the longer video anew, with --frames"
         )
     if frames is not None and seconds is not None:
         raise RecipeError("frames and seconds both say how much longer the video is; give one of them")

@@ -42,7 +42,7 @@ from dovetail.run.sealed import (
 )
 from dovetail.run.states import Standing, packed, unpacked
 
-FORMAT = 1
+FORMAT = 2
 """Of the files in a folder; another is refused."""
 
 EVERY = 16
@@ -274,9 +274,11 @@ class Folder:
 
     def logged(self, event: str) -> list[str]:
         """What the log says of one kind of event, as far as it can be read."""
-        found: list[str] = []
+        lines, found = list[str](), list[str]()
         with suppress(OSError, ValueError):
-            for line in (self.path / "log.jsonl").read_text(encoding="utf-8").splitlines():
+            lines = (self.path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        for line in lines:
+            with suppress(ValueError):  # a line that was cut when the machine stopped
                 said = json.loads(line)
                 found += [said["what"]] if said.get("event") == event else []
         return found

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dovetail import recipe as recipes
-from dovetail.core.chain import Sequel, Stage
+from dovetail.core.stages import Sequel, Stage
 from dovetail.core.windows import along
 from dovetail.errors import OutputError, RunWarning
 from dovetail.recipe import Recipe

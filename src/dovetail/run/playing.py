@@ -14,6 +14,7 @@ from torch import Tensor
 from dovetail.core import chain
 from dovetail.core.denoiser import Prompted, timeline
 from dovetail.core.noise import Noise
+from dovetail.core.stages import Event, Memory, Seen, Stage
 from dovetail.core.tree import walk
 from dovetail.errors import PromptWarning, RecipeError
 from dovetail.recipe import Recipe
@@ -111,7 +112,7 @@ class Ready:
         self.less.said[:0] = after.less
         self.pulse.of = self.plan.steps[-1][2]
 
-        def standing(memory: chain.Memory | None) -> Standing:
+        def standing(memory: Memory | None) -> Standing:
             calls = {name: ledger[name].calls for name in self.recipe.experts if name in ledger}
             networks = sum(count.seconds for count in ledger.values()) + clock.seconds - decoding
             seconds, networks = after.seconds + perf_counter() - begun, after.networks + networks
@@ -119,7 +120,7 @@ class Ready:
             return Standing(memory, pieces, frames, dict(counter.taken), calls, seconds, networks, less)
 
         for event in _quietly(self._events(after.memory, ledger, clock)):
-            if isinstance(event, chain.Seen):
+            if isinstance(event, Seen):
                 step, self.pulse.frames = counter.step(event), 0
                 self.less.note(f"{step.stage}, step {step.step}")
                 yield step if event.memory is None else replace(step, after=standing(event.memory))
@@ -127,13 +128,13 @@ class Ready:
             pieces, frames = pieces + 1, frames + event.video.shape[2]
             yield Latent(event.video, standing(event.memory))
 
-    def _events(self, after: chain.Memory | None, ledger: Ledger, clock: Clock) -> Iterator[chain.Event]:
+    def _events(self, after: Memory | None, ledger: Ledger, clock: Clock) -> Iterator[Event]:
         _read_ahead([self.plan], self.cast)
         frames, channels, height, width = self.first
         noise, shape = Noise(self.recipe.video.seed), (channels, height, width)
         return chain.run(self.stages(ledger, clock), noise, timeline(frames), shape, self.given, after)
 
-    def stages(self, ledger: Ledger, clock: Clock | None = None) -> tuple[chain.Stage, ...]:
+    def stages(self, ledger: Ledger, clock: Clock | None = None) -> tuple[Stage, ...]:
         """The run's stages; networks are counted, and what fails in them says where. clock: of codecs on bridges."""
         experts = {
             name: replace(expert, network=Timed(name, expert.network, ledger, self.pulse))
@@ -266,7 +267,7 @@ class _Counter:
         }
         return cls(plan, marks, starts, {name: taken.get(name, 0) for name in marks})
 
-    def step(self, event: chain.Seen) -> Step:
+    def step(self, event: Seen) -> Step:
         name, shown, starts = event.stage.name, event.frames[0], self.starts[event.stage.name]
         self.taken[name] += 1
         taken, steps = self.taken[name], len(self.marks[name])
@@ -278,7 +279,7 @@ class _Counter:
         return Step(name, taken, steps, share, (int(shown[0]), int(shown[-1])), segment, len(starts))
 
 
-def _quietly(events: Iterator[chain.Event]) -> Iterator[chain.Event]:
+def _quietly(events: Iterator[Event]) -> Iterator[Event]:
     """The same events, without the experts' own warnings about words: the run has warned already."""
     while True:
         with warnings.catch_warnings():

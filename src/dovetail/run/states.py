@@ -6,16 +6,16 @@ from typing import Any
 
 from torch import Tensor
 
-from dovetail.core.chain import Done, Memory, Part, Said, Segment
 from dovetail.core.path import Split
-from dovetail.core.sampler import Minded, State
-from dovetail.methods.probing import Mood
+from dovetail.core.sampler import Carrying, State
+from dovetail.core.stages import Done, Memory, Part, Said, Segment
+from dovetail.methods.probing import Lead
 from dovetail.methods.settling import Accord
 
 KINDS: dict[str, Any] = {
-    kind.__name__: kind for kind in (Memory, Done, Segment, Part, Said, State, Split, Minded, Mood, Accord)
+    kind.__name__: kind for kind in (Memory, Done, Segment, Part, Said, State, Split, Carrying, Lead, Accord)
 }
-"""What a memory is made of; the last are moods, in which walks leave their states."""
+"""What a memory is made of; the last two are carries, with which walks leave their states."""
 
 
 @dataclass(frozen=True, eq=False)

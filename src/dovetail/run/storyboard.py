@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from dovetail.core.chain import Stage
 from dovetail.core.denoiser import Blend, Condition, Timeline
+from dovetail.core.stages import Stage
 from dovetail.core.tree import walk
 from dovetail.core.windows import tile
 from dovetail.recipe.build import Plan, told_over

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from dovetail.core.chain import Segment, Sequel, Stage
 from dovetail.core.denoiser import Condition, Denoiser, Network
 from dovetail.core.path import Split
 from dovetail.core.sampler import Solver, State, Walk
+from dovetail.core.stages import Segment, Sequel, Stage
 from dovetail.errors import NetworkError, RoomError
 from dovetail.recipe.build import Count, Ledger
 from dovetail.run.pulse import Pulse

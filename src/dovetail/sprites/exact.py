@@ -113,9 +113,10 @@ class Scenes:
     def to(self, x: Tensor) -> "Scenes":
         return Scenes(self.tape.to(x.device), self.power.to(x.device), self.starts.to(x.device))
 
-    def expect(self, x: Tensor, t: float) -> Tensor:
-        """E[x0 | x] for clips "b c f h w" at noise share t in [0, 1]; below 1e-6 the nearest candidate."""
-        t = max(t, 1e-6)
+    def expect(self, x: Tensor, t: float | Tensor) -> Tensor:
+        """E[x0 | x] for clips "b c f h w" at noise share t in [0, 1], or of each frame, "b f"; below 1e-6 the nearest
+        candidate."""
+        t = t.to(x.device).double().clamp_min(1e-6)[..., None] if isinstance(t, Tensor) else max(t, 1e-6)
         rows = rearrange(x.double(), "b c f h w -> b f (c h w)")
         # -|x - (1 - t) v|^2 / (2 t^2) without |x|^2, which all share; frame by frame, then summed along
         # each cut. In double: near t = 0 the sums are large and their differences decide.
@@ -164,13 +165,16 @@ class Exact:
         not matter. Raises RecipeError for a video that does not fit the expert."""
         self._check(x)
         t = self.schedule.share(time)
-        x = x / self.schedule.scale(t)
+        return self.expect(x / self.schedule.scale(t), t, conditions)
+
+    def expect(self, x: Tensor, t: float | Tensor, conditions: Sequence[Condition]) -> Tensor:
+        """E[x0 | x] for path latents "b c f h w" at a noise share, or one of each frame, "b f"."""
         seen = torch.empty_like(x)
         for text in {condition.text for condition in conditions}:
             scenes = self.scenes(text, x.shape[2], x.shape[3]).to(x)
             rows = torch.tensor([i for i, condition in enumerate(conditions) if condition.text == text])
             for piece in torch.split(rows.to(x.device), self.batch):
-                seen[piece] = scenes.expect(x[piece], t)
+                seen[piece] = scenes.expect(x[piece], t[piece.to(t.device)] if isinstance(t, Tensor) else t)
         return seen
 
     def scenes(self, text: str, length: int, side: int) -> Scenes:

@@ -1,0 +1,75 @@
+"""Windows that are averaged where they overlap, at every step, in a wavefront: what `Windowed` makes of the whole video,
+window by window. Design page: docs/decisions/0013-segments.md."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import chain, pairwise
+
+import torch
+
+from dovetail.core.noise import Noise
+from dovetail.core.path import Split
+from dovetail.core.sampler import State, Walk
+from dovetail.core.stages import Done, Event, Memory, Part, Said, Seen, Sequel, Stage, entered, recut
+from dovetail.core.windows import WEIGHTS, begun
+
+
+def wavefront(
+    stage: Stage, noise: Noise, source: Iterator[Event], length: int, fresh: bool, after: Memory
+) -> Iterator[Event]:
+    """A stage's events: every level pulls from the one above.
+
+    A level holds the frames of about one window, so all of them hold as many windows as there are steps.
+    """
+    stood = [after]  # of the last level, of those before it, and of the parts
+    for _ in range(stage.ladder.steps):
+        stood.insert(0, stood[0].source or Memory())
+    parts = _parts(stage, noise, source, length, fresh, stood[0])
+    for (t, to), here in zip(pairwise(stage.ladder.levels), stood[1:], strict=True):
+        parts = _level(stage, parts, length, (t, to), here)
+    for part in parts:
+        yield Done(part.frames, part.before[-1].seen.x0, part.memory) if isinstance(part, Part) else part
+
+
+def _parts(
+    stage: Stage, noise: Noise, source: Iterator[Event], length: int, fresh: bool, after: Memory
+) -> Iterator[Seen | Part]:
+    """The video at the first level, in pieces that begin where windows begin."""
+    for event in recut(source, begun(stage.windows(length), length), after):
+        if isinstance(event, Seen):
+            yield event
+        else:
+            yield Part(event.frames, entered(stage, noise, event, fresh), memory=event.memory)
+
+
+def _level(
+    stage: Stage, source: Iterator[Seen | Part], length: int, step: tuple[float, float], after: Memory
+) -> Iterator[Seen | Part]:
+    """One step of every part; a part takes it once all windows that see it have looked."""
+    (t, to), weight = step, WEIGHTS[stage.weights](min(stage.window or length, length))
+    waiting, said, above = list(after.waiting), after.said, after.source
+    for event in chain([None], source):  # None: parts that wait may be ready before another comes
+        if isinstance(event, Seen):
+            yield event.passed
+            continue
+        if event is not None:
+            waiting.append(replace(event, memory=None))
+            above = event.memory
+        while sum(part.x.shape[2] for part in waiting) >= len(weight):
+            with torch.no_grad():
+                said = Said.of(_look(stage, waiting, t, len(weight)), weight, said)
+                part = waiting.pop(0)
+                mean, said = said.cut(part.x.shape[2])
+                memory = part.before[-stage.solver.memory :] if stage.solver.memory else ()
+                now = stage.solver.correct(memory, State(t, part.x, mean), part.frames)
+                x = stage.solver.predict(memory, now, to, part.frames)
+            yield Seen(stage, part.frames, now)
+            stands = Memory(waiting=tuple(waiting), said=said, source=above)
+            yield Part(part.frames, x, (*part.before, now)[-max(stage.solver.memory, 1) :], stands)
+
+
+def _look(stage: Stage, parts: Sequence[Part], t: float, size: int) -> Split:
+    """What the denoiser sees in the first window of these parts."""
+    assert not isinstance(stage.denoise, Walk | Sequel)
+    x, frames = torch.cat([part.x for part in parts], 2), torch.cat([part.frames for part in parts], 1)
+    return stage.denoise(x[:, :, :size], t, frames[:, :size])
