@@ -29,7 +29,7 @@ from dovetail import run
 from dovetail.errors import PromptWarning
 from dovetail.eval.pixel import measure
 from dovetail.recipe import Recipe
-from dovetail.recipe.build import plan
+from dovetail.recipe.planning import plan
 from dovetail.sprites.degrade import degrade
 from dovetail.sprites.oracle import judge
 from dovetail.sprites.world import Ask, Scene, caption, imagine, render

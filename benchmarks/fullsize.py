@@ -35,7 +35,7 @@ from dovetail.experts.outline import Outline
 from dovetail.experts.published import UMT5, WAN_1_3B, WAN_14B, WAN_CODEC, Words
 from dovetail.experts.tuning import Tuning, tune
 from dovetail.recipe import Recipe
-from dovetail.recipe.build import plan as planned
+from dovetail.recipe.planning import plan as planned
 from dovetail.run.outlook import USUAL
 
 UNET = {"in_channels": 4, "out_channels": 4, "layers_per_block": 2}

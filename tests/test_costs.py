@@ -16,7 +16,7 @@ from dovetail.experts.flops import Operations, operations
 from dovetail.experts.outline import outline, parameters_of, text_parameters
 from dovetail.experts.published import LTX_2B, LTX_CODEC, PUBLISHED, T5, UMT5, WAN_CODEC
 from dovetail.recipe import models
-from dovetail.recipe.build import Look
+from dovetail.recipe.planning import Look
 from dovetail.recipe.reading import SHIPPED
 
 LARGE = ("flowblending-wan21", "flowblending-ltx", "wan22-three-way")

@@ -30,7 +30,8 @@ from dovetail.methods.coherent import Coherent
 from dovetail.methods.consistent import Consistent
 from dovetail.methods.freenoise import rescheduled
 from dovetail.methods.reinjected import Reinjected
-from dovetail.recipe.build import Known, build, plan
+from dovetail.recipe.build import build
+from dovetail.recipe.planning import Known, plan
 from dovetail.run import Cast, End, Piece, Step, finished, load, play
 from dovetail.sprites import exact
 from dovetail.sprites.exact import PixelCodec

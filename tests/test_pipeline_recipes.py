@@ -31,7 +31,7 @@ from dovetail import recipe as recipes
 from dovetail.errors import NetworkError, RecipeError, StoryWarning
 from dovetail.pipelines import ConFinerPipeline, FlowBlendingPipeline, SynCoSPipeline, casting, seed_of
 from dovetail.recipe import Recipe
-from dovetail.recipe.build import plan as planned
+from dovetail.recipe.planning import plan as planned
 from dovetail.run import known_of
 
 Shelf = dict[str, Path]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dovetail.core.stages import Stage
     from dovetail.costs import Costs
     from dovetail.experts.flops import Operations
-    from dovetail.recipe.build import Plan
+    from dovetail.recipe.planning import Plan
     from dovetail.run import Cast, End, Piece, Pulse, Scenario, Step
     from dovetail.video import Frames
 

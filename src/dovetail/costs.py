@@ -8,7 +8,7 @@ from dovetail import recipe as recipes
 from dovetail.experts.flops import Operations
 from dovetail.experts.outline import Outline
 from dovetail.recipe import models
-from dovetail.recipe.build import Plan
+from dovetail.recipe.planning import Plan
 from dovetail.run import plan as planned
 from dovetail.run.budget import Fit, fit
 from dovetail.run.sizes import outlines as outlines_of

@@ -14,7 +14,7 @@ from dovetail.costs import weights_needed
 from dovetail.experts.hub import cache_folder, cached
 from dovetail.experts.pulling import free
 from dovetail.experts.shelf import SHELF, licence_of
-from dovetail.recipe.build import Plan
+from dovetail.recipe.planning import Plan
 from dovetail.run import plan
 from dovetail.run.budget import SPARE, Fit, fit
 from dovetail.run.sizes import outlines

@@ -27,7 +27,7 @@ from dovetail.pipelines.asking import Asked, Embeds, Generators, Read, Texts, ch
 from dovetail.pipelines.casting import bare, family_of, rows
 from dovetail.pipelines.walking import Place, Way, places_of, starting_with
 from dovetail.recipe import Recipe
-from dovetail.recipe.build import Count, Ledger
+from dovetail.recipe.planning import Count, Ledger
 from dovetail.recipe.story import joined
 from dovetail.run import Cast
 from dovetail.run.given import warn_of_story

@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 from dovetail.core.windows import along
 from dovetail.errors import RecipeError
 from dovetail.recipe import Recipe, models
-from dovetail.recipe.build import Plan
+from dovetail.recipe.planning import Plan
 from dovetail.recipe.rooms import Room
 from dovetail.run.blackout import numbers, seen, visible
 from dovetail.run.outlook import latent_of

@@ -12,8 +12,8 @@ import torch
 
 from dovetail.errors import RoomError
 from dovetail.recipe import Recipe, models
-from dovetail.recipe.build import Plan
-from dovetail.recipe.build import plan as planned
+from dovetail.recipe.planning import Plan
+from dovetail.recipe.planning import plan as planned
 from dovetail.run.bridging import crossing, rooms_of
 from dovetail.run.outlook import latent_of, outlook, space_foreseen, spaces_foreseen
 from dovetail.run.sizes import Decoder, Sizes, decoders, outlines, sizes

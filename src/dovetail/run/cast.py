@@ -13,7 +13,8 @@ from dovetail import recipe as recipes
 from dovetail.core.denoiser import Expert
 from dovetail.core.schedules import Flow
 from dovetail.recipe import Recipe, models
-from dovetail.recipe.build import Known, parts
+from dovetail.recipe.build import parts
+from dovetail.recipe.planning import Known
 from dovetail.run.bridging import codec_names, codecs_of
 from dovetail.run.budget import Fit, fitted
 from dovetail.run.given import digest

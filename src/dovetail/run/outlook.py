@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from dovetail.core.schedules import Flow, Schedule, VariancePreserving, schedule_of
 from dovetail.errors import RecipeError, WeightsError
 from dovetail.recipe import Recipe, models
-from dovetail.recipe.build import Known
+from dovetail.recipe.planning import Known
 
 if TYPE_CHECKING:
     from dovetail.experts import LatentSpace

@@ -18,8 +18,9 @@ from dovetail.core.stages import Event, Memory, Seen, Stage
 from dovetail.core.tree import walk
 from dovetail.errors import PromptWarning, RecipeError
 from dovetail.recipe import Recipe
-from dovetail.recipe.build import Count, Ledger, Plan, build
-from dovetail.recipe.build import plan as planned
+from dovetail.recipe.build import build
+from dovetail.recipe.planning import Count, Ledger, Plan
+from dovetail.recipe.planning import plan as planned
 from dovetail.run.bridging import bridges_of, rooms_of
 from dovetail.run.budget import whom
 from dovetail.run.cast import Cast, check_spaces, check_words, known_of, load, patches_of, settled

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dovetail.errors import WeightsError
 from dovetail.recipe import Recipe, models
-from dovetail.recipe.build import Look, Plan
+from dovetail.recipe.planning import Look, Plan
 from dovetail.run.bridging import carried, codec_names, codecs_of
 from dovetail.run.outlook import space_foreseen
 

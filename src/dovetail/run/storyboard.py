@@ -8,7 +8,8 @@ from dovetail.core.denoiser import Blend, Condition, Timeline
 from dovetail.core.stages import Stage
 from dovetail.core.tree import walk
 from dovetail.core.windows import tile
-from dovetail.recipe.build import Plan, told_over
+from dovetail.recipe.build import told_over
+from dovetail.recipe.planning import Plan
 from dovetail.recipe.story import WIDTH, drawn, frame, mark, seconds
 
 LANES = 8

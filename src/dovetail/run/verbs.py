@@ -10,7 +10,7 @@ import torch
 from dovetail import recipe as recipes
 from dovetail.errors import RecipeError
 from dovetail.recipe import Recipe, models
-from dovetail.recipe.build import Plan
+from dovetail.recipe.planning import Plan
 from dovetail.run.budget import foreseen
 from dovetail.run.events import End, Piece, Step
 from dovetail.run.given import digest, warn_of_story

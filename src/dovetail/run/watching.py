@@ -13,7 +13,7 @@ from dovetail.core.path import Split
 from dovetail.core.sampler import Solver, State, Walk
 from dovetail.core.stages import Segment, Sequel, Stage
 from dovetail.errors import NetworkError, RoomError
-from dovetail.recipe.build import Count, Ledger
+from dovetail.recipe.planning import Count, Ledger
 from dovetail.run.pulse import Pulse
 
 
