@@ -135,9 +135,8 @@ class LaVieUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
     909124356
     """
 
-    _keep_in_fp32_modules: ClassVar[list[str]] = [
-        "rotary_emb"
-    ]  # diffusers reads a list, and takes a tuple for one name
+    # A list: diffusers takes a tuple for one name.
+    _keep_in_fp32_modules: ClassVar[list[str]] = ["rotary_emb"]
     _skip_layerwise_casting_patterns = ("norm", "rotary_emb")
 
     @register_to_config  # type: ignore[untyped-decorator]
