@@ -147,6 +147,8 @@ def _completed(file: SingleFile, parts: Sequence[str], base: str | None) -> Sing
     if parts[0] in OWN:
         file.must_hold(parts[0])
     if base is None:
+        if parts[0] in OWN:
+            file.config(parts[0])  # Sizes that nobody knows are told before anything is fetched.
         missing = [part for part in parts if part in ("tokenizer", "text_encoder") and not file.holds(part)]
         if not missing:
             return file
