@@ -81,11 +81,14 @@ class Checkpoint:
             return min(pickles)
         there = sorted(f.name for f in folder.iterdir() if f.is_file())
         what = f"variant '{self.variant}'" if self.variant else "weights"
+        where = f"{name}/" if name else "its folder"
+        kinds = sorted({_variant(file) or "null" for file in there if is_file(file)})
+        hint = f"; variant: {' or '.join(kinds)} takes what is there (--set experts.NAME.variant=..)" if kinds else ""
         raise WeightsError(
-            f"'{self.weights}' has no {what} in {name}/: no such .safetensors among {', '.join(there) or 'no files'}"
+            f"'{self.weights}' has no {what} in {where}: no such .safetensors among {', '.join(there) or 'no files'}{hint}"
         )
 
-    def tensors(self, name: str, starts: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
+    def tensors(self, name: str, starts: tuple[str, ...]) -> dict[str, Tensor]:
         """A part's tensors whose names begin so, of its first file; none if there is no file, in whatever variant."""
         files = [
             f for f in sorted(self.path.glob(f"{name}/*" if name else "*")) if f.suffix in (".safetensors", ".bin")
