@@ -37,18 +37,19 @@ class Checkpoint:
         """
         folder = self.path / name
         if not folder.is_dir():
-            raise WeightsError(f"'{self.weights}' has no {name}/ ({folder}){self._instead()}. {where}".strip())
+            what = f"no {name}/" if name else "none of a model's files"
+            raise WeightsError(f"'{self.weights}' has {what} ({folder}){self._instead()}. {where}".strip())
         return folder
 
     def _instead(self) -> str:
         """What is there, for who expected something else."""
-        parts = sorted(entry.name for entry in self.path.iterdir() if (entry / "config.json").is_file())
-        if parts:
+        # Of a repository without any of the files that were asked for, there is no folder either.
+        there = sorted(self.path.iterdir()) if self.path.is_dir() else []
+        if parts := [entry.name for entry in there if (entry / "config.json").is_file()]:
             return f"; it has {', '.join(f'{part}/' for part in parts)}"
-        found = sorted(entry.name for entry in self.path.iterdir())
         return (
             f": it is no model in diffusers' layout, which has a folder for each part (unet/ or transformer/, text_encoder/, "
-            f"tokenizer/, scheduler/, vae/), each with its config; there is {', '.join(found[:6]) or 'nothing'}"
+            f"tokenizer/, scheduler/, vae/), each with its config; there is {', '.join(entry.name for entry in there[:6]) or 'nothing'}"
         )
 
     def config(self, name: str, file: str = "config.json") -> dict[str, Any]:
@@ -126,8 +127,7 @@ def find(
     """The checkpoint of this name on this machine, downloaded if it is a hub id.
 
     weights: "sprites/NAME" (packaged), a folder, "OWNER/REPO", or one file (a path, or "OWNER/REPO/FILE"). parts: the
-    subfolders to download, or single .json files in them. base: for one file, the checkpoint that has what it does not
-    hold.
+    subfolders to download, or single files. base: for one file, the checkpoint that has what it does not hold.
     Raises WeightsError if it is nowhere; `where` ends the message.
     """
     if is_file(weights):
@@ -214,9 +214,9 @@ def _has_weights(folder: Path) -> bool:
 
 
 def _wanted(part: str, variant: str | None, end: str = ".safetensors") -> list[str]:
-    """Patterns of the files of a part, or of the one .json file that it names. In a pattern * also matches /, so at the
-    top files are named from the start."""
-    if part.endswith(".json"):
+    """Patterns of the files of a part, or of the one file that it names. In a pattern * also matches /, so at the top
+    files are named from the start."""
+    if part.endswith(".json") or is_file(part):
         return [part]
     start = f"{part}/*" if part else "diffusion_pytorch_model"
     weights = [f"{start}.{variant}{end}", f"{start}.{variant}-*{end}"] if variant else [f"{start}*{end}"]
