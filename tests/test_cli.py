@@ -167,7 +167,8 @@ def test_plan_prints_stages_tree_and_calls() -> None:
 
 def test_recipes_and_experts_are_listed() -> None:
     listed = dovetail("recipes").stdout
-    assert {"sprites", "sprites-18", "sprites-exact"} <= {line for line in listed.splitlines() if line[:1] != " "}
+    assert [line for line in listed.splitlines() if line[:2] != "  "] == list(recipes.names())
+    assert max(map(len, listed.splitlines())) <= 80
     experts = dovetail("experts").stdout
     for word in ("stable-diffusion", "animatediff", "text-to-video-sd", "exact"):
         assert f"\n{word}  " in f"\n{experts}"

@@ -257,6 +257,20 @@ def test_a_bare_file_tells_how_many_frames_it_knows(folders: dict[str, Path], tm
     assert network(load("it", "animatediff", base, adapter=str(tmp_path / "bare.safetensors"))).max_frames == 24
 
 
+def test_of_motion_modules_a_plan_fetches_the_schedule_alone(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda repo, **options: asked.update(options) or str(tmp_path / "none")
+    )
+    config = scheduler_config("it", "animatediff", str(folders["stable-diffusion"]), "some/motion")
+    assert config["beta_schedule"] == "linear"
+    patterns = {key: asked[key] for key in ("allow_patterns", "ignore_patterns")}
+    there = ["config.json", "diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"]
+    assert list(huggingface_hub.utils.filter_repo_objects(there, **patterns)) == there[2:]
+
+
 def test_an_adapter_with_a_scheduler_of_its_own_brings_it(folders: dict[str, Path], tmp_path: Path) -> None:
     tiny.motion_adapter().save_pretrained(tmp_path)
     shutil.copytree(folders["stable-diffusion"] / "scheduler", tmp_path / "scheduler")
@@ -265,7 +279,7 @@ def test_an_adapter_with_a_scheduler_of_its_own_brings_it(folders: dict[str, Pat
 
 
 def test_a_variant_is_another_file_of_the_same_parts(image: Path) -> None:
-    with pytest.raises(WeightsError, match="no variant 'fp16' in unet/"):
+    with pytest.raises(WeightsError, match=r"no variant 'fp16' in unet/.*; variant: null takes what is there"):
         load("it", "stable-diffusion", str(image), variant="fp16")
     for file in [*image.glob("unet/*.safetensors"), *image.glob("text_encoder/*.safetensors")]:
         halves = {key: value.half() for key, value in load_file(file).items()}

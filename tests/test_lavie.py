@@ -337,8 +337,13 @@ def test_the_same_tensors_may_come_in_other_files(files: tuple[Path, Path], expe
     assert apart(look(load("it", "lavie", str(whole))), right) <= 1e-6
 
 
-def test_half_precision_leaves_the_frequencies(files: tuple[Path, Path], expert: Expert) -> None:
-    half = load("it", "lavie", str(files[1]), adapter=str(files[0]), dtype="bfloat16")
+@pytest.mark.parametrize("whole", [False, True], ids=["file", "folder"])
+def test_half_precision_leaves_the_frequencies(
+    files: tuple[Path, Path], expert: Expert, tmp_path: Path, whole: bool
+) -> None:
+    """Of the authors' file, and of a LaVieUNet in diffusers' layout."""
+    weights, adapter = (str(tiny.lavie(tmp_path)), None) if whole else (str(files[1]), str(files[0]))
+    half = load("it", "lavie", weights, adapter=adapter, dtype="bfloat16")
     network: Any = half.network
     kinds = {name: p.dtype for name, p in network.module.named_parameters()}
     assert {kind for name, kind in kinds.items() if "rotary" not in name} == {torch.bfloat16}

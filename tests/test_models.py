@@ -7,19 +7,25 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
 from fakehub import COMMIT, Hub, Repo, installed
 from huggingface_hub import constants, snapshot_download
+from safetensors.torch import save
+from transformers import Dinov2Config, Dinov2Model
 from typer.testing import CliRunner, Result
 
 import dovetail
 from dovetail import cli
 from dovetail import recipe as recipes
 from dovetail.errors import RecipeError, WeightsError
-from dovetail.experts import pulling
+from dovetail.experts import load, loras, pulling
 from dovetail.experts.checkpoint import find, find_file
+from dovetail.experts.encoders import load_encoder
 from dovetail.experts.hub import Want, cached, folder_of, listed, verified
 from dovetail.experts.pulling import kept, pull
 from dovetail.experts.shelf import SHELF, licence_of
+from dovetail.recipe import models
+from dovetail.run.cast import same_words
 from dovetail.run.wants import EVERYTHING, shipped, wants, wants_of
 
 SD, LIGHTNING, MODELSCOPE = "some/sd", "some/lightning", "some/modelscope"
@@ -112,6 +118,40 @@ def test_a_recipe_takes_what_it_loads_and_nothing_else(hub: Hub, recipe: Path) -
     video = dovetail.generate("a red circle", recipe)
     assert video.frames.shape == (2, 16, 16, 3)
     assert len(hub.asked) == before
+
+
+def test_lora_weights_of_a_repository_are_taken_by_their_usual_names(hub: Hub, recipe: Path) -> None:
+    hub.repos["some/style"] = Repo({name: save({"a": torch.ones(1)}) for name in (loras.USUAL[0], "x.safetensors")})
+    asked = recipes.changed(recipes.load(recipe), {"experts.spatial.loras": ["some/style"]})
+    (want,) = [want for want in wants(asked) if want.repo == "some/style"]
+    assert bring(want) == [loras.USUAL[0]]
+    hub.down = True
+    assert loras._file("some/style").name == loras.USUAL[0]
+
+
+def test_of_an_image_encoder_comes_what_it_is_loaded_from(hub: Hub, tmp_path: Path) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    Dinov2Model(Dinov2Config(**sizes)).save_pretrained(tmp_path / "dino")
+    (tmp_path / "dino" / "preprocessor_config.json").write_text('{"image_mean": [0.1, 0.2, 0.3]}')
+    hub.repos["some/dino"] = Repo.of(tmp_path / "dino")
+    encoder = load_encoder("some/dino")
+    assert encoder.mean == [0.1, 0.2, 0.3]
+    assert encoder(torch.zeros(1, 3, 32, 32)).shape == (1, 16)
+
+
+def test_a_repository_of_other_files_is_no_model(hub: Hub) -> None:
+    with pytest.raises(WeightsError, match=r"'some/lightning' has no unet/config.json .*no model in diffusers' layout"):
+        load("it", "stable-diffusion", LIGHTNING)
+    with pytest.raises(WeightsError, match=r"'some/lightning' has none of a model's files .*there is nothing"):
+        load_encoder(LIGHTNING)
+
+
+def test_an_expert_whose_lora_weights_change_its_words_brings_its_own() -> None:
+    """Though it is known that both repositories have one text model."""
+    both = {"family": "stable-diffusion", "weights": "stable-diffusion-v1-5/stable-diffusion-v1-5", "subfolder": "unet"}
+    plain, styled = models.Pretrained(**both), models.Pretrained(**both, loras=(models.Lora(weights="some/style"),))
+    assert same_words(plain, plain)
+    assert not same_words(plain, styled)
 
 
 def test_what_is_named_alone_is_a_model_a_file_or_a_mistake() -> None:
@@ -249,6 +289,10 @@ REFUSED = {
     "file": (
         Want(LIGHTNING, (), "8step.safetensors"),
         r"has no '8step.safetensors'; its .safetensors: lightning_4step",
+    ),
+    "lora": (
+        Want(LIGHTNING, loras.USUAL),
+        r"has no 'pytorch_lora_weights.safetensors' or 'diff.*'; its .safetensors: lightning_4step",
     ),
 }
 

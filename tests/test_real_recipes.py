@@ -148,6 +148,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     kinds = ("stable-diffusion", "text-to-video-sd", "wan", "cogvideox")
     found = {kind: str(tiny.MAKERS[kind](tmp_path_factory.mktemp(kind))) for kind in kinds}
     found["large"] = str(tiny.wan(tmp_path_factory.mktemp("large"), layers=2))
+    found["a14b"] = str(tiny.wan(tmp_path_factory.mktemp("a14b"), layers=2, low=2))
+    static = {"use_dynamic_shifting": False, "shift_terminal": None}
+    found["ltx"] = str(tiny.ltx(tmp_path_factory.mktemp("ltx"), conditioned=True, **static))
     found["lightning"] = str(tiny.lightning(tmp_path_factory.mktemp("bare") / "lightning_4step.safetensors"))
     return found
 
@@ -164,8 +167,11 @@ SMALL: dict[str, tuple[dict[str, int], dict[str, str], dict[str, Any]]] = {
     "syncos-wan21": ({"frames": 17, **FLOW}, {"base": "wan"}, few()),
     "story-wan21": ({"frames": 17, **FLOW}, {"large": "large", "small": "wan"}, few()),
     "flowblending-wan21": ({"frames": 5, **FLOW}, {"large": "large", "small": "wan"}, {}),
+    "flowblending-ltx": ({"frames": 9, "height": 64, "width": 64}, {}, {}),
+    "wan22-three-way": ({"frames": 5, **FLOW}, {"high": "a14b", "low": "a14b"}, {"chain.video.ladder.own.steps": 8}),
+    "cogvideox-2b": ({"frames": 5, **COG}, {}, {}),
 }
-"""Of each recipe: a small size, whose weights its experts take, and windows that fit."""
+"""Of each recipe but LaVie's (tests/test_lavie.py): a small size, whose weights its experts take, and windows that fit."""
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -193,7 +199,7 @@ def test_a_recipe_runs_on_tiny_weights(name: str, folders: dict[str, str]) -> No
         asked["story"] = {"events": ["it moves left", "it moves right"]}
     if not name.startswith("confiner"):
         ladder = recipe.chain[0].ladder
-        asked[f"chain.video.ladder.{ladder.word}.steps"] = 4  # type: ignore[union-attr]
+        asked.setdefault(f"chain.video.ladder.{ladder.word}.steps", 4)  # type: ignore[union-attr]
     video = dovetail.generate("a red circle", recipes.changed(recipe, asked))
     assert video.frames.shape == (size["frames"], size["height"], size["width"], 3)
     assert set(video.settings["calls"]) == set(recipe.experts)

@@ -204,6 +204,15 @@ def test_a_disk_that_fills_while_loading_says_where_and_what_to_do(monkeypatch: 
         find("owner/repo", None, None, ["unet"])
 
 
+def test_a_download_that_breaks_off_in_the_hubs_own_way_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(repo: str, **options: Any) -> str:
+        raise RuntimeError("Data processing error: CAS service error")  # As hf_xet does.
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", broken)
+    with pytest.raises(WeightsError, match=r"RuntimeError: Data processing.*`dovetail models pull owner/repo` brings"):
+        find("owner/repo", None, None, ["unet"])
+
+
 def test_what_is_no_refusal_of_the_hub_is_not_called_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(repo: str, **options: Any) -> str:
         raise AttributeError("a mistake of ours")

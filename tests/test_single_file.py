@@ -143,6 +143,21 @@ def test_without_a_base_only_the_tokenizer_is_missing(file: Path, tmp_path: Path
         load("it", "stable-diffusion", str(file))
 
 
+def test_sizes_that_nobody_knows_are_told_before_anything_is_fetched(tmp_path: Path) -> None:
+    """Of a transformer, and of a network over time whose names are those of an image network."""
+    video = {"conv_in.weight": 1, "down_blocks.0.temp_convs.0.conv1.0.weight": 1}
+    for family, part, names in (
+        ("wan", "transformer", {"patch_embedding.weight": 1}),
+        ("text-to-video-sd", "unet", video),
+    ):
+        found = originals.written(tmp_path / f"{family}.safetensors", {name: torch.zeros(1) for name in names})
+        asks = rf"is one file and says nothing of its sizes; name a checkpoint .*as `base`, for its {part}/config\.json"
+        with pytest.raises(WeightsError, match=asks):
+            load("it", family, str(found))
+    with pytest.raises(WeightsError, match=r"as `base`, for its scheduler/scheduler_config\.json"):
+        scheduler_config("it", "wan", str(tmp_path / "wan.safetensors"))
+
+
 REFUSED = {
     "lora": (
         {"lora_unet_mid_block_attentions_0_proj_in.lora_down.weight": 1},
@@ -208,6 +223,9 @@ def test_a_pickle_of_tensors_is_opened_and_any_other_refused(
 ) -> None:
     good = originals.written(tmp_path / "good.ckpt", {"module.a": torch.ones(2)})
     assert opened(good).keys() == {"a"}
+    state = {"state_dict": {"a": torch.ones(2)}, "ema": {"a": torch.zeros(2)}}
+    torch.save(state, tmp_path / "training.ckpt")
+    assert opened(tmp_path / "training.ckpt")["a"].sum() == 0, "of a training's state, the averaged ones"
     torch.save({"state_dict": {"a": torch.ones(2)}, "callback": Harm()}, tmp_path / "bad.ckpt")
     with pytest.raises(
         WeightsError, match=r"pickle that holds more than tensors .*if you trust this file, convert it once"

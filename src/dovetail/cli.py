@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import wraps
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -332,7 +333,8 @@ def recipes_() -> None:
     """The recipes that ship with dovetail."""
     for name in recipes.names():
         out.print(f"[bold]{name}[/]")
-        out.print(f"  {escape(recipes.load(name).about)}")
+        about = fill(recipes.load(name).about, out.width, initial_indent="  ", subsequent_indent="  ")
+        out.print(escape(about), soft_wrap=True)
 
 
 @app.command("experts")

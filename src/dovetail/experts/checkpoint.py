@@ -37,18 +37,19 @@ class Checkpoint:
         """
         folder = self.path / name
         if not folder.is_dir():
-            raise WeightsError(f"'{self.weights}' has no {name}/ ({folder}){self._instead()}. {where}".strip())
+            what = f"no {name}/" if name else "none of a model's files"
+            raise WeightsError(f"'{self.weights}' has {what} ({folder}){self._instead()}. {where}".strip())
         return folder
 
     def _instead(self) -> str:
         """What is there, for who expected something else."""
-        parts = sorted(entry.name for entry in self.path.iterdir() if (entry / "config.json").is_file())
-        if parts:
+        # Of a repository without any of the files that were asked for, there is no folder either.
+        there = sorted(self.path.iterdir()) if self.path.is_dir() else []
+        if parts := [entry.name for entry in there if (entry / "config.json").is_file()]:
             return f"; it has {', '.join(f'{part}/' for part in parts)}"
-        found = sorted(entry.name for entry in self.path.iterdir())
         return (
             f": it is no model in diffusers' layout, which has a folder for each part (unet/ or transformer/, text_encoder/, "
-            f"tokenizer/, scheduler/, vae/), each with its config; there is {', '.join(found[:6]) or 'nothing'}"
+            f"tokenizer/, scheduler/, vae/), each with its config; there is {', '.join(entry.name for entry in there[:6]) or 'nothing'}"
         )
 
     def config(self, name: str, file: str = "config.json") -> dict[str, Any]:
@@ -81,11 +82,14 @@ class Checkpoint:
             return min(pickles)
         there = sorted(f.name for f in folder.iterdir() if f.is_file())
         what = f"variant '{self.variant}'" if self.variant else "weights"
+        where = f"{name}/" if name else "its folder"
+        kinds = sorted({_variant(file) or "null" for file in there if is_file(file)})
+        hint = f"; variant: {' or '.join(kinds)} takes what is there (--set experts.NAME.variant=..)" if kinds else ""
         raise WeightsError(
-            f"'{self.weights}' has no {what} in {name}/: no such .safetensors among {', '.join(there) or 'no files'}"
+            f"'{self.weights}' has no {what} in {where}: no such .safetensors among {', '.join(there) or 'no files'}{hint}"
         )
 
-    def tensors(self, name: str, starts: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
+    def tensors(self, name: str, starts: tuple[str, ...]) -> dict[str, Tensor]:
         """A part's tensors whose names begin so, of its first file; none if there is no file, in whatever variant."""
         files = [
             f for f in sorted(self.path.glob(f"{name}/*" if name else "*")) if f.suffix in (".safetensors", ".bin")
@@ -123,8 +127,7 @@ def find(
     """The checkpoint of this name on this machine, downloaded if it is a hub id.
 
     weights: "sprites/NAME" (packaged), a folder, "OWNER/REPO", or one file (a path, or "OWNER/REPO/FILE"). parts: the
-    subfolders to download, or single .json files in them. base: for one file, the checkpoint that has what it does not
-    hold.
+    subfolders to download, or single files. base: for one file, the checkpoint that has what it does not hold.
     Raises WeightsError if it is nowhere; `where` ends the message.
     """
     if is_file(weights):
@@ -147,6 +150,8 @@ def _completed(file: SingleFile, parts: Sequence[str], base: str | None) -> Sing
     if parts[0] in OWN:
         file.must_hold(parts[0])
     if base is None:
+        if parts[0] in OWN:
+            file.config(parts[0])  # Sizes that nobody knows are told before anything is fetched.
         missing = [part for part in parts if part in ("tokenizer", "text_encoder") and not file.holds(part)]
         if not missing:
             return file
@@ -209,9 +214,9 @@ def _has_weights(folder: Path) -> bool:
 
 
 def _wanted(part: str, variant: str | None, end: str = ".safetensors") -> list[str]:
-    """Patterns of the files of a part, or of the one .json file that it names. In a pattern * also matches /, so at the
-    top files are named from the start."""
-    if part.endswith(".json"):
+    """Patterns of the files of a part, or of the one file that it names. In a pattern * also matches /, so at the top
+    files are named from the start."""
+    if part.endswith(".json") or is_file(part):
         return [part]
     start = f"{part}/*" if part else "diffusion_pytorch_model"
     weights = [f"{start}.{variant}{end}", f"{start}.{variant}-*{end}"] if variant else [f"{start}*{end}"]

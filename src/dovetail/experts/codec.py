@@ -124,8 +124,8 @@ class Conditioning:
     """How a decoder that was trained to end the denoising is used: latents get a last share of noise, and it is told
     so.
 
-    timestep: the share that it is told; noise: the share that is added; both in [0, 1]. The noise of a latent frame
-    is always the same. LTX-Video 0.9.1 and later; the values are its authors'.
+    timestep: the share that it is told; noise: the share that is added; both in [0, 1]. The noise is fixed, by the
+    place of a latent frame in what is decoded at once. LTX-Video 0.9.1 and later; the values are its authors'.
     """
 
     timestep: float = 0.05

@@ -41,12 +41,13 @@ class Encoder:
 def load_encoder(weights: str, device: str = "cpu") -> Encoder:
     """An encoder from a folder or a hub id, such as facebook/dinov2-base or openai/clip-vit-base-patch32.
 
-    Raises WeightsError for weights that are missing.
+    Raises WeightsError for weights that are missing or damaged.
     """
     from transformers import AutoConfig, AutoModel, CLIPVisionModelWithProjection
 
-    checkpoint = find(weights, None, None, [""])
+    checkpoint = find(weights, None, None, ["config.json", "model.safetensors", "preprocessor_config.json"])
     assert isinstance(checkpoint, Checkpoint)
+    checkpoint.file("")
     config = AutoConfig.from_pretrained(checkpoint.path)
     kind = CLIPVisionModelWithProjection if "clip" in config.model_type else AutoModel
     place = device_of(device)

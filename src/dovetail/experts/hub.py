@@ -15,12 +15,13 @@ from typing import Any, Literal
 from dovetail.errors import WeightsError
 from dovetail.experts.checkpoint import patterns
 from dovetail.experts.refusals import refusals
+from dovetail.experts.tensors import is_file
 
 
 @dataclass(frozen=True)
 class Want:
-    """What is taken of a repository. repo: OWNER/REPO. parts: folders, "" for a network that lies at the top; or file:
-    one file alone. revision: a branch, tag or commit; None is main."""
+    """What is taken of a repository. repo: OWNER/REPO. parts: folders, "" for a network that lies at the top, and files,
+    which need not all be there; or file: one file alone. revision: a branch, tag or commit; None is main."""
 
     repo: str
     parts: tuple[str, ...] = ()
@@ -180,9 +181,10 @@ def listed(want: Want) -> Stock:
 
 def _nothing(want: Want, names: list[str]) -> str:
     """Why a repository has nothing that can be taken."""
-    if want.file is not None:
+    if files := [name for name in (want.file, *want.parts) if name is not None and is_file(name)]:
         there = [name for name in names if name.endswith(".safetensors")]
-        return f"'{want.repo}' has no '{want.file}'; its .safetensors: {', '.join(there[:8]) or 'none'}"
+        asked = " or ".join(f"'{name}'" for name in files)
+        return f"'{want.repo}' has no {asked}; its .safetensors: {', '.join(there[:8]) or 'none'}"
     folders = sorted({name.partition("/")[0] for name in names if "/" in name})
     return (
         f"'{want.repo}' has no {' or '.join(f'{part}/' for part in want.parts if part)}: it is no model in diffusers' "

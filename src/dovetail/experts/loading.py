@@ -1,7 +1,7 @@
 """From a name and a family to an `Expert`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,6 +26,8 @@ PARTS = ("text_encoder", "tokenizer", "scheduler", "vae")
 
 WORDS = ("text_encoder", "tokenizer")
 """What is not taken where the text model is an expert's that was loaded before."""
+
+CPU = torch.device("cpu")
 
 IMAGES = LatentSpace(channels=4, vae="AutoencoderKL", factor=8, scaling=0.18215, shift=0.0, compression=1)
 """The latents of Stable Diffusion 1 and of all that grew out of it."""
@@ -110,15 +112,20 @@ FAMILIES: dict[str, Family] = {
 
 @dataclass(frozen=True)
 class _Asked:
-    """What `load` was asked for, checked."""
+    """What `load` was asked for, checked. part: the network's folder; the rest is as there."""
 
     name: str
     family: str
     checkpoint: Checkpoint | SingleFile
     adapter: str | None
-    dtype: torch.dtype
     part: str
-    quantize: str | None = None
+    dtype: torch.dtype = torch.float32
+    device: torch.device = CPU
+    batch: int | None = None
+    fps: float | None = None
+    loras: Sequence[Lora] = ()
+    tuning: Tuning = field(default_factory=Tuning)
+    waiting: bool = False
 
 
 def load(
@@ -165,26 +172,34 @@ def load(
     parts = parts_of(family, subfolder, adapter, text is not None)
     checkpoint = find(weights, revision, variant, parts, f"Weights of this family: {kind.where}", base)
     part = kind.part if subfolder is None else subfolder
-    asked = _Asked(name, family, checkpoint, adapter, precision, part, tuning.quantize)
+    asked = _Asked(
+        name, family, checkpoint, adapter, part, precision, placed, batch, fps, tuple(loras), tuning, waiting
+    )
+    return _made(asked, text, CPU if waiting or words_wait else placed)
+
+
+def _made(asked: _Asked, text: Text | None, reading: torch.device) -> Expert:
+    """The expert, its parts loaded. text: another expert's text model, to share it; reading: where a new one goes."""
+    tuning = asked.tuning
     module, config, space = _network(asked), _scheduler(asked), _space(asked)
-    words = text or _text(asked, module.config, torch.device("cpu") if waiting or words_wait else placed)
-    add(name, family, loras, module, getattr(words, "encoder", None) if text is None else None)
-    tune(f"expert '{name}'", module, tuning, precision, placed)
+    words = text or _text(asked, module.config, reading)
+    add(asked.name, asked.family, asked.loras, module, getattr(words, "encoder", None) if text is None else None)
+    tune(f"expert '{asked.name}'", module, tuning, asked.dtype, asked.device)
     return assembled(
-        name,
-        family,
-        kind,
-        module if waiting or tuning.offload or tuning.stays else module.to(placed),
+        asked.name,
+        asked.family,
+        FAMILIES[asked.family],
+        module if asked.waiting or tuning.offload or tuning.stays else module.to(asked.device),
         text=words,
         scheduler=config,
         space=space,
-        device=placed,
-        dtype=precision,
-        batch=batch,
-        fps=fps,
-        weights=weights,
+        device=asked.device,
+        dtype=asked.dtype,
+        batch=asked.batch,
+        fps=asked.fps,
+        weights=asked.checkpoint.weights,
         stays=tuning.stays,
-        waits=waiting and not (tuning.offload or tuning.stays),
+        waits=asked.waiting and not (tuning.offload or tuning.stays),
     )
 
 
@@ -223,7 +238,7 @@ def scheduler_config(
     Raises WeightsError where there is none.
     """
     checkpoint = find(weights, revision, None, ["scheduler"], base=base)
-    return _scheduler(_Asked(name, family, checkpoint, adapter, torch.float32, FAMILIES[family].part))
+    return _scheduler(_Asked(name, family, checkpoint, adapter, FAMILIES[family].part))
 
 
 def _network(asked: _Asked) -> Any:
@@ -246,7 +261,7 @@ def _network(asked: _Asked) -> Any:
         raise RecipeError(
             f"expert '{asked.name}' asks for adapter '{asked.adapter}', but a {found} in family '{asked.family}' takes none"
         )
-    if takes and asked.quantize is not None:
+    if takes and asked.tuning.quantize is not None:
         what = "LaVie's own file" if asked.family == "lavie" else "an image network and motion modules"
         raise RecipeError(f"expert '{asked.name}' is made of {what}, so it cannot be quantised as it is loaded")
     if takes and asked.family == "lavie":
@@ -256,7 +271,7 @@ def _network(asked: _Asked) -> Any:
             f"expert '{asked.name}': unet/ of '{asked.checkpoint.weights}' knows single images; name its motion modules "
             f"as adapter. Weights of this family: {kind.where}"
         )
-    smaller = quantization(f"expert '{asked.name}'", asked.quantize, asked.dtype)
+    smaller = quantization(f"expert '{asked.name}'", asked.tuning.quantize, asked.dtype)
     module = model(network_class(found), asked.checkpoint, _part(asked), asked.dtype, **smaller)
     if asked.adapter is not None:
         where = f"unet/ of '{asked.checkpoint.weights}', expert '{asked.name}'"

@@ -61,7 +61,8 @@ def scheduler_of(adapter: str, image: Mapping[str, Any]) -> dict[str, Any]:
         # By its name: apart from being distilled, Lightning's modules are AnimateDiff's.
         return {**linear, "timestep_spacing": "trailing"} if "lightning" in Path(adapter).name.lower() else linear
     file = "scheduler_config.json"
-    folder = folder_of(adapter)
+    folder = find(adapter, None, None, ["scheduler"])  # For a plan, nothing else is fetched.
+    assert isinstance(folder, Checkpoint)
     return folder.config("scheduler", file) if (folder.path / "scheduler" / file).is_file() else linear
 
 

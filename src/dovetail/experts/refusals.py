@@ -19,7 +19,8 @@ def refusals(name: str, where: str = "") -> Iterator[None]:
     except WeightsError:
         raise
     except Exception as error:
-        ours = isinstance(error, OSError | ValueError | RevisionResolutionError) or _network(error) or is_full(error)
+        # A RuntimeError is how hf_xet, by which huggingface_hub brings large files, says that it could not.
+        ours = isinstance(error, OSError | ValueError | RuntimeError | RevisionResolutionError) or _network(error)
         if not ours:
             raise
         raise WeightsError(f"{_told(name, error)} {where}".strip()) from error
@@ -58,7 +59,9 @@ def _told(name: str, error: Exception) -> str:
         )
     if is_full(error):
         return full(name)
-    offline = errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled | errors.RevisionResolutionError
+    offline = (
+        errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled | errors.RevisionResolutionError | RuntimeError
+    )
     if isinstance(error, offline) or _network(error):
         return (
             f"no weights '{name}': no such path here, not whole in the cache ({constants.HF_HUB_CACHE}), and the hub does "

@@ -99,6 +99,9 @@ ELSEWHERE: tuple[tuple[str, str], ...] = (
 )
 """What else a file may be, by a piece of its names."""
 
+OVER_TIME = ("temp_convs.", "temopral_conv.")
+"""Layers of ModelScope's networks, by diffusers' names and by their authors'; else they are named as images' are."""
+
 OTHERS: tuple[tuple[str, str], ...] = (
     ("conditioner.embedders.", "a Stable Diffusion XL, whose latents and networks are none that dovetail calls"),
     ("cond_stage_model.model.", "a Stable Diffusion 2, of which dovetail reads diffusers' folders only"),
@@ -129,7 +132,6 @@ class SingleFile:
     keys: frozenset[str]
     base: Parts | None = None
     told: bool = False
-    variant: str | None = None
 
     def holds(self, name: str) -> bool:
         """Whether the weights of a part are in the file."""
@@ -153,13 +155,16 @@ class SingleFile:
             return self.base.config(name, file)
         if (known := self._known(name, file)) is not None:
             return dict(known)
-        self.must_hold(name)
+        if name in OWN:
+            self.must_hold(name)
         raise WeightsError(
             f"'{self.weights}' is one file and says nothing of its sizes; name a checkpoint in diffusers' layout that has "
             f"the same, as `base`, for its {name}/{file}"
         )
 
     def _known(self, name: str, file: str) -> Mapping[str, Any] | None:
+        if any(piece in key for piece in OVER_TIME for key in self.keys):
+            return None
         first = any(key.startswith(("model.diffusion_model.input_blocks.", "input_blocks.")) for key in self.keys)
         image = any(key.startswith(("first_stage_model.encoder.down.", "encoder.down.")) for key in self.keys)
         if first or (image and name == "vae") or (name == "unet" and self.holds("unet")):
@@ -207,13 +212,13 @@ class SingleFile:
         return list(self.keys) if alone else []
 
 
-def single(weights: str, file: Path, base: Parts | None = None, told: bool = False) -> SingleFile:
+def single(weights: str, file: Path) -> SingleFile:
     """A file of weights, its names read. Raises WeightsError for one that cannot be read, or is of no use here."""
     keys = frozenset(keys_of(file))
     for piece, what in OTHERS:
         if any(piece in key for key in keys):
             raise WeightsError(f"'{weights}' is {what}")
-    return SingleFile(weights, file, keys, base, told)
+    return SingleFile(weights, file, keys)
 
 
 def _short(name: str, key: str) -> str:

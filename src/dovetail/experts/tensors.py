@@ -20,8 +20,8 @@ from dovetail.errors import WeightsError
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 """Ends of files that torch.save writes."""
 
-WRAPS = ("state_dict", "ema")
-"""Under what checkpoints keep their tensors, where these lie beside other things."""
+WRAPS = ("ema", "state_dict")
+"""Under what checkpoints keep their tensors, where these lie beside other things; the first that is there is taken."""
 
 SUFFIXES = (".safetensors", *PICKLES)
 """Ends of files that hold weights."""
@@ -109,7 +109,7 @@ def _unsafe(file: Path, said: str) -> WeightsError | None:
         f"'{file}' is a pickle that holds more than tensors (it asks for {asks[1]}), and opening it could run any code, so "
         "dovetail does not. Take the .safetensors of these weights; or, if you trust this file, convert it once, which runs what "
         f"it holds, and name the new one instead: python -c \"import torch, safetensors.torch as s; t = torch.load('{file}', "
-        "weights_only=False); t = t.get('state_dict', t.get('ema', t)); s.save_file({k: v.clone() for k, v in t.items() if "
+        "weights_only=False); t = t.get('ema', t.get('state_dict', t)); s.save_file({k: v.clone() for k, v in t.items() if "
         f"torch.is_tensor(v)}}, '{file.with_suffix('.safetensors').name}')\""
     )
 

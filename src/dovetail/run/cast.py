@@ -168,8 +168,8 @@ def same_words(a: models.ExpertSpec, b: models.ExpertSpec) -> bool:
 
     one, two = (known(spec.weights, spec.subfolder or "transformer") for spec in (a, b))
     told = one is not None and two is not None and one.words is two.words and a.revision is b.revision is None
-    whole = ("weights", "revision", "variant", "base", *(["loras"] if a.family in READ_WITH_CLIP else []))
-    keys = ("family", "dtype", "device", *(() if told else whole))
+    changed = ("loras",) if a.family in READ_WITH_CLIP else ()
+    keys = ("family", "dtype", "device", *changed, *(() if told else ("weights", "revision", "variant", "base")))
     return all(getattr(a, key) == getattr(b, key) for key in keys)
 
 

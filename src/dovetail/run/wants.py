@@ -6,6 +6,7 @@ from pathlib import Path
 from dovetail import recipe as recipes
 from dovetail.errors import RecipeError, nearest
 from dovetail.experts.hub import Want
+from dovetail.experts.loras import USUAL
 from dovetail.experts.single_file import USUAL_BASE
 from dovetail.experts.tensors import is_file
 from dovetail.recipe import Recipe, models
@@ -33,7 +34,7 @@ def wants(recipe: Recipe) -> tuple[Want, ...]:
         if spec.adapter is not None:
             found += _want(spec.adapter, ("", "scheduler"), None, None)
         for lora in spec.loras:
-            found += _want(lora.weights, ("",), None, None)
+            found += _want(lora.weights, USUAL, None, None)
         before.append(spec)
     for codec in codecs_of(recipe).values():
         if isinstance(codec, models.Autoencoder):

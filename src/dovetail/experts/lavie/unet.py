@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -134,7 +135,8 @@ class LaVieUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
     909124356
     """
 
-    _keep_in_fp32_modules = ("rotary_emb",)
+    # A list: diffusers takes a tuple for one name.
+    _keep_in_fp32_modules: ClassVar[list[str]] = ["rotary_emb"]
     _skip_layerwise_casting_patterns = ("norm", "rotary_emb")
 
     @register_to_config  # type: ignore[untyped-decorator]
