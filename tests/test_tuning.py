@@ -89,7 +89,7 @@ def test_an_attention_backend_is_that_experts_alone(folders: dict[str, str], fam
     assert float((ours - theirs).abs().max()) <= 1e-5
 
 
-@pytest.mark.parametrize("family", ["wan", "stable-diffusion"])
+@pytest.mark.parametrize("family", tiny.MAKERS)
 def test_blocks_that_come_in_turns_say_the_same(folders: dict[str, str], family: str) -> None:
     _, ours, theirs = both(folders, family, offload=True)
     assert torch.equal(ours, theirs)
