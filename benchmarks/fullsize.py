@@ -32,24 +32,34 @@ from dovetail.experts.adapter import Adapter, Embedding
 from dovetail.experts.codec import Codec, VideoCodec
 from dovetail.experts.loading import FAMILIES
 from dovetail.experts.outline import Outline
-from dovetail.experts.published import UMT5, WAN_1_3B, WAN_14B, WAN_CODEC, Words
+from dovetail.experts.published import (
+    CLIP_H,
+    CLIP_L,
+    IMAGE_CODEC,
+    MODELSCOPE,
+    MOTION_SD_15,
+    SD_15,
+    UMT5,
+    WAN_1_3B,
+    WAN_14B,
+    WAN_CODEC,
+    Words,
+)
 from dovetail.experts.tuning import Tuning, tune
 from dovetail.recipe import Recipe
 from dovetail.recipe.planning import plan as planned
 from dovetail.run.outlook import USUAL
 
-UNET = {"in_channels": 4, "out_channels": 4, "layers_per_block": 2}
-WIDE = {**UNET, "block_out_channels": (320, 640, 1280, 1280)}
-NARROW = {**UNET, "block_out_channels": (32, 64, 64, 64)}
-"""Channels of the U-Nets of Stable Diffusion 1.5 (CompVis/stable-diffusion, configs/stable-diffusion/v1-inference.yaml) and
-of ModelScope, whose diffusers class has them as its defaults; and of small ones."""
+NARROW = {"block_out_channels": (32, 64, 64, 64), "cross_attention_dim": 16}
+"""Of small U-Nets."""
 
 WAN_SMALL = {"num_attention_heads": 2, "attention_head_dim": 24, "ffn_dim": 64, "freq_dim": 32, "text_dim": 64}
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A network. config: at its real size; small: at a small one; words: tokens, numbers per token."""
+    """A network. config, words: at its real size; small, few: at a small one; words and few are tokens, and numbers per
+    token."""
 
     family: str
     network: str
@@ -64,41 +74,19 @@ class Kind:
         return Outline(self.family, self.network, self.small if tiny else self.config, words, size)
 
 
-def _blocks(kind: str, **options: Any) -> dict[str, Any]:
-    down, up = (f"CrossAttn{way}Block{kind}" for way in ("Down", "Up"))
-    return {
-        "down_block_types": (*(down,) * 3, f"DownBlock{kind}"),
-        "up_block_types": (f"UpBlock{kind}", *(up,) * 3),
-        **options,
-    }
-
-
-IMAGE, MOTION = _blocks("2D", attention_head_dim=8), _blocks("Motion", motion_num_attention_heads=8)
-VIDEO = _blocks("3D", attention_head_dim=64)
-CLIP = {"cross_attention_dim": 768}
 KINDS = {
     "spatial": Kind(
-        "stable-diffusion",
-        "UNet2DConditionModel",
-        {**WIDE, **IMAGE, **CLIP},
-        {**NARROW, **IMAGE, "cross_attention_dim": 16},
-        (77, 768),
-        (7, 16),
+        "stable-diffusion", "UNet2DConditionModel", SD_15, {**SD_15, **NARROW}, (77, CLIP_L.width), (7, 16)
     ),
     "control": Kind(
-        "animatediff",
-        "UNetMotionModel",
-        {**WIDE, **MOTION, **CLIP},
-        {**NARROW, **MOTION, "cross_attention_dim": 16},
-        (77, 768),
-        (7, 16),
+        "animatediff", "UNetMotionModel", MOTION_SD_15, {**MOTION_SD_15, **NARROW}, (77, CLIP_L.width), (7, 16)
     ),
     "temporal": Kind(
         "text-to-video-sd",
         "UNet3DConditionModel",
-        {**WIDE, **VIDEO, "cross_attention_dim": 1024},
-        {**NARROW, **VIDEO, "attention_head_dim": 8, "cross_attention_dim": 16},
-        (77, 1024),
+        MODELSCOPE,
+        {**MODELSCOPE, **NARROW, "attention_head_dim": 8},
+        (77, CLIP_H.width),
         (7, 16),
     ),
     "large": Kind(
@@ -118,14 +106,8 @@ KINDS = {
         (7, 64),
     ),
 }
-IMAGE_CODEC = {
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 2,
-}
 CODECS = {
-    "confiner": ("AutoencoderKL", IMAGE_CODEC, {**IMAGE_CODEC, "block_out_channels": (32,) * 4}),
+    "confiner": (*IMAGE_CODEC, {**IMAGE_CODEC[1], "block_out_channels": (32,) * 4}),
     "flowblending": (*WAN_CODEC, {"base_dim": 8}),
 }
 

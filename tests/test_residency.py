@@ -258,6 +258,20 @@ def test_who_is_asked_where_nobody_brought_it_comes_by_itself(tmp_path: Path) ->
     assert {weight.device.type for weight in away.module.parameters()} == {"cpu"}
 
 
+def test_a_text_model_is_on_the_device_while_it_reads_each_text_once(tmp_path: Path) -> None:
+    from dovetail.experts import load as loaded
+    from dovetail.experts.residency import read as show
+
+    expert: Any = loaded("it", "stable-diffusion", str(tiny.MAKERS["stable-diffusion"](tmp_path)), words_wait=True)
+    away = {"it": replace(expert, network=replace(expert.network, device=torch.device("meta")))}
+    encoder, seen = expert.network.text.encoder, []
+    encoder.register_forward_pre_hook(lambda module, _: seen.append(next(module.parameters()).device.type))
+    for _ in range(2):
+        assert show(away, {"it": ["a cat", "a dog", "a cat"]}) == ()
+    assert seen == ["meta", "meta"]
+    assert {weight.device.type for weight in encoder.parameters()} == {"cpu"}
+
+
 def test_a_pretrained_expert_waits_and_gives_the_same_video(tmp_path: Path) -> None:
     folder = tiny.MAKERS["wan"](tmp_path / "large", layers=2)
     small = tiny.MAKERS["wan"](tmp_path / "small")

@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 from dovetail import cli
 from dovetail import recipe as recipes
 from dovetail.errors import OutputError, RecipeError, RunWarning
+from dovetail.experts.halving import tiled
 from dovetail.recipe import Recipe
 from dovetail.run import (
     Cast,
@@ -44,7 +45,6 @@ from dovetail.run import (
     sealed,
 )
 from dovetail.run import keeping as kept_runs
-from dovetail.run.decoding import tiled
 from dovetail.run.folder import Folder
 from dovetail.run.growing import grown
 from dovetail.video import read, settings_of
@@ -512,7 +512,7 @@ def test_an_unfinished_run_is_decoded_as_far_as_it_is(tmp_path: Path, cast: Cast
 def test_tiles_of_a_codec_that_looks_nowhere_else_are_the_whole(cast: Cast) -> None:
     latent = torch.randn(1, 3, 2, 16, 21)
     for size in (5, 8, 40):
-        torch.testing.assert_close(tiled(cast.codec, latent, size), cast.codec.decode(latent))
+        torch.testing.assert_close(tiled(cast.codec.decode, latent, size, cast.codec.factor), cast.codec.decode(latent))
 
 
 # --- continued ---------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from dovetail.experts.pulling import free
 from dovetail.experts.shelf import SHELF, licence_of
 from dovetail.recipe.planning import Plan
 from dovetail.run import plan
-from dovetail.run.budget import SPARE, Fit, fit
+from dovetail.run.budget import Fit, fillable, fit, free_on
 from dovetail.run.sizes import outlines
 from dovetail.run.wants import wants
 
@@ -44,8 +44,7 @@ def machine() -> Machine:
     disk, computer = free(cache_folder()), _available()
     if not torch.cuda.is_available():
         return Machine(None, computer or 0, computer, disk)
-    there, _ = torch.cuda.mem_get_info()
-    return Machine(torch.cuda.get_device_name(), there, computer, disk, torch.cuda.is_bf16_supported())
+    return Machine(torch.cuda.get_device_name(), free_on("cuda"), computer, disk, torch.cuda.is_bf16_supported())
 
 
 def _available() -> int | None:
@@ -102,7 +101,7 @@ def _fits(name: str, here: Machine) -> Iterator[str]:
     """Whether a recipe of published weights can be played here, what is done for it, and what stands against it."""
     recipe = recipes.load(name)
     asked = plan(recipe)
-    found = fit(asked, outlines(recipe, []), None if here.device is None else here.memory - here.memory // SPARE)
+    found = fit(asked, outlines(recipe, []), None if here.device is None else fillable(here.memory))
     against = [*_too_large(asked, found, here), *_no_room(name, here)]
     done = "; ".join(found.given_up) if found.budget is not None else ""
     yield f"{name}: " + ("does not fit" if against else f"fits; {done}" if done else "fits")

@@ -51,7 +51,10 @@ def without(adapter: Adapter, skipped: tuple[int, ...]) -> Adapter:
     Raises RecipeError for a network that is no stack of blocks, and for blocks that it does not have.
     """
     blocks = _stack(adapter, skipped, "skip")
-    return _with(adapter, [block for i, block in enumerate(blocks) if i not in skipped])
+    made = _with(adapter, [block for i, block in enumerate(blocks) if i not in skipped])
+    # Where the one ran short of memory, both do with less from then on, and the run is told.
+    object.__setattr__(made, "shortages", adapter.shortages)
+    return made
 
 
 def _stack(adapter: Adapter, chosen: tuple[int, ...], verb: str) -> list[nn.Module]:

@@ -72,9 +72,12 @@ class Codec:
         """Latent cells along each side of what is decoded at once, as things stand."""
         return _now(self.shortages, "cells a side", self.tiles)
 
+    def _most(self, videos: int) -> int:
+        """Frames of so many videos that are given at once, as things stand."""
+        return max(1, (_now(self.shortages, "frames", self.chunk) or 1) // videos)
+
     def _chunks(self, latent: Tensor) -> Iterator[Tensor]:
-        most = _now(self.shortages, "frames", self.chunk) or 1
-        for piece in torch.split(latent, max(1, most // len(latent)), 2):
+        for piece in torch.split(latent, self._most(len(latent)), 2):
             yield self._less(self._decode, piece, 1)
 
     def _less(self, act: Callable[[Tensor], Tensor], of: Tensor, along: int) -> Tensor:
@@ -84,8 +87,8 @@ class Codec:
         def made(frames: int) -> Tensor:
             return torch.cat([act(part) for part in torch.split(of, frames, 2)], along)
 
-        who, what = f"codec '{self.weights}'", f"one frame of {of.shape[4]}x{of.shape[3]}"
-        return halving(made, of.shape[2], who, "frames", self.shortages, what, self.device)
+        who, what, size = f"codec '{self.weights}'", f"one frame of {of.shape[4]}x{of.shape[3]}", self._most(len(of))
+        return halving(made, min(of.shape[2], size), who, "frames", self.shortages, what, self.device)
 
     @torch.no_grad()
     def _decode(self, latent: Tensor) -> Tensor:
@@ -106,9 +109,8 @@ class Codec:
                 f"codec '{self.weights}' needs height and width in multiples of {self.factor}, not {height}x{width}"
             )
         rows = rearrange(frames, "b f c h w -> 1 c (b f) h w")
-        most = _now(self.shortages, "frames", self.chunk) or 1
         with present(self.module, self.device):
-            codes = [self._less(self._encode, piece, 0) for piece in torch.split(rows, most, 2)]
+            codes = [self._less(self._encode, piece, 0) for piece in torch.split(rows, self._most(1), 2)]
         scale, shift = self._scaling
         return rearrange((torch.cat(codes) - shift) * scale, "(b f) c h w -> b c f h w", b=len(frames))
 
@@ -180,23 +182,26 @@ class VideoCodec:
         others' in one."""
         if latent.shape[1] != self.channels:
             raise RecipeError(f"codec '{self.weights}' decodes {self.channels} channels, not {latent.shape[1]}")
-        yield from sparing(self, latent, self._pieces)
+        code = self._moved(latent, self.deviation, self.mean)
+        if self.conditioning is not None:
+            # Before it is cut into tiles, which would have noise of their own.
+            noise = Noise(0, "decode").like(code, timeline(latent.shape[2]).expand(len(latent), -1))
+            code = code.lerp(noise, self.conditioning.noise)
+        yield from sparing(self, code, self._pieces)
 
     @property
     def at_once(self) -> int | None:
         """Latent cells along each side of what is decoded at once, as things stand."""
         return _now(self.shortages, "cells a side", self.tiles)
 
-    def _pieces(self, latent: Tensor) -> Iterator[Tensor]:
-        code, extra = self._moved(latent, self.deviation, self.mean), []
+    def _pieces(self, code: Tensor) -> Iterator[Tensor]:
+        extra = []
         if self.conditioning is not None:
-            noise = Noise(0, "decode").like(code, timeline(latent.shape[2]).expand(len(latent), -1))
-            code = code.lerp(noise, self.conditioning.noise)
             extra = [torch.full((len(code),), self.conditioning.timestep, device=self.device, dtype=self.dtype)]
-        code = code.to(self.device, self.dtype)
-        pieces = _in_pairs(self.module, code) if self.space.vae == COGVIDEOX else _whole(self.module, code, *extra)
+        given = code.to(self.device, self.dtype)
+        pieces = _in_pairs(self.module, given) if self.space.vae == COGVIDEOX else _whole(self.module, given, *extra)
         for frames in pieces:
-            yield rearrange(frames.to(latent.device, torch.float32).clamp(-1, 1), "b c f h w -> b f c h w")
+            yield rearrange(frames.to(code.device, torch.float32).clamp(-1, 1), "b c f h w -> b f c h w")
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:

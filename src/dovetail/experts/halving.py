@@ -95,7 +95,8 @@ def tiled(decode: Callable[[Tensor], Tensor], latent: Tensor, size: int, factor:
     """What `decode` gives of a latent "b c f h w", from tiles of `size` cells a side, which overlap by a quarter and
     are blended there: frames "b f c h w", `factor` times as large.
 
-    Each tile needs less memory than the whole. Far from a tile's edges an autoencoder sees what it sees in the whole.
+    Each tile needs less memory than the whole. Far from a tile's edges an autoencoder sees what it sees in the whole, but
+    for norms and attention over all cells, which see the tile alone.
     """
     total, mass = None, None
     for rows in tile(latent.shape[3], size, size - size // 4):

@@ -208,27 +208,31 @@ def passengers(
     return found
 
 
-def read(experts: Mapping[str, Expert], said: Mapping[str, Sequence[str]], at_home: bool = False) -> None:
+def read(experts: Mapping[str, Expert], said: Mapping[str, Sequence[str]], at_home: bool = False) -> tuple[str, ...]:
     """Show experts their texts; each text model is on the device for that long, once for all that share it; or stays in
-    the computer's memory, `at_home`, and reads there.
+    the computer's memory, `at_home`, and reads there. Which did not fit on the device, in words, for the run to tell.
 
     A text that is not among them is read later, wherever the text model is then.
     """
     adapters = [(experts[name].network, texts) for name, texts in said.items() if name in experts]
     known = [(network, network.unread(texts)) for network, texts in adapters if isinstance(network, Adapter)]
+    short = []
     for text in {id(network.text): network.text for network, texts in known if texts}.values():
         sharing = [(network, texts) for network, texts in known if network.text is text]
         encoder = None if at_home else getattr(text, "encoder", None)
-        _reading(sharing, encoder, sharing[0][0].device)
+        short += _reading(sharing, encoder, sharing[0][0].device)
+    return tuple(short)
 
 
-def _reading(sharing: Sequence[tuple[Adapter, Sequence[str]]], encoder: nn.Module | None, device: torch.device) -> None:
-    """Read with a text model on the device; where it does not fit there, in the computer's memory."""
+def _reading(
+    sharing: Sequence[tuple[Adapter, Sequence[str]]], encoder: nn.Module | None, device: torch.device
+) -> list[str]:
+    """Read with a text model on the device; where it does not fit there, in the computer's memory, which is said."""
     try:
         with visiting(Weights.of(encoder, device)) if encoder is not None else nullcontext():
             for network, texts in sharing:
                 network.read(texts)
-        return
+        return []
     except torch.OutOfMemoryError:
         pass
     released(device)
@@ -236,3 +240,4 @@ def _reading(sharing: Sequence[tuple[Adapter, Sequence[str]]], encoder: nn.Modul
     warnings.warn(message, RoomWarning, stacklevel=3)
     for network, texts in sharing:
         network.read(texts)
+    return [message]

@@ -7,6 +7,7 @@ from typing import Any
 
 from dovetail import recipe as recipes
 from dovetail.errors import OutputError, RecipeError
+from dovetail.recipe import Recipe, models
 from dovetail.run.cast import load_codec
 from dovetail.run.folder import Folder
 from dovetail.run.keeping import frames_again
@@ -40,12 +41,12 @@ def decode(folder: str | Path, out: str | Path, look: Look | None = None) -> Ite
     if look.tiles is not None and look.tiles < 4:
         raise RecipeError(f"tiles are latent cells along a side, at least 4, not {look.tiles}")
     pieces = _pieces(place)
-    codec = load_codec(recipe)
+    codec = load_codec(_tiled(recipe, look.tiles))
     recipe = recipes.changed(recipe, {"video.fps": look.fps or recipe.video.fps})
     checked_output(out, recipe.video.fps)
     with writing(out, recipe.video.fps, look.crf) as growing:
         try:
-            for frames in frames_again(place, origin.identity, codec, pieces, look.tiles):
+            for frames in frames_again(place, origin.identity, codec, pieces):
                 sized = _sized(frames, look)
                 growing.add(sized)
                 yield sized
@@ -54,6 +55,13 @@ def decode(folder: str | Path, out: str | Path, look: Look | None = None) -> Ite
             raise OutputError(f"{place}: {error}; `dovetail resume` makes it again") from None
         less = [f"decoding: {one}" for one in getattr(codec, "shortages", ())]
         growing.settings = {**record(recipe, calls, less), "decoded": _said(look)}
+
+
+def _tiled(recipe: Recipe, tiles: int | None) -> Recipe:
+    """The recipe with other tiles; averaged pixels look nowhere else, so they have none."""
+    if tiles is None or isinstance(recipe.codec, models.Pixels):
+        return recipe
+    return recipes.changed(recipe, {"codec.tiles": tiles})
 
 
 def _pieces(folder: Folder) -> int:

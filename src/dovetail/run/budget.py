@@ -12,11 +12,12 @@ import torch
 
 from dovetail.errors import RoomError
 from dovetail.recipe import Recipe, models
+from dovetail.recipe.build import leaves
 from dovetail.recipe.planning import Plan
 from dovetail.recipe.planning import plan as planned
 from dovetail.run.bridging import crossing, rooms_of
 from dovetail.run.outlook import latent_of, outlook, space_foreseen, spaces_foreseen
-from dovetail.run.sizes import Decoder, Sizes, decoders, outlines, sizes
+from dovetail.run.sizes import Decoder, Sizes, filled, outlines, sizes
 
 if TYPE_CHECKING:
     from dovetail.experts.outline import Outline
@@ -46,7 +47,8 @@ class Fit:
 
     batches, chunks, tiles: less at once than asked, by expert and by codec; grouped: experts whose blocks come in
     turns; parts: of the run, with what they need; reads_at_home: texts are read on the CPU; short: what does not fit
-    whatever is done, and where. sizes: bytes of each; rooms: bytes for all of them, by whom a turn asks.
+    whatever is done, and where. sizes: bytes of each that comes and goes; rooms: bytes for all of them, by whom a turn
+    asks.
     """
 
     here: tuple[frozenset[str], ...] | None
@@ -67,7 +69,8 @@ class Fit:
 
         if not self.rooms or residency == "turns":
             return timetable(asked, "ahead" if residency == "all" else residency)
-        return within(asked, self.sizes, [self.rooms[names] for names in asked])
+        # A turn that the plan did not foresee has room for nobody but whom it asks.
+        return within(asked, self.sizes, [self.rooms.get(names, 0) for names in asked])
 
     @property
     def given_up(self) -> tuple[str, ...]:
@@ -102,27 +105,26 @@ def _gb(size: int) -> str:
 
 def budget_of(recipe: Recipe) -> int | None:
     """Bytes that a run may fill: of what the recipe says that the device has, or of what is free there; None on a CPU
-    that nothing is said of. A sixteenth is left."""
+    that nothing is said of."""
     if recipe.vram is not None:
-        whole = models.memory(recipe.vram)
-    else:
-        specs = [spec for spec in recipe.experts.values() if isinstance(spec, models.Pretrained)]
-        device = free_on([spec.device for spec in specs])
-        if device is None:
-            return None
-        whole = device
+        return fillable(models.memory(recipe.vram))
+    device = filled(recipe)
+    return fillable(free_on(device)) if device is not None and device.startswith("cuda") else None
+
+
+def fillable(whole: int) -> int:
+    """Bytes of a device's memory that a run may fill: all but a sixteenth."""
     return whole - whole // SPARE
 
 
-def free_on(devices: Sequence[str]) -> int | None:
-    """Bytes that are free on the first of these devices that is a CUDA one."""
+def free_on(cuda: str) -> int:
+    """Bytes that are free on a CUDA device. Raises RecipeError for one that is absent."""
     from dovetail.experts.placement import device_of
 
-    for name in devices:
-        device = device_of(name)
-        if device.type == "cuda":
-            return int(torch.cuda.mem_get_info(device)[0])
-    return None
+    device = device_of(cuda)
+    # What torch was given back and keeps, another run in this process takes.
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + kept
 
 
 def foreseen(recipe: Recipe, notes: list[str]) -> Plan:
@@ -149,20 +151,17 @@ def fit(plan: Plan, known: Mapping[str, "Outline"], budget: int | None) -> Fit:
     """How a plan's run is made to fit in so many bytes; without a budget, as the recipe says."""
     from dovetail.experts.residency import timetable, within
 
-    recipe, all_sizes = plan.recipe, sizes(plan, known)
-    asked = whom(plan)
-    spec = {name: spec for name, spec in recipe.experts.items() if isinstance(spec, models.Pretrained)}
-    now = _Now(all_sizes, dict(all_sizes.batches), {n for n in all_sizes.weights if spec[n].offload}, decoders(plan))
-    every = frozenset({**all_sizes.weights, **all_sizes.codecs})
+    recipe, asked, now = plan.recipe, whom(plan), _Now.of(plan.recipe, sizes(plan, known))
+    every = frozenset(now.weights)
     if budget is None:
         here = None if recipe.residency == "all" else timetable(asked, recipe.residency)
         return now.fit(plan, asked, here, None)
-    if recipe.residency == "all" and now.most([every] * len(asked), asked, all_sizes.text) <= budget:
+    if recipe.residency == "all" and now.most([every] * len(asked), asked) <= budget:
         here = None
     else:
         now.lessen(asked, budget)
-        room = [budget - sum(now.work(names)) for names in asked]
-        here = timetable(asked, "turns") if recipe.residency == "turns" else within(asked, now.weights, room)
+        room = [now.room(names, budget) for names in asked]
+        here = timetable(asked, "turns") if recipe.residency == "turns" else within(asked, now.moving, room)
     return now.fit(plan, asked, here, budget)
 
 
@@ -178,12 +177,28 @@ def whom(plan: Plan, pieces: int = 0, taken: int = 0) -> tuple[frozenset[str], .
 
 @dataclass
 class _Now:
-    """What is done at once, as far as it has been lessened."""
+    """What is done at once, as far as it has been lessened. stays: experts that never leave the device; undivided:
+    those whose blocks cannot come in turns."""
 
     sizes: Sizes
     batches: dict[str, int]
     grouped: set[str]
     decoders: dict[str, Decoder]
+    stays: frozenset[str]
+    undivided: frozenset[str]
+
+    @classmethod
+    def of(cls, recipe: Recipe, asked: Sizes) -> "_Now":
+        """All at once that is asked for."""
+        from dovetail.experts.tuning import Tuning
+
+        spec = {
+            n: spec for n, spec in recipe.experts.items() if n in asked.weights and isinstance(spec, models.Pretrained)
+        }
+        stays = frozenset(name for name, one in spec.items() if Tuning(quantize=one.quantize).stays)
+        changed = {leaf.expert for s in recipe.chain for leaf in leaves(s.denoise) if leaf.skip or leaf.reuse}
+        grouped = {name for name, one in spec.items() if one.offload}
+        return cls(asked, dict(asked.batches), grouped, dict(asked.decoders), stays, stays | changed)
 
     @property
     def weights(self) -> dict[str, int]:
@@ -200,23 +215,34 @@ class _Now:
             return self.sizes.work(name, self.batches[name])
         return (self.decoders[name].work, 0) if name in self.decoders else (0, 0)
 
-    def need(self, names: frozenset[str]) -> int:
-        """All that a turn needs."""
-        return sum(self.weights.get(name, 0) for name in names) + sum(self.work(names))
+    def held(self, names: frozenset[str]) -> int:
+        """Weights on the device where these are, and those that never leave it."""
+        return sum(self.weights.get(name, 0) for name in names | self.stays)
 
-    def most(self, here: Sequence[frozenset[str]], asked: Sequence[frozenset[str]], text: tuple[int, int]) -> int:
+    @property
+    def moving(self) -> dict[str, int]:
+        """Weights that come and go."""
+        return {name: size for name, size in self.weights.items() if name not in self.stays}
+
+    def room(self, names: frozenset[str], budget: int) -> int:
+        """What a turn leaves for these."""
+        return budget - sum(self.work(names)) - self.held(frozenset())
+
+    def most(self, here: Sequence[frozenset[str]], asked: Sequence[frozenset[str]]) -> int:
         """The most there is at once, if these are there; texts are read before."""
-        each = (sum(self.weights.get(n, 0) for n in h) + sum(self.work(a)) for h, a in zip(here, asked, strict=True))
-        return max([*each, sum(self.weights.get(name, 0) for name in here[0]) + sum(text)])
+        each = (self.held(there) + sum(self.work(names)) for there, names in zip(here, asked, strict=True))
+        return max([*each, self.held(here[0]) + sum(self.sizes.text)])
 
     def lessen(self, asked: Sequence[frozenset[str]], budget: int) -> None:
-        """Do less at once until each turn fits, as far as it can."""
+        """Do less at once until each turn fits, as far as it can. Where weights alone are too much, nothing but blocks
+        in turns makes room."""
         for names in dict.fromkeys(asked):
-            while self.need(names) > budget and self._less(names):
-                pass
+            while (held := self.held(names)) + sum(self.work(names)) > budget:
+                if not ((held > budget and self._group(names)) or self._less(names) or self._group(names)):
+                    break
 
     def _less(self, names: frozenset[str]) -> bool:
-        """Do less in a turn: of the one that works in the most, or else one's weights in blocks. Whether that was done."""
+        """Do less at once in a turn, of the one that works in the most. Whether that could be done."""
         largest = max(sorted(names), key=lambda name: sum(self._works(name)))
         if largest in self.batches and (rows := min(self.batches[largest], self._rows(largest))) > 1:
             self.batches[largest] = rows // 2
@@ -224,7 +250,11 @@ class _Now:
         if largest in self.decoders and (less := self.decoders[largest].less) is not None:
             self.decoders[largest] = less
             return True
-        whole = [name for name in names if name in self.batches and name not in self.grouped]
+        return False
+
+    def _group(self, names: frozenset[str]) -> bool:
+        """Let the blocks of the largest expert of a turn come one after another. Whether that could be done."""
+        whole = (names & self.batches.keys()) - self.grouped - self.undivided
         if not whole:
             return False
         self.grouped.add(max(whole, key=lambda name: self.sizes.weights[name]))
@@ -247,28 +277,28 @@ class _Now:
             parts = (Part("text", 0), *parts[1:])
         over = [part for part in parts if budget is not None and part.total > budget]
         lower = {name: rows for name, rows in self.batches.items() if rows < self.sizes.batches[name]}
-        was = decoders(plan)
+        was = self.sizes.decoders
         chunks = {name: now.chunk for name, now in self.decoders.items() if now.chunk < was[name].chunk}
         tiles = {name: now.tiles for name, now in self.decoders.items() if now.tiles and now.tiles != was[name].tiles}
         short = max(over, key=lambda part: part.total, default=None)
-        rooms = {} if budget is None else {names: budget - sum(self.work(names)) for names in dict.fromkeys(asked)}
+        rooms = {} if budget is None else {names: self.room(names, budget) for names in asked}
         return Fit(
-            here, parts, budget, lower, frozenset(self.grouped), chunks, tiles, at_home, short, self.weights, rooms
+            here, parts, budget, lower, frozenset(self.grouped), chunks, tiles, at_home, short, self.moving, rooms
         )
 
     def _parts(
         self, plan: Plan, asked: Sequence[frozenset[str]], here: tuple[frozenset[str], ...] | None
     ) -> tuple[Part, ...]:
-        from dovetail.experts.residency import DECODING
+        from dovetail.experts.residency import CODEC, DECODING
 
-        every, weights = frozenset(self.weights), self.weights
-        base = sum(weights.values()) if here is None else 0
-        found = {"text": Part("text", base + self.sizes.text[0], self.sizes.text[1])}
+        every = frozenset(self.weights)
+        base = self.held(every if here is None else frozenset())
+        found: dict[str, Part] = {}
         names, step = [name for name, *_ in plan.steps], 0
         for turn, who in enumerate(asked):
-            part = "decode" if who == DECODING else names[step]
+            # No stage is called as a codec is.
+            key, part = (CODEC, "decode") if who == DECODING else (names[step], names[step])
             step += who != DECODING
-            there = every if here is None else here[turn]
-            each = Part(part, sum(weights.get(name, 0) for name in there), *self.work(who))
-            found[part] = max(each, found.get(part, each), key=lambda one: one.total)
-        return tuple(found.values())
+            each = Part(part, self.held(every if here is None else here[turn]), *self.work(who))
+            found[key] = max(each, found.get(key, each), key=lambda one: one.total)
+        return (Part("text", base + self.sizes.text[0], self.sizes.text[1]), *found.values())

@@ -6,7 +6,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
 from torch import Tensor
 
 from dovetail import recipe as recipes
@@ -66,7 +65,12 @@ class Cast:
 
     def moves(self, recipe: Recipe) -> bool:
         """Whether experts and codecs come to the device and go again."""
-        return recipe.residency != "all" or (self.fit is not None and self.fit.here is not None)
+        return moving(recipe, self.fit)
+
+
+def moving(recipe: Recipe, fit: Fit | None) -> bool:
+    """Whether experts and codecs come to the device and go again, if the recipe is made to fit so."""
+    return recipe.residency != "all" or (fit is not None and fit.here is not None)
 
 
 def load(recipe: Recipe) -> Cast:
@@ -97,15 +101,12 @@ def _codec(recipe: Recipe, codec: models.Codec, name: str, fit: Fit | None) -> C
         case models.Autoencoder() as spec:
             from dovetail import experts
 
-            options = spec.model_dump(exclude={"weights", "device", *TUNED})
+            options = spec.model_dump(exclude={"weights", *TUNED})
             if fit is not None:
                 # An image autoencoder alone is given a number of frames.
                 options |= {"tiles": fit.tiles.get(name, spec.tiles), "chunk": fit.chunks.get(name, spec.chunk)}
             tuning = experts.tuning_of(spec.model_dump(include=TUNED))
-            waiting = recipe.residency != "all" or (fit is not None and fit.here is not None)
-            found: Codec = experts.load_codec(
-                spec.weights, device=_device(spec.device), tuning=tuning, waiting=waiting, **options
-            )
+            found: Codec = experts.load_codec(spec.weights, tuning=tuning, waiting=moving(recipe, fit), **options)
             return found
 
 
@@ -137,7 +138,7 @@ def _expert(recipe: Recipe, name: str, cast: Cast, before: Mapping[str, Expert])
         revision=spec.revision,
         variant=spec.variant,
         dtype=spec.dtype,
-        device=_device(spec.device),
+        device=spec.device,
         batch=spec.batch if fit is None else fit.batches.get(name, spec.batch),
         adapter=spec.adapter,
         subfolder=spec.subfolder,
@@ -171,10 +172,6 @@ def same_words(a: models.ExpertSpec, b: models.ExpertSpec) -> bool:
     changed = ("loras",) if a.family in READ_WITH_CLIP else ()
     keys = ("family", "dtype", "device", *changed, *(() if told else ("weights", "revision", "variant", "base")))
     return all(getattr(a, key) == getattr(b, key) for key in keys)
-
-
-def _device(name: str) -> str:
-    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def check_spaces(recipe: Recipe, cast: Cast) -> None:

@@ -32,19 +32,19 @@ def decoded(events: Iterator[Step | Latent], codec: Codec, clock: "Clock") -> It
         made += len(frames)
 
 
-def frames_of(codec: Codec, latent: Tensor, tail: Tensor | None, tiles: int | None = None) -> Frames:
+def frames_of(codec: Codec, latent: Tensor, tail: Tensor | None) -> Frames:
     """The frames uint8 "f h w c" of a latent "1 c f h w"; a codec that looks back in time is shown again the end of
-    what came before, `tail`. tiles: cells along each side of what is decoded at once, see `tiled`."""
+    what came before, `tail`."""
     shown = latent if tail is None else torch.cat([tail, latent], 2)
-    frames = seen(codec, lambda codec: _frames(codec, shown, tiles))
+    frames = seen(codec, lambda codec: _frames(codec, shown))
     return frames if tail is None else frames[-latent.shape[2] * (codec.space.compression or 1) :]
 
 
-def _frames(codec: Codec, shown: Tensor, tiles: int | None) -> tuple[Frames, bool]:
+def _frames(codec: Codec, shown: Tensor) -> tuple[Frames, bool]:
     """The frames of a latent, and whether they can be seen."""
     frames, right = [], []
     # Pixels of a piece are four times as large as its frames, so each is made so before the next.
-    for pixels in codec.stream(shown) if tiles is None else [tiled(codec, shown, tiles)]:
+    for pixels in codec.stream(shown):
         numbers(pixels, codec)
         right.append(visible(pixels))
         frames.append(Video.of(pixels.nan_to_num(-1.0), 1.0).frames)
@@ -56,13 +56,6 @@ def tail_of(codec: Codec, latent: Tensor, tail: Tensor | None = None) -> Tensor 
     if (codec.space.compression or 1) == 1:
         return None
     return (latent if tail is None else torch.cat([tail, latent], 2))[:, :, -CONTEXT:]
-
-
-def tiled(codec: Codec, latent: Tensor, size: int) -> Tensor:
-    """What `codec.decode` gives, from tiles of `size` cells a side; see `dovetail.experts.halving.tiled`."""
-    from dovetail.experts.halving import tiled as from_tiles
-
-    return from_tiles(codec.decode, latent, size, codec.factor)
 
 
 @dataclass

@@ -297,14 +297,12 @@ def context(folder: Folder, identity: str, codec: Codec, number: int) -> Tensor 
     return tail
 
 
-def frames_again(
-    folder: Folder, identity: str, codec: Codec, pieces: int, tiles: int | None = None
-) -> Iterator[Frames]:
+def frames_again(folder: Folder, identity: str, codec: Codec, pieces: int) -> Iterator[Frames]:
     """The frames of a run's first pieces, decoded from its latents. Raises DamagedError."""
     tail = None
     for number in range(pieces):
         latent = folder.piece(identity, number)
-        yield frames_of(codec, latent, tail, tiles)
+        yield frames_of(codec, latent, tail)
         tail = tail_of(codec, latent, tail)
 
 

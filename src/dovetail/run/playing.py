@@ -130,7 +130,7 @@ class Ready:
             yield Latent(event.video, standing(event.memory))
 
     def _events(self, after: Memory | None, ledger: Ledger, clock: Clock) -> Iterator[Event]:
-        _read_ahead([self.plan], self.cast)
+        _read_ahead([self])
         frames, channels, height, width = self.first
         noise, shape = Noise(self.recipe.video.seed), (channels, height, width)
         return chain.run(self.stages(ledger, clock), noise, timeline(frames), shape, self.given, after)
@@ -216,7 +216,7 @@ def _by_turns(
             "these runs ask different experts at the same step, so their experts cannot take turns together; run them "
             "one by one, or take residency: all"
         )
-    _read_ahead([run.plan for run in runs], cast)
+    _read_ahead(runs)
     order, aboard = list(interleaved(asked, len(runs))), passengers(cast.experts, cast.codec, cast.others(plan.recipe))
     turns = [asked[turn] for _, turn in order]
     residency = runs[0].recipe.residency
@@ -233,16 +233,18 @@ def _by_turns(
         yield from ((run, event) for event in rest)
 
 
-def _read_ahead(plans: Sequence[Plan], cast: Cast) -> None:
-    """Show the texts of all runs to the text models, each on its device for that long."""
+def _read_ahead(runs: Sequence[Ready]) -> None:
+    """Show the texts of all runs, which have one cast, to the text models, each on its device for that long."""
     from dovetail.experts.residency import read
 
-    said: dict[str, list[str]] = {}
-    for stage in (stage for plan in plans for stage in plan.stages):
+    cast, said = runs[0].cast, dict[str, list[str]]()
+    for stage in (stage for run in runs for stage in run.plan.stages):
         for part in walk(stage.denoise):
             if isinstance(part, Prompted):
                 said.setdefault(part.expert.name, []).extend(condition.text for _, condition in part.prompt.keys)
-    read(cast.experts, said, cast.fit is not None and cast.fit.reads_at_home)
+    for what in read(cast.experts, said, cast.fit is not None and cast.fit.reads_at_home):
+        for run in runs:
+            run.less.said.append(f"before the first step: {what}")
 
 
 @dataclass(frozen=True, eq=False)

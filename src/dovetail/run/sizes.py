@@ -1,9 +1,12 @@
-"""How large a run's networks are, and what they are shown: from their configurations, without weights."""
+"""How large a run's networks are, and what they are shown: from their configurations, without weights. What is asked
+for on another device than most is not counted."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING
+
+import torch
 
 from dovetail.errors import WeightsError
 from dovetail.recipe import Recipe, models
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 class Sizes:
     """What is known of a run's networks. weights: bytes by expert; grouped: of those that come in blocks; looks: what
     an expert is shown, in latents of its own shape, and rows of it at once at most; text: weights of the largest text
-    model, and what it works in; codecs: their weights, by name."""
+    model, and what it works in; codecs: their weights, by name; decoders: what they are given at once."""
 
     outlines: Mapping[str, "Outline"]
     weights: Mapping[str, int]
@@ -28,6 +31,7 @@ class Sizes:
     batches: Mapping[str, int]
     text: tuple[int, int]
     codecs: Mapping[str, int]
+    decoders: Mapping[str, "Decoder"]
 
     def work(self, name: str, batch: int) -> tuple[int, int]:
         """What an expert works in, and what it is shown and answers, with so many rows at once."""
@@ -40,6 +44,23 @@ class Sizes:
             each = activations(it, shape, once), latents(shape, once, it.size) + latents(shape, rows, 0)
             found = max(found, each, key=sum)
         return found
+
+
+def filled(recipe: Recipe) -> str | None:
+    """The device whose memory is counted: the first CUDA one that an expert is on, or else the first expert's; None
+    without experts that have weights."""
+    names = [place(spec.device) for spec in recipe.experts.values() if isinstance(spec, models.Pretrained)]
+    return next((name for name in names if name.startswith("cuda")), names[0] if names else None)
+
+
+def place(device: str) -> str:
+    """A device's name, one for each.
+
+    >>> place("cuda:0"), place("cuda:1")
+    ('cuda', 'cuda:1')
+    """
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    return name.removesuffix(":0")
 
 
 def outlines(recipe: Recipe, notes: list[str]) -> dict[str, "Outline"]:
@@ -112,15 +133,17 @@ def sizes(plan: Plan, known: Mapping[str, "Outline"]) -> Sizes:
     from dovetail.experts.loading import FAMILIES
     from dovetail.experts.outline import text_parameters
 
-    recipe, asked = plan.recipe, {name: it for name, it in known.items() if name in plan.counts}
+    recipe, specs = plan.recipe, dict[str, models.Pretrained]()
+    for name, spec in recipe.experts.items():
+        if name in known.keys() & plan.counts.keys() and isinstance(spec, models.Pretrained):
+            specs |= {name: spec} if place(spec.device) == filled(recipe) else {}
+    asked = {name: known[name] for name in specs}
     looks: dict[str, dict[tuple[int, int, int, int], int]] = {}
     for look, rows in plan.rows.items():
         if look.expert in asked:
             shapes, shape = looks.setdefault(look.expert, {}), shape_of(plan, look)
             shapes[shape] = max(rows, shapes.get(shape, 0))
-    specs = {name: spec for name in asked if isinstance(spec := recipe.experts[name], models.Pretrained)}
     kept = {name: weights_of(recipe, name, it) for name, it in asked.items()}
-    texts = {(it.words.kind, it.size): text_parameters(it.words) * it.size for it in asked.values()}
     largest = max(asked.values(), key=lambda it: text_parameters(it.words) * it.size, default=None)
     return Sizes(
         asked,
@@ -128,22 +151,30 @@ def sizes(plan: Plan, known: Mapping[str, "Outline"]) -> Sizes:
         {name: min(kept[name], blockwise(it) * kept[name] // it.bytes) for name, it in asked.items()},
         looks,
         {name: spec.batch or FAMILIES[spec.family].batch for name, spec in specs.items()},
-        (max(texts.values(), default=0), 0 if largest is None else reading(largest)),
-        {name: codec_weights(recipe, codec) for name, codec in codecs_of(recipe).items()},
+        (0, 0) if largest is None else (text_parameters(largest.words) * largest.size, reading(largest)),
+        {name: codec_weights(recipe, codec) for name, codec in codecs_of(recipe).items() if _counts(recipe, codec)},
+        decoders(plan),
     )
 
 
+def _counts(recipe: Recipe, codec: models.Codec) -> bool:
+    return not isinstance(codec, models.Autoencoder) or filled(recipe) in (None, place(codec.device))
+
+
 def decoders(plan: Plan) -> dict[str, "Decoder"]:
-    """What codecs are given at once at most, by name, of those that have weights that are known."""
+    """What codecs are given at once at most, by name, of those on the device that have weights that are known."""
     from dovetail.experts.codec import CHUNK
     from dovetail.experts.placement import dtype_of
 
-    found, names = {}, codec_names(plan.recipe)
+    found, names, first = {}, codec_names(plan.recipe), plan.recipe.chain[0].stage
+    given = [] if plan.recipe.start is None else [(first, latent_at(plan, first)[1], True)]
     for name, codec in codecs_of(plan.recipe).items():
-        if not isinstance(codec, models.Autoencoder) or (told := _autoencoder(plan.recipe, codec)) is None:
+        if not isinstance(codec, models.Autoencoder) or not _counts(plan.recipe, codec):
+            continue
+        if (told := _autoencoder(plan.recipe, codec)) is None:
             continue
         shapes: dict[bool, list[tuple[int, int, int, int]]] = {False: [], True: []}
-        for stage, length, encodes in carried(plan):
+        for stage, length, encodes in (*given, *carried(plan)):
             if names[stage] == name:
                 channels, _, height, width = latent_at(plan, stage)
                 shapes[encodes].append((channels, length, height, width))

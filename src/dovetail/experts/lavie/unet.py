@@ -110,18 +110,19 @@ class Middle(Stage):
 
 
 class Up(Stage):
-    """A stage on the way up; each layer takes the last of what was kept beside what it is given."""
+    """A stage on the way up; each layer takes the last of what was kept beside what it is given. size: height and width
+    of what comes next."""
 
     def __init__(self, widths: Sequence[tuple[int, int]], sizes: Sizes, attends: bool, last: bool) -> None:
         super().__init__(widths, sizes, attends)
         self.upsamplers = nn.ModuleList([] if last else [Resize(widths[-1][1], 1)])
 
-    def forward(self, x: Tensor, kept: list[Tensor], time: Tensor, words: Tensor) -> Tensor:
-        for number in range(len(self.resnets)):
-            x = self.layer(number, torch.cat((x, kept.pop()), 1), time, words)
+    def forward(self, x: Tensor, kept: list[Tensor], time: Tensor, words: Tensor, size: tuple[int, ...]) -> Tensor:
+        for number, beside in enumerate(reversed(kept)):
+            x = self.layer(number, torch.cat((x, beside), 1), time, words)
         for grow in self.upsamplers:
-            # To the size of what comes next, which of odd heights and widths is not the double.
-            x = grow(interpolate(x, size=kept[-1].shape[2:]))
+            # Of odd heights and widths that is not the double.
+            x = grow(interpolate(x, size=size))
         return x
 
 
@@ -184,7 +185,10 @@ class LaVieUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         for down in self.down_blocks:
             kept += down(kept[-1], time, words)
         x = self.mid_block(kept[-1], time, words)
+        layers = self.config["layers_per_block"] + 1
         for up in self.up_blocks:
-            x = up(x, kept, time, words)
+            # A stage takes nothing out of the list itself: where its weights come by a hook, it is shown a copy.
+            kept, beside = kept[:-layers], kept[-layers:]
+            x = up(x, beside, time, words, tuple(kept[-1].shape[2:]) if kept else ())
         x = framewise(self.conv_out, silu(self.conv_norm_out(x)))
         return UNet3DConditionOutput(sample=x) if return_dict else (x,)
