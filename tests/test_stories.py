@@ -688,7 +688,7 @@ def test_errors_show_the_timeline_on_the_terminal() -> None:
 
 def test_a_story_without_a_recipe_is_told_by_one_with_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     planned: list[Any] = []
-    monkeypatch.setattr(cli, "_describe", planned.append)
+    monkeypatch.setattr(cli, "describe", planned.append)
     result = dovetail_("plan", "--shared", "a red circle", "--event", "it moves left", "--event", "it moves right")
     assert result.exit_code == 0, result.output
     assert not result.stderr

@@ -5,16 +5,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
+
+from dovetail.cli.saying import err, out, taught
 
 if TYPE_CHECKING:
     from dovetail.experts.hub import Stock, Want
-
-Taught = Callable[[Callable[..., None]], Callable[..., None]]
-"""What makes a command print its errors as lines."""
-
-out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
 WhatArgument = Annotated[
     str,
@@ -23,7 +19,7 @@ WhatArgument = Annotated[
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Ask the cache alone; nothing goes over the network.")]
 
 
-def models(taught: Taught) -> typer.Typer:
+def models() -> typer.Typer:
     """The commands under `dovetail models`."""
     app = typer.Typer(
         help="Published weights: which there are, how large, bringing and checking them.", no_args_is_help=True

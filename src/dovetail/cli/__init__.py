@@ -1,0 +1,355 @@
+"""The command line. Exit codes: 0 done; 1 an error that says what to do; 2 wrong usage; 130 Ctrl-C."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from dovetail import recipe as recipes
+from dovetail.cli import models
+from dovetail.cli.calibrating import calibrated, prompts_in
+from dovetail.cli.describing import describe
+from dovetail.cli.options import (
+    EventOption,
+    FadeOption,
+    FramesOption,
+    OutOption,
+    PreviewOption,
+    PromptArgument,
+    RecipeOption,
+    RunOption,
+    SecondsOption,
+    SeedOption,
+    SetOption,
+    SharedOption,
+    StoryOption,
+    VramOption,
+)
+from dovetail.cli.playing import followed, play, summary
+from dovetail.cli.saying import err, out, say, taught, waiting
+from dovetail.errors import OutputError
+from dovetail.recipe import Recipe
+
+if TYPE_CHECKING:
+    from dovetail.run import Scenario
+
+
+# dovetail.run and dovetail.video import torch; commands import them, so that --help does not wait.
+
+app = typer.Typer(
+    help="Training-free video generation by joining pretrained diffusion experts.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+DEFAULT = "sprites"
+"""The recipe of those who name none."""
+STORIES = "sprites-gen-l-video"
+"""The recipe of those who tell a story and name none."""
+SHARED = (
+    "this recipe tells a story, and the prompt is what all its events share; --set story=null makes a video of the prompt "
+    "alone, --event tells another"
+)
+
+
+def main() -> None:
+    """The entry point of the `dovetail` command."""
+    app()
+
+
+@app.command()
+@taught
+def generate(
+    prompt: PromptArgument = None,
+    recipe: RecipeOption = None,
+    out: OutOption = Path("out.mp4"),
+    frames: FramesOption = None,
+    seconds: SecondsOption = None,
+    events: EventOption = None,
+    shared: SharedOption = None,
+    fade: FadeOption = None,
+    story: StoryOption = None,
+    seed: SeedOption = None,
+    count: Annotated[int, typer.Option("--count", min=1, max=1000, help="So many seeds, and a contact sheet.")] = 1,
+    overrides: SetOption = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", metavar="VIDEO", help="Make this video again, from its own settings.")
+    ] = None,
+    onto: Annotated[
+        Path | None,
+        typer.Option(
+            "--continue", metavar="RUN", help="Go on where a run ended, by --frames more, in a run of its own."
+        ),
+    ] = None,
+    vram: VramOption = None,
+    run: RunOption = None,
+    preview: PreviewOption = False,
+) -> None:
+    """A prompt in, a video out. A run that is there already, of the same recipe, is gone on with."""
+    from dovetail.run import continuing, resolved
+
+    told = _told(events, fade, story)
+    prompt = _shared(prompt, shared)
+    if onto is not None:
+        if recipe is not None or source is not None or count > 1:
+            raise typer.BadParameter("--continue brings the run's own recipe, and makes one video")
+        further = continuing(
+            onto, prompt, frames=frames, seconds=seconds, story=told, seed=seed, overrides=_with(overrides, vram)
+        )
+        play(further, out, 1, run=run, onto=onto, preview=preview)
+        return
+    if source is not None and recipe is not None:
+        raise typer.BadParameter("--from brings the video's own recipe; give one of --from and --recipe")
+    named = recipe or (DEFAULT if told is None else STORIES)
+    asked: str | Recipe = named if source is None else _recipe_of(source)
+    made_from = [] if source is None else [source]
+    full = resolved(
+        prompt, asked, seed=seed, frames=frames, seconds=seconds, story=told, overrides=_with(overrides, vram)
+    )
+    if told is None and prompt is not None and full.story is not None:
+        err.print(f"[yellow]note:[/] {SHARED}", soft_wrap=True)
+    play(full, out, count, made_from, run=run, preview=preview)
+
+
+@app.command()
+@taught
+def refine(
+    video: Annotated[Path, typer.Argument(help="The video to take as the structure.")],
+    prompt: PromptArgument = None,
+    recipe: RecipeOption = None,
+    out: OutOption = Path("out.mp4"),
+    strength: Annotated[
+        int | None,
+        typer.Option("--strength", metavar="T_e", min=1, max=1000, help="The timestep up to which noise is added."),
+    ] = None,
+    frames: Annotated[int | None, typer.Option("--frames", min=1, help="Only the first so many frames.")] = None,
+    seed: SeedOption = None,
+    overrides: SetOption = None,
+    vram: VramOption = None,
+    run: RunOption = None,
+    preview: PreviewOption = False,
+) -> None:
+    """Refine any video: an animatic, a draft, another model's clip."""
+    from dovetail.run import refining, resolved
+
+    asked = resolved(prompt, recipe or DEFAULT, seed=seed, overrides=_with(overrides, vram))
+    play(refining(asked, video, strength, frames), out, 1, run=run, preview=preview)
+
+
+@app.command()
+@taught
+def resume(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run: OUT.run, or what --run named.")],
+    preview: PreviewOption = False,
+) -> None:
+    """Go on with a run that was stopped: by Ctrl-C, a crash, a full disk. Its video is what it would have been."""
+    from dovetail.run import Pulse
+    from dovetail.run import resume as resumed
+    from dovetail.run.folder import Folder
+
+    place, pulse = Folder(run), Pulse()
+    runs, events = {place.target: place.read()}, ((0, event) for event in resumed(run, pulse=pulse))
+    for path, _, said in followed(runs, events, preview, {place.target: run}, pulse):
+        say(summary(said, path))
+
+
+@app.command()
+@taught
+def decode(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, finished or not.")],
+    out: OutOption = Path("out.mp4"),
+    fps: Annotated[float | None, typer.Option("--fps", min=0.1, max=240, help="Frames per second.")] = None,
+    size: Annotated[str | None, typer.Option("--size", metavar="WxH", help="Pixels, as in 640x480.")] = None,
+    crf: Annotated[
+        int | None, typer.Option("--crf", min=0, max=51, help="How much an .mp4 may lose; 16 is what runs take.")
+    ] = None,
+    tiles: Annotated[
+        int | None, typer.Option("--tiles", min=4, help="Decode so many latent cells a side at once, for less memory.")
+    ] = None,
+) -> None:
+    """Decode a run's latents again, with other settings; nothing is generated."""
+    import re
+
+    from dovetail.run import Look
+    from dovetail.run import decode as decoded
+
+    sides = re.fullmatch(r"(\d{1,4})x(\d{1,4})", size or "1x1")
+    if sides is None or "0" in sides.groups():
+        raise typer.BadParameter(f"--size is width x height in pixels, as in 640x480, not {size}")
+    width, height = (int(side) if size else None for side in sides.groups())
+    with waiting("decoding"):
+        count = sum(len(frames) for frames in decoded(run, out, Look(fps, height, width, crf, tiles)))
+    say(f"{count} frames · {out}")
+
+
+@app.command()
+@taught
+def plan(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="A shipped recipe's name, or a .yaml file; sprites without it.", show_default=False),
+    ] = None,
+    frames: FramesOption = None,
+    seconds: SecondsOption = None,
+    events: EventOption = None,
+    shared: SharedOption = None,
+    fade: FadeOption = None,
+    story: StoryOption = None,
+    overrides: SetOption = None,
+    vram: VramOption = None,
+) -> None:
+    """Say what a run would do, without loading weights. A story is drawn: its events, and the windows that take
+    them."""
+    from dovetail.run import plan
+
+    told = _told(events, fade, story)
+    asked = recipe or (DEFAULT if told is None else STORIES)
+    describe(plan(asked, shared, frames=frames, seconds=seconds, story=told, overrides=_with(overrides, vram)))
+
+
+@app.command()
+@taught
+def calibrate(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a .yaml file, with a blended stage.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="A folder; named after the recipe without it.")
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts", metavar="FILE", help="One a line; what stands after an empty line is kept to compare on."
+        ),
+    ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option("--also", help="Candidates made of each expert: unguided, halved, shortened, cached."),
+    ] = None,
+    by: Annotated[str, typer.Option("--by", help="Whose boundaries to write: fit, budget, dp, sweep.")] = "fit",
+    budget: Annotated[
+        float, typer.Option("--budget", min=0, max=1, help="Cost allowed, of the large expert's at all steps.")
+    ] = 0.55,
+    error: Annotated[
+        float | None,
+        typer.Option("--error", min=0, max=1, help="Error allowed instead, of the small expert's at all steps."),
+    ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            "--compare", metavar="FEATURES", help="Make and compare videos: pixels, oracle, or an encoder's weights."
+        ),
+    ] = None,
+    follow: Annotated[
+        int, typer.Option("--follow", min=1, help="Looks in which an error is followed to the video; more cost more.")
+    ] = 4,
+    overrides: SetOption = None,
+) -> None:
+    """Find where the experts of a blended stage should change: measure, choose, draw, write the recipe."""
+    from dovetail.calibrate.running import Settings
+    from dovetail.run import resolved
+
+    asked, unseen = prompts_in(prompts)
+    name = Path(recipe).stem if "/" in recipe or recipe.endswith((".yaml", ".yml")) else recipe
+    settings = Settings(asked, unseen, tuple(also or ()), by, budget, error, compare, follow)
+    calibrated(resolved(None, recipe, overrides=overrides or ()), out or Path(name), settings, name)
+
+
+@app.command("recipes")
+@taught
+def recipes_() -> None:
+    """The recipes that ship with dovetail."""
+    for name in recipes.names():
+        out.print(f"[bold]{name}[/]")
+        about = fill(recipes.load(name).about, out.width, initial_indent="  ", subsequent_indent="  ")
+        out.print(escape(about), soft_wrap=True)
+
+
+@app.command("experts")
+@taught
+def experts_() -> None:
+    """Families of networks, and the weights that recipes use: which are here, how large, under which licence."""
+    from dovetail.run import FAMILIES_SAID, weights_used
+
+    for family, said in FAMILIES_SAID.items():
+        out.print(f"[bold]{family}[/]  {escape(said)}")
+    out.print()
+    for row in weights_used():
+        out.print(escape(row), soft_wrap=True)
+
+
+@app.command()
+@taught
+def compare(
+    left: Annotated[Path, typer.Argument(metavar="A", help="A video.")],
+    right: Annotated[Path, typer.Argument(metavar="B", help="Another video.")],
+    out: OutOption = Path("compare.mp4"),
+) -> None:
+    """Two videos side by side, and a contact sheet of both beside the result."""
+    from dovetail.video import beside, checked_output, read, save_image, sheet
+
+    checked_output(out, inputs=[left, right])
+    both = beside(read(left), read(right))
+    both.save(out)
+    save_image(sheet([both]), out.with_name(f"{out.stem}-sheet.png"))
+    say(f"{out}")
+
+
+@app.command("eval")
+@taught
+def eval_(
+    videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Videos, lossless ones for fair numbers.")],
+    segments: Annotated[
+        int | None,
+        typer.Option("--segments", min=1, metavar="FRAMES", help="A segment's length, if the videos do not say."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="A folder, for eval.json and pictures.")
+    ] = Path("eval"),
+) -> None:
+    """Measure videos: what keeps, drifts, moves and jumps. Needs the extra `eval`."""
+    from dovetail.eval.report import evaluated
+
+    for said in evaluated(videos, out, segments):
+        say(said)
+
+
+app.add_typer(models.models(), name="models")
+app.command()(taught(models.doctor))
+
+
+def _with(overrides: Sequence[str] | None, vram: str | None) -> list[str]:
+    """What is changed of a recipe, --vram among it."""
+    return [*(overrides or ()), *([] if vram is None else [f'vram="{vram}"'])]
+
+
+def _told(events: Sequence[str] | None, fade: str | None, file: Path | None) -> "Scenario | None":
+    """The story that the command line tells, if it tells one."""
+    from dovetail.run import Scenario, tale
+
+    if file is not None:
+        if events or fade is not None:
+            raise typer.BadParameter("--story brings its own events and fade; give it, or --event and --fade")
+        return tale(file)
+    if not events:
+        if fade is not None:
+            raise typer.BadParameter("--fade is said of events; a recipe's own story takes --set story.fade=1s")
+        return None
+    return Scenario(tuple(events), fade=fade)
+
+
+def _shared(prompt: str | None, shared: str | None) -> str | None:
+    """What events share: the prompt, or what --shared says."""
+    if prompt is not None and shared is not None:
+        raise typer.BadParameter("the prompt of a story is what its events share, so --shared says it twice; give one")
+    return shared if prompt is None else prompt
+
+
+def _recipe_of(source: Path) -> Recipe:
+    from dovetail.video import settings_of
+
+    settings = settings_of(source)
+    if not isinstance(settings.get("recipe"), dict):
+        raise OutputError(f"{source} carries no recipe of dovetail")
+    return recipes.checked(settings["recipe"], str(source))

@@ -1,0 +1,5 @@
+"""`python -m dovetail.cli`, as the command."""
+
+from dovetail.cli import main
+
+main()

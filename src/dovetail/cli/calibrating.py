@@ -1,0 +1,53 @@
+"""Calibration as a command: prompts from a file, a bar, what was found."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from dovetail.cli.saying import err, say
+from dovetail.errors import RecipeError
+from dovetail.recipe import Recipe
+
+if TYPE_CHECKING:
+    from dovetail.calibrate.running import Settings
+
+
+def prompts_in(file: Path | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A file's prompts before and after its first empty line."""
+    if file is None:
+        return (), ()
+    try:
+        before, _, after = file.read_text(encoding="utf-8").strip().partition("\n\n")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise RecipeError(f"{file} is no list of prompts that can be read: {problem}") from None
+    first, second = (tuple(line.strip() for line in part.splitlines() if line.strip()) for part in (before, after))
+    return first, second
+
+
+def calibrated(recipe: Recipe, folder: Path, settings: "Settings", name: str) -> None:
+    """Calibrate under a progress bar, and say what was found."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from dovetail.calibrate import Look, calibrate
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task("loading", total=None)
+        for event in calibrate(recipe, folder, settings, name=name):
+            if isinstance(event, Look):
+                done = event.prompt - 1 + (event.step / event.steps if event.steps else 0)
+                said = f"{event.doing}, prompt {event.prompt}/{event.prompts}"
+                progress.update(task, completed=done, total=event.prompts, description=said)
+            else:
+                found = event
+    for rule, schedule in found.choices.items():
+        share = schedule.cost / found.case.costs[0] / found.ladder.steps
+        bounds = ", ".join(f"{bound:.3f}" for bound in found.boundaries(rule)) or "none"
+        kept = " <- written" if rule == settings.by else ""
+        say(f"{rule:<7} boundaries {bounds} · {share:.0%} of {found.case.names[0]} at every step{kept}")
+    for scheme, scores in found.likeness.items():
+        say(f"  {scheme:<12} " + ", ".join(f"{measure} {value:.3f}" for measure, value in scores.items()))
+    for note in found.case.notes:
+        err.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
+    say("\n".join(str(file) for file in found.files))

@@ -1,0 +1,136 @@
+"""A plan in words: the video, its stages and their windows, what experts are asked, what it costs, what fits."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+
+from dovetail.cli.saying import err, say
+from dovetail.recipe import Recipe
+
+if TYPE_CHECKING:
+    from dovetail.core.stages import Stage
+    from dovetail.costs import Costs
+    from dovetail.experts.flops import Operations
+    from dovetail.recipe.planning import Plan
+
+
+def describe(plan: "Plan") -> None:
+    from dovetail.run import storyboard
+    from dovetail.run.bridging import described
+
+    recipe, video = plan.recipe, plan.recipe.video
+    latent = f" ({plan.latent[0]} latent frames)" if plan.latent and plan.latent[0] != video.frames else ""
+    say(f"{video.frames} frames{latent} of {video.width}x{video.height} at {video.fps:g} fps, seed {video.seed}")
+    what = "prompt" if recipe.story is None else "shared by all events"
+    say(f'{what}: "{recipe.prompt}"' + (f', not "{recipe.negative}"' if recipe.negative else ""))
+    for line in storyboard(plan):
+        say(line)
+    for stage in plan.stages:
+        frames = plan.length(stage.name)
+        levels = " ".join(f"{level:.4g}" for level in stage.ladder.levels)
+        solver = type(stage.solver).__name__
+        say(f"\nstage {stage.name}: {stage.ladder.steps} steps by {solver}, noise shares {levels}")
+        for line in described(plan, stage.name):
+            say(f"  {line}")
+        if stage.window is not None:
+            say(f"  {_windows(stage, frames)}")
+        for line in _tree(stage.denoise, 1):
+            say(line)
+        if switches := plan.switches[stage.name]:
+            say(f"  {switches} changes from one step's experts to the next's")
+    known = _priced(plan)
+    say("\nexpert        calls   looks at the whole video, both branches of guidance counted")
+    for name, count in plan.counts.items():
+        say(f"{name:<12} {count.calls:>6}   {plan.passes(name):g}")
+    for note in dict.fromkeys((*plan.notes, *known.notes)):
+        err.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
+
+
+def _priced(plan: "Plan") -> "Costs":
+    """What a run costs, as far as its networks are known."""
+    from dovetail.costs import costs
+    from dovetail.run.budget import budget_of
+
+    known = costs(plan, budget_of(plan.recipe))
+    if known.experts:
+        say("\nexpert       parameters   weights   TFLOPs of a look   in all   (in linear layers / with attention)")
+        for name, share in known.experts.items():
+            say(
+                f"{name:<12} {share.parameters / 1e9:>7.3f} B  {_gigabytes(share.bytes)}   {_tera(share.look)}"
+                f"   {_tera(share.spent)}"
+            )
+        for name, spent in known.alone.items():
+            say(f"{name} at every step: {_tera(spent)}")
+        part = ""
+        if known.alone:
+            dearest = max(known.alone.values(), key=lambda spent: spent.total)
+            shares = known.spent.linear / dearest.linear, known.spent.total / dearest.total
+            part = f", {shares[0]:.0%} / {shares[1]:.0%} of the dearest expert at every step"
+        say(f"this recipe: {_tera(known.spent)}{part}")
+        _room(known, plan.recipe)
+    return known
+
+
+def _room(known: "Costs", recipe: Recipe) -> None:
+    """What is on the device at most in each part of a run, and what is done so that it fits. Raises RoomError."""
+    fit = known.fit
+    say(f"\non the device at most, residency {recipe.residency}\n             weights      work   latents    in all")
+    for part in fit.parts:
+        each = (part.weights, part.activations, part.latents, part.total)
+        say(f"{part.name:<12}" + " ".join(_gigabytes(size) for size in each))
+    if fit.budget is None:
+        return
+    if fit.short is None:
+        how = "; ".join(fit.given_up) or "as it is asked"
+        say(f"in {_gigabytes(fit.budget).strip()} that may be filled it fits: {how}")
+    fit.checked()
+
+
+def _tera(spent: "Operations") -> str:
+    return " / ".join(f"{part / 1e12:,.{2 if part < 1e15 else 0}f}" for part in (spent.linear, spent.total))
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:>6.2f} GB"
+
+
+def _windows(stage: "Stage", frames: int) -> str:
+    """Where a stage's windows lie."""
+    lengths = [window.stop - window.start for window in stage.windows(frames)]
+    count = (
+        f"{len(lengths)} windows of {stage.window} latent frames" if len(lengths) > 1 else f"1 window of {lengths[0]}"
+    )
+    short = [str(length) for length in dict.fromkeys((lengths[0], lengths[-1])) if length != stage.window]
+    ends = f", at the ends {' and '.join(short)}" if short and len(lengths) > 1 else ""
+    how = "straddling those before" if stage.offset else "side by side"
+    if stage.hop is not None and stage.hop < (stage.window or 0):
+        how = f"one every {stage.hop}, " + (f"averaged at each step ({stage.weights})" if stage.fuses else "in turn")
+    begin = f"; starts from {stage.start}" if stage.start is not None else ""
+    return f"{count}, {how}{ends}{begin}"
+
+
+def _tree(node: Any, depth: int) -> Iterator[str]:
+    """A denoiser, one line per part: what it is, its values, and below it its denoisers."""
+    from dataclasses import fields, is_dataclass
+
+    from dovetail.core.denoiser import Prompted
+    from dovetail.methods.flowblending import Blended
+
+    if isinstance(node, Prompted):
+        yield "  " * depth + node.expert.name
+        return
+    parts = {field.name: getattr(node, field.name) for field in fields(node)}
+    if isinstance(node, Blended):
+        parts = {f"above {bound:g}": expert for bound, expert in zip(node.boundaries, node.experts, strict=False)}
+        parts["else"] = node.experts[-1]
+    # The negative branch is the positive one's expert with other words.
+    inner = {
+        k: v for k, v in parts.items() if is_dataclass(v) and callable(v) and k not in ("negative", "clock", "steps")
+    }
+    values = [f"{k}={v!r}" for k, v in parts.items() if k not in inner and k != "negative"]
+    yield "  " * depth + f"{type(node).__name__}({', '.join(values)})"
+    for name, part in inner.items():
+        below = list(_tree(part, depth + 1))
+        yield "  " * (depth + 1) + f"{name}: {below[0].strip()}"
+        yield from below[1:]

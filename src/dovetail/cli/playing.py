@@ -1,0 +1,158 @@
+"""Runs as commands make them: written as they come, or kept in folders; shown while they go on."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.markup import escape
+
+from dovetail import recipe as recipes
+from dovetail.cli.saying import err, say, waiting
+from dovetail.recipe import Recipe
+
+if TYPE_CHECKING:
+    from dovetail.run import Cast, End, Piece, Pulse, Step
+    from dovetail.video import Frames
+
+    Happening = Step | Piece | End
+
+
+def play(
+    recipe: Recipe,
+    target: Path,
+    count: int,
+    inputs: Sequence[Path] = (),
+    run: Path | None = None,
+    onto: Path | None = None,
+    preview: bool = False,
+) -> None:
+    """Run the recipe for `count` seeds from its own on, and write what comes; `inputs` are not to be replaced.
+
+    run: a folder to keep the run in. onto: a run to go on from.
+    """
+    from dovetail.run import Pulse, carry_on, folder_of, load, worth_keeping
+    from dovetail.video import checked_output, save_image, stacked
+
+    if run is not None and count > 1:
+        raise typer.BadParameter("--run names the folder of one run, and --count makes several; leave one out")
+    kept: list[str | Path] = [*inputs, *([recipe.start.video] if recipe.start else [])]
+    checked_output(target, recipe.video.fps, kept)
+    runs = _seeded(recipe, target, count)
+    for path in runs:
+        checked_output(path, recipe.video.fps, kept)
+    with waiting("loading"):
+        cast = load(recipe)
+    folders = {}
+    if run is not None or onto is not None or worth_keeping(recipe, cast):
+        folders = {path: run or folder_of(path) for path in runs}
+    pulse = Pulse()
+    events = _kept(runs, folders, cast, pulse) if folders else _written(runs, cast, pulse)
+    if onto is not None:
+        events = ((0, event) for event in carry_on(onto, recipe, target, run, cast, pulse))
+    strips = []
+    for path, strip, said in followed(runs, events, preview, folders, pulse):
+        strips += strip
+        say(summary(said, path))
+    if count > 1 and strips:
+        say(str(save_image(stacked(strips), target.with_name(f"{target.stem}-sheet.png"))))
+
+
+def _seeded(recipe: Recipe, target: Path, count: int) -> dict[Path, Recipe]:
+    """Where each seed's video goes, if there are several."""
+    if count == 1:
+        return {target: recipe}
+    seeds = range(recipe.video.seed, recipe.video.seed + count)
+    names = {seed: target.with_name(f"{target.stem}-{seed}{target.suffix}") for seed in seeds}
+    return {path: recipes.changed(recipe, {"video.seed": seed}) for seed, path in names.items()}
+
+
+def _kept(
+    runs: Mapping[Path, Recipe], folders: Mapping[Path, Path], cast: "Cast", pulse: "Pulse"
+) -> "Iterator[tuple[int, Happening]]":
+    """Runs one after another, each in its folder."""
+    from dovetail.run import keep
+
+    for run, (path, recipe) in enumerate(runs.items()):
+        yield from ((run, event) for event in keep(recipe, path, folders[path], cast, pulse=pulse))
+
+
+def _written(runs: Mapping[Path, Recipe], cast: "Cast", pulse: "Pulse") -> "Iterator[tuple[int, Happening]]":
+    """Runs without folders: each piece is written as it is finished, and nothing stays of a run that is stopped."""
+    from dovetail.run import End, Piece, together
+    from dovetail.video import writing
+
+    paths, asked = list(runs), list(runs.values())
+    with ExitStack() as files:
+        # Each file has a stack of its own, so that it takes its name as soon as its run ends.
+        stacks = [files.enter_context(ExitStack()) for _ in runs]
+        growing = [stacks[0].enter_context(writing(paths[0], asked[0].video.fps))]
+        for run, event in together(asked, cast, pulse):
+            while len(growing) <= run:
+                place = len(growing)
+                growing.append(stacks[place].enter_context(writing(paths[place], asked[place].video.fps)))
+            if isinstance(event, Piece):
+                growing[run].add(event.frames)
+            elif isinstance(event, End):
+                growing[run].settings = event.settings
+                stacks[run].close()
+            yield run, event
+
+
+def followed(
+    runs: Mapping[Path, Recipe],
+    events: "Iterator[tuple[int, Happening]]",
+    preview: bool,
+    folders: Mapping[Path, Path],
+    pulse: "Pulse",
+) -> "Iterator[tuple[Path, list[Frames], Mapping[str, Any]]]":
+    """Show runs as they go on (quiet when stderr is no terminal); of each that ends its path, its strip, its settings.
+
+    Of the videos only what a strip and a preview show is kept. A run that was gone on with has no strip.
+    """
+    import numpy as np
+
+    from dovetail.progress import Preview, bar
+    from dovetail.run import End, Piece
+    from dovetail.video import Video, evenly, strip
+
+    paths, asked = list(runs), list(runs.values())
+    previews = [
+        Preview(path.with_name(f"{path.stem}-preview.png"), [(span.start, span.text) for span in recipe.spans()])
+        for path, recipe in runs.items()
+        if preview
+    ]
+    kept: list[list[Any]] = [[] for _ in runs]
+    with _stopped(folders), bar(err, len(runs), pulse) as shown:
+        for run, event in events:
+            if isinstance(event, End):
+                picked = evenly(asked[run].video.frames)
+                whole = len(kept[run]) == len(picked)
+                yield paths[run], [strip(Video(np.stack(kept[run]), 1.0))] if whole else [], event.settings
+                continue
+            shown.show(run, event)
+            if isinstance(event, Piece):
+                picked = evenly(asked[run].video.frames)
+                kept[run] += [frame for i, frame in enumerate(event.frames, event.first) if i in picked]
+                if preview:
+                    previews[run].add(event)
+
+
+@contextmanager
+def _stopped(folders: Mapping[Path, Path]) -> Iterator[None]:
+    """Who presses Ctrl-C is told how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        for folder in folders.values():
+            if folder.is_dir():
+                err.print(f"[yellow]note:[/] stopped; `dovetail resume {escape(str(folder))}` goes on", soft_wrap=True)
+        raise
+
+
+def summary(said: Mapping[str, Any], path: Path) -> str:
+    """One line: calls per expert, seconds, peak memory, file."""
+    calls = ", ".join(f"{name} {count}" for name, count in said["calls"].items())
+    share = said["seconds_in_networks"] / max(said["seconds"], 1e-9)
+    return f"calls: {calls} · {said['seconds']:.1f} s ({share:.0%} in networks) · {said['peak_megabytes']} MB at most · {path}"
