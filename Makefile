@@ -10,7 +10,7 @@ demo: .venv/installed
 	@echo "The video is $(CURDIR)/out/demo.mp4"
 
 test: .venv/installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check
