@@ -4,8 +4,9 @@
 
 Progressive distillation (Salimans & Ho, 2022, arXiv:2202.00512, Alg. 2) in one go: from noised
 training clips at the student's own levels, the guided teacher takes SUBSTEPS steps down to the next
-level, and the student learns the x0 that gets there in one. The teacher is DIR/NAME; the student grows
-in DIR/NAME-STEPS, and goes on when run again.
+level, and the student learns the x0 that gets there in one. From pure noise the teacher takes BEGINNING steps: there
+it is decided what captions leave open, and of that they leave more open here than in training. The teacher is DIR/NAME;
+the student grows in DIR/NAME-STEPS, and goes on when run again.
 """
 
 import argparse
@@ -24,7 +25,9 @@ from dovetail.core.denoiser import Target
 from dovetail.core.path import mix, split
 from dovetail.core.schedules import Flow, Schedule, schedule_of
 
-SUBSTEPS = 2
+SUBSTEPS, BEGINNING = 2, 4
+FREE = 0.3
+"""Share of attributes that captions leave out."""
 
 
 class Teacher:
@@ -44,10 +47,11 @@ class Teacher:
         return away.lerp(through, self.guidance)
 
     def down(self, x: Tensor, t: float, to: float, ids: Tensor) -> Tensor:
-        """DDIM from t to `to` in SUBSTEPS steps, evenly spaced in the schedule's own time."""
+        """DDIM from t to `to` in some steps, evenly spaced in the schedule's own time."""
+        steps = BEGINNING if t == 1 else SUBSTEPS
         end = 0.0 if isinstance(self.schedule, Flow) else -1.0  # of a table, one before its first row
         high, low = self.schedule.native(t), self.schedule.native(to) if to else end
-        inner = [self.schedule.share(round(high + (low - high) * i / SUBSTEPS)) for i in range(1, SUBSTEPS)]
+        inner = [self.schedule.share(round(high + (low - high) * i / steps)) for i in range(1, steps)]
         for here, there in zip([t, *inner], [*inner, to], strict=True):
             x = split(x, self(x, here, ids), here).mix(there)
         return x
@@ -82,7 +86,7 @@ def distil(name: str, work: Path, minutes: float, count: int, guidance: float, s
     student.slow.to(device)
     generator = torch.Generator().manual_seed(student.step)
     begin, told, errors = time.time(), time.time(), Errors()
-    for batch in batches(SPECS[name], work / "pools", size, student.step + 1, device):
+    for batch in batches(SPECS[name], work / "pools", size, student.step + 1, device, FREE):
         at = int(torch.randint(count, (1,), generator=generator))
         t, to = shares[at], shares[at + 1]
         eps = torch.randn(batch.latents.shape, generator=generator).to(device)

@@ -125,7 +125,8 @@ class Batch:
     rivals: tuple[Tensor | None, ...]
 
 
-def batches(spec: Spec, pools: Path, size: int, seed: int, device: str) -> Iterator[Batch]:
+def batches(spec: Spec, pools: Path, size: int, seed: int, device: str, free: float = 0.12) -> Iterator[Batch]:
+    """Examples without end. free: the share of attributes that captions leave out."""
     latents, places, asks = load(pools, spec.kind)
     words, dice = tokenizer(), random.Random(seed)
     known: dict[str, list[int]] = {}
@@ -140,7 +141,7 @@ def batches(spec: Spec, pools: Path, size: int, seed: int, device: str) -> Itera
 
     def example(i: int, frames: list[int]) -> tuple[Tensor, Tensor, list[int], Tensor | None]:
         family, quiet = families.get(replace(asks[i], motion=None)), dice.random() < DROPOUT
-        told, rivals = forget(asks[i], dice.getrandbits(48)), None
+        told, rivals = forget(asks[i], dice.getrandbits(48), free), None
         if family is not None:
             told = asks[i] if told.motion else replace(asks[i], motion=None)
             alike = [j for j in family if quiet or told.motion in (None, asks[j].motion)]
