@@ -15,6 +15,7 @@ from dovetail import run
 from dovetail.errors import DecodeError, RecipeError, RunWarning, WeightsError
 from dovetail.experts import Lora, Tuning, load
 from dovetail.experts.hub import Want
+from dovetail.experts.loras import USUAL
 from dovetail.run.budget import foreseen
 from dovetail.run.sizes import outlines, sizes
 from dovetail.run.wants import wants
@@ -101,7 +102,7 @@ def test_what_a_recipe_takes_of_the_hub_is_all_that_it_names(folders: dict[str, 
         Want("me/finetune", (), "it.safetensors"),
         Want("some/base", held),
         Want("me/lora", (), "one.safetensors"),
-        Want("me/style", ("",)),
+        Want("me/style", USUAL),
         Want("some/wan", ("vae", "")),
         Want("some/vae", ("vae", "")),
     )
