@@ -149,3 +149,4 @@ def test_a_key_knows_what_is_set_and_nothing_else() -> None:
     assert '"seed": 0' in told(recipe)
     other = recipes.changed(recipe, {"chain.refine.denoise.coordinated.noise": "fixed"})
     assert told(other) != told(recipe)
+    assert told(recipes.changed(recipe, {"about": "The same."})) == told(recipe)
