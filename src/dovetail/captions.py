@@ -12,8 +12,8 @@ SIZE, MARGIN = 12, 4
 
 
 def captions(texts: Sequence[str], width: int) -> Frames:
-    """A band "h w c" to stand below a row of pictures of `width` pixels each. Neighbours that share a text share a caption,
-    in as many lines as it takes.
+    """A band "h w c" to stand below a row of pictures of `width` pixels each. Neighbours that share a text share a
+    caption, in as many lines as it takes.
 
     >>> captions(["it moves right", "it moves right", "it moves down"], width=66).shape[1:]
     (198, 3)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from dovetail.cli.saying import err, out, taught
+from dovetail.cli.saying import err, out, say, taught
 
 if TYPE_CHECKING:
     from dovetail.experts.hub import Stock, Want
@@ -36,10 +36,10 @@ def list_() -> None:
     from dovetail.run.wants import shipped
 
     for want, users in shipped().items():
-        _say(f"[bold]{escape(str(want))}[/]{escape(_which(want))}")
-        _say(f"  {escape(licence_of(want.repo))}")
-        _say(f"  {escape(_state(cached(want)))}")
-        _say(f"  {escape('used by ' + ', '.join(users))}")
+        out.print(f"[bold]{escape(str(want))}[/]{escape(_which(want))}", soft_wrap=True)
+        say(f"  {licence_of(want.repo)}")
+        say(f"  {_state(cached(want))}")
+        say(f"  used by {', '.join(users)}")
 
 
 def size(what: WhatArgument, offline: OfflineOption = False) -> None:
@@ -49,9 +49,9 @@ def size(what: WhatArgument, offline: OfflineOption = False) -> None:
         _head(stock)
         for file in stock.files:
             mark = "here" if file.here else "damaged" if file.place is not None else "to come"
-            _say(escape(f"  {_giga(file.size)}  {mark:<8} {file.name}"))
+            say(f"  {_giga(file.size)}  {mark:<8} {file.name}")
         if not stock.files:
-            _say(escape(f"  {_state(stock)}"))
+            say(f"  {_state(stock)}")
     _total(stocks)
 
 
@@ -75,8 +75,8 @@ def pull(what: WhatArgument, offline: OfflineOption = False) -> None:
             total = sum(file.size or 0 for file in stock.missing)
             with _stopped(what), _bar(str(stock.want), total) as told:
                 for file in pulled(stock, told):
-                    _say(escape(f"  {_giga(file.size)}  {stock.want.repo}/{file.name}"))
-    _say(f"all of {escape(what)} is here")
+                    say(f"  {_giga(file.size)}  {stock.want.repo}/{file.name}")
+    say(f"all of {what} is here")
 
 
 def verify(what: WhatArgument) -> None:
@@ -96,8 +96,8 @@ def verify(what: WhatArgument) -> None:
                 damaged.append(f"{stock.want.repo}/{file.name} is damaged; delete {file.place.resolve()}")
             elif verdict == "missing":
                 damaged.append(f"{stock.want.repo}/{file.name} is missing")
-            _say(escape(f"  {verdict:<8} {stock.want.repo}/{file.name}"))
-    _say(", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) or "nothing to verify")
+            say(f"  {verdict:<8} {stock.want.repo}/{file.name}")
+    say(", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) or "nothing to verify")
     if damaged:
         raise WeightsError("\n".join((*damaged, f"`dovetail models pull {what}` brings what is not here")))
 
@@ -107,7 +107,7 @@ def doctor() -> None:
     from dovetail.doctor import examined
 
     for line in examined():
-        _say(escape(line))
+        say(line)
 
 
 # --- saying ------------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def _wants(what: str) -> tuple["Want", ...]:
 
     found = wants_of(what)
     if not found:
-        _say(f"{escape(what)} takes nothing from the hub")
+        say(f"{what} takes nothing from the hub")
     return found
 
 
@@ -138,7 +138,7 @@ def _head(stock: "Stock") -> None:
 
     licence = licence_of(stock.want.repo) if stock.want.repo in SHELF or not stock.licence else stock.licence
     commit = "" if stock.commit is None else f" @ {stock.commit[:12]}"
-    _say(f"[bold]{escape(str(stock.want))}[/]{escape(commit)}  licence: {escape(licence)}")
+    out.print(f"[bold]{escape(str(stock.want))}[/]{escape(commit)}  licence: {escape(licence)}", soft_wrap=True)
 
 
 def _state(stock: "Stock") -> str:
@@ -165,9 +165,7 @@ def _total(stocks: "list[Stock]") -> None:
     come = sum(file.size or 0 for stock in stocks for file in stock.missing) - sum(map(kept, stocks))
     whole = sum(stock.size for stock in stocks)
     room = free(cache_folder())
-    _say(
-        f"{whole / 1e9:.2f} GB in all, {come / 1e9:.2f} GB to come; {room / 1e9:.0f} GB free at {escape(str(cache_folder()))}"
-    )
+    say(f"{whole / 1e9:.2f} GB in all, {come / 1e9:.2f} GB to come; {room / 1e9:.0f} GB free at {cache_folder()}")
 
 
 @contextmanager
@@ -195,7 +193,3 @@ def _bar(name: str, total: int) -> Iterator[Callable[[int], None]]:
 
 def _giga(size: int | None) -> str:
     return "      ?   " if size is None else f"{size / 1e9:>7.3f} GB"
-
-
-def _say(line: str) -> None:
-    out.print(line, soft_wrap=True)

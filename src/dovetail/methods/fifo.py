@@ -1,4 +1,4 @@
-"""Baseline: FIFO-Diffusion, a queue of frames of which each is noisier than the one before. Kim et al., 2024, arXiv:2405.11473.
+"""Baseline: FIFO-Diffusion, a queue of frames, each noisier than the one before. Kim et al., 2024, arXiv:2405.11473.
 
     z_1 .. z_n at levels tau_1 < .. < tau_n                           n: the ladder's steps
     repeat:  z_q <- the step from tau_q to tau_{q-1}, tau_0 = 0       every frame, one step ("diagonal denoising")
