@@ -28,7 +28,7 @@ from dovetail.core.sampler import Euler, last, sample
 from dovetail.core.schedules import VariancePreserving
 from dovetail.core.windows import WEIGHTS
 from dovetail.costs import costs
-from dovetail.errors import PromptWarning, RecipeError, SpaceError
+from dovetail.errors import EncodeError, PromptWarning, RecipeError, SpaceError
 from dovetail.experts import FAMILIES, VideoCodec, load, load_codec, same_space
 from dovetail.experts.outline import outline, parameters_of, text_parameters
 from dovetail.experts.published import COGVIDEOX_CODEC, COGVIDEOX_T5, PUBLISHED
@@ -338,6 +338,8 @@ def test_encoding_is_the_posterior_mean_to_scale(shelf: Shelf, frames: int) -> N
     assert codec.decode(latent).shape == shape
     with pytest.raises(RecipeError, match=rf"4k \+ 1 frames, not {frames + 1}"):
         codec.encode(torch.cat([video, video[:, :1]], 1))
+    with pytest.raises(EncodeError, match="made latents of NaN or infinity in float32"):
+        codec.encode(video * torch.nan)
 
 
 def test_the_two_sizes_scale_their_latents_differently(shelf: Shelf) -> None:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from dovetail.core.denoiser import timeline
 from dovetail.core.noise import Noise
-from dovetail.errors import PromptWarning
+from dovetail.errors import PromptWarning, RecipeError
 from dovetail.experts.moving import present
 from dovetail.pipelines import ConFinerPipeline, FlowBlendingPipeline, SynCoSPipeline, casting, seed_of
 
@@ -237,6 +237,8 @@ def test_each_prompt_has_so_many_videos(kind: str) -> None:
     seed_of(ahead), seed_of(ahead)
     alone = pipe(**call(kind, prompt="a dot", generator=ahead, output_type="latent")).frames
     assert torch.equal(many.frames[2], alone[0])
+    with pytest.raises(RecipeError, match="num_videos_per_prompt is 1 or more, not 0"):
+        pipe(**call(kind, num_videos_per_prompt=0))
 
 
 @each

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dovetail.core.denoiser import Condition, timeline
-from dovetail.errors import DecodeError, NetworkError, RecipeError, RunWarning, SpaceError, WeightsError
+from dovetail.errors import DecodeError, EncodeError, NetworkError, RecipeError, RunWarning, SpaceError, WeightsError
 from dovetail.experts import load, load_codec, loading, same_space
 from dovetail.experts.checkpoint import find
 from dovetail.experts.soundness import damage
@@ -326,3 +326,18 @@ def test_frames_that_are_no_numbers_in_single_precision_name_the_codec(image: Pa
             DecodeError, match=r"codec 'owner/repo'.*`dovetail models verify owner/repo`.*`dovetail decode`"
         ):
             frames_of(codec, torch.zeros(1, 4, 2, 8, 8), None)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "says"),
+    [
+        ("float32", r"codec 'owner/repo'.*in float32, so its weights are not.*`dovetail models verify owner/repo`"),
+        ("float16", r"codec 'owner/repo'.*in float16, so its encoder overflows there; say codec\.dtype: float32"),
+    ],
+)
+def test_latents_that_are_no_numbers_name_the_codec_and_no_expert(image: Path, dtype: str, says: str) -> None:
+    codec = replace(load_codec(str(image), dtype=dtype), weights="owner/repo")
+    with torch.no_grad():
+        codec.module.encoder.conv_out.bias.fill_(float("inf"))
+    with pytest.raises(EncodeError, match=says):
+        codec.encode(torch.zeros(1, 2, 3, 16, 16))

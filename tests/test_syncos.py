@@ -726,3 +726,10 @@ def test_a_floor_above_the_whole_ladder_is_refused(word: str) -> None:
     for floor in (0.8, 1.0):
         with pytest.raises(RecipeError, match="'video' sees at most 1 frames at once"):
             at(floor)
+    if word == "coupled":
+        low = recipes.changed(recipe, {"chain.0.ladder": {"below": {"of": "video", "timestep": 100, "steps": 4}}})
+        found = recipes.changed(low, [f"chain.video.denoise={{coupled: {{{part}, floor: auto}}}}"])
+        with pytest.raises(
+            RecipeError, match=r"coupled acts above floor 0\.5, and this ladder begins at noise share 0.2"
+        ):
+            dovetail.plan(found)

@@ -7,6 +7,7 @@ DovetailError
 ├── NetworkError   (also ArithmeticError)
 ├── RoomError      (also MemoryError)
 ├── DecodeError    (also ArithmeticError)
+├── EncodeError    (also ArithmeticError)
 ├── OutputError    (also OSError)
 ├── StoppedError
 └── ExtraError     (also ImportError)
@@ -95,6 +96,22 @@ class DecodeError(DovetailError, ArithmeticError):
             f"be: `dovetail models verify {self.weights}` tells, and codec.weights names others. A run that has a folder "
             "keeps its latents: `dovetail decode` makes frames of them again"
         )
+
+
+class EncodeError(DovetailError, ArithmeticError):
+    """A codec made latents that are no numbers of a video that is: which codec, in which precision."""
+
+    def __init__(self, weights: str, dtype: str) -> None:
+        super().__init__(weights, dtype)
+        self.weights, self.dtype = weights, dtype
+
+    def __str__(self) -> str:
+        remedy = (
+            f"its weights are not what they should be: `dovetail models verify {self.weights}` tells"
+            if self.dtype == "float32"
+            else "its encoder overflows there; say codec.dtype: float32"
+        )
+        return f"codec '{self.weights}' made latents of NaN or infinity in {self.dtype}, so {remedy}"
 
 
 class OutputError(DovetailError, OSError):

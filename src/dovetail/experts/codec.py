@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dovetail.core.denoiser import timeline
 from dovetail.core.noise import Noise
-from dovetail.errors import RecipeError, nearest
+from dovetail.errors import EncodeError, RecipeError, nearest
 from dovetail.experts.checkpoint import Checkpoint, find, model
 from dovetail.experts.halving import LEAST, Shortage, halving, sparing
 from dovetail.experts.moving import present
@@ -101,7 +101,7 @@ class Codec:
     def encode(self, frames: Tensor) -> Tensor:
         """The latent "b c f h w" (the posterior's mean) of frames "b f c h w" in [-1, 1].
 
-        Height and width must be multiples of `factor`.
+        Height and width must be multiples of `factor`. Raises RecipeError, EncodeError.
         """
         height, width = frames.shape[-2:]
         if height % self.factor or width % self.factor:
@@ -112,7 +112,8 @@ class Codec:
         with present(self.module, self.device):
             codes = [self._less(self._encode, piece, 0) for piece in torch.split(rows, self._most(1), 2)]
         scale, shift = self._scaling
-        return rearrange((torch.cat(codes) - shift) * scale, "(b f) c h w -> b c f h w", b=len(frames))
+        latent = rearrange((torch.cat(codes) - shift) * scale, "(b f) c h w -> b c f h w", b=len(frames))
+        return _numbers(latent, self.weights, self.dtype)
 
     def _encode(self, frames: Tensor) -> Tensor:
         """Codes "f c h w" of frames "1 c f h w"."""
@@ -207,7 +208,8 @@ class VideoCodec:
     def encode(self, frames: Tensor) -> Tensor:
         """The latent "b c f h w" (the posterior's mean) of frames "b f c h w" in [-1, 1].
 
-        Height and width must be multiples of `factor`, frames one more than a multiple of `compression`.
+        Height and width must be multiples of `factor`, frames one more than a multiple of `compression`. Raises
+        RecipeError, EncodeError.
         """
         length, _, height, width = frames.shape[1:]
         if height % self.factor or width % self.factor:
@@ -219,7 +221,7 @@ class VideoCodec:
         who, what = f"codec '{self.weights}'", f"{length} frames of {width}x{height} to encode"
         with present(self.module, self.device):
             code = halving(lambda _: self._encode(frames), 1, who, "videos", self.shortages, what, self.device)
-        return self._moved(code, 1 / self.deviation, -self.mean / self.deviation)
+        return _numbers(self._moved(code, 1 / self.deviation, -self.mean / self.deviation), self.weights, self.dtype)
 
     def _encode(self, frames: Tensor) -> Tensor:
         rows = rearrange(frames, "b f c h w -> b c f h w").to(self.device, self.dtype)
@@ -230,6 +232,13 @@ class VideoCodec:
     def _moved(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """x * scale + shift, channel by channel."""
         return x.float() * scale.to(x.device)[:, None, None, None] + shift.to(x.device)[:, None, None, None]
+
+
+def _numbers(latent: Tensor, weights: str, dtype: torch.dtype) -> Tensor:
+    """A latent, if it is one; an expert would be blamed for it later. Raises EncodeError."""
+    if not bool(latent.isfinite().all()):
+        raise EncodeError(weights, str(dtype).removeprefix("torch."))
+    return latent
 
 
 def _now(shortages: Sequence[Shortage], unit: str, asked: int | None) -> int | None:

@@ -58,11 +58,15 @@ class Asked:
 @dataclass(frozen=True)
 class Read:
     """How prompts are read. guided: negative ones too; times: videos of each; events: texts that follow each prompt,
-    one after another."""
+    one after another. Raises RecipeError for no videos."""
 
     guided: bool = True
     times: int = 1
     events: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.times < 1:
+            raise RecipeError(f"num_videos_per_prompt is 1 or more, not {self.times}")
 
 
 def videos_of(prompt: Texts, embeds: Tensor | None, read: Read) -> int:

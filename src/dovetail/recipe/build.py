@@ -313,7 +313,7 @@ class _Place:
         return Coupled(
             windows,
             self.noise,
-            LOWEST if asked.floor == "auto" else self._floor(asked.word, asked.floor),
+            self._floor(asked.word, LOWEST if asked.floor == "auto" else asked.floor),
             again=None if asked.again is None else self.denoiser(asked.again),
             levels=self.ladder.levels[:-1] if asked.timestep == "random" else (),
             steps=steps,

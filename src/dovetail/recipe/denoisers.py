@@ -137,6 +137,14 @@ class Coupled(Windows):
     keyframes: Share = 0.0
     bandwidth: Annotated[float, Field(gt=0)] = 1.0
 
+    @model_validator(mode="after")
+    def _measures_for_something(self) -> Self:
+        for name, of in (("calm", "floor"), ("gain", "floor"), ("seam", "stride")):
+            if getattr(self, of) != "auto" and getattr(self, name) != type(self).model_fields[name].default:
+                message = "{name} is of a {of} that is found; say {of}: auto, or leave out {name}"
+                raise PydanticCustomError("unheard", message, {"name": name, "of": of})
+        return self
+
     @property
     def automatic(self) -> bool:
         """Whether it goes by what earlier steps showed."""
