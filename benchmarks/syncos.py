@@ -266,17 +266,17 @@ def reference(name: str, tale: Tale) -> dict[str, Any]:
 def scores(video: Tensor, tale: Tale, frames: int) -> dict[str, float]:
     """What is measured of a story.
 
-    order: whether the motions that are seen are those that were asked for, in their order. late: how many frames from
-    where it was asked for a change comes, mean over changes, if the order is right; in_time: whether all come within
-    four. event_prompt, event_motion: what is right of each event's middle, mean over events; shared_prompt: of the text
+    order: whether the motions that are seen are those that were asked for, in their order, and no others; events: how
+    nearly they are, 1 less the edit distance as a share of the longer list. late: how many frames from where it was
+    asked for a change comes, mean over changes, if the order is right; in_time: whether all come within four. event_prompt, event_motion: what is right of each event's middle, mean over events; shared_prompt: of the text
     that all share, over the whole. scenes: runs of windows of one object and background. The rest: dovetail.eval.
     """
     asked, starts = tale.asked, tale.starts(frames)
     found = measures(follow([video]), []).scores() | kept([video], asked).scores()
     seen = oracle.events(video)
-    right = [motion for _, motion in seen] == list(tale.motions)
-    found["order"] = float(right)
-    if right:
+    found["events"] = alike([motion for _, motion in seen], tale.motions)
+    found["order"] = float(found["events"] == 1)
+    if found["order"]:
         late = [abs(at - start) for (at, _), start in zip(seen[1:], starts[1:], strict=True)]
         found |= {"late": fmean(late), "in_time": float(max(late) <= NEAR)}
     middles = [middle(video, at, end) for at, end in zip(starts, [*starts[1:], frames], strict=True)]
@@ -289,6 +289,21 @@ def scores(video: Tensor, tale: Tale, frames: int) -> dict[str, float]:
     found["scenes"] = float(scenes([oracle.judge(part, asked).found for part in video.split(CLIP)]))
     found["whole"] = found["identity_whole"] * found["ground_whole"]
     return found
+
+
+def alike(seen: Sequence[str], asked: Sequence[str]) -> float:
+    """1 for the same words in the same order, less the edits that make one list the other, as a share of the longer.
+
+    >>> alike(["up", "still", "left"], ["up", "left"])
+    0.6666666666666667
+    """
+    edits = list(range(len(asked) + 1))
+    for i, one in enumerate(seen, 1):
+        row = [i]
+        for j, other in enumerate(asked, 1):
+            row.append(min(edits[j] + 1, row[-1] + 1, edits[j - 1] + (one != other)))
+        edits = row
+    return 1 - edits[-1] / max(len(seen), len(asked))
 
 
 def middle(video: Tensor, start: int, end: int) -> Tensor:

@@ -172,15 +172,18 @@ def test_each_event_reaches_its_windows_and_without_shared_text_alone() -> None:
 
 
 def test_the_world_tells_its_stories_right_and_a_still_one_does_not() -> None:
-    from syncos import Tale, reference, scenes, scores
+    from syncos import Tale, alike, reference, scenes, scores
 
+    assert alike(["up", "still", "left"], ["up", "left"]) == alike(["up", "left"], ["up", "still", "left"]) == 2 / 3
+    assert alike([], ["up"]) == 0
     tale = next(Tale(n) for n in range(20) if set(Tale(n).motions) <= {"left", "right", "up", "down"})
     world = reference("renderer 96", tale)["scores"]
-    assert world["order"] == 1
+    assert world["order"] == world["events"] == 1
     assert world["late"] <= 4
     assert (world["identity_whole"], world["event_prompt"], world["scenes"]) == (1, 1, 1)
     still = scores(render(tale.scene, [0]).expand(96, -1, -1, -1), tale, 96)
     assert still["order"] == 0
+    assert 0 <= still["events"] < 1
     assert "late" not in still
     assert still["event_motion"] == 0
     red, blue = (
