@@ -13,7 +13,7 @@ import torch
 from einops import einsum
 from torch import Tensor
 
-KERNELS = ("stein", "mean", "identity")
+KERNELS = ("stein", "mean", "common", "identity")
 
 
 def couple(
@@ -21,7 +21,8 @@ def couple(
 ) -> Tensor:
     """What each of n windows is told to change: its own doubt and, by the kernel, the others'. "n c f h w".
 
-    kernel: "stein"; "mean", all windows the same; "identity", each its own. views: the noisy windows, doubts: by how
+    kernel: "stein"; "mean", all windows the same; "identity", each its own; "common" (ours), the mean over their frames as
+    "mean" has it, and what departs from that each its own. views: the noisy windows, doubts: by how
     much x0 departs from what is seen in them, both "n c f h w". apart: weight of what keeps windows apart, their noise
     share. normalised: a window's weights add up to 1; else they are k_ij / n, as published. bandwidth: of a
     Stein kernel, as a multiple of the median rule's.
@@ -30,6 +31,9 @@ def couple(
         return doubts
     if kernel == "mean":
         return doubts.mean(0, keepdim=True).expand_as(doubts)
+    if kernel == "common":
+        still = doubts.mean(2, keepdim=True)
+        return doubts - still + still.mean(0, keepdim=True)
     k, gamma = stein(views, bandwidth)
     shared = einsum(k, doubts, "n m, m ... -> n ...")
     if apart:

@@ -100,7 +100,7 @@ class Coupled(Windows):
 
     `iterations`, `rate`: of the agreeing; `optimiser`: each iteration moves the video by `rate` of the way to what the
     windows see (picard), or by AdamW (adamw, as published; then `rate` is its learning rate). `kernel`: how much a
-    window goes by the others; `repulsion`: whether a Stein kernel keeps them apart. `minibatch`: windows asked in an
+    window goes by the others (`common`: in what stands still alone); `repulsion`: whether a Stein kernel keeps them apart. `minibatch`: windows asked in an
     iteration; none given is all. `again`: who is asked there, as an expert with a guidance of its own; none given is
     `of`. `tolerance`: it ends early once an iteration asks for a change of less than this share of the video. `base`:
     one noise to look through for each step, for the video, or for each iteration. `timestep`: it looks at the step's
@@ -120,7 +120,7 @@ class Coupled(Windows):
     iterations: Annotated[int, Field(ge=0, le=1000)] = 4
     rate: Annotated[float, Field(gt=0, le=2)] = 1.0
     optimiser: Literal["picard", "adamw"] = "picard"
-    kernel: Literal["stein", "mean", "identity"] = "stein"
+    kernel: Literal["stein", "mean", "common", "identity"] = "stein"
     repulsion: bool = True
     minibatch: Annotated[int, Field(ge=1)] | None = None
     again: "Denoise | None" = None
