@@ -12,15 +12,16 @@ Plain = dict[str, Any]
 LONG, SHORT, SEGMENT = 600, 128, 16
 """Frames of the long rows, of the ablations, and of a segment."""
 METHODS = ("full", "paper", "plain", "freenoise")
-ABLATIONS = ("full", "no init", "no guidance", "no staggering", "paper", "plain")
-"""`paper` has the three strategies as published; `full` also holds what stands still."""
+ABLATIONS = ("full", "no init", "no guidance", "no staggering", "no overlap", "paper", "plain")
+"""`paper` has the three strategies as published; `full` also holds what stands still, and its windows overlap."""
 
 
 def rows(base: Recipe, long: int = LONG, short: int = SHORT) -> dict[str, Recipe]:
     """Each way at its length."""
     structure, refine = recipes.plain(base)["chain"]
     drawn = structure["denoise"]["coherent"]
-    alone = without(structure, "noise") | {"denoise": drawn["of"]}
+    apart = without(structure, "hop")
+    alone = without(apart, "noise") | {"denoise": drawn["of"]}
     beside = refine | {"offset": 0}
     ways: Mapping[str, tuple[Plain, Plain]] = {
         "full": (structure, refine),
@@ -32,7 +33,8 @@ def rows(base: Recipe, long: int = LONG, short: int = SHORT) -> dict[str, Recipe
         "no init": (without(structure, "noise"), refine),
         "no guidance": (structure | {"denoise": {"coherent": drawn | {"strength": 0.0}}}, refine),
         "no staggering": (structure, beside),
-        "paper": (structure | {"denoise": {"coherent": without(drawn, "hold")}}, refine),
+        "no overlap": (apart, refine),
+        "paper": (apart | {"denoise": {"coherent": without(drawn, "hold")}}, refine),
     }
     lengths = [*((way, long) for way in METHODS), *((way, short) for way in ABLATIONS)]
     return {f"{way} {frames}": chained(base, ways[way], frames) for way, frames in lengths}

@@ -20,10 +20,10 @@ from dovetail.video import Video
 
 codec = exact.PixelCodec()
 expert = exact.load("video", "control", candidates=64, codec=codec, schedule=Flow())
-events = {0: "a circle standing still", 16: "a circle moving down"}
+events = {0: "a circle moving right", 16: "a circle moving down"}
 story = Timeline(tuple((frame, Condition(text)) for frame, text in events.items()))
 
-frames, ladder, noise = timeline(32), shifted(12, 5.0), Noise(0).of("v")
+frames, ladder, noise = timeline(32), shifted(12, 5.0), Noise(7).of("v")
 windows = Windowed(expert.given(story), size=16, stride=8)
 ways = {"averaged": windows, "coupled": Coupled(windows, noise, floor=0.9, iterations=2, kernel="mean")}
 

@@ -348,7 +348,7 @@ def test_a_step_costs_both_branches_and_every_window() -> None:
     once = cost_of("large")
     assert cost_of("{expert: large, guidance: 3.0, joint: false}") == pytest.approx(2 * once, rel=0.2)
     assert cost_of("{expert: large, guidance: 3.0}") == pytest.approx(2 * once, rel=1e-6)
-    assert cost_of("{windowed: {of: large, size: 4, stride: 2}}") == pytest.approx(1.5 * once, rel=0.1)
+    assert cost_of("{windowed: {of: large, size: 4, stride: 2}}") == pytest.approx(1.5 * once, rel=0.2)
 
 
 # --- candidates --------------------------------------------------------------------------------------------------

@@ -143,7 +143,7 @@ def coupled_events(left: Names) -> None:
     assert averaged[0].colour != averaged[1].colour
     for what in ("colour", "texture", "background", "pattern"):
         assert getattr(coupled[0], what) == getattr(coupled[1], what) is not None
-    assert [now.motion for now in coupled] == ["still", "down"]
+    assert [now.motion for now in coupled] == ["right", "down"]
     assert Path("out/coupled.gif").is_file()
 
 

@@ -72,7 +72,9 @@ def aim(x: Tensor, t: float, reached: Tensor, to: float) -> Tensor:
     return (reached - to / t * x) / (1 - to / t)
 
 
-def distil(name: str, work: Path, minutes: float, count: int, guidance: float, size: int, device: str) -> None:
+def distil(
+    name: str, work: Path, minutes: float, count: int, guidance: float, size: int, device: str, fast: bool = False
+) -> None:
     teacher, student = Teacher(name, work, guidance, device), Trainee.new(name)
     schedule, shares = teacher.schedule, ladder(name, count).levels
     folder = work / f"{name}-{count}"
@@ -84,6 +86,9 @@ def distil(name: str, work: Path, minutes: float, count: int, guidance: float, s
         student.slow.load_state_dict(teacher.net.state_dict())
     student.net.to(device)
     student.slow.to(device)
+    if fast:
+        teacher.net["unet"].compile()
+        student.net["unet"].compile()
     generator = torch.Generator().manual_seed(student.step)
     begin, told, errors = time.time(), time.time(), Errors()
     for batch in batches(SPECS[name], work / "pools", size, student.step + 1, device, FREE):
@@ -116,8 +121,9 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=3.0, help="of the teacher; the student needs none")
     parser.add_argument("--size", type=int, default=4, help="clips per step")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--fast", action="store_true", help="compile the networks (takes minutes, then a third faster)")
     args = parser.parse_args()
-    distil(args.name, args.work, args.minutes, args.steps, args.guidance, args.size, args.device)
+    distil(args.name, args.work, args.minutes, args.steps, args.guidance, args.size, args.device, args.fast)
 
 
 if __name__ == "__main__":

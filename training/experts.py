@@ -146,7 +146,6 @@ def batches(spec: Spec, pools: Path, size: int, seed: int, device: str, free: fl
             told = asks[i] if told.motion else replace(asks[i], motion=None)
             alike = [j for j in family if quiet or told.motion in (None, asks[j].motion)]
             rivals = latents[dice.sample(alike, min(len(alike), RIVALS))][:, frames].transpose(1, 2)
-        told = told if frames[0] <= frames[-1] else backwards(told)
         return latents[i, frames].transpose(0, 1), places[i, frames][None], ids(None if quiet else told), rivals
 
     while True:
@@ -180,16 +179,9 @@ def lessons(spec: Spec, pools: Path, size: int, seed: int, device: str) -> Itera
 
 
 def slice_of(count: int, length: int, dice: random.Random) -> list[int]:
-    """Consecutive frames of a scene; half of the time backwards, which doubles the scenes there are."""
+    """Consecutive frames of a scene."""
     first = dice.randint(0, length - count)
-    frames = list(range(first, first + count))
-    return frames[::-1] if dice.random() < 0.5 else frames
-
-
-def backwards(asked: Ask) -> Ask:
-    """What a scene shows when time runs backwards: the way is turned round, all else stays."""
-    turned = {"left": "right", "right": "left", "up": "down", "down": "up"}
-    return replace(asked, motion=turned.get(asked.motion or "", asked.motion))
+    return list(range(first, first + count))
 
 
 def predict(unet: nn.Module, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
@@ -253,6 +245,13 @@ def aims(x: Tensor, batch: Batch, at: Levels) -> Tensor:
     return torch.stack(found)
 
 
+@torch.no_grad()
+def answers(expert: Trainee, x: Tensor, at: Levels, ids: Tensor) -> Tensor:
+    """What a trained expert answers where a trainee of the same schedule is asked."""
+    text = expert.slow["text"](ids).last_hidden_state
+    return predict(expert.slow["unet"], x, at.times.to(x.device), text).float()
+
+
 def begun(name: str, work: Path, start: str | None, device: str) -> Trainee:
     """The trainee as DIR/NAME has it, else with the weights to start from, else new."""
     trainee, state = Trainee.new(name), work / name / "state.pt"
@@ -277,8 +276,12 @@ def train(
     device: str = "cpu",
     fast: bool = False,
     share: float = 0.0,
+    after: str | None = None,
 ) -> None:
+    if after is not None and SPECS[after].betas != SPECS[name].betas:
+        raise ValueError(f"{name} can learn from an expert of its own schedule alone, and {after} has another")
     spec, folder = SPECS[name], work / name
+    teacher = None if after is None else begun(after, work, None, device)
     trainee = begun(name, work, start, device)
     if fast:
         trainee.net["unet"].compile()
@@ -297,8 +300,12 @@ def train(
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             x = alpha * batch.latents + sigma * eps
             answer = predict(trainee.net["unet"], x, at.times.to(device), seen).float()
-        x0 = aims(x, batch, at)
-        error = (answer - (to_eps * (x - alpha * x0) / sigma - to_x0 * x0)).square()
+        if teacher is not None:
+            wanted = answers(teacher, x, at, batch.ids)
+        else:
+            x0 = aims(x, batch, at)
+            wanted = to_eps * (x - alpha * x0) / sigma - to_x0 * x0
+        error = (answer - wanted).square()
         # An error of x0 weighs as it would if the latents' own deviation were 1.
         weight = (alpha.square() + (sigma / LOUDNESS).square()) * (1 + FOCUS * alpha.square() * batch.places)
         spent = (time.time() - begin) / (60 * minutes)
@@ -342,9 +349,23 @@ def main() -> None:
     parser.add_argument("--lessons", type=float, default=0.0, help="share of steps on the words of motion alone")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--fast", action="store_true", help="compile the network (takes minutes, then a third faster)")
+    parser.add_argument(
+        "--after", help="learn what this expert of DIR answers, one of the same schedule, not what is true"
+    )
     args = parser.parse_args()
     size = args.size or (64 if SPECS[args.name].frames == 1 else 6)
-    train(args.name, args.work, args.minutes, size, args.start, args.cool, args.device, args.fast, args.lessons)
+    train(
+        args.name,
+        args.work,
+        args.minutes,
+        size,
+        args.start,
+        args.cool,
+        args.device,
+        args.fast,
+        args.lessons,
+        args.after,
+    )
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from networks import PART, SPECS, WEIGHTS, network, scheduler
+from networks import PART, SHIPS, SPECS, WEIGHTS, network, scheduler
 from text import text_model, tokenizer
 
 
 def export(name: str, work: Path) -> None:
     """Network, text model, tokenizer and scheduler config; the VAE's config tells the latent space."""
-    known = torch.load(work / name / "state.pt", weights_only=True, map_location="cpu")["slow"]
+    known = torch.load(work / SHIPS.get(name, name) / "state.pt", weights_only=True, map_location="cpu")["slow"]
     unet, text = network(name), text_model(len(tokenizer()))
     unet.load_state_dict({k[5:]: v for k, v in known.items() if k.startswith("unet.")})
     text.load_state_dict({k[5:]: v for k, v in known.items() if k.startswith("text.")})

@@ -59,6 +59,9 @@ SPECS = {
 PART = {name: "transformer" if spec.betas is None else "unet" for name, spec in SPECS.items()}
 """The folder of a diffusers pipeline in which each expert's network lies."""
 
+SHIPS = {"control": "control-4"}
+"""The folder of DIR that an expert ships from, where that is not its own: control ships distilled."""
+
 SHIFT = 3.0
 """How far the flow experts' levels are shifted toward noise, in training and in their ladder, as Wan 2.1 is at 480p."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 from experts import Trainee, predict
-from networks import CELLS, CHANNELS, SHIFT, SPECS, scheduler
+from networks import CELLS, CHANNELS, SHIFT, SHIPS, SPECS, scheduler
 from PIL import Image
 from text import LENGTH, tokenizer
 from torch import Tensor
@@ -31,10 +31,10 @@ from dovetail.sprites.world import Ask, caption, imagine, render
 HELD = 1_000_000_000
 
 
-def expert(name: str, work: Path, quick: bool) -> Expert:
-    """The trainee's slow (or quick) weights behind the Expert contract, without the loading."""
+def expert(name: str, work: Path, quick: bool, ships: bool = False) -> Expert:
+    """The trainee's slow (or quick) weights behind the Expert contract, without the loading; or those that ship."""
     trainee = Trainee.new(name)
-    trainee.load(work / name / "state.pt")
+    trainee.load(work / (SHIPS.get(name, name) if ships else name) / "state.pt")
     net, words = (trainee.net if quick else trainee.slow).eval(), tokenizer()
 
     def network(x: Tensor, time: float, conditions: tuple[Condition, ...], frames: Tensor) -> Tensor:
@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=24)
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--quick", action="store_true", help="the weights themselves, not their slow average")
+    parser.add_argument("--ships", action="store_true", help="what ships of it, where that is distilled")
     parser.add_argument("--sheet", type=Path)
     args = parser.parse_args()
     scenes = [imagine(Ask(), HELD + i) for i in range(args.prompts)]
@@ -108,10 +109,12 @@ def main() -> None:
             made = [vae(render(scene, range(16))).sample.clamp(-1, 1) for scene in scenes]
         result = average([judge(video, asked) for video, asked in zip(made, asks, strict=True)])
     else:
-        one = expert(args.name, args.work, args.quick)
+        one = expert(args.name, args.work, args.quick, args.ships)
         made = videos(one, [caption(asked) for asked in asks], args.steps, args.guidance, vae)
         result = score(args.name, made, asks)
-    line = json.dumps({"expert": args.name, "steps": args.steps, "guidance": args.guidance, **result})
+    line = json.dumps(
+        {"expert": args.name, "ships": args.ships, "steps": args.steps, "guidance": args.guidance, **result}
+    )
     print(line)
     if args.name != "ceiling":
         with (args.work / args.name / "score.jsonl").open("a") as log:

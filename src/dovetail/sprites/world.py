@@ -1,8 +1,8 @@
 """A small world with ground truth: coloured shapes that move over patterned backgrounds, for ever.
 
 A `Scene` is a state without beginning or end: space is a torus (who leaves on the right comes in
-on the left), and pulsing is periodic. So a scene has any number of frames, and every cut of it is a
-typical clip. `render` draws frames, `ask` reads a prompt, `imagine` fills in what a prompt
+on the left), and pulsing is periodic. It begins anywhere on its way. So a scene has any number of
+frames, and every cut of it is a typical clip. `render` draws frames, `ask` reads a prompt, `imagine` fills in what a prompt
 leaves open, and `caption` says in words what an `Ask` fixes.
 """
 
@@ -54,8 +54,9 @@ DOT = 0.30
 """Brightness of the dots of a dotted shape, relative to its colour."""
 PULSE = 0.30
 """Relative amplitude of a pulsing shape's radius."""
-MIDDLE = 7.5
-"""The middle of a clip of 16 frames, in frames."""
+LANES: dict[str, tuple[int, int]] = {"right": (0, -1), "down": (1, 0), "left": (0, 1), "up": (-1, 0)}
+"""On which side of the middle a moving object keeps, as traffic does: a roundabout. Without lanes, what goes left has the
+same mean clip as what goes right, and a word for the way means nothing until a noisy latent shows the way itself."""
 
 GRAMMAR = f"""\
 a [{"|".join(TEXTURES)}] [{"|".join(COLOURS)}] {"|".join(SHAPES)}
@@ -175,28 +176,27 @@ def imagine(asked: Ask, seed: int) -> Scene:
     dice = Dice(seed)
     motion = dice.pick(tuple(MOTIONS)) if asked.motion is None else asked.motion
     radius = dice.uniform(0.38, 0.50)
-    dx, dy = DIRECTIONS.get(motion, (0, 0))
     room = 0.5 * (1 - radius * (1 + PULSE if motion == "pulsing" else 1))
-    scene = Scene(
+    x, y = dice.uniform(-room, room), dice.uniform(-room, room)
+    if motion in DIRECTIONS:
+        (dx, dy), (side_x, side_y) = DIRECTIONS[motion], LANES[motion]
+        along, off = dice.uniform(-1, 1), dice.uniform(0.42, 0.50)
+        x, y = dx * along + side_x * off, dy * along + side_y * off
+    return Scene(
         texture=dice.pick(TEXTURES) if asked.texture is None else asked.texture,
         colour=dice.pick(tuple(COLOURS)) if asked.colour is None else asked.colour,
         shape=dice.pick(SHAPES) if asked.shape is None else asked.shape,
         motion=motion,
         background=dice.pick(tuple(BACKGROUNDS)) if asked.background is None else asked.background,
         pattern=dice.pick(PATTERNS) if asked.pattern is None else asked.pattern,
-        x=dice.uniform(-room, room),
-        y=dice.uniform(-room, room),
+        x=x,
+        y=y,
         radius=radius,
         speed=dice.uniform(0.035, 0.055),
         period=dice.uniform(12.0, 18.0),
-        phase=dice.uniform(0.10, 0.40),
+        phase=dice.uniform(0, 1),
         shift=dice.uniform(0, 1),
     )
-    # As clips are filmed: half way through, what moves is near the middle, and what pulses is near its largest. So a
-    # place or a size tells what comes next; where every start is as likely, only noise could.
-    before = MIDDLE * scene.speed
-    phase = scene.phase - MIDDLE / scene.period
-    return replace(scene, x=scene.x - dx * before, y=scene.y - dy * before, phase=phase % 1)
 
 
 def forget(asked: Ask, seed: int, p: float = 0.12) -> Ask:
