@@ -19,9 +19,10 @@ from dovetail import cli
 from dovetail import recipe as recipes
 from dovetail.errors import RecipeError, WeightsError
 from dovetail.experts import load, loras, pulling
+from dovetail.experts.cache import folder_of
 from dovetail.experts.checkpoint import find, find_file
 from dovetail.experts.encoders import load_encoder
-from dovetail.experts.hub import Want, cached, folder_of, listed, verified
+from dovetail.experts.hub import Want, cached, listed, verified
 from dovetail.experts.pulling import kept, pull
 from dovetail.experts.shelf import SHELF, licence_of
 from dovetail.recipe import models

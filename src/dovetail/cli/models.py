@@ -157,7 +157,7 @@ def _state(stock: "Stock") -> str:
 
 
 def _total(stocks: "list[Stock]") -> None:
-    from dovetail.experts.hub import cache_folder
+    from dovetail.experts.cache import cache_folder
     from dovetail.experts.pulling import free, kept
 
     if not any(stock.files for stock in stocks):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dovetail.errors import WeightsError
+from dovetail.experts.cache import commit_of, folder_of
 from dovetail.experts.checkpoint import patterns
 from dovetail.experts.refusals import refusals
 from dovetail.experts.tensors import is_file
@@ -106,22 +107,9 @@ class Stock:
         return bool(self.files) and not self.missing
 
 
-def cache_folder() -> Path:
-    """Where the cache is: HF_HUB_CACHE, or hub/ in HF_HOME, or ~/.cache/huggingface/hub."""
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE)
-
-
-def folder_of(repo: str) -> Path:
-    """Where the cache keeps a repository."""
-    return cache_folder() / f"models--{repo.replace('/', '--')}"
-
-
 def cached(want: Want) -> Stock:
     """What the cache has, without asking the hub."""
-    folder = folder_of(want.repo)
-    commit = _commit(folder, want.revision)
+    folder, commit = folder_of(want.repo), commit_of(want.repo, want.revision)
     if commit is None:
         return Stock(want, None, (), listed=False)
     known = _tree(folder, commit)
@@ -129,13 +117,6 @@ def cached(want: Want) -> Stock:
     there = {path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if not path.is_dir()}
     names = want.of(there if known is None else known)
     return Stock(want, commit, tuple(_file(snapshot, name, known or {}) for name in names), known is not None)
-
-
-def _commit(folder: Path, revision: str | None) -> str | None:
-    if revision is not None and (folder / "snapshots" / revision).is_dir():
-        return revision
-    ref = folder / "refs" / (revision or "main")
-    return ref.read_text().strip() if ref.is_file() else None
 
 
 def _tree(folder: Path, commit: str) -> dict[str, Mapping[str, Any]] | None:

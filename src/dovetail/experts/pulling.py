@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dovetail.errors import WeightsError
-from dovetail.experts.hub import File, Stock, cache_folder, cached, digest_of, folder_of
+from dovetail.experts.cache import cache_folder, folder_of
+from dovetail.experts.hub import File, Stock, cached, digest_of
 from dovetail.experts.refusals import full, refusals
 
 Told = Callable[[int], None]
