@@ -1,6 +1,8 @@
 """Weights from the hub: what is taken, how it comes, whether it is what it should be. The hub is one in memory."""
 
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +22,7 @@ from dovetail import recipe as recipes
 from dovetail.errors import RecipeError, WeightsError
 from dovetail.experts import load, loras, pulling
 from dovetail.experts.cache import folder_of
-from dovetail.experts.checkpoint import find, find_file
+from dovetail.experts.checkpoint import Checkpoint, find, find_file
 from dovetail.experts.encoders import load_encoder
 from dovetail.experts.hub import Want, cached, listed, verified
 from dovetail.experts.pulling import kept, pull
@@ -162,6 +164,54 @@ def test_what_is_named_alone_is_a_model_a_file_or_a_mistake() -> None:
     assert "text_encoder" in wan.parts, "another shipped recipe reads with it"
     with pytest.raises(RecipeError, match=r"no recipe, and no model.*did you mean 'flowblending-wan21'"):
         wants_of("flowblending-wan2")
+
+
+def test_a_model_by_its_id_is_taken_whole_whatever_recipes_take_of_it() -> None:
+    for want in shipped():
+        if want.file is None:
+            assert wants_of(want.repo) == (Want(want.repo, EVERYTHING),)
+    assert wants_of("some/model", "v2", "fp16") == (Want("some/model", EVERYTHING, None, "v2", "fp16"),)
+    assert wants_of(FILE, "v2") == (Want(LIGHTNING, (), "lightning_4step.safetensors", "v2"),)
+    with pytest.raises(RecipeError, match=r"'sprites' is a recipe, whose experts and codec say their own revision"):
+        wants_of("sprites", "v2")
+    with pytest.raises(RecipeError, match=r"is one file, which has no variants; leave out --variant"):
+        wants_of(FILE, None, "fp16")
+
+
+@pytest.mark.parametrize(
+    ("repo", "family"),
+    [("Lightricks/LTX-Video-0.9.5", "ltx"), ("CompVis/stable-diffusion-v1-4", "stable-diffusion")],
+)
+def test_a_model_pulled_by_its_id_is_all_that_an_expert_of_it_needs(
+    hub: Hub, tmp_path: Path, repo: str, family: str
+) -> None:
+    """Shipped recipes read with another's text model, and take no weights of the other's network."""
+    hub.repos[repo] = Repo.of(tiny.MAKERS[family](tmp_path / "model"))
+    said("pull", repo)
+    hub.down = True
+    constants.HF_HUB_OFFLINE = True  # The fixture's monkeypatch puts it back.
+    assert load("it", family, repo).name == "it"
+
+
+def test_the_command_that_an_error_prints_ends_it(hub: Hub) -> None:
+    hub.repos[SD].branches["other"] = "2" * 40
+    ask = SD, "other", "fp16", WANT.parts
+    hub.down = True
+    with pytest.raises(WeightsError) as caught:
+        find(*ask)
+    (command,) = re.findall("`dovetail models (.*?)`", str(caught.value))
+    assert command == f"pull {SD} --revision other --variant fp16"
+    hub.down = False
+    said(*shlex.split(command))
+    hub.down = True
+    found = find(*ask)
+    assert isinstance(found, Checkpoint)
+    with pytest.raises(WeightsError, match=f"is damaged: .*`dovetail models {command}` brings it again"):
+        found.file("unet")
+    hub.down = False
+    hub.repos["some/dino"] = Repo({"config.json": b"{}", "model.safetensors": save({"a": torch.ones(1)})})
+    said("pull", "some/dino")
+    assert cached(Want("some/dino", EVERYTHING)).whole
 
 
 def test_the_shelf_knows_the_size_of_all_that_shipped_recipes_take() -> None:
@@ -421,6 +471,14 @@ def test_list_says_licence_size_and_users(hub: Hub) -> None:
     assert "CC-BY-NC-4.0, which forbids commercial use" in told
     assert "used by flowblending-wan21" in told
     assert not hub.asked
+
+
+def test_list_and_size_know_a_model_as_a_whole(hub: Hub) -> None:
+    hub.down = True
+    told = said("size", "stable-diffusion-v1-5/stable-diffusion-v1-5", "--offline").stdout
+    assert "not here, about 4.27 GB to download" in told
+    half = said("size", "stable-diffusion-v1-5/stable-diffusion-v1-5", "--offline", "--variant", "fp16").stdout
+    assert "not here, about 2.13 GB to download" in half
 
 
 def test_a_recipe_of_packaged_weights_takes_nothing(hub: Hub) -> None:

@@ -25,11 +25,12 @@ VARIANTS = ("fp16", "bf16", "fp32", "non_ema", "ema")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder in diffusers' layout, one subfolder per part. weights: the name it was asked by."""
+    """A folder in diffusers' layout, one subfolder per part. weights, revision: the name it was asked by."""
 
     weights: str
     path: Path
     variant: str | None = None
+    revision: str | None = None
 
     def part(self, name: str, where: str = "") -> Path:
         """The folder of a part, "" being the checkpoint itself. Raises WeightsError if it is not there.
@@ -74,8 +75,8 @@ class Checkpoint:
         folder = self.part(name)
         if kept := sorted(f for f in folder.glob("*.safetensors") if _variant(f.name) == (self.variant or "")):
             what = f"{name or 'the folder'} of '{self.weights}'"
-            shards(folder, kept, what, self.weights)
-            sound(kept, what, self.weights)
+            shards(folder, kept, what, self.weights, self.revision, self.variant)
+            sound(kept, what, self.weights, self.revision, self.variant)
             return kept[0]
         pickles = [f for f in folder.iterdir() if f.suffix in PICKLES and _variant(f.name) == (self.variant or "")]
         if pickles:
@@ -98,7 +99,7 @@ class Checkpoint:
         if not files:
             return {}
         first = min(files, key=lambda f: (f.suffix == ".bin", _variant(f.name) != (self.variant or ""), f.name))
-        sound([first], f"{name or 'the folder'} of '{self.weights}'", self.weights)
+        sound([first], f"{name or 'the folder'} of '{self.weights}'", self.weights, self.revision, self.variant)
         return opened(first, [key for key in keys_of(first) if key.startswith(starts)])
 
 
@@ -127,12 +128,12 @@ def at_hand(
         return find(weights, revision, variant, parts, base=base)
     if not is_file(weights):
         place = snapshot(weights, revision) if _hub_id(weights) else None
-        return None if place is None else Checkpoint(weights, place, variant)
+        return None if place is None else Checkpoint(weights, place, variant, revision)
     beside = None if base is None else at_hand(base, None, None, parts)
     file = _cached_file(weights, revision)
     if file is None:
         return beside
-    sound([file], f"'{weights}'", weights)
+    sound([file], f"'{weights}'", weights, revision)
     return replace(single(weights, file), base=beside, told=beside is not None)
 
 
@@ -181,7 +182,7 @@ def find(
         return Checkpoint(weights, folder, variant)
     if not _hub_id(weights):
         raise _nowhere(weights, where)
-    return Checkpoint(weights, _download(weights, revision, variant, parts, where), variant)
+    return Checkpoint(weights, _download(weights, revision, variant, parts, where), variant, revision)
 
 
 def _nowhere(weights: str, where: str) -> WeightsError:
@@ -237,7 +238,7 @@ def _download(
         allow = [*allow, *more]
         return Path(snapshot_download(repo, revision=revision, allow_patterns=allow, ignore_patterns=ignore))
 
-    with refusals(repo, where):
+    with refusals(repo, where, revision, variant):
         path = fetched(parts, more=[f"{part}/*.json" if part else "config.json" for part in bare])
         # Repositories that are old have their weights as pickles alone.
         old = [part for part in parts if (path / part / "config.json").is_file() and not _has_weights(path / part)]
@@ -278,9 +279,9 @@ def find_file(name: str, revision: str | None = None) -> Path:
     pieces = name.split("/", 2)
     if len(pieces) < 3 or not all(pieces):
         raise WeightsError(f"no weights file '{name}': no such path, and no hub name (OWNER/REPO/FILE.safetensors)")
-    with refusals(name):
+    with refusals(name, revision=revision):
         found = Path(hf_hub_download("/".join(pieces[:2]), pieces[2], revision=revision))
-    sound([found], f"'{name}'", name)
+    sound([found], f"'{name}'", name, revision)
     return found
 
 

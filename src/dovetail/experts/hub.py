@@ -142,7 +142,7 @@ def listed(want: Want) -> Stock:
     """What the hub has, and what of that the cache has already. Raises WeightsError where the hub does not answer."""
     from huggingface_hub import HfApi
 
-    with refusals(str(want)):
+    with refusals(str(want), revision=want.revision, variant=want.variant):
         found = HfApi().model_info(want.repo, revision=want.revision, files_metadata=True)
     snapshot = folder_of(want.repo) / "snapshots" / str(found.sha)
     known = {
@@ -162,14 +162,16 @@ def listed(want: Want) -> Stock:
 
 def _nothing(want: Want, names: list[str]) -> str:
     """Why a repository has nothing that can be taken."""
-    if files := [name for name in (want.file, *want.parts) if name is not None and is_file(name)]:
+    files = [want.file] if want.file is not None else list(want.parts)
+    if all(map(is_file, files)):
         there = [name for name in names if name.endswith(".safetensors")]
         asked = " or ".join(f"'{name}'" for name in files)
         return f"'{want.repo}' has no {asked}; its .safetensors: {', '.join(there[:8]) or 'none'}"
     folders = sorted({name.partition("/")[0] for name in names if "/" in name})
+    asked = " or ".join(f"{part}/" for part in want.parts if part and not is_file(part))
     return (
-        f"'{want.repo}' has no {' or '.join(f'{part}/' for part in want.parts if part)}: it is no model in diffusers' "
-        f"layout (its folders: {', '.join(folders) or 'none'}). Take a repository that is, as its authors' -Diffusers one"
+        f"'{want.repo}' has no {asked}: it is no model in diffusers' layout "
+        f"(its folders: {', '.join(folders) or 'none'}). Take a repository that is, as its authors' -Diffusers one"
     )
 
 

@@ -22,6 +22,10 @@ class Shelved:
     commit: str | None = None
     forbids: str = ""
 
+    def knows(self, part: str, variant: str | None = None) -> bool:
+        """Whether the size of a folder or file is written down."""
+        return _key(part, variant) in self.parts
+
     def size(self, parts: tuple[str, ...], variant: str | None = None) -> float | None:
         """Gigabytes of these folders or files; None where one that holds weights is not written down.
 
@@ -29,8 +33,12 @@ class Shelved:
         1.887
         """
         heavy = [part for part in parts if part not in ("tokenizer", "scheduler") and not part.endswith(".json")]
-        found = [self.parts.get(f"{part}.{variant}" if variant else part) for part in heavy]
+        found = [self.parts.get(_key(part, variant)) for part in heavy]
         return None if None in found else round(sum(size for size in found if size is not None), 3)
+
+
+def _key(part: str, variant: str | None) -> str:
+    return f"{part}.{variant}" if variant else part
 
 
 _APACHE, _OPENRAIL = "Apache-2.0", "CreativeML OpenRAIL-M"
