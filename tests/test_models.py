@@ -29,7 +29,7 @@ from dovetail.experts.pulling import kept, pull
 from dovetail.experts.shelf import SHELF, licence_of
 from dovetail.recipe import models
 from dovetail.run.cast import same_words
-from dovetail.run.wants import EVERYTHING, shipped, wants, wants_of
+from dovetail.run.wants import EVERYTHING, shelved, shipped, wants, wants_of
 
 SD, LIGHTNING, MODELSCOPE = "some/sd", "some/lightning", "some/modelscope"
 FILE = f"{LIGHTNING}/lightning_4step.safetensors"
@@ -471,6 +471,11 @@ def test_list_says_licence_size_and_users(hub: Hub) -> None:
     assert "CC-BY-NC-4.0, which forbids commercial use" in told
     assert "used by flowblending-wan21" in told
     assert not hub.asked
+    for want in shelved():
+        assert f"\n{want}\n" in told
+    last = told.rpartition("used by ")[2]
+    assert "cerspense/zeroscope_v2_576w\n  CC-BY-NC-4.0, which forbids commercial use\n  not here\n" in last
+    assert "animatediff_lightning_8step_diffusers.safetensors" in last
 
 
 def test_list_and_size_know_a_model_as_a_whole(hub: Hub) -> None:
@@ -518,3 +523,7 @@ def test_the_page_says_what_list_says(hub: Hub) -> None:
         assert f"about {size} GB to download" in told
         assert licence == licence_of(want.repo)
         assert commit == (SHELF[want.repo].commit or "")[:12]
+    for want in shelved():
+        _, size, licence, _ = rows[str(want)]
+        assert not size or f"{want}\n  {licence}\n  not here, about {size} to download" in told
+        assert licence == licence_of(want.repo)

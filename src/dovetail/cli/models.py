@@ -36,16 +36,17 @@ def models() -> typer.Typer:
 
 
 def list_() -> None:
-    """The models that shipped recipes take from the hub: licence, size, how much of it is here, who uses it."""
+    """The models that shipped recipes take from the hub, then others that experts can be: licence, size, how much of it
+    is here, who uses it."""
     from dovetail.experts.hub import cached
     from dovetail.experts.shelf import licence_of
-    from dovetail.run.wants import shipped
+    from dovetail.run.wants import shelved, shipped
 
-    for want, users in shipped().items():
+    for want, users in (*shipped().items(), *((want, []) for want in shelved())):
         out.print(f"[bold]{escape(str(want))}[/]{escape(_which(want))}", soft_wrap=True)
         say(f"  {licence_of(want.repo)}")
         say(f"  {_state(cached(want))}")
-        say(f"  used by {', '.join(users)}")
+        say(f"  used by {', '.join(users)}" if users else "  in no shipped recipe")
 
 
 def size(

@@ -7,6 +7,7 @@ from dovetail import recipe as recipes
 from dovetail.errors import RecipeError, nearest
 from dovetail.experts.hub import Want
 from dovetail.experts.loras import USUAL
+from dovetail.experts.shelf import SHELF
 from dovetail.experts.single_file import USUAL_BASE
 from dovetail.experts.tensors import is_file
 from dovetail.recipe import Recipe, models
@@ -116,3 +117,13 @@ def shipped() -> dict[Want, list[str]]:
         found += [(want, name) for want in wants(recipes.load(name))]
     joined = _joined([want for want, _ in found])
     return {whole: [name for want, name in found if _joined([whole, want]) == (whole,)] for whole in joined}
+
+
+def shelved() -> tuple[Want, ...]:
+    """What no shipped recipe takes of the repositories that are written down in `shelf`: models whole, and files."""
+    taken = {(want.repo, want.file) for want in shipped()}
+    found: list[Want] = []
+    for repo, told in SHELF.items():
+        files = [part for part in told.parts if is_file(part)]
+        found += [Want(repo, (), file) for file in files] if files else [Want(repo, EVERYTHING)]
+    return tuple(want for want in found if (want.repo, want.file) not in taken)
