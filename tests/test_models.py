@@ -29,6 +29,7 @@ from dovetail.experts.pulling import kept, pull
 from dovetail.experts.shelf import SHELF, licence_of
 from dovetail.recipe import models
 from dovetail.run.cast import same_words
+from dovetail.run.manifest import sources
 from dovetail.run.wants import EVERYTHING, shelved, shipped, wants, wants_of
 
 SD, LIGHTNING, MODELSCOPE = "some/sd", "some/lightning", "some/modelscope"
@@ -212,6 +213,13 @@ def test_the_command_that_an_error_prints_ends_it(hub: Hub) -> None:
     hub.repos["some/dino"] = Repo({"config.json": b"{}", "model.safetensors": save({"a": torch.ones(1)})})
     said("pull", "some/dino")
     assert cached(Want("some/dino", EVERYTHING)).whole
+
+
+def test_a_video_says_of_which_commits_its_weights_are(hub: Hub, recipe: Path, tmp_path: Path) -> None:
+    video = dovetail.generate("a red circle", recipe)
+    assert video.settings["commits"] == dict.fromkeys((SD, LIGHTNING, MODELSCOPE), COMMIT)
+    assert sources(recipes.load("sprites")) == {}
+    assert sources(recipes.load("flowblending-wan21")) == {}, "the cache has nothing of it"
 
 
 def test_the_shelf_knows_the_size_of_all_that_shipped_recipes_take() -> None:
