@@ -1,6 +1,8 @@
 """Weights from the hub: what is taken, how it comes, whether it is what it should be. The hub is one in memory."""
 
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,14 +21,16 @@ from dovetail import cli
 from dovetail import recipe as recipes
 from dovetail.errors import RecipeError, WeightsError
 from dovetail.experts import load, loras, pulling
-from dovetail.experts.checkpoint import find, find_file
+from dovetail.experts.cache import folder_of
+from dovetail.experts.checkpoint import Checkpoint, find, find_file
 from dovetail.experts.encoders import load_encoder
-from dovetail.experts.hub import Want, cached, folder_of, listed, verified
+from dovetail.experts.hub import Want, cached, listed, verified
 from dovetail.experts.pulling import kept, pull
 from dovetail.experts.shelf import SHELF, licence_of
 from dovetail.recipe import models
 from dovetail.run.cast import same_words
-from dovetail.run.wants import EVERYTHING, shipped, wants, wants_of
+from dovetail.run.manifest import sources
+from dovetail.run.wants import EVERYTHING, shelved, shipped, wants, wants_of
 
 SD, LIGHTNING, MODELSCOPE = "some/sd", "some/lightning", "some/modelscope"
 FILE = f"{LIGHTNING}/lightning_4step.safetensors"
@@ -161,6 +165,61 @@ def test_what_is_named_alone_is_a_model_a_file_or_a_mistake() -> None:
     assert "text_encoder" in wan.parts, "another shipped recipe reads with it"
     with pytest.raises(RecipeError, match=r"no recipe, and no model.*did you mean 'flowblending-wan21'"):
         wants_of("flowblending-wan2")
+
+
+def test_a_model_by_its_id_is_taken_whole_whatever_recipes_take_of_it() -> None:
+    for want in shipped():
+        if want.file is None:
+            assert wants_of(want.repo) == (Want(want.repo, EVERYTHING),)
+    assert wants_of("some/model", "v2", "fp16") == (Want("some/model", EVERYTHING, None, "v2", "fp16"),)
+    assert wants_of(FILE, "v2") == (Want(LIGHTNING, (), "lightning_4step.safetensors", "v2"),)
+    with pytest.raises(RecipeError, match=r"'sprites' is a recipe, whose experts and codec say their own revision"):
+        wants_of("sprites", "v2")
+    with pytest.raises(RecipeError, match=r"is one file, which has no variants; leave out --variant"):
+        wants_of(FILE, None, "fp16")
+
+
+@pytest.mark.parametrize(
+    ("repo", "family"),
+    [("Lightricks/LTX-Video-0.9.5", "ltx"), ("CompVis/stable-diffusion-v1-4", "stable-diffusion")],
+)
+def test_a_model_pulled_by_its_id_is_all_that_an_expert_of_it_needs(
+    hub: Hub, tmp_path: Path, repo: str, family: str
+) -> None:
+    """Shipped recipes read with another's text model, and take no weights of the other's network."""
+    hub.repos[repo] = Repo.of(tiny.MAKERS[family](tmp_path / "model"))
+    said("pull", repo)
+    hub.down = True
+    constants.HF_HUB_OFFLINE = True  # The fixture's monkeypatch puts it back.
+    assert load("it", family, repo).name == "it"
+
+
+def test_the_command_that_an_error_prints_ends_it(hub: Hub) -> None:
+    hub.repos[SD].branches["other"] = "2" * 40
+    ask = SD, "other", "fp16", WANT.parts
+    hub.down = True
+    with pytest.raises(WeightsError) as caught:
+        find(*ask)
+    (command,) = re.findall("`dovetail models (.*?)`", str(caught.value))
+    assert command == f"pull {SD} --revision other --variant fp16"
+    hub.down = False
+    said(*shlex.split(command))
+    hub.down = True
+    found = find(*ask)
+    assert isinstance(found, Checkpoint)
+    with pytest.raises(WeightsError, match=f"is damaged: .*`dovetail models {command}` brings it again"):
+        found.file("unet")
+    hub.down = False
+    hub.repos["some/dino"] = Repo({"config.json": b"{}", "model.safetensors": save({"a": torch.ones(1)})})
+    said("pull", "some/dino")
+    assert cached(Want("some/dino", EVERYTHING)).whole
+
+
+def test_a_video_says_of_which_commits_its_weights_are(hub: Hub, recipe: Path, tmp_path: Path) -> None:
+    video = dovetail.generate("a red circle", recipe)
+    assert video.settings["commits"] == dict.fromkeys((SD, LIGHTNING, MODELSCOPE), COMMIT)
+    assert sources(recipes.load("sprites")) == {}
+    assert sources(recipes.load("flowblending-wan21")) == {}, "the cache has nothing of it"
 
 
 def test_the_shelf_knows_the_size_of_all_that_shipped_recipes_take() -> None:
@@ -420,6 +479,19 @@ def test_list_says_licence_size_and_users(hub: Hub) -> None:
     assert "CC-BY-NC-4.0, which forbids commercial use" in told
     assert "used by flowblending-wan21" in told
     assert not hub.asked
+    for want in shelved():
+        assert f"\n{want}\n" in told
+    last = told.rpartition("used by ")[2]
+    assert "cerspense/zeroscope_v2_576w\n  CC-BY-NC-4.0, which forbids commercial use\n  not here\n" in last
+    assert "animatediff_lightning_8step_diffusers.safetensors" in last
+
+
+def test_list_and_size_know_a_model_as_a_whole(hub: Hub) -> None:
+    hub.down = True
+    told = said("size", "stable-diffusion-v1-5/stable-diffusion-v1-5", "--offline").stdout
+    assert "not here, about 4.27 GB to download" in told
+    half = said("size", "stable-diffusion-v1-5/stable-diffusion-v1-5", "--offline", "--variant", "fp16").stdout
+    assert "not here, about 2.13 GB to download" in half
 
 
 def test_a_recipe_of_packaged_weights_takes_nothing(hub: Hub) -> None:
@@ -459,3 +531,7 @@ def test_the_page_says_what_list_says(hub: Hub) -> None:
         assert f"about {size} GB to download" in told
         assert licence == licence_of(want.repo)
         assert commit == (SHELF[want.repo].commit or "")[:12]
+    for want in shelved():
+        _, size, licence, _ = rows[str(want)]
+        assert not size or f"{want}\n  {licence}\n  not here, about {size} to download" in told
+        assert licence == licence_of(want.repo)

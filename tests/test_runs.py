@@ -173,6 +173,26 @@ def test_the_growing_video_plays_however_it_is_cut(tmp_path: Path, whole: Path) 
     assert (np.stack(shown) == frames[: len(shown)]).all(), "in the middle of a piece"
 
 
+def test_the_commits_that_a_run_began_with_stay_and_decide_nothing(
+    tmp_path: Path, whole: Path, cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even of a run that was begun before they were written down."""
+    began, now = ({"commits": {"some/model": digit * 40}} for digit in "12")
+    monkeypatch.setattr(kept_runs, "sources", lambda recipe: began)
+    out, manifest = tmp_path / "a.mp4", folder_of(tmp_path / "a.mp4") / "manifest.json"
+    done(out, cast)
+    assert out.read_bytes() == whole.read_bytes(), "they stand beside, not inside"
+    monkeypatch.setattr(kept_runs, "sources", lambda recipe: now)
+    for then in (began, {}):
+        said = {key: value for key, value in sealed.read_json(manifest).items() if key != "commits"}
+        manifest.write_bytes(sealed.sealed_json(said | then))
+        out.unlink()
+        list(resume(folder_of(out), cast))
+        assert out.read_bytes() == whole.read_bytes()
+        for file in (manifest, tmp_path / "a.mp4.json"):
+            assert json.loads(file.read_text()).get("commits") == then.get("commits")
+
+
 def identity(whole: Path) -> str:
     origin = Folder(folder_of(whole)).origin()
     assert origin is not None

@@ -11,7 +11,8 @@ import torch
 
 from dovetail import recipe as recipes
 from dovetail.costs import weights_needed
-from dovetail.experts.hub import cache_folder, cached
+from dovetail.experts.cache import cache_folder
+from dovetail.experts.hub import cached
 from dovetail.experts.pulling import free
 from dovetail.experts.shelf import SHELF, licence_of
 from dovetail.recipe.planning import Plan

@@ -142,7 +142,7 @@ class ShapeWarning(UserWarning):
 
 
 class RoomWarning(UserWarning):
-    """A device's memory did not suffice, and less is done at once from then on."""
+    """A device's memory did not suffice, and less is done at once from then on; or nothing tells what an expert needs."""
 
 
 class RunWarning(UserWarning):

@@ -16,6 +16,12 @@ WhatArgument = Annotated[
     str,
     typer.Argument(metavar="WHAT", help="A recipe (its name, or a .yaml file), or a model of the hub: OWNER/REPO."),
 ]
+RevisionOption = Annotated[
+    str | None, typer.Option("--revision", metavar="NAME", help="Of a model: a branch, a tag or a commit, for main.")
+]
+VariantOption = Annotated[
+    str | None, typer.Option("--variant", metavar="NAME", help="Of a model: the files of another precision, as fp16.")
+]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Ask the cache alone; nothing goes over the network.")]
 
 
@@ -30,21 +36,27 @@ def models() -> typer.Typer:
 
 
 def list_() -> None:
-    """The models that shipped recipes take from the hub: licence, size, how much of it is here, who uses it."""
+    """The models that shipped recipes take from the hub, then others that experts can be: licence, size, how much of it
+    is here, who uses it."""
     from dovetail.experts.hub import cached
     from dovetail.experts.shelf import licence_of
-    from dovetail.run.wants import shipped
+    from dovetail.run.wants import shelved, shipped
 
-    for want, users in shipped().items():
+    for want, users in (*shipped().items(), *((want, []) for want in shelved())):
         out.print(f"[bold]{escape(str(want))}[/]{escape(_which(want))}", soft_wrap=True)
         say(f"  {licence_of(want.repo)}")
         say(f"  {_state(cached(want))}")
-        say(f"  used by {', '.join(users)}")
+        say(f"  used by {', '.join(users)}" if users else "  in no shipped recipe")
 
 
-def size(what: WhatArgument, offline: OfflineOption = False) -> None:
+def size(
+    what: WhatArgument,
+    offline: OfflineOption = False,
+    revision: RevisionOption = None,
+    variant: VariantOption = None,
+) -> None:
     """How large what is needed is, file by file, and how much of it is still to come."""
-    stocks = [_known(want, offline) for want in _wants(what)]
+    stocks = [_known(want, offline) for want in _wants(what, revision, variant)]
     for stock in stocks:
         _head(stock)
         for file in stock.files:
@@ -55,13 +67,19 @@ def size(what: WhatArgument, offline: OfflineOption = False) -> None:
     _total(stocks)
 
 
-def pull(what: WhatArgument, offline: OfflineOption = False) -> None:
-    """Bring what a recipe or a model needs into the cache: only that, each file checked. What was broken off goes
-    on."""
+def pull(
+    what: WhatArgument,
+    offline: OfflineOption = False,
+    revision: RevisionOption = None,
+    variant: VariantOption = None,
+) -> None:
+    """Bring what a recipe takes, or all of a model that experts can load, into the cache: only that, each file checked.
+    What was broken off goes on."""
     from dovetail.errors import WeightsError
     from dovetail.experts.pulling import pull as pulled
+    from dovetail.experts.refusals import pulls
 
-    stocks = [_known(want, offline) for want in _wants(what)]
+    stocks = [_known(want, offline) for want in _wants(what, revision, variant)]
     for stock in stocks:
         _head(stock)
     _total(stocks)
@@ -73,20 +91,21 @@ def pull(what: WhatArgument, offline: OfflineOption = False) -> None:
     for stock in stocks:
         if stock.missing:
             total = sum(file.size or 0 for file in stock.missing)
-            with _stopped(what), _bar(str(stock.want), total) as told:
+            with _stopped(pulls(what, revision, variant)), _bar(str(stock.want), total) as told:
                 for file in pulled(stock, told):
                     say(f"  {_giga(file.size)}  {stock.want.repo}/{file.name}")
     say(f"all of {what} is here")
 
 
-def verify(what: WhatArgument) -> None:
+def verify(what: WhatArgument, revision: RevisionOption = None, variant: VariantOption = None) -> None:
     """Hash the files that are here, and compare with what the hub has said of them; asks nobody."""
     from dovetail.errors import WeightsError
     from dovetail.experts.hub import cached, verified
+    from dovetail.experts.refusals import pulls
 
     damaged: list[str] = []
     counts = dict.fromkeys(("right", "damaged", "missing", "unknown"), 0)
-    for stock in map(cached, _wants(what)):
+    for stock in map(cached, _wants(what, revision, variant)):
         if not stock.files:
             damaged.append(f"{stock.want} is not in the cache")
         for file, verdict in verified(stock):
@@ -99,7 +118,7 @@ def verify(what: WhatArgument) -> None:
             say(f"  {verdict:<8} {stock.want.repo}/{file.name}")
     say(", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) or "nothing to verify")
     if damaged:
-        raise WeightsError("\n".join((*damaged, f"`dovetail models pull {what}` brings what is not here")))
+        raise WeightsError("\n".join((*damaged, f"{pulls(what, revision, variant)} brings what is not here")))
 
 
 def doctor() -> None:
@@ -113,10 +132,10 @@ def doctor() -> None:
 # --- saying ------------------------------------------------------------------------------------------------------
 
 
-def _wants(what: str) -> tuple["Want", ...]:
+def _wants(what: str, revision: str | None, variant: str | None) -> tuple["Want", ...]:
     from dovetail.run.wants import wants_of
 
-    found = wants_of(what)
+    found = wants_of(what, revision, variant)
     if not found:
         say(f"{what} takes nothing from the hub")
     return found
@@ -129,7 +148,9 @@ def _known(want: "Want", offline: bool) -> "Stock":
 
 
 def _which(want: "Want") -> str:
-    parts = [part for part in want.parts if part]
+    from dovetail.run.wants import EVERYTHING
+
+    parts = [part for part in want.parts if part and want.parts != EVERYTHING]
     return f"{f', variant {want.variant}' if want.variant else ''}{': ' if parts else ''}{', '.join(parts)}"
 
 
@@ -143,6 +164,7 @@ def _head(stock: "Stock") -> None:
 
 def _state(stock: "Stock") -> str:
     from dovetail.experts.shelf import SHELF
+    from dovetail.run.wants import EVERYTHING
 
     here = sum(file.size or (file.place.stat().st_size if file.place else 0) for file in stock.files if file.here)
     if stock.whole:
@@ -150,14 +172,16 @@ def _state(stock: "Stock") -> str:
         return f"here, {here / 1e9:.2f} GB{doubt}"
     if stock.files:
         return f"partly here, {here / 1e9:.2f} of {stock.size / 1e9:.2f} GB; {len(stock.missing)} files are missing"
-    taken = (stock.want.file,) if stock.want.file is not None else tuple(part for part in stock.want.parts if part)
-    told = SHELF.get(stock.want.repo)
-    about = None if told is None else told.size(taken, stock.want.variant)
+    want, told = stock.want, SHELF.get(stock.want.repo)
+    taken = (want.file,) if want.file is not None else tuple(part for part in want.parts if part)
+    if told is not None and want.parts == EVERYTHING:
+        taken = tuple(part for part in EVERYTHING if told.knows(part, want.variant))
+    about = None if told is None or not taken else told.size(taken, want.variant)
     return "not here" + ("" if about is None else f", about {about:.2f} GB to download")
 
 
 def _total(stocks: "list[Stock]") -> None:
-    from dovetail.experts.hub import cache_folder
+    from dovetail.experts.cache import cache_folder
     from dovetail.experts.pulling import free, kept
 
     if not any(stock.files for stock in stocks):
@@ -169,14 +193,12 @@ def _total(stocks: "list[Stock]") -> None:
 
 
 @contextmanager
-def _stopped(what: str) -> Iterator[None]:
+def _stopped(command: str) -> Iterator[None]:
     """Who presses Ctrl-C is told how to go on."""
     try:
         yield
     except KeyboardInterrupt:
-        err.print(
-            f"[yellow]note:[/] stopped; `dovetail models pull {escape(what)}` goes on where it was", soft_wrap=True
-        )
+        err.print(f"[yellow]note:[/] stopped; {escape(command)} goes on where it was", soft_wrap=True)
         raise
 
 

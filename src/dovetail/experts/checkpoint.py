@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from dovetail.errors import WeightsError, nearest
+from dovetail.experts.cache import snapshot
 from dovetail.experts.refusals import refusals
 from dovetail.experts.single_file import OWN, USUAL_BASE, SingleFile, single
 from dovetail.experts.soundness import again, shards, sound
@@ -24,11 +25,12 @@ VARIANTS = ("fp16", "bf16", "fp32", "non_ema", "ema")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder in diffusers' layout, one subfolder per part. weights: the name it was asked by."""
+    """A folder in diffusers' layout, one subfolder per part. weights, revision: the name it was asked by."""
 
     weights: str
     path: Path
     variant: str | None = None
+    revision: str | None = None
 
     def part(self, name: str, where: str = "") -> Path:
         """The folder of a part, "" being the checkpoint itself. Raises WeightsError if it is not there.
@@ -73,8 +75,8 @@ class Checkpoint:
         folder = self.part(name)
         if kept := sorted(f for f in folder.glob("*.safetensors") if _variant(f.name) == (self.variant or "")):
             what = f"{name or 'the folder'} of '{self.weights}'"
-            shards(folder, kept, what, self.weights)
-            sound(kept, what, self.weights)
+            shards(folder, kept, what, self.weights, self.revision, self.variant)
+            sound(kept, what, self.weights, self.revision, self.variant)
             return kept[0]
         pickles = [f for f in folder.iterdir() if f.suffix in PICKLES and _variant(f.name) == (self.variant or "")]
         if pickles:
@@ -97,7 +99,7 @@ class Checkpoint:
         if not files:
             return {}
         first = min(files, key=lambda f: (f.suffix == ".bin", _variant(f.name) != (self.variant or ""), f.name))
-        sound([first], f"{name or 'the folder'} of '{self.weights}'", self.weights)
+        sound([first], f"{name or 'the folder'} of '{self.weights}'", self.weights, self.revision, self.variant)
         return opened(first, [key for key in keys_of(first) if key.startswith(starts)])
 
 
@@ -114,6 +116,45 @@ def _variant(file: str) -> str:
 def here(weights: str) -> bool:
     """Whether weights lie on this machine under this name: packaged ones, a folder, a file."""
     return weights.startswith("sprites/") or Path(weights).expanduser().exists()
+
+
+def at_hand(
+    weights: str, revision: str | None, variant: str | None, parts: Sequence[str], base: str | None = None
+) -> Checkpoint | SingleFile | None:
+    """What this machine has of a checkpoint, the hub's cache included; None where that is nothing. A repository is not
+    asked for what the cache lacks of it, and of a file that is not here its `base` tells. Arguments and errors as for
+    `find`."""
+    if here(weights):
+        return find(weights, revision, variant, parts, base=base)
+    if not is_file(weights):
+        place = snapshot(weights, revision) if _hub_id(weights) else None
+        return None if place is None else Checkpoint(weights, place, variant, revision)
+    beside = None if base is None else at_hand(base, None, None, parts)
+    file = _cached_file(weights, revision)
+    if file is None:
+        return beside
+    sound([file], f"'{weights}'", weights, revision)
+    return replace(single(weights, file), base=beside, told=beside is not None)
+
+
+def _hub_id(weights: str) -> bool:
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", weights) is not None and not weights.startswith(".")
+
+
+def _cached_file(name: str, revision: str | None) -> Path | None:
+    """Where OWNER/REPO/FILE is in the cache."""
+    owner, _, rest = name.partition("/")
+    repo, _, file = rest.partition("/")
+    place = snapshot(f"{owner}/{repo}", revision) if file and _hub_id(f"{owner}/{repo}") else None
+    return place / file if place is not None and (place / file).is_file() else None
+
+
+def bring_configs(weights: str, revision: str | None, parts: Sequence[str], where: str = "") -> None:
+    """Bring the configurations alone of a repository's parts into the cache. Raises WeightsError where the hub does not
+    give them; `where` ends the message."""
+    if not _hub_id(weights):
+        raise _nowhere(weights, where)
+    _download(weights, revision, None, [], where, parts)
 
 
 def find(
@@ -139,9 +180,13 @@ def find(
     folder = Path(weights).expanduser()
     if folder.is_dir():
         return Checkpoint(weights, folder, variant)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", weights) or weights.startswith("."):
-        raise WeightsError(f"no weights at '{weights}': no such folder, and no hub id (OWNER/REPO). {where}".strip())
-    return Checkpoint(weights, _download(weights, revision, variant, parts, where), variant)
+    if not _hub_id(weights):
+        raise _nowhere(weights, where)
+    return Checkpoint(weights, _download(weights, revision, variant, parts, where), variant, revision)
+
+
+def _nowhere(weights: str, where: str) -> WeightsError:
+    return WeightsError(f"no weights at '{weights}': no such folder, and no hub id (OWNER/REPO). {where}".strip())
 
 
 def _completed(file: SingleFile, parts: Sequence[str], base: str | None) -> SingleFile:
@@ -193,8 +238,8 @@ def _download(
         allow = [*allow, *more]
         return Path(snapshot_download(repo, revision=revision, allow_patterns=allow, ignore_patterns=ignore))
 
-    with refusals(repo, where):
-        path = fetched(parts, more=[f"{part}/*.json" for part in bare])
+    with refusals(repo, where, revision, variant):
+        path = fetched(parts, more=[f"{part}/*.json" if part else "config.json" for part in bare])
         # Repositories that are old have their weights as pickles alone.
         old = [part for part in parts if (path / part / "config.json").is_file() and not _has_weights(path / part)]
         return fetched(old, ".bin") if old else path
@@ -234,9 +279,9 @@ def find_file(name: str, revision: str | None = None) -> Path:
     pieces = name.split("/", 2)
     if len(pieces) < 3 or not all(pieces):
         raise WeightsError(f"no weights file '{name}': no such path, and no hub name (OWNER/REPO/FILE.safetensors)")
-    with refusals(name):
+    with refusals(name, revision=revision):
         found = Path(hf_hub_download("/".join(pieces[:2]), pieces[2], revision=revision))
-    sound([found], f"'{name}'", name)
+    sound([found], f"'{name}'", name, revision)
     return found
 
 

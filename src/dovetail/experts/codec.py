@@ -12,8 +12,8 @@ from torch import Tensor
 
 from dovetail.core.denoiser import timeline
 from dovetail.core.noise import Noise
-from dovetail.errors import EncodeError, RecipeError, nearest
-from dovetail.experts.checkpoint import Checkpoint, find, model
+from dovetail.errors import EncodeError, RecipeError, WeightsError, nearest
+from dovetail.experts.checkpoint import Checkpoint, at_hand, find, model
 from dovetail.experts.halving import LEAST, Shortage, halving, sparing
 from dovetail.experts.moving import present
 from dovetail.experts.placement import device_of, dtype_of
@@ -356,8 +356,11 @@ def space_at(
     revision: str | None = None,
     variant: str | None = None,
 ) -> LatentSpace:
-    """The latents of a checkpoint's codec, as far as its config tells; arguments and errors as for `load_codec`."""
-    checkpoint, subfolder = located(weights, subfolder, revision, variant, base)
+    """The latents of a checkpoint's codec, as far as its config tells, from this machine or the hub's cache; arguments
+    as for `load_codec`. Raises WeightsError where it is in neither."""
+    if (found := seen(weights, subfolder, revision, variant, base)) is None:
+        raise WeightsError(f"'{weights}' is not on this machine")
+    checkpoint, subfolder = found
     return space_of(checkpoint.config(subfolder))
 
 
@@ -365,13 +368,28 @@ def located(
     weights: str, subfolder: str | None, revision: str | None, variant: str | None, base: str | None
 ) -> tuple[Checkpoint | SingleFile, str]:
     """The checkpoint, and the folder of its autoencoder in it."""
-    parts = ["vae", ""] if subfolder is None or is_file(weights) else [subfolder]
-    checkpoint = find(weights, revision, variant, parts, base=base)
-    if isinstance(checkpoint, SingleFile):
-        return checkpoint, "vae"
+    checkpoint = find(weights, revision, variant, _parts(weights, subfolder), base=base)
+    return checkpoint, _folder(weights, checkpoint, subfolder)
+
+
+def seen(
+    weights: str, subfolder: str | None, revision: str | None, variant: str | None, base: str | None
+) -> tuple[Checkpoint | SingleFile, str] | None:
+    """The same of what is on this machine or in the hub's cache; None where nothing is."""
+    checkpoint = at_hand(weights, revision, variant, _parts(weights, subfolder), base)
+    return None if checkpoint is None else (checkpoint, _folder(weights, checkpoint, subfolder))
+
+
+def _parts(weights: str, subfolder: str | None) -> list[str]:
+    return ["vae", ""] if subfolder is None or is_file(weights) else [subfolder]
+
+
+def _folder(weights: str, checkpoint: Checkpoint | SingleFile, subfolder: str | None) -> str:
+    if isinstance(checkpoint, SingleFile) or is_file(weights):
+        return "vae"
     if subfolder is None:
-        subfolder = "" if (checkpoint.path / "config.json").is_file() else "vae"
-    return checkpoint, subfolder
+        return "" if (checkpoint.path / "config.json").is_file() else "vae"
+    return subfolder
 
 
 def _module(kind: str, checkpoint: Checkpoint | SingleFile, subfolder: str, dtype: str) -> Any:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dovetail.errors import WeightsError
+from dovetail.experts.cache import commit_of, folder_of
 from dovetail.experts.checkpoint import patterns
 from dovetail.experts.refusals import refusals
 from dovetail.experts.tensors import is_file
@@ -106,22 +107,9 @@ class Stock:
         return bool(self.files) and not self.missing
 
 
-def cache_folder() -> Path:
-    """Where the cache is: HF_HUB_CACHE, or hub/ in HF_HOME, or ~/.cache/huggingface/hub."""
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE)
-
-
-def folder_of(repo: str) -> Path:
-    """Where the cache keeps a repository."""
-    return cache_folder() / f"models--{repo.replace('/', '--')}"
-
-
 def cached(want: Want) -> Stock:
     """What the cache has, without asking the hub."""
-    folder = folder_of(want.repo)
-    commit = _commit(folder, want.revision)
+    folder, commit = folder_of(want.repo), commit_of(want.repo, want.revision)
     if commit is None:
         return Stock(want, None, (), listed=False)
     known = _tree(folder, commit)
@@ -129,13 +117,6 @@ def cached(want: Want) -> Stock:
     there = {path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if not path.is_dir()}
     names = want.of(there if known is None else known)
     return Stock(want, commit, tuple(_file(snapshot, name, known or {}) for name in names), known is not None)
-
-
-def _commit(folder: Path, revision: str | None) -> str | None:
-    if revision is not None and (folder / "snapshots" / revision).is_dir():
-        return revision
-    ref = folder / "refs" / (revision or "main")
-    return ref.read_text().strip() if ref.is_file() else None
 
 
 def _tree(folder: Path, commit: str) -> dict[str, Mapping[str, Any]] | None:
@@ -161,7 +142,7 @@ def listed(want: Want) -> Stock:
     """What the hub has, and what of that the cache has already. Raises WeightsError where the hub does not answer."""
     from huggingface_hub import HfApi
 
-    with refusals(str(want)):
+    with refusals(str(want), revision=want.revision, variant=want.variant):
         found = HfApi().model_info(want.repo, revision=want.revision, files_metadata=True)
     snapshot = folder_of(want.repo) / "snapshots" / str(found.sha)
     known = {
@@ -181,14 +162,16 @@ def listed(want: Want) -> Stock:
 
 def _nothing(want: Want, names: list[str]) -> str:
     """Why a repository has nothing that can be taken."""
-    if files := [name for name in (want.file, *want.parts) if name is not None and is_file(name)]:
+    files = [want.file] if want.file is not None else list(want.parts)
+    if all(map(is_file, files)):
         there = [name for name in names if name.endswith(".safetensors")]
         asked = " or ".join(f"'{name}'" for name in files)
         return f"'{want.repo}' has no {asked}; its .safetensors: {', '.join(there[:8]) or 'none'}"
     folders = sorted({name.partition("/")[0] for name in names if "/" in name})
+    asked = " or ".join(f"{part}/" for part in want.parts if part and not is_file(part))
     return (
-        f"'{want.repo}' has no {' or '.join(f'{part}/' for part in want.parts if part)}: it is no model in diffusers' "
-        f"layout (its folders: {', '.join(folders) or 'none'}). Take a repository that is, as its authors' -Diffusers one"
+        f"'{want.repo}' has no {asked}: it is no model in diffusers' layout "
+        f"(its folders: {', '.join(folders) or 'none'}). Take a repository that is, as its authors' -Diffusers one"
     )
 
 

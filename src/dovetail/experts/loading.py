@@ -11,14 +11,16 @@ from dovetail.core.denoiser import Expert
 from dovetail.errors import RecipeError, WeightsError, nearest
 from dovetail.experts.adapter import Convention, Packed, Text, frames_first, motion, per_frame, volume
 from dovetail.experts.assembling import TEXTS, assembled, reader, spoken
-from dovetail.experts.checkpoint import Checkpoint, find, find_file, model
+from dovetail.experts.checkpoint import Checkpoint, at_hand, find, find_file, model
 from dovetail.experts.lavie import facts as lavie
 from dovetail.experts.loras import Lora, add
 from dovetail.experts.motion import scheduler_of, with_motion
 from dovetail.experts.placement import device_of, dtype_of
-from dovetail.experts.single_file import SingleFile
+from dovetail.experts.published import Published, known
+from dovetail.experts.single_file import USUAL_BASE, SingleFile
 from dovetail.experts.soundness import tied
 from dovetail.experts.space import LatentSpace, space_of
+from dovetail.experts.tensors import is_file
 from dovetail.experts.tuning import Tuning, quantization, tune
 
 PARTS = ("text_encoder", "tokenizer", "scheduler", "vae")
@@ -225,6 +227,17 @@ def parts_of(family: str, subfolder: str | None, adapter: str | None, shares_wor
     return [network, *(other for other in PARTS if not shares_words or other not in WORDS)]
 
 
+def published_of(
+    family: str, weights: str, subfolder: str | None = None, adapter: str | None = None, base: str | None = None
+) -> Published | None:
+    """What is published of such an expert; arguments as for `load`, None where that is nothing. Of one file it is what
+    is published of its base: without one, a file of Stable Diffusion 1 has the sizes of the usual one."""
+    told_by = (base or USUAL_BASE) if is_file(weights) else weights
+    told = known(told_by, FAMILIES[family].part if subfolder is None else subfolder, adapter)
+    # Only the family says what an adapter is: LaVie's network under another name is no motion modules.
+    return told if adapter is None or told is None or told.kind in FAMILIES[family].networks else None
+
+
 def scheduler_config(
     name: str,
     family: str,
@@ -233,11 +246,13 @@ def scheduler_config(
     revision: str | None = None,
     base: str | None = None,
 ) -> dict[str, Any]:
-    """The scheduler config that such an expert works by, without loading it; arguments as for `load`.
+    """The scheduler config that such an expert works by, without loading it, from this machine or the hub's cache;
+    arguments as for `load`.
 
     Raises WeightsError where there is none.
     """
-    checkpoint = find(weights, revision, None, ["scheduler"], base=base)
+    if (checkpoint := at_hand(weights, revision, None, ["scheduler"], base)) is None:
+        raise WeightsError(f"'{weights}' is not on this machine")
     return _scheduler(_Asked(name, family, checkpoint, adapter, FAMILIES[family].part))
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dovetail.errors import RecipeError, WeightsError
-from dovetail.experts.checkpoint import Checkpoint, find, find_file, model, quietly
+from dovetail.experts.checkpoint import Checkpoint, at_hand, find, find_file, model, quietly
 from dovetail.experts.tensors import is_file, opened
 
 LONGEST = 32
@@ -61,7 +61,8 @@ def scheduler_of(adapter: str, image: Mapping[str, Any]) -> dict[str, Any]:
         # By its name: apart from being distilled, Lightning's modules are AnimateDiff's.
         return {**linear, "timestep_spacing": "trailing"} if "lightning" in Path(adapter).name.lower() else linear
     file = "scheduler_config.json"
-    folder = find(adapter, None, None, ["scheduler"])  # For a plan, nothing else is fetched.
+    parts = ["scheduler"]  # For a plan, nothing else is fetched, and nothing of what was pulled.
+    folder = at_hand(adapter, None, None, parts) or find(adapter, None, None, parts)
     assert isinstance(folder, Checkpoint)
     return folder.config("scheduler", file) if (folder.path / "scheduler" / file).is_file() else linear
 

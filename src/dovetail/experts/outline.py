@@ -6,7 +6,7 @@ of any size is counted in moments. That the whole stack says the same is tested.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -15,12 +15,25 @@ from torch import nn
 
 from dovetail.errors import RecipeError, WeightsError
 from dovetail.experts.adapter import Embedding
-from dovetail.experts.checkpoint import find, here, quietly
-from dovetail.experts.codec import located
+from dovetail.experts.checkpoint import Checkpoint, at_hand, here, quietly
+from dovetail.experts.codec import seen
 from dovetail.experts.flops import Operations, operations
-from dovetail.experts.loading import FAMILIES, network_class
+from dovetail.experts.loading import FAMILIES, network_class, published_of
 from dovetail.experts.placement import dtype_of
-from dovetail.experts.published import COGVIDEOX_CODEC, IMAGE_CODEC, LTX_CODEC, T5, UMT5, WAN_CODEC, Words, known
+from dovetail.experts.published import (
+    COGVIDEOX_CODEC,
+    IMAGE_CODEC,
+    LTX_CODEC,
+    T5,
+    UMT5,
+    USUAL_WORDS,
+    WAN_CODEC,
+    Words,
+    known,
+    over_time,
+)
+from dovetail.experts.single_file import SingleFile
+from dovetail.experts.tensors import is_file
 
 Shape = tuple[int, int, int, int]
 """Channels, frames, height and width of a latent."""
@@ -111,38 +124,46 @@ def outline(
     dtype: str = "float32",
     base: str | None = None,
     adapter: str | None = None,
+    revision: str | None = None,
+    variant: str | None = None,
 ) -> Outline:
-    """The outline of an expert, from its files if they are on this machine, else from what is published of it.
+    """The outline of an expert: from its files if they are on this machine, else from what is published of it, else
+    from the hub's cache.
 
-    Arguments are those of `load`. Raises WeightsError where neither is there.
+    Arguments are those of `load`. Raises WeightsError where none of these has it.
     """
     part, size = FAMILIES[family].part if subfolder is None else subfolder, dtype_of(dtype).itemsize
-    if adapter is not None and known(weights, part, adapter) is None:
-        raise WeightsError(f"expert '{name}' is put together from two checkpoints, whose sizes are not known")
-    if not here(weights):
-        if (told := known(weights, part, adapter)) is None:
-            raise WeightsError(f"expert '{name}': '{weights}' is not on this machine, and its sizes are not known")
+    told = None if here(weights) else published_of(family, weights, subfolder, adapter, base)
+    if told is not None:
         return Outline(family, told.kind, told.config, told.words, size)
-    checkpoint = find(weights, None, None, [part], base=base)
-    config, text = checkpoint.config(part), checkpoint.config("text_encoder")
+    if (checkpoint := at_hand(weights, revision, variant, [part], base)) is None:
+        raise WeightsError(f"expert '{name}': '{weights}' is not on this machine, and its sizes are not known")
+    config = checkpoint.config(part)
+    words = _words(family, checkpoint, config.get("max_text_seq_length"))
     if (kind := str(config.get("_class_name"))) not in FAMILIES[family].networks:
         raise WeightsError(f"expert '{name}': {part}/ of '{weights}' is a {kind}")
     if family == "lavie" and kind == "UNet2DConditionModel":
         from dovetail.experts.lavie.weights import sizes
 
         kind, config = "LaVieUNet", sizes(config, f"expert '{name}': {part}/ of '{weights}'")
-    return Outline(family, kind, config, _words(text, config.get("max_text_seq_length")), size)
+    if family == "animatediff" and kind == "UNet2DConditionModel" and adapter is not None:
+        kind, config = "UNetMotionModel", over_time(config)
+    return Outline(family, kind, config, words, size)
 
 
-def _words(config: Mapping[str, Any], length: int | None) -> Words:
-    """A text model by its config; length: how many words the network takes, where it fixes that, as CogVideoX's
-    does."""
+def _words(family: str, checkpoint: Checkpoint | SingleFile, length: int | None) -> Words:
+    """A checkpoint's text model; the family's usual one where it has none, as beside an expert whose text model serves
+    both. length: how many words the network takes, where it fixes that, as CogVideoX's does."""
+    if not checkpoint.has("text_encoder"):
+        usual = USUAL_WORDS[family]
+        return usual if length is None else replace(usual, limit=length)
+    config = checkpoint.config("text_encoder")
     kind = str(next(iter(config.get("architectures") or ["CLIPTextModel"])))
     if length is not None:
         return Words(kind, config, length)
-    usual = {words.kind: words for words in (UMT5, T5)}.get(kind)
-    if usual is not None:
-        return Words(kind, config, usual.limit, usual.masked)
+    usual_of = {words.kind: words for words in (UMT5, T5)}
+    if kind in usual_of:
+        return Words(kind, config, usual_of[kind].limit, usual_of[kind].masked)
     return Words(kind, config, int(config["max_position_embeddings"]))
 
 
@@ -160,16 +181,22 @@ def parameters_of(kind: str, config: Mapping[str, Any]) -> int:
 
 
 def codec_outline(
-    weights: str, subfolder: str | None, family: str | None, base: str | None = None
+    weights: str,
+    subfolder: str | None,
+    family: str | None,
+    base: str | None = None,
+    revision: str | None = None,
+    variant: str | None = None,
 ) -> tuple[str, Mapping[str, Any]] | None:
-    """An autoencoder's class and config: from its files if they are on this machine, else as it is published; of
-    weights that nothing is known of, the autoencoder that experts of this family usually have. None if that is not
-    known."""
-    if here(weights):
-        checkpoint, part = located(weights, subfolder, None, None, base)
-        config = checkpoint.config(part)
-        return str(config.get("_class_name")), {key: value for key, value in config.items() if key[0] != "_"}
-    if (told := known(weights)) is not None:
+    """An autoencoder's class and config: from its files if they are on this machine, else as it is published, else from
+    the hub's cache; of weights that nothing is known of, the autoencoder that experts of this family usually have. None
+    if that is not known."""
+    told_by = base if base is not None and is_file(weights) else weights
+    if not here(weights) and (told := known(told_by)) is not None:
         return told.codec
+    found = seen(weights, subfolder, revision, variant, base)
+    if found is not None and (here(weights) or found[0].has(found[1])):
+        config = found[0].config(found[1])
+        return str(config.get("_class_name")), {key: value for key, value in config.items() if key[0] != "_"}
     kind = FAMILIES[family].space.vae if family is not None else None
     return next((codec for codec in (IMAGE_CODEC, WAN_CODEC, LTX_CODEC, COGVIDEOX_CODEC) if codec[0] == kind), None)

@@ -11,6 +11,7 @@ numbers of parameters are those of the files there; for CogVideoX, `sat/configs/
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from dovetail.experts.lavie import facts as lavie
@@ -180,6 +181,15 @@ T5 = Words("T5EncoderModel", {**_XXL, "vocab_size": 32128}, 128, masked=True)
 COGVIDEOX_T5 = Words("T5EncoderModel", T5.config, 226)
 """The same encoder, as CogVideoX reads with it."""
 
+USUAL_WORDS: dict[str, Words] = {
+    **dict.fromkeys(("stable-diffusion", "animatediff", "lavie"), CLIP_L),
+    "text-to-video-sd": CLIP_H,
+    "wan": UMT5,
+    "ltx": T5,
+    "cogvideox": COGVIDEOX_T5,
+}
+"""What the networks of a family usually read with."""
+
 WAN_CODEC: tuple[str, dict[str, Any]] = ("AutoencoderKLWan", {})
 """Wan2.1_VAE.pth: of Wan 2.1 in both sizes and of Wan 2.2 A14B. Wan 2.2 TI2V-5B has another, with 48 channels."""
 
@@ -286,26 +296,30 @@ def _cogvideox_weights(
 _COG_2B = _cogvideox_weights(COGVIDEOX_2B, 1.15258426, "CogVideoXDDIMScheduler", 3.0, "Apache-2.0")
 _COG_5B = _cogvideox_weights(COGVIDEOX_5B, 0.7, "CogVideoXDPMScheduler", 1.0, "CogVideoX licence, see its model card")
 
+_SD = Published(
+    "UNet2DConditionModel",
+    SD_15,
+    CLIP_L,
+    IMAGE_CODEC,
+    {"_class_name": "PNDMScheduler", **_BETAS, "skip_prk_steps": True},
+    "CreativeML OpenRAIL-M",
+)
+_MODELSCOPE = Published(
+    "UNet3DConditionModel", MODELSCOPE, CLIP_H, IMAGE_CODEC, {"_class_name": "DDIMScheduler", **_BETAS}, "CC-BY-NC-4.0"
+)
+# Of the same sizes, and nobody says whether its text model was trained as well: no other expert reads with it.
+_ZEROSCOPE = replace(_MODELSCOPE, words=replace(CLIP_H))
+
 PUBLISHED: dict[tuple[str, str], Published] = {
     (lavie.FILE, "unet"): Published(
         "LaVieUNet", lavie.SIZES, CLIP_L, IMAGE_CODEC, {**_BETAS, **lavie.BETAS}, lavie.LICENCE
     ),
-    ("stable-diffusion-v1-5/stable-diffusion-v1-5", "unet"): Published(
-        "UNet2DConditionModel",
-        SD_15,
-        CLIP_L,
-        IMAGE_CODEC,
-        {"_class_name": "PNDMScheduler", **_BETAS, "skip_prk_steps": True},
-        "CreativeML OpenRAIL-M",
-    ),
-    ("ali-vilab/text-to-video-ms-1.7b", "unet"): Published(
-        "UNet3DConditionModel",
-        MODELSCOPE,
-        CLIP_H,
-        IMAGE_CODEC,
-        {"_class_name": "DDIMScheduler", **_BETAS},
-        "CC-BY-NC-4.0",
-    ),
+    ("stable-diffusion-v1-5/stable-diffusion-v1-5", "unet"): _SD,
+    ("CompVis/stable-diffusion-v1-4", "unet"): _SD,
+    ("ali-vilab/text-to-video-ms-1.7b", "unet"): _MODELSCOPE,
+    ("damo-vilab/text-to-video-ms-1.7b", "unet"): _MODELSCOPE,
+    ("cerspense/zeroscope_v2_576w", "unet"): _ZEROSCOPE,
+    ("cerspense/zeroscope_v2_XL", "unet"): _ZEROSCOPE,
     ("Wan-AI/Wan2.1-T2V-14B-Diffusers", "transformer"): _wan_weights(WAN_14B),
     ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "transformer"): _wan_weights(WAN_1_3B),
     ("Wan-AI/Wan2.2-T2V-A14B-Diffusers", "transformer"): _wan_weights(WAN_14B),
@@ -322,13 +336,27 @@ PUBLISHED: dict[tuple[str, str], Published] = {
 
 
 def known(weights: str, part: str = "transformer", adapter: str | None = None) -> Published | None:
-    """What is published of a hub id, and of an adapter over it; None if nothing is written down here."""
+    """What is published of a hub id, and of an adapter over it; None if nothing is written down here. With another
+    adapter than LaVie's it is Stable Diffusion 1 with the largest motion modules that there are."""
     if lavie.named(adapter):
         return PUBLISHED[lavie.FILE, "unet"]
     found = PUBLISHED.get((weights, part))
     if adapter is None or found is None:
         return found
-    if found.config is not SD_15 or not adapter.startswith("ByteDance/AnimateDiff-Lightning/"):
+    if found.config is not SD_15:
         return None
-    betas = {"beta_schedule": "linear", "timestep_spacing": "trailing"}
-    return replace(found, kind="UNetMotionModel", config=MOTION_SD_15, scheduler={**found.scheduler, **betas})
+    spacing = {"timestep_spacing": "trailing"} if "lightning" in Path(adapter).name.lower() else {}
+    scheduler = {**found.scheduler, "beta_schedule": "linear", **spacing}
+    return replace(found, kind="UNetMotionModel", config=MOTION_SD_15, scheduler=scheduler)
+
+
+def over_time(image: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of an image network with motion modules in it. AnimateDiff's first and third versions have none in the
+    middle, so they are a little smaller."""
+    blocks = {
+        name: tuple(str(kind).replace("2D", "Motion") for kind in image[name])
+        for name in ("down_block_types", "up_block_types")
+    }
+    motion = {name: value for name, value in MOTION_SD_15.items() if "motion_" in name}
+    heads = image.get("num_attention_heads") or image.get("attention_head_dim", 8)
+    return {**image, **blocks, **motion, "num_attention_heads": heads}

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dovetail.errors import WeightsError
-from dovetail.experts.hub import File, Stock, cache_folder, cached, digest_of, folder_of
+from dovetail.experts.cache import cache_folder, folder_of
+from dovetail.experts.hub import File, Stock, cached, digest_of
 from dovetail.experts.refusals import full, refusals
 
 Told = Callable[[int], None]
@@ -74,7 +75,7 @@ def _bring(stock: Stock, file: File, told: Told) -> None:
     lock = cache_folder() / ".locks" / folder_of(stock.want.repo).name / f"{file.digest}.lock"
     for folder in (lock.parent, part.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    with refusals(f"{stock.want.repo}/{file.name}"), WeakFileLock(lock):
+    with refusals(f"{stock.want.repo}/{file.name}", revision=stock.want.revision), WeakFileLock(lock):
         if whole.exists():  # Another process has been here, or another commit has the same file.
             return
         if file.size is not None and part.is_file() and part.stat().st_size > file.size:
@@ -134,7 +135,7 @@ def _link(stock: Stock) -> None:
     want, names = stock.want, [file.name for file in stock.files]
     disable_progress_bars()
     try:
-        with refusals(str(want)):
+        with refusals(str(want), revision=want.revision, variant=want.variant):
             snapshot_download(want.repo, revision=want.revision, allow_patterns=names)
     finally:
         if shown:

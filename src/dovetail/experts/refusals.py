@@ -9,9 +9,21 @@ from pathlib import Path
 from dovetail.errors import WeightsError
 
 
+def pulls(name: str, revision: str | None = None, variant: str | None = None) -> str:
+    """The command that brings a model.
+
+    >>> pulls("some/model", variant="fp16")
+    '`dovetail models pull some/model --variant fp16`'
+    """
+    options = {"revision": revision, "variant": variant}
+    said = "".join(f" --{option} {value}" for option, value in options.items() if value is not None)
+    return f"`dovetail models pull {name}{said}`"
+
+
 @contextmanager
-def refusals(name: str, where: str = "") -> Iterator[None]:
-    """What huggingface_hub raises inside, as WeightsError about `name`; `where` ends the message."""
+def refusals(name: str, where: str = "", revision: str | None = None, variant: str | None = None) -> Iterator[None]:
+    """What huggingface_hub raises inside, as WeightsError about `name`, in a revision and variant; `where` ends the
+    message."""
     from huggingface_hub.errors import RevisionResolutionError
 
     try:
@@ -23,7 +35,7 @@ def refusals(name: str, where: str = "") -> Iterator[None]:
         ours = isinstance(error, OSError | ValueError | RuntimeError | RevisionResolutionError) or _network(error)
         if not ours:
             raise
-        raise WeightsError(f"{_told(name, error)} {where}".strip()) from error
+        raise WeightsError(f"{_told(name, error, pulls(name, revision, variant))} {where}".strip()) from error
 
 
 def _network(error: Exception) -> bool:
@@ -32,8 +44,9 @@ def _network(error: Exception) -> bool:
     return type(error).__module__.partition(".")[0] in ("httpx", "httpx2")
 
 
-def _told(name: str, error: Exception) -> str:
-    """One message for each kind of refusal; subclasses stand before what they are subclasses of."""
+def _told(name: str, error: Exception, command: str) -> str:
+    """One message for each kind of refusal; subclasses stand before what they are subclasses of. command: what brings
+    it."""
     from huggingface_hub import constants, errors
 
     repo = "/".join(name.split("/")[:2])
@@ -66,7 +79,7 @@ def _told(name: str, error: Exception) -> str:
         return (
             f"no weights '{name}': no such path here, not whole in the cache ({constants.HF_HUB_CACHE}), and the hub does "
             f"not give it ({type(error).__name__}: {said}). With a network, and without HF_HUB_OFFLINE, "
-            f"`dovetail models pull {name}` brings it; a copied cache is found where HF_HUB_CACHE points."
+            f"{command} brings it; a copied cache is found where HF_HUB_CACHE points."
         )
     return f"no weights '{name}': no such path here, and the hub does not give it ({type(error).__name__}: {said})."
 

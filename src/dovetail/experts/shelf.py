@@ -14,13 +14,17 @@ from dovetail.experts.lavie import facts as lavie
 
 @dataclass(frozen=True)
 class Shelved:
-    """A repository. parts: gigabytes by folder, "FOLDER.VARIANT" or file. forbids: what its licence does not allow,
-    where that stops many."""
+    """A repository. parts: gigabytes by folder ("" is the top), "FOLDER.VARIANT" or file. forbids: what its licence does
+    not allow, where that stops many."""
 
     licence: str
     parts: Mapping[str, float] = field(repr=False)
     commit: str | None = None
     forbids: str = ""
+
+    def knows(self, part: str, variant: str | None = None) -> bool:
+        """Whether the size of a folder or file is written down."""
+        return _key(part, variant) in self.parts
 
     def size(self, parts: tuple[str, ...], variant: str | None = None) -> float | None:
         """Gigabytes of these folders or files; None where one that holds weights is not written down.
@@ -29,15 +33,23 @@ class Shelved:
         1.887
         """
         heavy = [part for part in parts if part not in ("tokenizer", "scheduler") and not part.endswith(".json")]
-        found = [self.parts.get(f"{part}.{variant}" if variant else part) for part in heavy]
+        found = [self.parts.get(_key(part, variant)) for part in heavy]
         return None if None in found else round(sum(size for size in found if size is not None), 3)
 
 
+def _key(part: str, variant: str | None) -> str:
+    return f"{part}.{variant}" if variant else part
+
+
 _APACHE, _OPENRAIL = "Apache-2.0", "CreativeML OpenRAIL-M"
+_COGVIDEOX = "CogVideoX licence, see its model card"
 _IMAGE_VAE = {"vae": 0.335, "vae.fp16": 0.167}
 _UMT5, _T5 = 22.7, 19.05
 _WAN_14B = 57.15
 _COGVIDEOX_2B = {"transformer": 3.39, "text_encoder": 9.52, "vae": 0.431}
+_COGVIDEOX_5B = {**_COGVIDEOX_2B, "transformer": 11.14}
+_LTX, _LTX_13B = "LTXV Open Weights, see its model card", {"transformer": 26.09, "text_encoder": _T5, "vae": 2.49}
+_MOTION = "Apache-2.0, says AnimateDiff's repository"
 _LIGHTNING = {f"animatediff_lightning_{steps}step_diffusers.safetensors": 0.908 for steps in (1, 2, 4, 8)}
 
 SHELF: dict[str, Shelved] = {
@@ -47,7 +59,7 @@ SHELF: dict[str, Shelved] = {
         "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
     ),
     "ByteDance/AnimateDiff-Lightning": Shelved(_OPENRAIL, _LIGHTNING),
-    "CompVis/stable-diffusion-v1-4": Shelved(_OPENRAIL, {"text_encoder": 0.492, "vae": 0.335}),
+    "CompVis/stable-diffusion-v1-4": Shelved(_OPENRAIL, {"unet": 3.44, "text_encoder": 0.492, "vae": 0.335}),
     "YaohuiW/LaVie": Shelved(lavie.LICENCE, {"lavie_base.pt": 3.64}),
     "ali-vilab/text-to-video-ms-1.7b": Shelved(
         "CC-BY-NC-4.0",
@@ -70,14 +82,21 @@ SHELF: dict[str, Shelved] = {
         {"transformer": _WAN_14B, "transformer_2": _WAN_14B, "text_encoder": 11.36, "vae": 0.508},
         "5be7df9619b54f4e2667b2755bc6a756675b5cd7",
     ),
-    "Lightricks/LTX-Video-0.9.7-dev": Shelved(
-        "LTXV Open Weights, see its model card",
-        {"transformer": 26.09, "text_encoder": _T5, "vae": 2.49},
-        "2101082f5eb5540770a2df43747feadb6f69b889",
-    ),
+    "Lightricks/LTX-Video-0.9.7-dev": Shelved(_LTX, _LTX_13B, "2101082f5eb5540770a2df43747feadb6f69b889"),
     "Lightricks/LTX-Video-0.9.5": Shelved("OpenRAIL-M", {"transformer": 3.85, "text_encoder": _T5, "vae": 2.49}),
     "THUDM/CogVideoX-2b": Shelved(_APACHE, _COGVIDEOX_2B, "1137dacfc2c9c012bed6a0793f4ecf2ca8e7ba01"),
     "zai-org/CogVideoX-2b": Shelved(_APACHE, _COGVIDEOX_2B),
+    # What follows is in no shipped recipe; without sizes where no page was to be had and the precision is not known.
+    "THUDM/CogVideoX-5b": Shelved(_COGVIDEOX, _COGVIDEOX_5B),
+    "zai-org/CogVideoX-5b": Shelved(_COGVIDEOX, _COGVIDEOX_5B),
+    "Lightricks/LTX-Video-0.9.7-distilled": Shelved(_LTX, _LTX_13B),
+    "Lightricks/LTX-Video-0.9.8-13B-distilled": Shelved(_LTX, _LTX_13B),
+    "Lightricks/LTX-Video": Shelved(_LTX, {}),
+    "cerspense/zeroscope_v2_576w": Shelved("CC-BY-NC-4.0", {}, forbids="commercial use"),
+    "cerspense/zeroscope_v2_XL": Shelved("CC-BY-NC-4.0", {}, forbids="commercial use"),
+    "guoyww/animatediff": Shelved(_MOTION, {"mm_sd_v15_v2.ckpt": 1.82, "v3_sd15_mm.ckpt": 1.67}),
+    "guoyww/animatediff-motion-adapter-v1-5-2": Shelved(_MOTION, {"": 1.82}),
+    "guoyww/animatediff-motion-adapter-v1-5-3": Shelved(_MOTION, {"": 1.67}),
 }
 """By hub id."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dovetail.errors import WeightsError
+from dovetail.experts.refusals import pulls
 
 LONGEST = 100_000_000
 """Bytes of the longest header that the format allows."""
@@ -45,35 +46,42 @@ def damage(file: Path) -> str | None:
     return None
 
 
-def again(weights: str) -> str:
+def again(weights: str, revision: str | None = None, variant: str | None = None) -> str:
     """How to get weights anew."""
     hub = re.fullmatch(r"[\w.-]+(/[\w.-]+)+", weights) and not Path(weights).expanduser().exists()
     return (
-        f"Delete it; `dovetail models pull {weights}` brings it again"
+        f"Delete it; {pulls(weights, revision, variant)} brings it again"
         if hub
         else "Copy it again from where it came, or `dovetail models pull OWNER/REPO` and take the hub's"
     )
 
 
-def sound(files: Iterable[Path], what: str, weights: str) -> None:
+def sound(
+    files: Iterable[Path], what: str, weights: str, revision: str | None = None, variant: str | None = None
+) -> None:
     """Raise WeightsError about the first damaged .safetensors among these files; `what` begins the message."""
     for file in files:
         if file.suffix == ".safetensors" and (said := damage(file)) is not None:
-            raise WeightsError(f"{what} cannot be loaded: {file} is damaged: {said}. {again(weights)}")
+            raise WeightsError(
+                f"{what} cannot be loaded: {file} is damaged: {said}. {again(weights, revision, variant)}"
+            )
 
 
-def shards(folder: Path, kept: list[Path], what: str, weights: str) -> None:
+def shards(
+    folder: Path, kept: list[Path], what: str, weights: str, revision: str | None = None, variant: str | None = None
+) -> None:
     """Raise WeightsError unless all files are there over which weights are spread."""
+    remedy = again(weights, revision, variant)
     for index in folder.glob("*.safetensors.index*.json"):
         try:
             named = sorted(set(json.loads(index.read_text())["weight_map"].values()))
         except (ValueError, KeyError, AttributeError) as error:
-            raise WeightsError(f"{what} cannot be loaded: {index} is damaged: {error}. {again(weights)}") from None
+            raise WeightsError(f"{what} cannot be loaded: {index} is damaged: {error}. {remedy}") from None
         # An index of another variant names none of these files.
         if {file.name for file in kept} & set(named) and (gone := [n for n in named if not (folder / n).is_file()]):
             raise WeightsError(
                 f"{what} cannot be loaded: {len(gone)} of its {len(named)} files are not there, the first is "
-                f"{folder / gone[0]}. {again(weights)}"
+                f"{folder / gone[0]}. {remedy}"
             )
 
 

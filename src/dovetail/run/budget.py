@@ -4,13 +4,14 @@ What is given up comes in this order, and none of it before it must: everyone on
 cells at once; an expert in one piece. Design page: docs/decisions/0021-memory.md.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
-from dovetail.errors import RoomError
+from dovetail.errors import RoomError, RoomWarning
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.build import leaves
 from dovetail.recipe.planning import Plan
@@ -139,12 +140,16 @@ def foreseen(recipe: Recipe, notes: list[str]) -> Plan:
 def fitted(recipe: Recipe) -> Fit | None:
     """How a recipe's run is made to fit on its device; None where nothing is known of that device's memory.
 
-    Raises RoomError for a run that cannot fit, and what planning raises.
+    Raises RoomError for a run that cannot fit, and what planning raises. Warns with RoomWarning of an expert whose size
+    nothing tells.
     """
-    budget, notes = budget_of(recipe), list[str]()
-    if budget is None:
+    if (budget := budget_of(recipe)) is None:
         return None
-    return fit(foreseen(recipe, notes), outlines(recipe, notes), budget).checked()
+    plan, notes = foreseen(recipe, []), list[str]()
+    known = outlines(recipe, notes, plan.counts)
+    for note in notes:
+        warnings.warn(note, RoomWarning, stacklevel=2)
+    return fit(plan, known, budget).checked()
 
 
 def fit(plan: Plan, known: Mapping[str, "Outline"], budget: int | None) -> Fit:

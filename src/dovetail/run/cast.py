@@ -15,8 +15,9 @@ from dovetail.recipe import Recipe, models
 from dovetail.recipe.build import parts
 from dovetail.recipe.planning import Known
 from dovetail.run.bridging import codec_names, codecs_of
-from dovetail.run.budget import Fit, fitted
+from dovetail.run.budget import Fit, budget_of, fitted
 from dovetail.run.given import digest
+from dovetail.run.sizes import bring_configs
 from dovetail.video import Video
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ def moving(recipe: Recipe, fit: Fit | None) -> bool:
 def load(recipe: Recipe) -> Cast:
     """Load a recipe's codecs and experts. Raises WeightsError, and RoomError for a run that cannot fit on its
     device."""
+    if budget_of(recipe) is not None:
+        bring_configs(recipe, used(recipe))
     fit, names = fitted(recipe), codec_names(recipe)
     codecs = {name: _codec(recipe, spec, name, fit) for name, spec in codecs_of(recipe).items()}
     at = {stage: codecs[name] for stage, name in names.items()} if recipe.bridged else {}

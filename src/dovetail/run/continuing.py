@@ -20,7 +20,7 @@ from dovetail.run.cast import Cast, load
 from dovetail.run.events import End, Piece, Step
 from dovetail.run.folder import Folder, Origin
 from dovetail.run.keeping import folder_of, keep, refuse_others
-from dovetail.run.manifest import machine, versions, weights_of
+from dovetail.run.manifest import machine, sources, versions, weights_of
 from dovetail.run.outlook import latent_of
 from dovetail.run.playing import Ready, ready
 from dovetail.run.pulse import Pulse
@@ -118,7 +118,7 @@ def _give(source: Folder, folder: Folder, run: Ready, target: Path) -> dict[str,
         folder.keep(ours.identity, latent, here, stands.pieces)
         if here is not stands:
             folder.state(number).unlink()
-    folder.write(ours, target, machine())
+    folder.write(ours, target, {**machine(), **sources(run.recipe)})
     folder.log("given", by=str(source), pieces=stands.pieces)
     return given
 

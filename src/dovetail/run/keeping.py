@@ -24,7 +24,7 @@ from dovetail.run.decoding import CONTEXT, Clock, frames_of, tail_of
 from dovetail.run.events import End, Latent, Piece, Step
 from dovetail.run.folder import EVERY, Folder, Origin
 from dovetail.run.growing import Film, Grown, grown
-from dovetail.run.manifest import machine, record, spent, versions, weights_of
+from dovetail.run.manifest import machine, record, sources, spent, versions, weights_of
 from dovetail.run.outlook import latent_of
 from dovetail.run.playing import Ready, by_turns, ready
 from dovetail.run.pulse import Pulse
@@ -134,7 +134,7 @@ class _Kept:
         """Make what is missing, then the video."""
         missing = self._missing()
         _check_room(self.folder, self.run, len(missing) / self.run.pieces)
-        self.folder.write(self.origin, self.target, self._machine())
+        self.folder.write(self.origin, self.target, {**self._machine(), **self._sources()})
         film = Film(self.folder.video, self.run.recipe.video.fps, self.identity)
         upon = grown(film.path, self.identity)
         film.cut(upon)
@@ -156,6 +156,13 @@ class _Kept:
                 )
             return then
         return now
+
+    def _sources(self) -> dict[str, Any]:
+        """The commits of its weights that the run began with; nothing of a run that did not write them down."""
+        with suppress(DamagedError):
+            said = read_json(self.folder.manifest)
+            return {"commits": said["commits"]} if "commits" in said else {}
+        return sources(self.run.recipe)
 
     def _missing(self) -> set[int]:
         """The pieces that are not there, or damaged."""
@@ -269,7 +276,7 @@ class _Kept:
         """The video at its target."""
         last = self.folder.standing(self.identity, self.run.pieces - 1)
         inside = record(self.run.recipe, last.calls, [*last.less, *self.folder.logged(LESS), *self.run.less.said])
-        beside = {**inside, **spent(last.seconds + self.clock.last, last.networks + self.clock.last)}
+        beside = {**inside, **self._sources(), **spent(last.seconds + self.clock.last, last.networks + self.clock.last)}
         try:
             self._written(inside, beside)
         except OutputError as error:

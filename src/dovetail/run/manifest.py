@@ -36,6 +36,20 @@ def spent(seconds: float, networks: float) -> dict[str, Any]:
     }
 
 
+def sources(recipe: Recipe) -> dict[str, Any]:
+    """The commit of every repository of the hub that a recipe takes from, as the cache has it; nothing for other
+    weights. They do not decide which run it is: the weights' own digests do."""
+    from dovetail.experts.cache import commit_of
+    from dovetail.run.wants import wants
+
+    found = {
+        want.repo if want.revision is None else f"{want.repo}@{want.revision}": commit_of(want.repo, want.revision)
+        for want in wants(recipe)
+    }
+    known = {name: commit for name, commit in found.items() if commit is not None}
+    return {"commits": known} if known else {}
+
+
 def versions() -> dict[str, str]:
     """Of all that decides which bytes a run makes."""
     return {name: version(name) for name in ("dovetail-video", "torch", "diffusers", "av")}

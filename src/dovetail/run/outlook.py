@@ -33,16 +33,16 @@ def outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
             SCHEDULES[spec.kind] if spec.schedule == "own" else Flow(), longest=1 if spec.kind == "spatial" else None
         )
     from dovetail.experts.checkpoint import here
-    from dovetail.experts.loading import FAMILIES, scheduler_config
-    from dovetail.experts.published import known
+    from dovetail.experts.loading import FAMILIES, published_of, scheduler_config
 
     family = FAMILIES[spec.family]
+    told = published_of(spec.family, spec.weights, spec.subfolder, spec.adapter, spec.base)
     try:
-        if not here(spec.weights):
+        if told is not None and not here(spec.weights):
             raise WeightsError(f"'{spec.weights}' is not on this machine")
-        config = scheduler_config(name, spec.family, spec.weights, spec.adapter, base=spec.base)
+        config = scheduler_config(name, spec.family, spec.weights, spec.adapter, spec.revision, spec.base)
     except WeightsError as error:
-        if (told := known(spec.weights, spec.subfolder or family.part, spec.adapter)) is not None:
+        if told is not None:
             notes.append(f"expert '{name}': {error}; planned by its published configuration")
             return Known(schedule_of(told.scheduler), told.scheduler, family.max_frames, family.even)
         notes.append(f"expert '{name}': {error}; levels are those of the family's usual schedule")
@@ -68,10 +68,11 @@ def space_foreseen(recipe: Recipe, notes: list[str], codec: models.Codec | None 
     from dovetail.experts.checkpoint import here
     from dovetail.experts.codec import space_at
     from dovetail.experts.loading import FAMILIES, IMAGES
+    from dovetail.experts.published import PUBLISHED
 
     weights = codec.weights
     try:
-        if not here(weights):
+        if not here(weights) and weights in {name for name, _ in PUBLISHED}:
             raise WeightsError(f"'{weights}' is not on this machine")
         return space_at(weights, codec.subfolder, codec.base, codec.revision, codec.variant)
     except WeightsError as error:

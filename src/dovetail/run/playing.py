@@ -27,7 +27,7 @@ from dovetail.run.cast import Cast, check_spaces, check_words, known_of, load, p
 from dovetail.run.decoding import Clock, decoded
 from dovetail.run.events import End, Latent, Piece, Step
 from dovetail.run.given import encoded, start_of, warn_about, warn_of_story
-from dovetail.run.manifest import record, spent
+from dovetail.run.manifest import record, sources, spent
 from dovetail.run.outlook import latent_of
 from dovetail.run.pulse import Pulse
 from dovetail.run.states import Standing
@@ -188,7 +188,7 @@ def _told(run: Ready) -> Iterator[Step | Piece | End]:
     # The last piece was decoded after its network work was summed up.
     seconds, networks = perf_counter() - run.begun, last.networks + clock.last
     run.less.note("decoding")
-    yield End({**record(run.recipe, last.calls, run.less.said), **spent(seconds, networks)})
+    yield End({**record(run.recipe, last.calls, run.less.said), **sources(run.recipe), **spent(seconds, networks)})
 
 
 def by_turns(run: Ready, events: Iterator[Step | Latent], pieces: int, taken: int) -> Iterator[Step | Latent]:

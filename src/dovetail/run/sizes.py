@@ -1,7 +1,7 @@
 """How large a run's networks are, and what they are shown: from their configurations, without weights. What is asked
 for on another device than most is not counted."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING
@@ -63,20 +63,57 @@ def place(device: str) -> str:
     return name.removesuffix(":0")
 
 
-def outlines(recipe: Recipe, notes: list[str]) -> dict[str, "Outline"]:
-    """What is known of a recipe's networks without their weights; adds a note for each that is not."""
+def outlines(recipe: Recipe, notes: list[str], names: Collection[str] | None = None) -> dict[str, "Outline"]:
+    """What is known of a recipe's networks, or of these alone, without their weights; adds a note for each of which
+    nothing is."""
     from dovetail.experts.outline import outline
 
     found = {}
     for name, spec in recipe.experts.items():
-        if not isinstance(spec, models.Pretrained):
+        if not isinstance(spec, models.Pretrained) or (names is not None and name not in names):
             continue
         try:
-            options = spec.model_dump(include={"subfolder", "dtype", "base", "adapter"})
+            options = spec.model_dump(include={"subfolder", "dtype", "base", "adapter", "revision", "variant"})
             found[name] = outline(name, spec.family, spec.weights, **options)
         except WeightsError as error:
-            notes.append(f"{error}; its operations are not counted")
+            notes.append(f"{error}; its operations and its memory are not counted")
     return found
+
+
+def bring_configs(recipe: Recipe, names: Collection[str]) -> None:
+    """Bring the configurations alone of those experts and of the codecs whose weights are on the hub, where nothing
+    tells yet how large they are: what cannot fit is then refused before its gigabytes come. Raises WeightsError where
+    the hub does not give them."""
+    from dovetail.experts.checkpoint import at_hand, here
+    from dovetail.experts.codec import seen
+    from dovetail.experts.loading import FAMILIES, published_of
+    from dovetail.experts.published import PUBLISHED
+
+    for spec in (spec for name, spec in recipe.experts.items() if name in names):
+        if not isinstance(spec, models.Pretrained) or here(spec.weights):
+            continue
+        family = FAMILIES[spec.family]
+        part = family.part if spec.subfolder is None else spec.subfolder
+        if published_of(spec.family, spec.weights, spec.subfolder, spec.adapter, spec.base) is None:
+            found = at_hand(spec.weights, spec.revision, spec.variant, [part], spec.base)
+            if found is None or not (found.has(part) and found.has("scheduler")):
+                _bring(spec, [part, "scheduler", "text_encoder", "vae"], f"Weights of this family: {family.where}")
+    for codec in codecs_of(recipe).values():
+        if not isinstance(codec, models.Autoencoder) or here(codec.weights):
+            continue
+        told = seen(codec.weights, codec.subfolder, codec.revision, codec.variant, codec.base)
+        if codec.weights not in {repo for repo, _ in PUBLISHED} and (told is None or not told[0].has(told[1])):
+            _bring(codec, ["vae", ""] if codec.subfolder is None else [codec.subfolder])
+
+
+def _bring(spec: models.Pretrained | models.Autoencoder, parts: Sequence[str], where: str = "") -> None:
+    """Of one file, its base has the configurations; what it holds alone is not known before it is here."""
+    from dovetail.experts.checkpoint import bring_configs
+    from dovetail.experts.tensors import is_file
+
+    repo, revision = (spec.base, None) if is_file(spec.weights) else (spec.weights, spec.revision)
+    if repo is not None:
+        bring_configs(repo, revision, parts, where)
 
 
 def latent_at(plan: Plan, stage: str) -> tuple[int, int, int, int]:
@@ -122,7 +159,8 @@ def _autoencoder(recipe: Recipe, codec: models.Codec) -> tuple[str, Mapping[str,
     specs = [spec for spec in recipe.experts.values() if isinstance(spec, models.Pretrained)]
     specs.sort(key=lambda spec: spec.weights != codec.weights)
     try:
-        return codec_outline(codec.weights, codec.subfolder, specs[0].family if specs else None, codec.base)
+        family = specs[0].family if specs else None
+        return codec_outline(codec.weights, codec.subfolder, family, codec.base, codec.revision, codec.variant)
     except WeightsError:
         return None
 

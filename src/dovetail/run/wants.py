@@ -7,14 +7,18 @@ from dovetail import recipe as recipes
 from dovetail.errors import RecipeError, nearest
 from dovetail.experts.hub import Want
 from dovetail.experts.loras import USUAL
+from dovetail.experts.shelf import SHELF
 from dovetail.experts.single_file import USUAL_BASE
 from dovetail.experts.tensors import is_file
 from dovetail.recipe import Recipe, models
 from dovetail.run.bridging import codecs_of
 from dovetail.run.cast import READ_WITH_CLIP, same_words, used
 
-EVERYTHING = ("unet", "transformer", "transformer_2", "text_encoder", "tokenizer", "scheduler", "vae", "")
-"""The parts of any model; of those that a repository does not have, nothing is taken."""
+EVERYTHING = (
+    *("unet", "transformer", "transformer_2", "text_encoder", "tokenizer", "scheduler", "vae", ""),
+    *("model.safetensors", "preprocessor_config.json"),
+)
+"""The parts of any model, an image encoder's among them; of those that a repository does not have, nothing is taken."""
 
 
 def wants(recipe: Recipe) -> tuple[Want, ...]:
@@ -81,21 +85,29 @@ def _joined(found: list[Want]) -> tuple[Want, ...]:
     return tuple(Want(key.repo, tuple(taken), key.file, key.revision, key.variant) for key, taken in parts.items())
 
 
-def wants_of(what: str) -> tuple[Want, ...]:
-    """What is taken for a recipe (a shipped one's name, or a .yaml file) or a model (OWNER/REPO, or a file in it).
+def wants_of(what: str, revision: str | None = None, variant: str | None = None) -> tuple[Want, ...]:
+    """What is taken for a recipe (a shipped one's name, or a .yaml file), which says revisions and variants itself, or
+    of a model (OWNER/REPO, or a file in it): all that any expert could load of it.
 
-    Raises RecipeError for what is none of these.
+    Raises RecipeError for what is none of these, and for an option that it does not take.
     """
-    if what in recipes.names() or what.endswith((".yaml", ".yml")):
+    recipe, file = what in recipes.names() or what.endswith((".yaml", ".yml")), _file(what)
+    if recipe and (revision, variant) != (None, None):
+        raise RecipeError(
+            f"'{what}' is a recipe, whose experts and codec say their own revision and variant; --revision and --variant "
+            "are for a model, OWNER/REPO"
+        )
+    if recipe:
         return wants(recipes.load(what))
-    if (file := _file(what)) is not None:
-        return (Want(*file),)
+    if file is not None and variant is not None:
+        raise RecipeError(f"'{what}' is one file, which has no variants; leave out --variant, or name its repository")
+    if file is not None:
+        return (Want(*file, revision=revision),)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", what):
         raise RecipeError(
             f"'{what}' is no recipe, and no model of the hub (OWNER/REPO); {nearest(what, recipes.names())}"
         )
-    known = [want for want in shipped() if want.repo == what and want.file is None]
-    return tuple(known) or (Want(what, EVERYTHING),)
+    return (Want(what, EVERYTHING, None, revision, variant),)
 
 
 def shipped() -> dict[Want, list[str]]:
@@ -105,3 +117,13 @@ def shipped() -> dict[Want, list[str]]:
         found += [(want, name) for want in wants(recipes.load(name))]
     joined = _joined([want for want, _ in found])
     return {whole: [name for want, name in found if _joined([whole, want]) == (whole,)] for whole in joined}
+
+
+def shelved() -> tuple[Want, ...]:
+    """What no shipped recipe takes of the repositories that are written down in `shelf`: models whole, and files."""
+    taken = {(want.repo, want.file) for want in shipped()}
+    found: list[Want] = []
+    for repo, told in SHELF.items():
+        files = [part for part in told.parts if is_file(part)]
+        found += [Want(repo, (), file) for file in files] if files else [Want(repo, EVERYTHING)]
+    return tuple(want for want in found if (want.repo, want.file) not in taken)
