@@ -55,6 +55,11 @@ def again(weights: str) -> str:
     )
 
 
+def brought(weights: str) -> str:
+    """How to get what weights lack."""
+    return again(weights).removeprefix("Delete it; ")
+
+
 def sound(files: Iterable[Path], what: str, weights: str) -> None:
     """Raise WeightsError about the first damaged .safetensors among these files; `what` begins the message."""
     for file in files:
