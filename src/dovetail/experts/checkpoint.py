@@ -16,7 +16,7 @@ from torch import Tensor
 from dovetail.errors import WeightsError, nearest
 from dovetail.experts.refusals import refusals
 from dovetail.experts.single_file import OWN, USUAL_BASE, SingleFile, single
-from dovetail.experts.soundness import again, shards, sound
+from dovetail.experts.soundness import again, brought, shards, sound
 from dovetail.experts.tensors import PICKLES, is_file, keys_of, opened
 
 VARIANTS = ("fp16", "bf16", "fp32", "non_ema", "ema")
@@ -42,18 +42,19 @@ class Checkpoint:
         return folder
 
     def _instead(self) -> str:
-        """What is there, for who expected something else."""
+        """What is there, for who expected something else, and how to get that."""
         # Of a repository without any of the files that were asked for, there is no folder either.
         there = sorted(self.path.iterdir()) if self.path.is_dir() else []
         if parts := [entry.name for entry in there if (entry / "config.json").is_file()]:
-            return f"; it has {', '.join(f'{part}/' for part in parts)}"
+            return f"; it has {', '.join(f'{part}/' for part in parts)}. {brought(self.weights)}"
         return (
             f": it is no model in diffusers' layout, which has a folder for each part (unet/ or transformer/, text_encoder/, "
-            f"tokenizer/, scheduler/, vae/), each with its config; there is {', '.join(entry.name for entry in there[:6]) or 'nothing'}"
+            f"tokenizer/, scheduler/, vae/), each with its config; there is {', '.join(entry.name for entry in there[:6]) or 'nothing'}. "
+            f"{brought(self.weights)}"
         )
 
     def config(self, name: str, file: str = "config.json") -> dict[str, Any]:
-        """A part's config. Raises WeightsError if it is not there."""
+        """A part's config. Raises WeightsError if it is not there, or no config."""
         path = self.path / name / file
         if not path.is_file():
             raise WeightsError(f"'{self.weights}' has no {name}/{file} ({path}){self._instead()}")
@@ -61,6 +62,8 @@ class Checkpoint:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise WeightsError(f"{path} is damaged: it is no JSON ({error}). {again(self.weights)}") from None
+        if not isinstance(found, dict):
+            raise WeightsError(f"{path} is damaged: it names no values, but is {found!r:.40}. {again(self.weights)}")
         return found
 
     def has(self, name: str) -> bool:
