@@ -148,6 +148,13 @@ def coupled_events(left: Names) -> None:
 
 
 @example
+def a_pipeline(left: Names) -> None:
+    shows(left["video"], left["prompt"])
+    assert len(left["small"].blocks) == len(left["large"].blocks) - 1
+    assert Path("out/pipeline.gif").is_file()
+
+
+@example
 def before_a_download(left: Names) -> None:
     assert left["want"].repo == "THUDM/CogVideoX-2b"
     assert left["size"] > 10

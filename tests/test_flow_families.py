@@ -343,14 +343,6 @@ def test_another_text_model_is_refused_or_read(shelf: Shelf, tmp_path: Path) -> 
         load("it", "wan", str(folder))
 
 
-def test_a_tokenizer_that_needs_sentencepiece_says_so(shelf: Shelf, tmp_path: Path) -> None:
-    folder = shutil.copytree(shelf("ltx"), tmp_path / "ltx")
-    (folder / "tokenizer" / "tokenizer.json").unlink()
-    (folder / "tokenizer" / "spiece.model").write_bytes(b"no model")
-    with pytest.raises(WeightsError, match=r"tokenizer of .* cannot be read.*sentencepiece"):
-        load("it", "ltx", str(folder))
-
-
 def test_only_the_expert_that_is_asked_for_is_downloaded(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
     folder = shelf("wan", layers=2, low=1)

@@ -514,6 +514,61 @@ def test_networks_of_half_precision_play(kind: str, dtype: torch.dtype) -> None:
     assert half.dtype == np.float32
 
 
+NETWORK = {"confiner": "unet", "syncos": "transformer"}
+two = pytest.mark.parametrize("kind", NETWORK)
+
+
+@two
+def test_a_variant_is_saved_and_loaded(kind: str, tmp_path: Path) -> None:
+    pipe = own(kind).to(torch.float16, silence_dtype_warnings=True)
+    pipe.save_pretrained(tmp_path, variant="fp16")
+    assert {file.name.split(".")[1] for file in tmp_path.rglob("*.safetensors")} == {"fp16"}
+    loaded = type(pipe).from_pretrained(tmp_path, variant="fp16", dtype=torch.float16)
+    assert precisions(loaded) == dict.fromkeys(precisions(pipe), torch.float16)
+    kept, found = (getattr(one, NETWORK[kind]).state_dict() for one in (pipe, loaded))
+    assert all(torch.equal(tensor, found[name]) for name, tensor in kept.items())
+    loaded.set_progress_bar_config(disable=True)
+    near(loaded(**call(kind))[0], pipe(**call(kind))[0])
+
+
+@two
+def test_each_component_may_have_a_precision_of_its_own(kind: str, tmp_path: Path) -> None:
+    pipe = pipe_of(kind)
+    pipe.save_pretrained(tmp_path)
+    asked = {NETWORK[kind]: torch.bfloat16, "default": torch.float32}
+    loaded = type(pipe).from_pretrained(tmp_path, dtype=asked)
+    assert precisions(loaded) == {name: asked.get(name, torch.float32) for name in precisions(pipe)}
+    loaded.set_progress_bar_config(disable=True)
+    near(loaded(**call(kind))[0], pipe(**call(kind))[0])
+
+
+@two
+def test_layers_may_be_stored_in_8_bits(kind: str) -> None:
+    pipe = own(kind)
+    plain, network = pipe(**call(kind))[0], getattr(pipe, NETWORK[kind])
+    network.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    assert torch.float8_e4m3fn in {weight.dtype for weight in network.parameters()}
+    stored = pipe(**call(kind))[0]
+    assert not np.array_equal(stored, plain)
+    near(stored, plain)
+
+
+@two
+def test_attention_may_be_computed_in_slices(kind: str) -> None:
+    pipe = own(kind)
+    plain = pipe(**call(kind))[0]
+    pipe.enable_attention_slicing(1)
+    assert np.allclose(pipe(**call(kind))[0], plain, atol=1e-4)
+
+
+def precisions(pipe: Any) -> dict[str, torch.dtype]:
+    return {name: part.dtype for name, part in pipe.components.items() if isinstance(part, nn.Module)}
+
+
+def near(one: Any, two: Any) -> None:
+    assert np.corrcoef(one.ravel(), two.ravel())[0, 1] > 0.99
+
+
 @each
 def test_no_expert_that_is_not_asked_is_on_the_device(kind: str) -> None:
     """Played with hooks that move nothing, for want of a device: components come when they are called, and go when no step

@@ -275,6 +275,8 @@ def test_the_doctor_says_what_is_here(monkeypatch: pytest.MonkeyPatch, tmp_path:
         "Python 3.",
         "torch 2.",
         "diffusers 0.",
+        "sentencepiece 0.",
+        "protobuf ",
         "huggingface-hub ",
         f"cache: {tmp_path / 'cache'}",
     ):

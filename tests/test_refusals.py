@@ -133,6 +133,14 @@ def test_a_damaged_config_is_named(image: Path, file: str) -> None:
     assert f"{image / file} is damaged: it is no JSON" in refused(image)
 
 
+@pytest.mark.parametrize("file", ["unet/config.json", "scheduler/scheduler_config.json"])
+@pytest.mark.parametrize("content", ["[]", "null", '"a"'])
+def test_a_config_that_names_no_values_is_damaged_too(image: Path, file: str, content: str) -> None:
+    (image / file).write_text(content)
+    assert f"{image / file} is damaged: it names no values, but is " in (said := refused(image))
+    assert "Copy it again from where it came" in said
+
+
 # --- folders that are something else ----------------------------------------------------------------------------------
 
 
@@ -141,7 +149,7 @@ def test_a_folder_that_is_no_model_says_what_a_model_has(tmp_path: Path) -> None
     said = refused(tmp_path)
     assert f"'{tmp_path}' has no unet/config.json" in said
     assert "no model in diffusers' layout, which has a folder for each part" in said
-    assert "there is holiday.png" in said
+    assert "there is holiday.png. Copy it again from where it came" in said
     shutil.rmtree(tmp_path)
     tmp_path.mkdir()
     assert "there is nothing" in refused(tmp_path)
@@ -150,7 +158,16 @@ def test_a_folder_that_is_no_model_says_what_a_model_has(tmp_path: Path) -> None
 def test_a_missing_folder_says_which_there_are(image: Path) -> None:
     shutil.rmtree(image / "tokenizer")
     said = refused(image)
-    assert f"has no tokenizer/ ({image / 'tokenizer'}); it has text_encoder/, unet/, vae/" in said
+    assert f"has no tokenizer/ ({image / 'tokenizer'}); it has text_encoder/, unet/, vae/. Copy it again" in said
+
+
+def test_what_a_model_of_the_hub_lacks_is_pulled_and_nothing_deleted(
+    image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(image / "scheduler")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, **options: str(image))
+    with pytest.raises(WeightsError, match=r"it has .*vae/\. `dovetail models pull owner/repo` brings it again"):
+        load("it", "stable-diffusion", "owner/repo")
 
 
 def test_a_folder_of_another_family_names_its_own(whole: dict[str, Path]) -> None:
@@ -283,8 +300,11 @@ def test_nan_of_a_network_names_it_and_the_remedies(whole: dict[str, Path]) -> N
     expert = load("spatial", "stable-diffusion", str(whole["stable-diffusion"]), dtype="bfloat16")
     with torch.no_grad():
         next(expert.network.module.parameters()).mul_(1e38)  # type: ignore[attr-defined]
-    with pytest.raises(NetworkError, match=r"'spatial' answered with NaN.*half-precision overflow: try dtype float32"):
+    says = rf"'spatial' \({whole['stable-diffusion']}\) answered with NaN.*half-precision overflow: try dtype float32"
+    with pytest.raises(NetworkError, match=says) as caught:
         expert.network(torch.randn(1, 4, 1, 8, 8), 601.0, [Condition("a")], timeline(1))
+    assert f"({whole['stable-diffusion']})" in str(caught.value.at("video", 2))
+    assert "'it' answered" in str(NetworkError("it", 601.0)), "whose weights are not known"
 
 
 def overflowing(folder: Path, dtype: str) -> Any:

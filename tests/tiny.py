@@ -1,6 +1,7 @@
 """Tiny checkpoints on disk: the real architectures, a few thousand random weights, no downloads."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from diffusers import (
     UniPCMultistepScheduler,
     WanTransformer3DModel,
 )
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
     CLIPTextConfig,
@@ -462,6 +463,81 @@ MAKERS: dict[str, Callable[..., Path]] = {
     "cogvideox": cogvideox,
 }
 """A checkpoint of each family."""
+
+
+# --- as repositories are published ------------------------------------------------------------------------------------
+
+
+def words_apart(folder: Path) -> None:
+    """CLIP's tokenizer in the files of its time: its words in one, how they join in another."""
+    place = folder / "tokenizer"
+    model = json.loads((place / "tokenizer.json").read_text())["model"]
+    shutil.rmtree(place)
+    place.mkdir()
+    (place / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (place / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in model["merges"]))
+    start, end = (
+        {"__type": "AddedToken", "content": f"<|{mark}oftext|>", "normalized": True} for mark in ("start", "end")
+    )
+    marks = {"bos_token": start, "eos_token": end, "pad_token": end["content"], "unk_token": end}
+    (place / "special_tokens_map.json").write_text(json.dumps(marks))
+    told = {"add_prefix_space": False, "do_lower_case": True, "errors": "replace", "model_max_length": 77, **marks}
+    (place / "tokenizer_config.json").write_text(json.dumps({**told, "tokenizer_class": "CLIPTokenizer"}))
+
+
+def pieces(folder: Path, ids: int = 100) -> None:
+    """T5's tokenizer as spiece.model alone, the same pieces in it; ids: marks that come after them."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    place = folder / "tokenizer"
+    vocabulary = json.loads((place / "tokenizer.json").read_text())["model"]["vocab"]
+    shutil.rmtree(place)
+    place.mkdir()
+    proto, kinds = sentencepiece_model_pb2.ModelProto(), {"<unk>": 2, "<pad>": 3, "</s>": 3}
+    for piece, score in vocabulary:
+        proto.pieces.add(piece=piece, score=score, type=kinds.get(piece, 1))
+    trained = proto.trainer_spec
+    trained.model_type, trained.vocab_size = 1, len(vocabulary)
+    trained.pad_id, trained.eos_id, trained.unk_id, trained.bos_id = 0, 1, 2, -1
+    proto.normalizer_spec.name, proto.normalizer_spec.add_dummy_prefix = "nmt_nfkc", True
+    (place / "spiece.model").write_bytes(proto.SerializeToString())
+    extra = [f"<extra_id_{i}>" for i in range(ids)]
+    places = {mark: len(vocabulary) + ids - 1 - i for i, mark in enumerate(extra)}
+    (place / "added_tokens.json").write_text(json.dumps(places))
+    marks = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>", "additional_special_tokens": extra}
+    (place / "special_tokens_map.json").write_text(json.dumps(marks))
+    told = {"clean_up_tokenization_spaces": True, "extra_ids": ids, "legacy": True, "model_max_length": 226, **marks}
+    (place / "tokenizer_config.json").write_text(json.dumps({**told, "tokenizer_class": "T5Tokenizer"}))
+
+
+def nested(folder: Path) -> None:
+    """CLIP's tensors as before transformers 5.6: all in text_model, and the numbers of the places among them."""
+    (file,) = (folder / "text_encoder").glob("*.safetensors")
+    found = {f"text_model.{key.removeprefix('text_model.')}": tensor for key, tensor in load_file(file).items()}
+    longest = len(found["text_model.embeddings.position_embedding.weight"])
+    found["text_model.embeddings.position_ids"] = torch.arange(longest)[None]
+    save_file(found, file, {"format": "pt"})
+
+
+def asked_in_old_words(folder: Path) -> None:
+    """The attention of an autoencoder as diffusers named it until 0.18."""
+    (file,) = (folder / "vae").glob("*.safetensors")
+    old = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+
+    def renamed(key: str) -> str:
+        for now, before in old.items():
+            key = key.replace(now, before) if ".attentions." in key else key
+        return key
+
+    save_file({renamed(key): tensor for key, tensor in load_file(file).items()}, file, {"format": "pt"})
+
+
+IMAGE_SPELLINGS: dict[str, Callable[[Path], None]] = {
+    "vocab.json and merges.txt": words_apart,
+    "text_model.": nested,
+    "query, key, value": asked_in_old_words,
+}
+"""How repositories of Stable Diffusion 1 and their kin spell what `save` spells otherwise."""
 
 
 def lightning(file: Path) -> Path:

@@ -21,7 +21,17 @@ from dovetail.run.budget import Fit, fillable, fit, free_on
 from dovetail.run.sizes import outlines
 from dovetail.run.wants import wants
 
-PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "huggingface-hub", "av")
+PACKAGES = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "safetensors",
+    "sentencepiece",
+    "protobuf",
+    "huggingface-hub",
+    "av",
+)
 GIGA = 10**9
 
 

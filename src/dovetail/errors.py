@@ -39,23 +39,27 @@ class SpaceError(DovetailError, ValueError):
 
 
 class NetworkError(DovetailError, ArithmeticError):
-    """A network answered with NaN or infinity: which expert, at which native time, stage and step."""
+    """A network answered with NaN or infinity: which expert, of which weights, at which native time, stage and step."""
 
-    def __init__(self, expert: str, time: float, stage: str | None = None, step: int | None = None) -> None:
-        """`stage` and `step` (counted from 1) are None where only the network is known; see `at`."""
-        super().__init__(expert, time, stage, step)
-        self.expert, self.time, self.stage, self.step = expert, time, stage, step
+    def __init__(
+        self, expert: str, time: float, stage: str | None = None, step: int | None = None, weights: str | None = None
+    ) -> None:
+        """`stage` and `step` (counted from 1) are None where only the network is known; see `at`. weights: None where it
+        has none."""
+        super().__init__(expert, time, stage, step, weights)
+        self.expert, self.time, self.stage, self.step, self.weights = expert, time, stage, step, weights
 
     def __str__(self) -> str:
         where = f" in stage '{self.stage}', step {self.step}" if self.stage is not None else ""
+        whose = "" if self.weights is None else f" ({self.weights})"
         return (
-            f"expert '{self.expert}' answered with NaN or infinity at its time {self.time:g}{where}. "
+            f"expert '{self.expert}'{whose} answered with NaN or infinity at its time {self.time:g}{where}. "
             "Often a half-precision overflow: try dtype float32 or bfloat16, or a lower guidance"
         )
 
     def at(self, stage: str, step: int) -> "NetworkError":
         """The same error, with the stage and step (counted from 1) at which it happened."""
-        return NetworkError(self.expert, self.time, stage, step)
+        return NetworkError(self.expert, self.time, stage, step, self.weights)
 
 
 LESS_ROOM = (

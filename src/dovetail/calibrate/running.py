@@ -22,7 +22,7 @@ from dovetail.calibrate.prompts import usual
 from dovetail.calibrate.report import kept, written
 from dovetail.core.ladders import Ladder
 from dovetail.errors import RecipeError, SpaceError
-from dovetail.experts import same_space
+from dovetail.experts.space import same_space, with_weights
 from dovetail.recipe import Recipe, models
 from dovetail.run import Cast, load
 
@@ -128,7 +128,8 @@ def _checked(settings: Settings) -> None:
 def _same_latents(cast: Cast) -> None:
     try:
         for name, expert in cast.experts.items():
-            same_space(expert.network.space, cast.codec.space, (f"expert '{name}'", "the codec"))  # type: ignore[attr-defined]
+            names = with_weights(f"expert '{name}'", expert.network), with_weights("the codec", cast.codec)
+            same_space(expert.network.space, cast.codec.space, names)  # type: ignore[attr-defined]
     except SpaceError as error:
         raise SpaceError(
             f"{error}. To check a pair by hand: encode a video with the one's autoencoder and decode it with the other's; "

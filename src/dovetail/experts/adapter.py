@@ -175,7 +175,7 @@ class Adapter:
         """
         out = torch.cat([part.to(x.device) for part in self.answers(x, time, conditions, frames)])
         if not out.isfinite().all():
-            raise NetworkError(self.name, time)
+            raise NetworkError(self.name, time, weights=self.weights)
         return out
 
     def answers(self, x: Tensor, time: float, conditions: Sequence[Condition], frames: Tensor) -> Iterator[Tensor]:

@@ -17,7 +17,7 @@ from dovetail.errors import WeightsError, nearest
 from dovetail.experts.cache import snapshot
 from dovetail.experts.refusals import refusals
 from dovetail.experts.single_file import OWN, USUAL_BASE, SingleFile, single
-from dovetail.experts.soundness import again, shards, sound
+from dovetail.experts.soundness import again, brought, shards, sound
 from dovetail.experts.tensors import PICKLES, is_file, keys_of, opened
 
 VARIANTS = ("fp16", "bf16", "fp32", "non_ema", "ema")
@@ -32,6 +32,11 @@ class Checkpoint:
     variant: str | None = None
     revision: str | None = None
 
+    @property
+    def asked(self) -> tuple[str, str | None, str | None]:
+        """Weights, revision and variant."""
+        return self.weights, self.revision, self.variant
+
     def part(self, name: str, where: str = "") -> Path:
         """The folder of a part, "" being the checkpoint itself. Raises WeightsError if it is not there.
 
@@ -44,25 +49,28 @@ class Checkpoint:
         return folder
 
     def _instead(self) -> str:
-        """What is there, for who expected something else."""
+        """What is there, for who expected something else, and how to get that."""
         # Of a repository without any of the files that were asked for, there is no folder either.
         there = sorted(self.path.iterdir()) if self.path.is_dir() else []
         if parts := [entry.name for entry in there if (entry / "config.json").is_file()]:
-            return f"; it has {', '.join(f'{part}/' for part in parts)}"
+            return f"; it has {', '.join(f'{part}/' for part in parts)}. {brought(*self.asked)}"
         return (
             f": it is no model in diffusers' layout, which has a folder for each part (unet/ or transformer/, text_encoder/, "
-            f"tokenizer/, scheduler/, vae/), each with its config; there is {', '.join(entry.name for entry in there[:6]) or 'nothing'}"
+            f"tokenizer/, scheduler/, vae/), each with its config; there is {', '.join(entry.name for entry in there[:6]) or 'nothing'}. "
+            f"{brought(*self.asked)}"
         )
 
     def config(self, name: str, file: str = "config.json") -> dict[str, Any]:
-        """A part's config. Raises WeightsError if it is not there."""
+        """A part's config. Raises WeightsError if it is not there, or no config."""
         path = self.path / name / file
         if not path.is_file():
             raise WeightsError(f"'{self.weights}' has no {name}/{file} ({path}){self._instead()}")
         try:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise WeightsError(f"{path} is damaged: it is no JSON ({error}). {again(self.weights)}") from None
+            raise WeightsError(f"{path} is damaged: it is no JSON ({error}). {again(*self.asked)}") from None
+        if not isinstance(found, dict):
+            raise WeightsError(f"{path} is damaged: it names no values, but is {found!r:.40}. {again(*self.asked)}")
         return found
 
     def has(self, name: str) -> bool:

@@ -21,6 +21,7 @@ from dovetail.experts.single_file import USUAL_BASE, SingleFile
 from dovetail.experts.soundness import tied
 from dovetail.experts.space import LatentSpace, space_of
 from dovetail.experts.tensors import is_file
+from dovetail.experts.tokenizing import tokenizer
 from dovetail.experts.tuning import Tuning, quantization, tune
 
 PARTS = ("text_encoder", "tokenizer", "scheduler", "vae")
@@ -348,25 +349,13 @@ def _text(asked: _Asked, config: Any, device: torch.device) -> Text:
             f"expert '{asked.name}' is of family '{asked.family}', which reads with a {' or '.join(fits)}, but "
             f"text_encoder/ of '{asked.checkpoint.weights}' is a {found}"
         )
-    tokenizer = _tokenizer(getattr(transformers, TEXTS[found][1]), asked.checkpoint)
+    words = tokenizer(getattr(transformers, TEXTS[found][1]), asked.checkpoint)
     encoder: nn.Module = model(getattr(transformers, found), asked.checkpoint, "text_encoder", asked.dtype)
     place = (
         asked.checkpoint.path / "text_encoder" if isinstance(asked.checkpoint, Checkpoint) else asked.checkpoint.file
     )
     tied(encoder, f"text_encoder of '{asked.checkpoint.weights}' ({place})")
-    return reader(tokenizer, encoder.to(device), config, asked.name)
-
-
-def _tokenizer(kind: Any, checkpoint: Checkpoint | SingleFile) -> Any:
-    folder = checkpoint.part("tokenizer")
-    try:
-        return kind.from_pretrained(folder)
-    except (ImportError, OSError, ValueError) as error:
-        said = str(error).strip().splitlines()[0]
-        raise WeightsError(
-            f"tokenizer of '{checkpoint.weights}' cannot be read ({said}). A folder with spiece.model and no "
-            "tokenizer.json needs the package sentencepiece"
-        ) from error
+    return reader(words, encoder.to(device), config, asked.name)
 
 
 def _space(asked: _Asked) -> LatentSpace:

@@ -48,12 +48,19 @@ def damage(file: Path) -> str | None:
 
 def again(weights: str, revision: str | None = None, variant: str | None = None) -> str:
     """How to get weights anew."""
+    if weights.startswith("sprites/"):
+        return "It comes with dovetail: install that again"
     hub = re.fullmatch(r"[\w.-]+(/[\w.-]+)+", weights) and not Path(weights).expanduser().exists()
     return (
         f"Delete it; {pulls(weights, revision, variant)} brings it again"
         if hub
         else "Copy it again from where it came, or `dovetail models pull OWNER/REPO` and take the hub's"
     )
+
+
+def brought(weights: str, revision: str | None = None, variant: str | None = None) -> str:
+    """How to get what weights lack."""
+    return again(weights, revision, variant).removeprefix("Delete it; ")
 
 
 def sound(

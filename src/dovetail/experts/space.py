@@ -92,6 +92,12 @@ def same_space(
         raise SpaceError(f"{names[0]} and {names[1]} live in different latent spaces: {'; '.join(differ)}. {hint}")
 
 
+def with_weights(who: str, part: object) -> str:
+    """What an expert's network or a codec is called, with the weights that it is of, where it has any."""
+    weights = getattr(part, "weights", None)
+    return who if weights is None else f"{who} ({weights})"
+
+
 def _differs(name: str, a: LatentSpace, b: LatentSpace) -> str | None:
     one, two = getattr(a, name), getattr(b, name)
     if one is None or two is None:

@@ -179,13 +179,14 @@ def same_words(a: models.ExpertSpec, b: models.ExpertSpec) -> bool:
 
 def check_spaces(recipe: Recipe, cast: Cast) -> None:
     """Raise SpaceError unless the experts of each stage, and the codec of its latents, live in one latent space."""
-    from dovetail.experts import same_space
+    from dovetail.experts.space import same_space, with_weights
 
     for stage in recipe.chain:
         codec, whose = cast.codec_at(stage.stage), f"the codec of stage '{stage.stage}'" if cast.codecs else "the codec"
         for name in dict.fromkeys(_named(stage)):
-            space, trusted = cast.experts[name].network.space, getattr(recipe.experts[name], "trust_space", False)  # type: ignore[attr-defined]
-            same_space(space, codec.space, (f"expert '{name}'", whose), trusted)
+            network, trusted = cast.experts[name].network, getattr(recipe.experts[name], "trust_space", False)
+            names = with_weights(f"expert '{name}'", network), with_weights(whose, codec)
+            same_space(network.space, codec.space, names, trusted)  # type: ignore[attr-defined]
 
 
 def check_words(recipe: Recipe, cast: Cast) -> None:

@@ -30,7 +30,7 @@ class Timed:
         begun = perf_counter()
         out = self.pulse.asked(self.network, x, time, conditions, frames)
         if not bool(out.isfinite().all()):
-            raise NetworkError(self.name, time)
+            raise NetworkError(self.name, time, weights=getattr(self.network, "weights", None))
         self.ledger[self.name] += Count(1, len(x) * x.shape[2], perf_counter() - begun)
         return out
 
