@@ -22,6 +22,7 @@ from dovetail.core.sampler import Euler, last, sample
 from dovetail.core.schedules import Flow, Schedule, VarianceExploding, VariancePreserving
 from dovetail.core.windows import tile
 from dovetail.errors import RecipeError
+from dovetail.methods.consistent import Consistent
 from dovetail.methods.renoised import Renoised
 from dovetail.methods.stein import couple, stein
 from dovetail.methods.syncos import Coupled
@@ -459,11 +460,25 @@ def test_one_noise_for_the_video_is_the_one_it_starts_from() -> None:
         assert looked(t=t, base="video")[0].eps.equal(NOISE.like(LATENT, FRAMES, "start"))
 
 
-def test_one_noise_for_the_video_is_refused_where_the_stage_starts_from_another() -> None:
-    noise = {"chain.video.noise": {"rescheduled": {"length": 16, "block": 4}}}
-    with pytest.raises(RecipeError, match="take base: step, or leave out noise"):
-        dovetail.plan(recipes.changed(RECIPE, {**noise, f"{PLACE}.base": "video"}))
-    assert dovetail.plan(recipes.changed(RECIPE, noise)).stages[0].start is not None
+@pytest.mark.parametrize("base", ["step", "video", "iteration"])
+def test_windows_that_start_from_shared_noise_look_through_shared_noise(base: str) -> None:
+    """Each half of a window holds the base's frames of that half, in an order of its own; and base: video is the start."""
+    start = Consistent(NOISE, length=SIZE, block=STRIDE)
+    coupled = Coupled(LOCAL, NOISE, 0.5, 1, base=base, start=start)
+    eps = coupled.agreed(LATENT, 0.9, FRAMES).eps
+    assert eps.equal(start.eps(LATENT, FRAMES)) == (base == "video")
+    assert coupled.agreed(LATENT, 0.8, FRAMES).eps.equal(eps) == (base == "video")
+    for chunk in tile(LENGTH, SIZE, STRIDE)[1:]:
+        assert not eps[:, :, chunk].equal(eps[:, :, :SIZE])
+        sums = (part.double().sum(2) for part in (eps[:, :, chunk], eps[:, :, :SIZE]))
+        torch.testing.assert_close(*sums)
+
+
+def test_a_stage_that_starts_from_shared_noise_hands_it_to_its_windows() -> None:
+    noise = {"chain.video.noise": {"rescheduled": {"length": 16, "block": 8}}}
+    stage = dovetail.plan(recipes.changed(RECIPE, noise)).stages[0]
+    assert stage.denoise.start == stage.start is not None  # type: ignore[union-attr]
+    assert dovetail.plan(recipes.changed(RECIPE, {})).stages[0].denoise.start is None  # type: ignore[union-attr]
 
 
 def test_fresh_noise_for_each_iteration() -> None:

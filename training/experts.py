@@ -349,9 +349,7 @@ def main() -> None:
     parser.add_argument("--lessons", type=float, default=0.0, help="share of steps on the words of motion alone")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--fast", action="store_true", help="compile the network (takes minutes, then a third faster)")
-    parser.add_argument(
-        "--after", help="learn what this expert of DIR answers, one of the same schedule, not what is true"
-    )
+    parser.add_argument("--after", help="learn what this expert of DIR, of the same schedule, answers")
     args = parser.parse_args()
     size = args.size or (64 if SPECS[args.name].frames == 1 else 6)
     train(

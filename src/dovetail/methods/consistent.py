@@ -61,12 +61,13 @@ class Consistent:
         share = math.cos(min(math.acos(self.strength) + self.turn * (segment - 1), math.pi / 2))
         return share if share > 1e-12 else 0.0
 
-    def eps(self, x: Tensor, frames: Tensor) -> Tensor:
-        """Unit noise like x, "b c f h w", for the global frames "b f"."""
-        base = self.noise.like(x, self.source(frames), "start")
+    def eps(self, x: Tensor, frames: Tensor, *of: object) -> Tensor:
+        """Unit noise like x, "b c f h w", for the global frames "b f". of: which, that of the start by default."""
+        key = of or ("start",)
+        base = self.noise.like(x, self.source(frames), *key)
         if self.strength == 1 and self.turn == 0:
             return base
         shares = [[self.share(segment) for segment in row] for row in (frames // self.length).tolist()]
         cos = torch.tensor(shares, dtype=torch.float64)[:, None, :, None, None]
         sin = (1 - cos**2).sqrt()
-        return cos.to(base) * base + sin.to(base) * self.noise.like(x, frames, "start")
+        return cos.to(base) * base + sin.to(base) * self.noise.like(x, frames, *key)

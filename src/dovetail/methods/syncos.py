@@ -21,6 +21,7 @@ from dovetail.core.ladders import Mask
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix
 from dovetail.core.windows import WEIGHTS, gather, inner, scatter, tile
+from dovetail.methods.consistent import Consistent
 from dovetail.methods.descent import DESCENTS
 from dovetail.methods.reaching import afar, anchored, drawn
 from dovetail.methods.stein import KERNELS, couple
@@ -32,7 +33,7 @@ BASES, STAGES = ("step", "video", "iteration"), ("all", "outer", "inner")
 class Coupled:
     """Denoiser of windows over a long video, which are shown the whole of it.
 
-    noise: the stage's own.
+    noise: the stage's own. start: where windows start from noise that they share; so do they then look, too.
 
     Stage 2. floor: it acts where t > floor; steps: and at which levels there, by default at all. iterations, rate;
     optimiser: "picard", or "adamw" without weight decay, begun anew at every level. tolerance: it ends once an iteration
@@ -68,6 +69,7 @@ class Coupled:
     anchor: float = 0.0
     keyframes: float = 0.0
     bandwidth: float = 1.0
+    start: Consistent | None = None
 
     def __post_init__(self) -> None:
         known = {"optimiser": DESCENTS, "kernel": KERNELS, "base": BASES, "stages": STAGES}
@@ -127,4 +129,6 @@ class Coupled:
 
     def _eps(self, x: Tensor, t: float, frames: Tensor, i: int) -> Tensor:
         keys: dict[str, tuple[object, ...]] = {"step": ("base", t), "video": ("start",), "iteration": ("base", t, i)}
+        if self.start is not None:
+            return self.start.eps(x, frames, *keys[self.base])
         return self.noise.like(x, frames, *keys[self.base])

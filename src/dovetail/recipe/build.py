@@ -301,11 +301,6 @@ class _Place:
 
     def _coupled(self, asked: models.Coupled, stride: int) -> Coupled:
         windows = Windowed(self.denoiser(asked.of), asked.size, stride, asked.weights, asked.first)
-        if asked.base == "video" and self.start is not None:
-            raise RecipeError(
-                f"{self.path}: base: video looks through the noise that a stage starts from by itself, and this one has "
-                "another (noise); take base: step, or leave out noise"
-            )
         try:
             steps = self._steps(asked.steps)
         except ValueError as error:
@@ -317,6 +312,7 @@ class _Place:
             again=None if asked.again is None else self.denoiser(asked.again),
             levels=self.ladder.levels[:-1] if asked.timestep == "random" else (),
             steps=steps,
+            start=self.start,
             **{option: getattr(asked, option) for option in COUPLED},
         )
 
