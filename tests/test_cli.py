@@ -162,7 +162,7 @@ def test_plan_prints_stages_tree_and_calls() -> None:
     assert "stage structure: 4 steps by Euler, noise shares 1 0." in said
     assert "Coordinated(noise=Noise(seed=0, stage='refine'), clock=SameSNR(), fresh=True, steps=None)" in said
     table = [line.split() for line in said.splitlines()[-3:]]
-    assert table == [["control", "4", "8"], ["spatial", "20", "40"], ["temporal", "10", "20"]]
+    assert table == [["control", "4", "4"], ["spatial", "20", "40"], ["temporal", "10", "20"]]
 
 
 def test_recipes_and_experts_are_listed() -> None:

@@ -73,7 +73,7 @@ def test_the_default_chain_runs_over_real_families(checkpoints: Path) -> None:
     told = [(s.stage, s.step, s.steps) for s in steps if isinstance(s, Step)]
     assert told == [("structure", 1, 2), ("structure", 2, 2), ("refine", 1, 2), ("refine", 2, 2)]
     shares = [s.share for s in steps if isinstance(s, Step)]
-    assert shares == pytest.approx([2 / 16, 4 / 16, 10 / 16, 1.0]), "guidance looks twice: 4 + 8 + 4 looks"
+    assert shares == pytest.approx([1 / 14, 2 / 14, 8 / 14, 1.0]), "guidance looks twice: 2 + 8 + 4 looks"
 
 
 def test_what_a_run_needs_stands_in_its_settings(checkpoints: Path) -> None:
