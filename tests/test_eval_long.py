@@ -109,7 +109,7 @@ MATRIX = {
     "frames shake":        "-    =     -      -      -     >    ?      ?      +",
     "shuffled":            "=    ?     -      -      -     +    =      ?      +",
     "colours drift":       "-    +     =      =      =     =    =      +      =",
-    "H.264":               "=    =     =      =      ?     =    ?      =      =",
+    "H.264":               "=    =     =      ?      ?     =    ?      =      =",
 }  # fmt: skip
 """What a damage does to a measure: up, down, no more than its tolerance; `>`, `<`: a little, flattering the damaged video;
 `?`: either. Consistency does not see noise; all that counts pixel differences is flattered by blur."""
@@ -256,7 +256,7 @@ def test_borders_are_read_from_the_recipe():
     def declared(name: str, frames: int, **more: object) -> dict[str, list[int]]:
         return borders({"recipe": recipes.plain(recipes.load(name)) | more}, frames)
 
-    assert declared("sprites-long", 48) == {"structure": [16, 32], "refine": [8, 24, 40]}
+    assert declared("sprites-long", 48) == {"structure": [16, 24, 32, 40], "refine": [8, 24, 40]}
     assert declared("sprites-freenoise", 48) == {"refine": [16, 32]}
     assert declared("sprites-reinjected", 48)["structure"] == [16, 28, 40]
     assert declared("sprites", 16) == {}

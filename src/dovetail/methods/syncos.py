@@ -72,8 +72,7 @@ class Coupled:
     start: Consistent | None = None
 
     def __post_init__(self) -> None:
-        known = {"optimiser": DESCENTS, "kernel": KERNELS, "base": BASES, "stages": STAGES}
-        for name, words in known.items():
+        for name, words in {"optimiser": DESCENTS, "kernel": KERNELS, "base": BASES, "stages": STAGES}.items():
             if getattr(self, name) not in words:
                 raise ValueError(f"{name} is one of {', '.join(words)}, not {getattr(self, name)!r}")
 
@@ -93,8 +92,9 @@ class Coupled:
 
     def second(self, seen: Split, t: float, frames: Tensor) -> Split:
         """Stage 2 of each video in the batch, from what stage 1 saw."""
-        videos = zip(torch.split(seen.x0, 1), torch.split(frames, 1), strict=True)
-        told = [self.agreed(x0, t, row) for x0, row in videos]
+        told = [
+            self.agreed(x0, t, row) for x0, row in zip(torch.split(seen.x0, 1), torch.split(frames, 1), strict=True)
+        ]
         x0, eps = (torch.cat(parts) for parts in zip(*((one.x0, one.eps) for one in told), strict=True))
         return Split(x0, x0 if self.stages == "inner" else eps)
 
@@ -129,6 +129,4 @@ class Coupled:
 
     def _eps(self, x: Tensor, t: float, frames: Tensor, i: int) -> Tensor:
         keys: dict[str, tuple[object, ...]] = {"step": ("base", t), "video": ("start",), "iteration": ("base", t, i)}
-        if self.start is not None:
-            return self.start.eps(x, frames, *keys[self.base])
-        return self.noise.like(x, frames, *keys[self.base])
+        return (self.start.eps if self.start else self.noise.like)(x, frames, *keys[self.base])
