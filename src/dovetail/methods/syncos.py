@@ -92,9 +92,7 @@ class Coupled:
 
     def second(self, seen: Split, t: float, frames: Tensor) -> Split:
         """Stage 2 of each video in the batch, from what stage 1 saw."""
-        told = [
-            self.agreed(x0, t, row) for x0, row in zip(torch.split(seen.x0, 1), torch.split(frames, 1), strict=True)
-        ]
+        told = [self.agreed(seen.x0[i : i + 1], t, frames[i : i + 1]) for i in range(len(frames))]
         x0, eps = (torch.cat(parts) for parts in zip(*((one.x0, one.eps) for one in told), strict=True))
         return Split(x0, x0 if self.stages == "inner" else eps)
 
