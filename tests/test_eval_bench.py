@@ -166,4 +166,4 @@ def test_beside_diffusers_freenoise(capsys, recwarn):
     import long_costs
 
     long_costs.main(["against", "--frames", "20", "--rounds", "1", "--threads", "1"])
-    assert "160 looks each: ours" in capsys.readouterr().out
+    assert "80 looks each: ours" in capsys.readouterr().out
