@@ -268,8 +268,9 @@ def scores(video: Tensor, tale: Tale, frames: int) -> dict[str, float]:
 
     order: whether the motions that are seen are those that were asked for, in their order, and no others; events: how
     nearly they are, 1 less the edit distance as a share of the longer list. late: how many frames from where it was
-    asked for a change comes, mean over changes, if the order is right; in_time: whether all come within four. event_prompt, event_motion: what is right of each event's middle, mean over events; shared_prompt: of the text
-    that all share, over the whole. scenes: runs of windows of one object and background. The rest: dovetail.eval.
+    asked for a change comes, mean over changes, if the order is right; in_time: whether all come within four.
+    event_prompt, event_motion: what is right of each event's middle, mean over events; shared_prompt: of the text that
+    all share, over the whole. scenes: runs of windows of one object and background. The rest: dovetail.eval.
     """
     asked, starts = tale.asked, tale.starts(frames)
     found = measures(follow([video]), []).scores() | kept([video], asked).scores()

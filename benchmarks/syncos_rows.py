@@ -8,6 +8,7 @@ from typing import Any
 
 import dovetail
 from dovetail import recipe as recipes
+from dovetail.methods.stein import KERNELS
 from dovetail.recipe import Recipe
 
 Plain = dict[str, Any]
@@ -20,7 +21,7 @@ FIFO = "fifo"
 UNSHARED = "no shared text"
 PAPER = ("no floor", "no grounding", "no fixed noise", UNSHARED, "stages 1+3", "stage 2")
 """What the paper leaves out, in the order in which that costs it identity."""
-WHAT = ("stein", "mean", "common", "identity", "re-noise only", "equal calls")
+WHAT = (*KERNELS, "re-noise only", "equal calls")
 COSTS = ("fewer looks", "early stop", "unguided again", "small again", "alternate steps", "wide below", "cheap")
 AUTO = ("floor auto", "stride auto", "both auto")
 FAR = ("anchor", "keyframes", "no anchor")
@@ -115,7 +116,7 @@ def paper(parts: Parts) -> dict[str, Recipe]:
 
 def what(parts: Parts) -> dict[str, Recipe]:
     """Which part of stage 2 does it: how windows share, the noise alone, the calls alone."""
-    made = {kernel: parts.with_(kernel=kernel, anchor=0.0, keyframes=0.0) for kernel in WHAT[:4]}
+    made = {kernel: parts.with_(kernel=kernel, anchor=0.0, keyframes=0.0) for kernel in KERNELS}
     made["re-noise only"] = parts.with_(iterations=0, floor=parts.floor)
     once, all_of_it = (looks(recipe) for recipe in (parts.made(parts.windowed), parts.with_()))
     ((word, ladder),) = parts.stage["ladder"].items()

@@ -578,10 +578,10 @@ def test_what_is_published_of_it_is_its_schedule(files: tuple[Path, Path]) -> No
 
 def test_what_is_downloaded_weighs_what_it_should() -> None:
     """Gigabytes that are written down are numbers of parameters, of Stable Diffusion's models as its libraries make them."""
-    from diffusers import AutoencoderKL
+    from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel
 
-    from dovetail.experts.published import CLIP_L, IMAGE_CODEC
+    from dovetail.experts.published import CLIP_L, IMAGE_CODEC, SD_15
     from dovetail.experts.shelf import SHELF
 
     with torch.device("meta"):
@@ -589,12 +589,12 @@ def test_what_is_downloaded_weighs_what_it_should() -> None:
             CLIPTextModel(CLIPTextModel.config_class(**CLIP_L.config)),
             AutoencoderKL(**IMAGE_CODEC[1]),
             LaVieUNet(),
+            UNet2DConditionModel(**SD_15),
         ]
-    text, codec, lavie = (4 * sum(p.numel() for p in module.parameters()) / 1e9 for module in made)
+    text, codec, lavie, unet = (4 * sum(p.numel() for p in module.parameters()) / 1e9 for module in made)
     assert SHELF["YaohuiW/LaVie"].parts == {"lavie_base.pt": pytest.approx(lavie, abs=0.005)}
-    whole = dict(SHELF["CompVis/stable-diffusion-v1-4"].parts)
-    assert whole.pop("unet") == pytest.approx(3.44, abs=0.01)
-    assert whole == {
+    assert SHELF["CompVis/stable-diffusion-v1-4"].parts == {
+        "unet": pytest.approx(unet, abs=0.005),
         "text_encoder": pytest.approx(text, abs=0.001),
         "vae": pytest.approx(codec, abs=0.001),
     }
