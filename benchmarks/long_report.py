@@ -76,9 +76,9 @@ def answers(rows: Rows, long: int, short: int) -> str:
                 whole(rows, full, f"paper {long}", plain),
             )
         )
-        asked.append(
-            ("Is there no rhythm (z < 4) in 90 % of videos?", [counted(rows, full, "no_rhythm", 0.90, "no rhythm")])
-        )
+        calm = [counted(rows, full, "no_rhythm", 0.90, "no rhythm")]
+        calm += beside(rows, "no_rhythm", "no rhythm", f"renderer {long}", plain)
+        asked.append(("Is there no rhythm (z < 4) in 90 % of videos?", calm))
         asked.append(("Are borders seen no more often than other steps are taken for one?", [unseen(rows, full)]))
     if full in rows and plain in rows:
         asked.append(
@@ -112,11 +112,16 @@ def whole(rows: Rows, full: str, *others: str) -> list[Claim]:
     """What is kept from the first window to the last."""
     words = {"whole": "both", "identity_whole": "identity", "ground_whole": "background"}
     claims = [counted(rows, full, measure, 0.95, word) for measure, word in words.items()]
-    for other in others:
-        if other in rows:
-            found = share(column(rows[other], "whole"))
-            claims.append(Claim(f"both, {other}: {found} of {len(rows[other])} videos", "beside it"))
-    return claims
+    return claims + beside(rows, "whole", "both", *others)
+
+
+def beside(rows: Rows, measure: str, words: str, *others: str) -> list[Claim]:
+    """The same share in other rows, without a verdict."""
+    return [
+        Claim(f"{words}, {other}: {share(column(rows[other], measure))} of {len(rows[other])} videos", "beside it")
+        for other in others
+        if other in rows
+    ]
 
 
 def unseen(rows: Rows, full: str) -> Claim:
