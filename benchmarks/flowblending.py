@@ -14,9 +14,10 @@ core (and, beside them, by the clock), without reading texts and without decodin
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
+from statistics import fmean
 from time import perf_counter, process_time
 from typing import Any
 
@@ -41,6 +42,7 @@ from dovetail.core.noise import Noise
 from dovetail.errors import PromptWarning
 from dovetail.recipe import Recipe
 from dovetail.run import Cast
+from dovetail.sprites.oracle import judge
 from dovetail.sprites.world import Ask, caption, imagine
 
 RECIPES = {"trained": "sprites-flowblending", "exact": "sprites-flowblending-exact"}
@@ -156,7 +158,31 @@ def kinds(recipe: Recipe, folder: Path, count: int, part: tuple[int, int], purse
         result = finished(recipes.changed(recipe, change), folder / name.replace(" ", "-"), settings, purse)
         if result is None:
             return
-        yield study(result, name, folder / name.replace(" ", "-"), 1, count, kind)
+        found = study(result, name, folder / name.replace(" ", "-"), 1, count, kind)
+        yield found
+        if name == "moving":
+            yield from paced(found, result, folder / name, asked(kind, count), run.load(recipe))
+
+
+def paced(whole: Study, found: Calibration, out: Path, prompts: Sequence[str], cast: Cast) -> Iterator[Study]:
+    """The slower and the faster half of the scenes: the world has no word for speed, so by the large expert's videos."""
+    case, seed = found.case, found.case.recipe.video.seed
+    speeds = [
+        kept(out, "speed", case.digest, prompt, seed).made(partial(speed, case, cast, prompt, seed))
+        for prompt in prompts
+    ]
+    order = sorted(range(len(speeds)), key=lambda i: speeds[i])
+    for pace, half in (("slower", order[: len(order) // 2]), ("faster", order[len(order) // 2 :])):
+        name = f"moving, the {pace} half: {fmean(speeds[i] for i in half):.2f} px per frame"
+        yield replace(whole, name=name, curves=tuple(whole.curves[i] for i in half))
+
+
+@torch.no_grad()
+def speed(case: Case, cast: Cast, prompt: str, seed: int) -> float:
+    """How far the object of the large expert's video goes from frame to frame, in pixels."""
+    at = ready(case, cast, prompt, seed)
+    whole = film(at, (0,) * at.stage.ladder.steps, _itself)
+    return judge(frames_of(cast.codec.decode(whole)), prompt).speed
 
 
 def study(found: Calibration, name: str, out: Path, follow: int, count: int, kind: str = "all") -> Study:
