@@ -2,8 +2,11 @@
 
 import json
 import random
+import shlex
 import sys
 from copy import deepcopy
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -328,3 +331,39 @@ def test_an_expert_learns_from_another_of_its_schedule(work: Path, tmp_path: Pat
     assert max(lines[-1]["v"]) > 0.01
     with pytest.raises(ValueError, match="of its own schedule alone, and control has another"):
         experts.train("flow-small", tmp_path, 0.01, 2, after="control")
+
+
+README = Path(__file__).parent.parent / "training" / "README.md"
+MAKERS = {module.__name__: module for module in (vae, pool, experts, distil, score, export)}
+
+
+def commands() -> list[list[str]]:
+    """The commands of training/README.md, from nothing to the package."""
+    block = README.read_text().split("```bash")[1].split("```")[0]
+    return [shlex.split(line, comments=True)[1:] for line in block.splitlines() if line.startswith("python ")]
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_lead_from_nothing_to_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each command as it stands there, given a step or two and a few scenes instead of its time."""
+    shipped = {path.relative_to(export.WEIGHTS) for path in export.WEIGHTS.rglob("*") if path.is_file()}
+    package = tmp_path / "package"
+    for module in (export, networks, experts):
+        monkeypatch.setattr(module, "WEIGHTS", package)
+    monkeypatch.setattr(vae, "pictures", partial(vae.pictures, scenes=8))
+    monkeypatch.setattr(pool, "piece", partial(pool.piece, scenes=40))
+    monkeypatch.setattr(rivals, "FEW", 3)
+    monkeypatch.chdir(tmp_path)
+    briefly = {"--minutes": "0.001", "--steps": "2", "--prompts": "1"}
+    for script, *given in commands():
+        words = ["work" if word == "$W" else word.replace("$W", "work") for word in given]
+        words = [briefly.get(before, word) if word[0].isdigit() else word for before, word in pairwise(["", *words])]
+        words = [word for word in words if word != "--fast"]  # minutes of compiling
+        if script == "training/score.py":
+            words += ["--prompts", "1"]
+        monkeypatch.setattr(sys, "argv", [script, *words])
+        MAKERS[Path(script).stem].main()
+    made = {path.relative_to(package) for path in package.rglob("*") if path.is_file()}
+    assert made == shipped

@@ -3,11 +3,13 @@
     python training/score.py control --work DIR --steps 4 --prompts 24
 
 Prompts are scenes the trainers never draw (their seeds start at 0; these at 10^9). Prints one JSON line
-and appends it to DIR/NAME/score.jsonl; --sheet FILE.png shows the first videos, a row each.
+and appends it to DIR/NAME/score.jsonl; --sheet FILE.png shows the first videos, a row each. `ceiling` and
+`degraded-ceiling` are renders through the autoencoder, sharp and as the temporal expert is taught.
 """
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -25,10 +27,13 @@ from dovetail.core.noise import Noise
 from dovetail.core.sampler import Euler, last, sample
 from dovetail.core.schedules import schedule_of
 from dovetail.experts.schedulers import ladder_of
+from dovetail.sprites.degrade import degrade
 from dovetail.sprites.oracle import average, judge, judge_frames
 from dovetail.sprites.world import Ask, caption, imagine, render
 
 HELD = 1_000_000_000
+
+CEILINGS: dict[str, Callable[[Tensor], Tensor]] = {"ceiling": lambda frames: frames, "degraded-ceiling": degrade}
 
 
 def expert(name: str, work: Path, quick: bool, ships: bool = False) -> Expert:
@@ -92,7 +97,7 @@ def sheet(rows: list[Tensor], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=[*SPECS, "ceiling"])
+    parser.add_argument("name", choices=[*SPECS, *CEILINGS])
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--prompts", type=int, default=24)
@@ -104,9 +109,9 @@ def main() -> None:
     scenes = [imagine(Ask(), HELD + i) for i in range(args.prompts)]
     asks = [scene.ask for scene in scenes]
     vae = AutoencoderKL.from_pretrained(args.work / "vae").eval()
-    if args.name == "ceiling":
+    if args.name in CEILINGS:
         with torch.no_grad():
-            made = [vae(render(scene, range(16))).sample.clamp(-1, 1) for scene in scenes]
+            made = [vae(CEILINGS[args.name](render(scene, range(16)))).sample.clamp(-1, 1) for scene in scenes]
         result = average([judge(video, asked) for video, asked in zip(made, asks, strict=True)])
     else:
         one = expert(args.name, args.work, args.quick, args.ships)
@@ -116,7 +121,7 @@ def main() -> None:
         {"expert": args.name, "ships": args.ships, "steps": args.steps, "guidance": args.guidance, **result}
     )
     print(line)
-    if args.name != "ceiling":
+    if args.name not in CEILINGS:
         with (args.work / args.name / "score.jsonl").open("a") as log:
             log.write(line + "\n")
     if args.sheet:
