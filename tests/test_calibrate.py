@@ -60,7 +60,7 @@ def quick(**changes: object) -> Recipe:
     return recipes.changed(EXACT, {**small, "video.width": 32, **ladder, **changes})
 
 
-PROMPTS = ("a red circle moving right", "a blue square on a gray plain background")
+PROMPTS = ("a red circle moving right", "a blue triangle on a gray plain background")
 TWO = Settings(prompts=PROMPTS, unseen=PROMPTS[:1], budget=0.7)
 
 
@@ -251,7 +251,7 @@ def test_likeness_knows_same_from_near_from_other() -> None:
     scene = imagine(Ask(shape="circle", motion="right", texture="solid"), 1)
     video = render(scene, range(6))
     near = (video + 0.02 * torch.randn(video.shape)).clamp(-1, 1)
-    other = render(imagine(Ask(shape="square", motion="up"), 3), range(6))
+    other = render(imagine(Ask(shape="triangle", motion="up"), 3), range(6))
     for features in (pixels, oracle):
         same, close, far = (similarity(features, video, v) for v in (video, near, other))
         assert same == pytest.approx(1, abs=1e-5)
@@ -578,9 +578,9 @@ def test_a_picture_of_one_panel() -> None:
 
 def test_boundaries_found_once_serve_other_steps_shifts_and_solvers(tmp_path: Path) -> None:
     """On sprites' exact experts: over the noise share, divergence is one curve, whatever ladder and solver it was
-    measured on, so its knots lie where they lay."""
+    measured on, so its knots lie where they lay, each to a step of its ladder."""
     prompts = tuple(
-        f"a {what}" for what in ("red circle moving right", "blue square", "white ring", "pulsing triangle")
+        f"a {what}" for what in ("red circle moving right", "blue triangle", "white ring", "pulsing triangle")
     )
     results = []
     for steps, shift, solver in ((20, 3.0, "unipc"), (13, 1.5, "euler"), (30, 5.0, "dpm++2m")):
@@ -591,9 +591,14 @@ def test_boundaries_found_once_serve_other_steps_shifts_and_solvers(tmp_path: Pa
     for other in others:
         assert other.ladder.levels != base.ladder.levels
         for one, two in zip(base.boundaries("fit"), other.boundaries("fit"), strict=True):
-            assert one == pytest.approx(two, abs=0.05)
+            assert abs(one - two) <= step_at(base, one) + step_at(other, two)
         for t in grid:
             assert read_off(other, t) == pytest.approx(read_off(base, t), rel=0.1)
+
+
+def step_at(result: Calibration, t: float) -> float:
+    """How far apart the levels are between which a noise share lies."""
+    return next(high - low for high, low in itertools.pairwise(result.ladder.levels) if low <= t <= high)
 
 
 def read_off(result: Calibration, t: float) -> float:

@@ -88,7 +88,7 @@ def test_answers_follow_from_the_numbers():
     kept = {"whole": 1.0, "identity_whole": 1.0, "ground_whole": 1.0, "no_rhythm": 1.0, "seams": 0.01, "jumps": 0.01}
     rows = {
         "full 600": exactly(row(drift_end=0.3, motion=4, **shared), **kept),
-        "plain 600": exactly(row(drift_end=0.9, motion=5, **shared), whole=0.0),
+        "plain 600": exactly(row(drift_end=0.9, motion=5, **shared), whole=0.0, no_rhythm=0.0),
         "freenoise 600": row(drift_end=0.2),
         "full 128": row(identity=0.9, ground=0.9, lurch=1.0, border=1.0),
         "no init 128": row(identity=0.7, ground=0.7, lurch=1.0, border=1.0),
@@ -104,6 +104,7 @@ def test_answers_follow_from_the_numbers():
     assert verdict("identity and background kept", "both, full") == "undecided, though the share is reached"
     assert verdict("identity and background kept", "both, plain") == "beside it"
     assert verdict("rhythm").startswith("undecided")
+    assert verdict("rhythm", "no rhythm, plain") == "beside it"
     assert verdict("Are borders seen") == "yes"
     assert verdict("at most half of plain", "drift_end:") == "yes"
     assert verdict("at most half of plain", "colour_drift") == "no"

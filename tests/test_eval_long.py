@@ -30,7 +30,7 @@ from dovetail.sprites.world import Ask, Scene, imagine, render
 from dovetail.video import Video
 
 SCENES = (
-    imagine(Ask("dotted", "yellow", "square", "right", "teal", "striped"), 5),
+    imagine(Ask("dotted", "yellow", "triangle", "right", "teal", "striped"), 5),
     imagine(Ask("solid", "red", "circle", "down", "gray", "checkered"), 6),
 )
 PROMPT = "a red circle moving right on a black striped background"

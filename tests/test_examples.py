@@ -51,8 +51,8 @@ def prompt_to_video(left: Names) -> None:
 
 @example
 def one_expert(left: Names) -> None:
-    shows(left["video"], "a green square moving up on a black checkered background")
-    assert Path("out/square.gif").is_file()
+    shows(left["video"], "a green triangle moving up on a black checkered background")
+    assert Path("out/triangle.gif").is_file()
 
 
 @example

@@ -56,7 +56,15 @@ def test_it_calibrates_makes_videos_resumes_and_reports(tmp_path: Path, capsys: 
     assert json.loads(kept[-1])["way"] == made[-1]["way"]
     assert json.loads(kept[-1])["scores"] == made[-1]["scores"]
     report = (tmp_path / "flowblending-exact.txt").read_text()
-    for said in ("EXACT experts", "U-shaped in", "The fit's joints", "the faster half", "half as long", "LSL budget", "How much time do"):
+    for said in (
+        "EXACT experts",
+        "U-shaped in",
+        "The fit's joints",
+        "the faster half",
+        "half as long",
+        "LSL budget",
+        "How much time do",
+    ):
         assert said in report
     assert "too few prompts" in report
     assert (tmp_path / "flowblending-exact" / "curves.png").is_file()

@@ -99,7 +99,7 @@ def test_the_plan_is_what_happens(checkpoints: Path) -> None:
 
 def test_exact_experts_show_what_was_asked() -> None:
     """Every candidate fits the prompt, so the video must look like one of them: red in front of teal."""
-    video = video_of(exact(prompt="a solid red square standing still on a teal plain background"))
+    video = video_of(exact(prompt="a solid red circle standing still on a teal plain background"))
     teal = np.array(BACKGROUNDS["teal"]) * 255
     assert np.abs(video.frames[:, 0, 0] - teal).max() < 6
     red = video.frames[..., 0].astype(int) - video.frames[..., 1] > 100

@@ -174,7 +174,7 @@ def test_degraded_clips_keep_their_labels_and_lose_sharpness_and_texture() -> No
     assert min(scores[f"{name}_right"] for name in ("motion", "colour", "background")) >= 0.98
     assert scores["switches"] <= 0.01
     assert scores["sharpness"] < 0.7
-    assert scores["texture_contrast"] < 0.5 * clean()["texture_contrast"]
+    assert scores["texture_contrast"] < 0.6 * clean()["texture_contrast"]
 
 
 def test_a_vanishing_object_costs_presence_alone() -> None:
@@ -269,7 +269,7 @@ def test_two_objects_are_not_single() -> None:
 
 
 def test_a_free_attribute_does_not_count() -> None:
-    asked = Ask(colour=scene(0).colour, shape="square" if scene(0).shape != "square" else "ring")
+    asked = Ask(colour=scene(0).colour, shape="circle" if scene(0).shape != "circle" else "ring")
     verdict = judge(clip(0), asked)
     assert verdict.right == {"colour": True, "shape": False}
     assert verdict.prompt == 0.5

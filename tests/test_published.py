@@ -87,7 +87,7 @@ def trained(whole: dict[str, Path], tmp_path: Path) -> Path:
     shutil.rmtree(folder / "tokenizer")
     (folder / "tokenizer").mkdir()
     (folder / "tokenizer" / "tokenizer_config.json").write_text('{"extra_ids": 0, "tokenizer_class": "T5Tokenizer"}')
-    text = "a red circle moving right on a teal striped background, a blue square moving left under a green ring"
+    text = "a red circle moving right on a teal striped background, a blue triangle moving left under a green ring"
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([text] * 3 + text.split()),
         model_prefix=str(folder / "tokenizer" / "spiece"),
@@ -105,7 +105,7 @@ def trained(whole: dict[str, Path], tmp_path: Path) -> Path:
 def test_pieces_are_those_of_sentencepiece_itself(trained: Path) -> None:
     expert: Any = load("it", "cogvideox", str(trained))
     processor = sentencepiece.SentencePieceProcessor(model_file=str(trained / "tokenizer" / "spiece.model"))
-    for text in (PROMPT, "a  blue square", "z"):
+    for text in (PROMPT, "a  blue triangle", "z"):
         assert expert.network.text.tokenizer(text).input_ids == [*processor.encode(text), 1]
 
 

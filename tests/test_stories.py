@@ -446,11 +446,11 @@ def test_strange_words_are_said_of_each_event() -> None:
 def test_a_file_holds_a_story(tmp_path: Path) -> None:
     plain, yaml = tmp_path / "story.txt", tmp_path / "story.yaml"
     plain.write_text(
-        "# a comment\nshared: a yellow square\n  on a gray background\nfade: 1 s\nseconds: 12\n\n"
+        "# a comment\nshared: a yellow triangle\n  on a gray background\nfade: 1 s\nseconds: 12\n\n"
         "- 0s: it moves right\n- 4s-8s: it moves down\n2. it moves left\n"
     )
     yaml.write_text(
-        "shared: a yellow square on a gray background\nfade: 1s\nseconds: 12\n"
+        "shared: a yellow triangle on a gray background\nfade: 1s\nseconds: 12\n"
         "events:\n- 0s: it moves right\n- 4s-8s: it moves down\n- it moves left\n"
     )
     one, two = (dovetail.plan(STORY, story=path).recipe for path in (plain, yaml))
@@ -460,7 +460,7 @@ def test_a_file_holds_a_story(tmp_path: Path) -> None:
         == dovetail.plan(STORY, story=str(plain)).recipe
         == dovetail.plan(STORY, story=plain.read_text()).recipe
     )
-    assert one.prompt == "a yellow square on a gray background"
+    assert one.prompt == "a yellow triangle on a gray background"
     assert [(span.start, span.stop) for span in one.spans()] == [(0, 32), (32, 64), (64, 96)]
     assert one.story is not None
     assert one.story.fade == "1s"

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from dovetail.core.blur import blurred
 
-BLUR = 2.0
+BLUR = 1.5
 """Standard deviation of the blur, in pixels of a 64-pixel frame."""
-CONTRAST = 0.6
+CONTRAST = 0.75
 """What is left of the contrast, toward each frame's mean colour."""
 
 

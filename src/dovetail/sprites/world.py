@@ -22,7 +22,7 @@ FPS = 8
 
 RGB = tuple[float, float, float]
 
-SHAPES = ("circle", "square", "triangle", "ring")
+SHAPES = ("circle", "triangle", "ring")
 COLOURS: dict[str, RGB] = {
     "red": (0.90, 0.12, 0.12),
     "green": (0.15, 0.75, 0.25),
@@ -52,8 +52,10 @@ SHADE = 0.65
 """Brightness of the dark parts of a striped or checkered background, relative to its colour."""
 DOT = 0.30
 """Brightness of the dots of a dotted shape, relative to its colour."""
-PULSE = 0.30
+PULSE = 0.40
 """Relative amplitude of a pulsing shape's radius."""
+SPEED = (0.035, 0.055)
+"""How slow and how fast a moving object goes, in half widths per frame."""
 LANES: dict[str, tuple[int, int]] = {"right": (0, -1), "down": (1, 0), "left": (0, 1), "up": (-1, 0)}
 """On which side of the middle a moving object keeps, as traffic does: a roundabout. Without lanes, what goes left has the
 same mean clip as what goes right, and a word for the way means nothing until a noisy latent shows the way itself."""
@@ -192,7 +194,7 @@ def imagine(asked: Ask, seed: int) -> Scene:
         x=x,
         y=y,
         radius=radius,
-        speed=dice.uniform(0.035, 0.055),
+        speed=dice.uniform(*SPEED),
         period=dice.uniform(12.0, 18.0),
         phase=dice.uniform(0, 1),
         shift=dice.uniform(0, 1),
@@ -236,8 +238,6 @@ def outline(shape: str, u: Tensor, v: Tensor, r: Tensor) -> Tensor:
         return torch.hypot(u, v) - r
     if shape == "ring":
         return (torch.hypot(u, v) - 0.75 * r).abs() - 0.28 * r
-    if shape == "square":
-        return torch.maximum(u.abs(), v.abs()) - 0.85 * r
     # A triangle that stands on its base: two slanted sides and the base.
     slope = math.sqrt(3) / 2
     return torch.maximum(slope * u.abs() - 0.5 * v - 0.5 * r, v - 0.75 * r)

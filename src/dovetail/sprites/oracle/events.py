@@ -7,9 +7,9 @@ from torch.nn import functional
 from dovetail.sprites.oracle.frames import read
 from dovetail.sprites.oracle.look import look
 from dovetail.sprites.oracle.track import Path, path
-from dovetail.sprites.world import DIRECTIONS, MOTIONS, SIZE
+from dovetail.sprites.world import DIRECTIONS, MOTIONS, SIZE, SPEED
 
-SLOW, FAST = 0.045 * SIZE / 2, 0.070 * SIZE / 2
+SLOW, FAST = (speed * SIZE / 2 for speed in SPEED)
 """Speeds of the world's objects, in pixels per frame."""
 STRAY = 0.6
 """A step strays from its motion by about this much, in pixels."""

@@ -252,7 +252,7 @@ def _templates() -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], Tensor]:
     A template's centre of mass lies at the window's centre, because that is what a blob's mean finds; the origin
     that the renderer moves lies `origins` radii below it.
     """
-    origins = torch.tensor([0.0, 0.0, -1 / 6, 0.0])
+    origins = torch.tensor([0.0, -1 / 6, 0.0])
     nudges = torch.tensor([(x, y) for y in NUDGES for x in NUDGES])
     drawn: list[Tensor] = []
     for shape, origin in zip(SHAPES, origins, strict=True):

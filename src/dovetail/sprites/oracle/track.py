@@ -10,13 +10,13 @@ from dovetail.sprites.oracle.look import Look
 from dovetail.sprites.world import DIRECTIONS, SIZE
 
 MOVES = 0.5
-"""An object that moves does at least this many pixels per frame; the world's do 1.4 to 2.3."""
+"""An object that moves does at least this many pixels per frame; the world's do 1.1 to 1.8."""
 STRAIGHT = 0.5
 """A moving object's path has at least this R^2, or else no direction explains it."""
 RESTS = 3.0
 """An object that rests stays within this distance (root mean square) of its place, in pixels."""
 PULSES = 0.2
-"""A pulsing radius varies by at least this share (10th to 90th percentile); the world's by .5, others by 0."""
+"""A pulsing radius varies by at least this share (10th to 90th percentile); the world's by .75, others by 0."""
 
 
 @dataclass(frozen=True)
