@@ -352,11 +352,12 @@ def test_the_commands_of_the_readme_lead_from_nothing_to_the_package(
     package = tmp_path / "package"
     for module in (export, networks, experts):
         monkeypatch.setattr(module, "WEIGHTS", package)
-    monkeypatch.setattr(vae, "pictures", partial(vae.pictures, scenes=8))
+    drawn = vae.pictures
+    monkeypatch.setattr(vae, "pictures", lambda seed, scenes=8: drawn(seed, scenes))
     monkeypatch.setattr(pool, "piece", partial(pool.piece, scenes=40))
     monkeypatch.setattr(rivals, "FEW", 3)
     monkeypatch.chdir(tmp_path)
-    briefly = {"--minutes": "0.001", "--steps": "2", "--prompts": "1"}
+    briefly = {"--minutes": "0.001", "--prompts": "1"}
     for script, *given in commands():
         words = ["work" if word == "$W" else word.replace("$W", "work") for word in given]
         words = [briefly.get(before, word) if word[0].isdigit() else word for before, word in pairwise(["", *words])]

@@ -89,7 +89,8 @@ def score(name: str, made: list[Tensor], asks: list[Ask]) -> dict[str, float]:
 def sheet(rows: list[Tensor], path: Path) -> None:
     """Every other frame of each video, a row each, at twice the size."""
     if len(rows[0]) == 1:
-        rows = [torch.cat(rows[i : i + 8]) for i in range(0, len(rows) // 8 * 8, 8)]
+        across = min(8, len(rows))
+        rows = [torch.cat(rows[i : i + across]) for i in range(0, len(rows) // across * across, across)]
     picture = torch.cat([torch.cat(list(row[:: max(1, len(row) // 8)]), -1) for row in rows], 1)
     image = Image.fromarray(((picture + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
     image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(path)
