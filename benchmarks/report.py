@@ -112,16 +112,20 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def costs(rows: Rows, experts: str) -> str:
-    """Table 4: calls, looks at the whole video (both branches of guidance counted), seconds."""
+    """Table 4: calls, looks at the whole video (both branches of guidance counted), seconds.
+
+    Seconds are of the prompts that all rows have, so that no row is timed beside other work than the rest.
+    """
     out = [["", "calls", "looks", "seconds", "in networks"]]
-    for name, row in rows.items():
-        if name in REFERENCES:
-            continue
+    made = {name: row for name, row in rows.items() if name not in REFERENCES}
+    shared = set.intersection(*(set(row) for row in made.values())) if made else set()
+    for name, row in made.items():
         line = next(iter(row.values()))
+        timed = [row[cell] for cell in shared or row]
         calls = ", ".join(f"{expert} {n}" for expert, n in line["calls"].items())
         looks = sum(line["looks"].values())
-        seconds = median(entry["seconds"] for entry in row.values())
-        inside = median(entry["seconds_in_networks"] / entry["seconds"] for entry in row.values())
+        seconds = median(entry["seconds"] for entry in timed)
+        inside = median(entry["seconds_in_networks"] / entry["seconds"] for entry in timed)
         out.append([name, calls, f"{looks:g}", f"{seconds:.2f}", f"{inside:.2f}"])
     note = f"Table 4: cost of one video ({experts} experts; calls of networks, median seconds). Training: none."
     return note + "\n" + aligned(out)

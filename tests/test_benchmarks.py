@@ -111,6 +111,7 @@ def test_every_row_is_a_recipe_of_its_own():
     base = recipes.load("sprites")
     assert rows(base)["confiner 4+5"] == base
     assert rows(base)["confiner 8+10"].chain == recipes.load("sprites-18").chain
+    assert rows(base)["S-T then S 4+5"].chain == recipes.load("sprites-lighter").chain
     assert rows(base)["only T 4+5"].chain == recipes.load("sprites-only-temporal").chain
 
 
