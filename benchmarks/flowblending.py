@@ -15,7 +15,7 @@ core (and, beside them, by the clock), without reading texts and without decodin
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from time import perf_counter, process_time
@@ -155,22 +155,27 @@ def kinds(recipe: Recipe, folder: Path, count: int, part: tuple[int, int], purse
     changed = [("half as long", "all", half), ("three quarters as high and wide", "all", small)]
     for name, kind, change in [*((kind, kind, {}) for kind in SCENES), *changed]:
         settings = Settings(shared(kind, count, part), by="fit", follow=1)
-        result = finished(recipes.changed(recipe, change), folder / name.replace(" ", "-"), settings, purse)
+        out = folder / name.replace(" ", "-")
+        result = finished(recipes.changed(recipe, change), out, settings, purse)
         if result is None:
             return
-        found = study(result, name, folder / name.replace(" ", "-"), 1, count, kind)
+        found = study(result, name, out, 1, count, kind)
         yield found
         if name == "moving":
-            yield from paced(found, result, folder / name, asked(kind, count), run.load(recipe))
+            yield from paced(found, result, out, asked(kind, count), purse)
 
 
-def paced(whole: Study, found: Calibration, out: Path, prompts: Sequence[str], cast: Cast) -> Iterator[Study]:
+def paced(whole: Study, found: Calibration, out: Path, prompts: Sequence[str], purse: Purse) -> Iterator[Study]:
     """The slower and the faster half of the scenes: the world has no word for speed, so by the large expert's videos."""
-    case, seed = found.case, found.case.recipe.video.seed
-    speeds = [
-        kept(out, "speed", case.digest, prompt, seed).made(partial(speed, case, cast, prompt, seed))
-        for prompt in prompts
-    ]
+    case = found.case
+    files = [kept(out, "speed", case.digest, prompt, case.recipe.video.seed) for prompt in prompts]
+    if missing := [(file, prompt) for file, prompt in zip(files, prompts, strict=True) if file.read() is None]:
+        if purse.empty:
+            return
+        cast = run.load(case.recipe)
+        for file, prompt in missing:
+            file.write(speed(case, cast, prompt))
+    speeds = [file.read() for file in files]
     order = sorted(range(len(speeds)), key=lambda i: speeds[i])
     for pace, half in (("slower", order[: len(order) // 2]), ("faster", order[len(order) // 2 :])):
         name = f"moving, the {pace} half: {fmean(speeds[i] for i in half):.2f} px per frame"
@@ -178,9 +183,9 @@ def paced(whole: Study, found: Calibration, out: Path, prompts: Sequence[str], c
 
 
 @torch.no_grad()
-def speed(case: Case, cast: Cast, prompt: str, seed: int) -> float:
+def speed(case: Case, cast: Cast, prompt: str) -> float:
     """How far the object of the large expert's video goes from frame to frame, in pixels."""
-    at = ready(case, cast, prompt, seed)
+    at = ready(case, cast, prompt, case.recipe.video.seed)
     whole = film(at, (0,) * at.stage.ladder.steps, _itself)
     return judge(frames_of(cast.codec.decode(whole)), prompt).speed
 

@@ -345,7 +345,7 @@ def test_accuracy_over_many_clips() -> None:
     scenes = [imagine(Ask(), 40_000 + i) for i in range(300)]
     scores = average([judge(render(one, range(16)), one.ask) for one in scenes])
     assert min(scores["prompt"], *(scores[f"{name}_right"] for name in ATTRIBUTES)) >= 0.98
-    # The object is missed in sixteen frames of 4800, where a pulse is smallest or colours are near.
+    # The object is missed in sixteen frames of 4800, all of them of pulses.
     assert scores["presence"] >= 0.996
     assert scores["switches"] <= 0.001
 
