@@ -4,9 +4,11 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import pytest
@@ -16,7 +18,9 @@ from typer.testing import CliRunner, Result
 
 from dovetail import cli, run
 from dovetail import recipe as recipes
-from dovetail.video import Video, read, settings_of
+from dovetail import video as dovetail_video
+from dovetail.video import Video, read, settings_of, writing
+from dovetail.video.growing import Growing
 
 QUICK = [part for name in ("control", "spatial", "temporal") for part in ("--set", f"experts.{name}.candidates=32")]
 EXACT = ["-r", "sprites-exact", "--frames", "3", *QUICK]
@@ -137,6 +141,25 @@ def test_count_makes_seeds_and_a_sheet(tmp_path: Path) -> None:
     single = tmp_path / "single.npz"
     assert dovetail("generate", *EXACT, "--seed", 6, "-o", single).exit_code == 0
     assert (read(single).frames == six.frames).all(), "a seed means the same alone and among others"
+
+
+def test_of_many_videos_one_is_open_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An encoder holds some twenty megabytes, and --count may be a thousand."""
+    alive, most = WeakSet[Growing](), 0
+
+    @contextmanager
+    def watched(*args: Any) -> Iterator[Growing]:
+        nonlocal most
+        with writing(*args) as growing:
+            alive.add(growing)
+            most = max(most, len(alive))
+            yield growing
+
+    monkeypatch.setattr(dovetail_video, "writing", watched)
+    result = dovetail("generate", *EXACT, "--count", 4, "-o", tmp_path / "a.mp4")
+    assert result.exit_code == 0, result.output
+    assert len(list(tmp_path.glob("a-*.mp4"))) == 4
+    assert most == 1
 
 
 def test_refine_takes_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,10 @@ def _kept(
 
 
 def _written(runs: Mapping[Path, Recipe], cast: "Cast", pulse: "Pulse") -> "Iterator[tuple[int, Happening]]":
-    """Runs without folders: each piece is written as it is finished, and nothing stays of a run that is stopped."""
+    """Runs without folders: each piece is written as it is finished, and nothing stays of a run that is stopped.
+
+    An encoder takes some twenty megabytes: it comes with the first piece and goes with the last one.
+    """
     from dovetail.run import End, Piece, together
     from dovetail.video import writing
 
@@ -87,15 +90,14 @@ def _written(runs: Mapping[Path, Recipe], cast: "Cast", pulse: "Pulse") -> "Iter
     with ExitStack() as files:
         # Each file has a stack of its own, so that it takes its name as soon as its run ends.
         stacks = [files.enter_context(ExitStack()) for _ in runs]
-        growing = [stacks[0].enter_context(writing(paths[0], asked[0].video.fps))]
+        growing = {0: stacks[0].enter_context(writing(paths[0], asked[0].video.fps))}
         for run, event in together(asked, cast, pulse):
-            while len(growing) <= run:
-                place = len(growing)
-                growing.append(stacks[place].enter_context(writing(paths[place], asked[place].video.fps)))
             if isinstance(event, Piece):
+                if run not in growing:
+                    growing[run] = stacks[run].enter_context(writing(paths[run], asked[run].video.fps))
                 growing[run].add(event.frames)
             elif isinstance(event, End):
-                growing[run].settings = event.settings
+                growing.pop(run).settings = event.settings
                 stacks[run].close()
             yield run, event
 
