@@ -192,7 +192,7 @@ def normalised(table: Table, measure: str, name: str) -> Interval | None:
 def answers(table: Table, found: Mapping[str, Calibration]) -> str:
     """The questions that have the rows they need."""
     asked: list[tuple[str, list[Claim]]] = []
-    for name in ("LSL budget", "LSL fit"):
+    for name in ("LSL budget", "LSL fit", "any schedule 0.55"):
         if all(row in table for row in ("LLL", "SSS", name)):
             asked.append((f"Is {name} as good as the large expert alone, for less?", as_good(table, name)))
     if "LSL budget" in table:
