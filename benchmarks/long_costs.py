@@ -155,9 +155,8 @@ def yes(holds: bool) -> str:
 
 def structure(frames: int) -> Recipe:
     """ConFiner-Long's first stage alone, its windows side by side as published, so that frames are looked at equally often."""
-    data = recipes.plain(recipes.load("sprites-long"))
-    alone = {name: value for name, value in data["chain"][0].items() if name != "hop"}
-    return recipes.changed(recipes.checked({**data, "chain": [alone]}), {"video.frames": frames})
+    data = recipes.plain(recipes.load("sprites-long-paper"))
+    return recipes.changed(recipes.checked({**data, "chain": data["chain"][:1]}), {"video.frames": frames})
 
 
 def ours(recipe: Recipe) -> tuple[Callable[[], Any], torch.nn.Module]:

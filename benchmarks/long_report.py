@@ -23,13 +23,20 @@ TABLES = {
     "What moves": (MOTION, ()),
     "What jumps": (JOINTS, ("no_rhythm",)),
 }
-OWN = {
-    "no init": ((("identity", 1), ("ground", 1)), "identity and background across segments"),
-    "no guidance": ((("lurch", -1),), "continuity of motion, change of velocity at borders"),
-    "no staggering": ((("border", -1),), "seams, how far borders stand out"),
-    "paper": ((("identity", 1), ("ground", 1)), "identity and background across segments"),
-}
-"""What each strategy is for: measures, each with whether more of it is better. What `paper` lacks is holding."""
+ACROSS = (("identity", 1), ("ground", 1))
+OWN = (
+    ("full", "no init", ACROSS, "identity and background across segments"),
+    ("full", "no overlap", (("lurch", -1), *ACROSS), "continuity of motion, change of velocity at borders"),
+    ("full", "no staggering", (("border", -1),), "seams, how far borders stand out"),
+    ("paper", "no guidance", (("lurch", -1),), "continuity of motion, change of velocity at borders"),
+    (
+        "full",
+        "paper",
+        (*ACROSS, ("lurch", -1), ("border", -1)),
+        "what windows that overlap have over the published way",
+    ),
+)
+"""What each strategy is for: the way with it, the way without, measures, each with whether more of it is better."""
 MARGIN = 0.02
 """Borders may be seen so much more often than other steps are taken for one."""
 
@@ -88,10 +95,10 @@ def answers(rows: Rows, long: int, short: int) -> str:
         asked.append((title, [atleast(rows, full, plain, measure) for measure in ("dynamic_degree", "motion")]))
     if full in rows and free in rows:
         asked.append(("Is the drift at the end at most FreeNoise's?", [atmost(rows, full, free, "drift_end")]))
-    for way, (own, words) in OWN.items():
-        if f"full {short}" in rows and f"{way} {short}" in rows:
-            claims = [needed(rows, way, short, measure, sign) for measure, sign in own]
-            asked.append((f"Does it need what '{way}' lacks? ({words})", claims))
+    for base, way, own, words in OWN:
+        if f"{base} {short}" in rows and f"{way} {short}" in rows:
+            claims = [needed(rows, f"{base} {short}", f"{way} {short}", measure, sign) for measure, sign in own]
+            asked.append((f"Does '{base}' need what '{way}' lacks? ({words})", claims))
     return questions(asked, "Questions. p: sign flips of prompts' differences, Holm over all {n} tests below.")
 
 
@@ -171,13 +178,12 @@ def atleast(rows: Rows, one: str, other: str, measure: str) -> Claim:
     return Claim(text, enough(cells, verdict), sign_flip(cells.differences(one, other)))
 
 
-def needed(rows: Rows, way: str, short: int, measure: str, sign: int) -> Claim:
+def needed(rows: Rows, full: str, lacking: str, measure: str, sign: int) -> Claim:
     """Whether a strategy's own measure is worse without it."""
-    full, lacking = f"full {short}", f"{way} {short}"
     cells = paired(rows, measure, full, lacking)
     found = cells.difference(full, lacking)
     better, worse = (found.low > 0, found.high < 0) if sign > 0 else (found.high < 0, found.low > 0)
     verdict = "yes" if better else "no, it is better without" if worse else "no difference seen"
     each = [sign * d for d in cells.differences(full, lacking)]
-    text = f"{measure}: full - without {found}, {sum(d > 0 for d in each)} prompts better and {sum(d < 0 for d in each)} worse"
+    text = f"{measure}: with - without {found}, {sum(d > 0 for d in each)} prompts better and {sum(d < 0 for d in each)} worse"
     return Claim(text, enough(cells, verdict), sign_flip(each))

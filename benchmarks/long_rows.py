@@ -1,5 +1,5 @@
-"""The rows of the long-video tables: ways to make a long video, as recipes. All parts come from one recipe of
-ConFiner-Long. A name ends with the number of frames.
+"""The rows of the long-video tables: ways to make a long video, as recipes. Experts, ladders and refinement are those of
+one recipe. A name ends with the number of frames.
 """
 
 from collections.abc import Mapping
@@ -12,16 +12,18 @@ Plain = dict[str, Any]
 LONG, SHORT, SEGMENT = 600, 128, 16
 """Frames of the long rows, of the ablations, and of a segment."""
 METHODS = ("full", "paper", "plain", "freenoise")
-ABLATIONS = ("full", "no init", "no guidance", "no staggering", "no overlap", "paper", "plain")
-"""`paper` has the three strategies as published; `full` also holds what stands still, and its windows overlap."""
+ABLATIONS = ("full", "no init", "no overlap", "no staggering", "paper", "no guidance", "plain")
+"""`paper` has the three strategies as published, and `no guidance` two of them; in `full` windows overlap instead."""
 
 
 def rows(base: Recipe, long: int = LONG, short: int = SHORT) -> dict[str, Recipe]:
     """Each way at its length."""
     structure, refine = recipes.plain(base)["chain"]
-    drawn = structure["denoise"]["coherent"]
-    apart = without(structure, "hop")
-    alone = without(apart, "noise") | {"denoise": drawn["of"]}
+    told = {"window": SEGMENT, "ladder": structure["ladder"], "stage": structure["stage"]}
+    alone = told | {"denoise": expert_of(structure["denoise"])}
+    drawn = recipes.plain(recipes.load("sprites-long-paper"))["chain"][0]
+    guided = drawn["denoise"]["coherent"] | {"of": alone["denoise"]}
+    one_noise = told | {"noise": drawn["noise"]}
     beside = refine | {"offset": 0}
     ways: Mapping[str, tuple[Plain, Plain]] = {
         "full": (structure, refine),
@@ -31,10 +33,10 @@ def rows(base: Recipe, long: int = LONG, short: int = SHORT) -> dict[str, Recipe
             beside,
         ),
         "no init": (without(structure, "noise"), refine),
-        "no guidance": (structure | {"denoise": {"coherent": drawn | {"strength": 0.0}}}, refine),
+        "no overlap": (without(structure, "hop", "weights"), refine),
         "no staggering": (structure, beside),
-        "no overlap": (apart, refine),
-        "paper": (apart | {"denoise": {"coherent": without(drawn, "hold")}}, refine),
+        "paper": (one_noise | {"denoise": {"coherent": guided}}, refine),
+        "no guidance": (one_noise | {"denoise": alone["denoise"]}, refine),
     }
     lengths = [*((way, long) for way in METHODS), *((way, short) for way in ABLATIONS)]
     return {f"{way} {frames}": chained(base, ways[way], frames) for way, frames in lengths}
@@ -45,5 +47,10 @@ def chained(base: Recipe, stages: tuple[Plain, Plain], frames: int) -> Recipe:
     return recipes.changed(made, {"video.frames": frames})
 
 
-def without(stage: Plain, key: str) -> Plain:
-    return {name: value for name, value in stage.items() if name != key}
+def without(stage: Plain, *keys: str) -> Plain:
+    return {name: value for name, value in stage.items() if name not in keys}
+
+
+def expert_of(denoise: Plain) -> Plain:
+    """The expert that the structure's windows are made by, whatever stands around it."""
+    return denoise["coherent"]["of"] if "coherent" in denoise else denoise

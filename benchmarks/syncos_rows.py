@@ -77,7 +77,7 @@ class Parts:
 
 def plain(parts: Parts) -> dict[str, Recipe]:
     """The method and its baselines."""
-    long = recipes.plain(recipes.load("sprites-long"))["chain"][0]
+    long = recipes.plain(recipes.load("sprites-long-paper"))["chain"][0]
     coherent = {**long["denoise"]["coherent"], "of": parts.coupled["of"]}
     return {
         "full": parts.with_(),

@@ -31,10 +31,14 @@ def test_each_way_is_the_recipe_that_ships():
     assert made["freenoise 600"].chain == recipes.load("sprites-freenoise").chain
     assert len({recipes.dump(recipe) for recipe in made.values()}) == len(made)
     full = made["full 128"].chain
-    for way, same in (("no init", 1), ("no guidance", 1), ("no staggering", 0)):
+    assert made["paper 128"].chain == recipes.load("sprites-long-paper").chain
+    for way, same in (("no init", 1), ("no overlap", 1), ("no staggering", 0)):
         lacking = made[f"{way} 128"].chain
         assert lacking[same] == full[same]
         assert lacking[1 - same] != full[1 - same]
+    guided, free = made["paper 128"].chain, made["no guidance 128"].chain
+    assert guided[1] == free[1]
+    assert recipes.changed(made["paper 128"], {"chain.structure.denoise": "control"}).chain[0] == free[0]
 
 
 def test_prompts_leave_something_of_the_look_free():
@@ -81,7 +85,7 @@ def exactly(row: Row, **scores: float) -> Row:
 
 def test_answers_follow_from_the_numbers():
     """Planted: all is kept and nothing jumps, drift is a third of plain's but more than FreeNoise's, motion is lost; init
-    and staggering do what they are for, guidance does the contrary."""
+    and staggering do what they are for, guidance does the contrary, overlap keeps motion alone."""
     from long_report import answers
 
     shared = {"colour_drift": 1.0, "background_moved": 1.0, "dynamic_degree": 0.5}
@@ -92,6 +96,8 @@ def test_answers_follow_from_the_numbers():
         "freenoise 600": row(drift_end=0.2),
         "full 128": row(identity=0.9, ground=0.9, lurch=1.0, border=1.0),
         "no init 128": row(identity=0.7, ground=0.7, lurch=1.0, border=1.0),
+        "no overlap 128": row(identity=0.9, ground=0.9, lurch=2.0, border=1.0),
+        "paper 128": row(identity=0.9, ground=0.9, lurch=1.0, border=1.0),
         "no guidance 128": row(identity=0.9, ground=0.9, lurch=0.5, border=1.0),
         "no staggering 128": row(identity=0.9, ground=0.9, lurch=1.0, border=3.0),
     }
@@ -112,6 +118,8 @@ def test_answers_follow_from_the_numbers():
     assert verdict("move no less", "dynamic_degree") == "yes"
     assert verdict("move no less", "motion") == "no, lower"
     assert verdict("'no init'") == "yes"
+    assert verdict("'no overlap'", "lurch") == "yes"
+    assert verdict("'no overlap'", "identity") == "no difference seen"
     assert verdict("'no guidance'") == "no, it is better without"
     assert verdict("'no staggering'") == "yes"
     few = {name: {cell: line for cell, line in of.items() if cell[0] < 4} for name, of in rows.items()}

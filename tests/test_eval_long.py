@@ -256,7 +256,8 @@ def test_borders_are_read_from_the_recipe():
     def declared(name: str, frames: int, **more: object) -> dict[str, list[int]]:
         return borders({"recipe": recipes.plain(recipes.load(name)) | more}, frames)
 
-    assert declared("sprites-long", 48) == {"structure": [16, 24, 32, 40], "refine": [8, 24, 40]}
+    assert declared("sprites-long", 48) == {"refine": [8, 24, 40]}
+    assert declared("sprites-long-paper", 48) == {"structure": [16, 32], "refine": [8, 24, 40]}
     assert declared("sprites-freenoise", 48) == {"refine": [16, 32]}
     assert declared("sprites-reinjected", 48)["structure"] == [16, 28, 40]
     assert declared("sprites", 16) == {}
@@ -428,7 +429,7 @@ def test_motion_is_carried_over_the_rim():
 
 @pytest.fixture(scope="module")
 def video() -> Video:
-    settings = recipes.plain(recipes.changed(recipes.load("sprites-long"), {"prompt": PROMPT, "video.frames": 20}))
+    settings = recipes.plain(recipes.changed(recipes.load("sprites-long-paper"), {"prompt": PROMPT, "video.frames": 20}))
     return Video.of(render(RED, range(20))[None], 8.0, {"recipe": settings})
 
 

@@ -528,6 +528,7 @@ def refused(*changes):
             "chain.structure.noise.consistnt: unknown noise; did you mean 'consistent'",
         ),
         (["chain.structure.noise={rescheduled: {block: 5}}"], "blocks of 5 frames do not fill 16; take a divisor"),
+        (["chain.structure.noise={consistent: {block: 5}}"], "blocks of 5 frames do not fill a window of 16; take a divisor"),
         (
             ["chain.structure.noise.consistent.strength=2"],
             "chain.structure.noise.consistent.strength: 2 (a number) came",
@@ -566,6 +567,16 @@ def test_what_a_recipe_says_is_what_is_built():
     assert last < structure.denoise.above < before, "not at the last step"
 
 
+def test_windows_that_overlap_see_one_noise():
+    """Permuted within blocks, all of it is in every window that begins with a block."""
+    recipe = recipes.load("sprites-long")
+    stage = build(recipe, load(EXACT).experts)[0]
+    assert (stage.window, stage.hop, stage.fuses, stage.start.block) == (16, 8, True, 8)
+    orders = [stage.start.source(torch.arange(w.start, w.stop)[None])[0].tolist() for w in stage.windows(128)]
+    assert {tuple(sorted(order)) for order in orders} == {tuple(range(16))}
+    assert len({tuple(order) for order in orders}) > 10
+
+
 def test_a_plan_counts_segments_and_windows():
     ahead = dovetail.plan("sprites-long", frames=600)
     assert len(list(ahead.stages[0].windows(600))) == 74, "they overlap by half"
@@ -578,7 +589,15 @@ def test_a_plan_counts_segments_and_windows():
 
 
 @pytest.mark.parametrize(
-    "name", ["sprites-long", "sprites-long-fast", "sprites-long-plain", "sprites-freenoise", "sprites-gen-l-video"]
+    "name",
+    [
+        "sprites-long",
+        "sprites-long-fast",
+        "sprites-long-paper",
+        "sprites-long-plain",
+        "sprites-freenoise",
+        "sprites-gen-l-video",
+    ],
 )
 def test_recipes_over_trained_experts_can_be_of_any_length(name):
     for frames in (1, 15, 601):

@@ -569,6 +569,28 @@ def test_the_same_segment_before_with_strategies_on_and_off(tmp_path: Path) -> N
     assert not (made["on"][32:] == made["off"][32:]).all()
 
 
+AVERAGED = {
+    "chain.structure.hop": 8,
+    "chain.structure.weights": "triangle",
+    "chain.structure.noise": {"consistent": {"block": 8}},
+    "chain.structure.denoise": "control",
+}
+"""Windows of the structure as `sprites-long` has them. They run ahead of what is finished."""
+
+
+def test_a_run_of_averaged_windows_is_continued(tmp_path: Path, cast: Cast) -> None:
+    first = done(tmp_path / "first.mp4", cast, small(64, **AVERAGED))
+    longer = continuing(folder_of(first), frames=16)
+    list(carry_on(folder_of(first), longer, tmp_path / "more.npz", cast=cast))
+    whole = finished(play(small(80, **AVERAGED), cast))
+    assert (read(tmp_path / "more.npz").frames == whole.frames).all()
+    given = json.loads((tmp_path / "more.run" / "manifest.json").read_text())["given"]
+    assert given["pieces"] >= 1
+    short = folder_of(done(tmp_path / "short.mp4", cast, small(24, **AVERAGED)))
+    with pytest.raises(RecipeError, match=r"two windows long or more and 32 latent frames, by which averaged windows run"):
+        list(carry_on(short, continuing(short), tmp_path / "c.mp4", cast=cast))
+
+
 def test_a_continued_run_is_stopped_damaged_and_gone_on_with_as_others(tmp_path: Path, cast: Cast) -> None:
     first = done(tmp_path / "first.mp4", cast, small(32))
     recipe = continuing(folder_of(first), "a blue triangle", seed=3)

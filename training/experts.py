@@ -37,7 +37,8 @@ FOCUS = 3.0
 """How much more the object's cells weigh than the background's, where there is no noise; from much noise the place is
 not yet decided, and a weight that knows it would draw the object everywhere."""
 RIVALS = 96
-NOISIEST = 999
+NOISIEST, UNDECIDED = 999, 500
+"""The noisiest timestep, and the one down to which a sampler may still have the mean of several clips before it."""
 
 
 @dataclass(eq=False)
@@ -234,6 +235,19 @@ def levels_at(name: str, times: Tensor) -> Levels:
     return Levels(times, alpha, sigma, alpha, sigma)
 
 
+def undecided(batch: Batch, at: Levels, share: float, generator: torch.Generator) -> Tensor:
+    """The batch's clips, a share of them drawn to the mean of their rivals, where there is much noise.
+
+    A sampler begins with that mean, and has to leave it: the phase of a pulse, of which every one is as likely. Noised
+    clips never show such a latent, so a network that has seen no other takes it for a thing that stands still.
+    """
+    shown = batch.latents.clone()
+    for i, (rivals, t) in enumerate(zip(batch.rivals, at.times.tolist(), strict=True)):
+        if rivals is not None and t >= UNDECIDED and float(torch.rand(1, generator=generator)) < share:
+            shown[i].lerp_(rivals.to(shown).mean(0), float(torch.rand(1, generator=generator)))
+    return shown
+
+
 def aims(x: Tensor, batch: Batch, at: Levels) -> Tensor:
     """What x0 is to be learned: the clip itself, or the mean of its rivals (and itself) as the latent has it."""
     found = []
@@ -277,6 +291,7 @@ def train(
     fast: bool = False,
     share: float = 0.0,
     after: str | None = None,
+    between: float = 0.0,
 ) -> None:
     if after is not None and SPECS[after].betas != SPECS[name].betas:
         raise ValueError(f"{name} can learn from an expert of its own schedule alone, and {after} has another")
@@ -298,7 +313,7 @@ def train(
         eps = torch.randn(batch.latents.shape, generator=generator).to(device)
         seen = trainee.net["text"](batch.ids).last_hidden_state
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            x = alpha * batch.latents + sigma * eps
+            x = alpha * undecided(batch, at, between, generator) + sigma * eps
             answer = predict(trainee.net["unet"], x, at.times.to(device), seen).float()
         if teacher is not None:
             wanted = answers(teacher, x, at, batch.ids)
@@ -347,6 +362,9 @@ def main() -> None:
     parser.add_argument("--start", help="an expert in DIR to begin with, or: shipped")
     parser.add_argument("--cool", action="store_true", help="let the learning rate fall to 0 in this piece")
     parser.add_argument("--lessons", type=float, default=0.0, help="share of steps on the words of motion alone")
+    parser.add_argument(
+        "--between", type=float, default=0.0, help="share of noisy clips shown on their way to the mean of their rivals"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--fast", action="store_true", help="compile the network (takes minutes, then a third faster)")
     parser.add_argument("--after", help="learn what this expert of DIR, of the same schedule, answers")
@@ -363,6 +381,7 @@ def main() -> None:
         args.fast,
         args.lessons,
         args.after,
+        args.between,
     )
 
 

@@ -7,6 +7,7 @@ differ by their number alone, so a trainer can be given fresh ones at any time.
 """
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,24 +17,31 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from dovetail.sprites.degrade import degrade
-from dovetail.sprites.world import Ask, backdrop, imagine, render
+from dovetail.sprites.world import MOTIONS, Ask, backdrop, imagine, render
 
 SCENES, LENGTH = 3750, 16
 
 
 @torch.no_grad()
 def piece(
-    kind: str, number: int, vae: AutoencoderKL, scenes: int = SCENES, looks: int | None = None
+    kind: str,
+    number: int,
+    vae: AutoencoderKL,
+    scenes: int = SCENES,
+    looks: int | None = None,
+    motions: Sequence[str | None] = (None,),
 ) -> dict[str, object]:
     """latents "n f c h w" (scaled, float16), where the object is "n f h w" in [0, 1], and the asks.
 
     looks: how many there are in all; without it every scene has its own. See training/rivals.py.
+    motions: which the scenes have, in turn; None is any.
     """
     latents, places, asks = [], [], []
     for i in range(scenes):
         seed = number * 1_000_000 + i + 1
-        look = Ask() if looks is None else replace(imagine(Ask(), seed=number + i % looks).ask, motion=None)
-        scene = imagine(look, seed)
+        look = Ask() if looks is None else imagine(Ask(), seed=number + i % looks).ask
+        motion = motions[i // (looks or 1) % len(motions)]
+        scene = imagine(replace(look, motion=motion), seed)
         frames = render(scene, range(LENGTH))
         object_ = (frames - backdrop(scene)).abs().amax(1).gt(0.1).float()
         shown = degrade(frames) if kind == "degraded" else frames
@@ -64,9 +72,12 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--looks", type=int, help="so many looks in all, each in many motions (see rivals.py)")
+    parser.add_argument(
+        "--motions", nargs="+", choices=MOTIONS, default=[None], help="these alone, as often as another"
+    )
     args = parser.parse_args()
     vae = AutoencoderKL.from_pretrained(args.vae).eval().to(memory_format=torch.channels_last)
-    made = piece(args.kind, args.number, vae, looks=args.looks)
+    made = piece(args.kind, args.number, vae, looks=args.looks, motions=args.motions)
     args.out.mkdir(parents=True, exist_ok=True)
     torch.save(made, args.out / f"{args.kind}-{args.number}.tmp")
     (args.out / f"{args.kind}-{args.number}.tmp").rename(args.out / f"{args.kind}-{args.number}.pt")

@@ -101,6 +101,15 @@ class Stage:
         overlap = self.window is not None and self.hop is not None and self.hop < self.window
         return overlap and not isinstance(self.denoise, Sequel)
 
+    @property
+    def lead(self) -> int:
+        """Latent frames by which averaged windows run ahead of those that are finished: at each level, of the next one."""
+        if not self.fuses:
+            return 0
+        assert self.window is not None
+        assert self.hop is not None
+        return self.hop + self.ladder.steps * (self.window - self.hop)
+
     def windows(self, frames: int) -> Iterator[slice]:
         """Where its windows lie in so many latent frames. Raises ValueError where they leave gaps."""
         return along(frames, self.window or frames, self.hop, self.offset)

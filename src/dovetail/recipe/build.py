@@ -105,9 +105,9 @@ def told_over(recipe: Recipe, length: int, frames: int | None = None) -> Timelin
 def _begin(stage: models.Stage, noise: Noise) -> Consistent | None:
     """The noise that a stage starts from, where that is not simply its own."""
     match stage.noise:
-        case models.Consistent(strength=strength, turn=turn):
+        case models.Consistent(strength=strength, turn=turn, block=block):
             assert stage.window is not None
-            return Consistent(noise, stage.window, strength, turn)
+            return Consistent(noise, stage.window, strength, turn, block)
         case models.Rescheduled(length=length, block=block):
             return rescheduled(noise, length, block)
     return None

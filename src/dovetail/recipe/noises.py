@@ -12,11 +12,14 @@ class Consistent(Worded):
     """ConFiner-Long's consistency initialisation: each window starts from the first one's noise, its frames permuted.
 
     `strength`: how much of it the second window has; 0 is none. `turn`: radians by which each further one has less.
+    `block`: frames that are permuted among themselves, all of a window by default. Windows that overlap all see the same
+    noise where each begins with a block, as with a `hop` of as many frames.
     """
 
     word: ClassVar[str] = "consistent"
     strength: Share = 1.0
     turn: Annotated[float, Field(ge=0, le=2)] = 0.0
+    block: Annotated[int, Field(ge=1)] | None = None
 
 
 class Rescheduled(Worded):

@@ -67,6 +67,10 @@ class Stage(Part):
                 not window and isinstance(self.noise, Consistent),
                 "consistent repeats the noise of the first window, and without a window there is one only; add window: 16",
             ),
+            (
+                isinstance(self.noise, Consistent) and bool(window) and bool(window % (self.noise.block or window)),
+                f"blocks of {getattr(self.noise, 'block', None)} frames do not fill a window of {window}; take a divisor of it",
+            ),
             (hop > window, f"hop {hop} leaves gaps between windows of {window}; take {window} or less"),
             (0 < window <= offset, f"offset {offset} is no part of a window of {window}; half of it is {window // 2}"),
             (

@@ -163,9 +163,11 @@ def _last_common(source: Folder, identity: str, before: Recipe, run: Ready) -> S
                 for stage, many in zip(run.plan.stages, windows, strict=True)
             }
             return replace(stands, steps=steps)
+    ahead = sum(stage.lead for stage in run.plan.stages)
     raise RecipeError(
-        f"{source} has no piece that is far enough from its end to go on from; it must be two windows long or more, and "
-        "its states whole"
+        f"{source} has no piece that is far enough from its end to go on from; it must be two windows long or more"
+        + (f" and {ahead} latent frames, by which averaged windows run ahead" if ahead else "")
+        + ", and its states whole"
     )
 
 

@@ -2,10 +2,11 @@
 
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
+from math import ceil
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -226,7 +227,7 @@ class _Kept:
                         yield event
                         continue
                     at, latent = event.after.pieces, event.latent
-                    self.folder.keep(self.identity, latent, event.after, self.given)
+                    self.folder.keep(self.identity, latent, event.after, self.given, last_states(self.run.plan.stages))
                     self.folder.log("piece", number=at - 1, frames=event.after.frames, calls=dict(event.after.calls))
             if number < upon.pieces:
                 continue
@@ -337,10 +338,18 @@ BYTES_PER_PIXEL = 0.1
 """Of H.264 at our quality, with room to spare; an estimate."""
 
 
+def last_states(stages: Sequence[Stage]) -> int:
+    """After how many of the last pieces a run's states stay: two, and those over which averaged windows run ahead, so
+    that a longer video can go on from where none of its windows was begun that the end cut short."""
+    step = stages[-1].hop or stages[-1].window or 1
+    return 2 + ceil(sum(stage.lead for stage in stages) / step)
+
+
 def room(run: Ready) -> int:
     """Bytes that a run's folder and its video need on the disk, estimated."""
     frames, channels, height, width = run.latent
-    states = sum(_remembered(stage, frames) for stage in run.plan.stages) * (3 + run.pieces / EVERY)
+    stay = min(run.pieces, 1 + last_states(run.plan.stages)) + run.pieces / EVERY
+    states = sum(_remembered(stage, frames) for stage in run.plan.stages) * stay
     size = run.recipe.video
     shown = enlarged(np.zeros((1, size.height, size.width, 3), np.uint8)).size / 3
     return round(4 * channels * height * width * (frames + states) + 2 * BYTES_PER_PIXEL * shown * size.frames)
