@@ -21,7 +21,7 @@ FIFO = "fifo"
 UNSHARED = "no shared text"
 PAPER = ("no floor", "no grounding", "no fixed noise", UNSHARED, "stages 1+3", "stage 2")
 """What the paper leaves out, in the order in which that costs it identity."""
-WHAT = (*KERNELS, "re-noise only", "equal calls")
+WHAT = (*KERNELS, "re-noise only", "second look", "equal calls")
 COSTS = ("fewer looks", "early stop", "unguided again", "small again", "alternate steps", "wide below", "cheap")
 AUTO = ("floor auto", "stride auto", "both auto")
 FAR = ("anchor", "keyframes", "no anchor")
@@ -41,7 +41,9 @@ def rows(base: Recipe, main: int = MAIN, lengths: tuple[int, ...] = LENGTHS) -> 
     for frames in lengths:
         parts = Parts(base, frames)
         kept = ("full", *BASELINES, *FAR)
-        made |= {f"{way} {frames}": recipe for way, recipe in {**plain(parts), **far(parts)}.items() if way in kept}
+        made |= {
+            f"{way} {frames}": recipe for way, recipe in {**plain(parts), **far(parts.looking)}.items() if way in kept
+        }
     return made
 
 
@@ -49,6 +51,7 @@ class Parts:
     """A recipe with a coupled first stage, at a length, taken apart."""
 
     def __init__(self, base: Recipe, frames: int) -> None:
+        self.base = base
         self.whole = recipes.plain(recipes.changed(base, {"video.frames": frames, "story": None}))
         self.stage, *self.rest = self.whole["chain"]
         self.coupled: Plain = self.stage["denoise"]["coupled"]
@@ -58,6 +61,13 @@ class Parts:
         """The recipe with this denoiser, and with other words of its stage."""
         first = {**self.stage, "denoise": denoise, **stage}
         return recipes.checked({**self.whole, "chain": [first, *self.rest]})
+
+    @property
+    def looking(self) -> "Parts":
+        """The same with a second look at least: without one nothing of stage 2 can be varied."""
+        looks = max(1, self.coupled["iterations"])
+        place = f"chain.{self.stage['stage']}.denoise.coupled.iterations"
+        return Parts(recipes.changed(self.base, {place: looks}), self.whole["video"]["frames"])
 
     def with_(self, **options: Any) -> Recipe:
         """The recipe with other words of `coupled`."""
@@ -88,17 +98,18 @@ def plain(parts: Parts) -> dict[str, Recipe]:
 
 
 def ways(parts: Parts) -> dict[str, Recipe]:
-    """Every way at one length."""
+    """Every way at one length. What is varied of stage 2 has one."""
+    looking = parts.looking
     return {
         **plain(parts),
-        **paper(parts),
-        **what(parts),
-        **cheaper(parts),
-        "floor auto": parts.with_(floor="auto"),
-        "stride auto": parts.with_(stride="auto", wide=None),
-        "both auto": parts.with_(floor="auto", stride="auto", wide=None),
-        **far(parts),
-        **dict(swept(parts)),
+        **paper(looking),
+        **what(looking),
+        **cheaper(looking),
+        "floor auto": looking.with_(floor="auto"),
+        "stride auto": looking.with_(stride="auto", wide=None),
+        "both auto": looking.with_(floor="auto", stride="auto", wide=None),
+        **far(looking),
+        **dict(swept(looking)),
     }
 
 
@@ -118,6 +129,7 @@ def what(parts: Parts) -> dict[str, Recipe]:
     """Which part of stage 2 does it: how windows share, the noise alone, the calls alone."""
     made = {kernel: parts.with_(kernel=kernel, anchor=0.0, keyframes=0.0) for kernel in KERNELS}
     made["re-noise only"] = parts.with_(iterations=0, floor=parts.floor)
+    made["second look"] = parts.with_()
     once, all_of_it = (looks(recipe) for recipe in (parts.made(parts.windowed), parts.with_()))
     ((word, ladder),) = parts.stage["ladder"].items()
     more = {word: {**ladder, "steps": ceil(ladder["steps"] * all_of_it / once)}}

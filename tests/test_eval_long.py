@@ -429,7 +429,9 @@ def test_motion_is_carried_over_the_rim():
 
 @pytest.fixture(scope="module")
 def video() -> Video:
-    settings = recipes.plain(recipes.changed(recipes.load("sprites-long-paper"), {"prompt": PROMPT, "video.frames": 20}))
+    settings = recipes.plain(
+        recipes.changed(recipes.load("sprites-long-paper"), {"prompt": PROMPT, "video.frames": 20})
+    )
     return Video.of(render(RED, range(20))[None], 8.0, {"recipe": settings})
 
 

@@ -528,7 +528,10 @@ def refused(*changes):
             "chain.structure.noise.consistnt: unknown noise; did you mean 'consistent'",
         ),
         (["chain.structure.noise={rescheduled: {block: 5}}"], "blocks of 5 frames do not fill 16; take a divisor"),
-        (["chain.structure.noise={consistent: {block: 5}}"], "blocks of 5 frames do not fill a window of 16; take a divisor"),
+        (
+            ["chain.structure.noise={consistent: {block: 5}}"],
+            "blocks of 5 frames do not fill a window of 16; take a divisor",
+        ),
         (
             ["chain.structure.noise.consistent.strength=2"],
             "chain.structure.noise.consistent.strength: 2 (a number) came",

@@ -587,7 +587,9 @@ def test_a_run_of_averaged_windows_is_continued(tmp_path: Path, cast: Cast) -> N
     given = json.loads((tmp_path / "more.run" / "manifest.json").read_text())["given"]
     assert given["pieces"] >= 1
     short = folder_of(done(tmp_path / "short.mp4", cast, small(24, **AVERAGED)))
-    with pytest.raises(RecipeError, match=r"two windows long or more and 32 latent frames, by which averaged windows run"):
+    with pytest.raises(
+        RecipeError, match=r"two windows long or more and 32 latent frames, by which averaged windows run"
+    ):
         list(carry_on(short, continuing(short), tmp_path / "c.mp4", cast=cast))
 
 

@@ -111,7 +111,7 @@ def test_what_costs_less_costs_what_it_says() -> None:
     """Of 64 frames, in 7 windows, or 5 below the floor: 20 steps, 7 above the floor, 4 looks again, both branches."""
     from syncos_rows import Parts, asked, cheaper
 
-    four = {"chain.structure.denoise.coupled.iterations": 4}
+    four = {f"chain.structure.denoise.coupled.{key}": value for key, value in {"iterations": 4, "floor": 0.85}.items()}
     parts = Parts(recipes.changed(recipes.load("sprites-story"), four), 64)
     windows = {name: sum(asked(recipe).values()) / 16 for name, recipe in cheaper(parts).items()}
     assert windows == {
