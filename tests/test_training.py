@@ -154,6 +154,33 @@ def test_the_mean_of_rivals_is_the_posterior_mean() -> None:
     torch.testing.assert_close(rivals.expected(0.99 * clips[1], 0.99, 0.05, clips), clips[1])
 
 
+def test_noisy_clips_are_shown_on_their_way_to_the_mean_of_their_rivals() -> None:
+    """Where a sampler would have that mean before it: at high timesteps, and only clips that have rivals."""
+    clips, others = torch.randn(3, 4, 2, 2, 2), torch.randn(5, 4, 2, 2, 2)
+    batch = experts.Batch(clips, torch.zeros(3, 1, 2, 2, 2), torch.zeros(3, 1), (others, others, None))
+    at = experts.levels_at("control", torch.tensor([999, 250, 999]))
+    shown = experts.undecided(batch, at, 1.0, torch.Generator().manual_seed(0))
+    assert torch.equal(shown[1:], clips[1:])
+    share = ((shown[0] - clips[0]) / (others.mean(0) - clips[0])).flatten()
+    torch.testing.assert_close(share, share[:1].expand_as(share), rtol=1e-3, atol=1e-4)
+    assert 0 < float(share[0]) < 1
+    assert torch.equal(experts.undecided(batch, at, 0.0, torch.Generator()), clips)
+
+
+def test_a_pool_has_the_motions_that_were_asked_for(work: Path) -> None:
+    made = pool.piece(
+        "sharp",
+        1,
+        AutoencoderKL.from_pretrained(work / "vae").eval(),
+        scenes=6,
+        looks=2,
+        motions=("pulsing", "still"),
+    )
+    asks = [Ask(**one) for one in made["asks"]]  # type: ignore[arg-type,attr-defined]
+    assert [one.motion for one in asks] == ["pulsing", "pulsing", "still", "still", "pulsing", "pulsing"]
+    assert len({(one.colour, one.shape, one.background) for one in asks}) == 2
+
+
 def test_clips_of_one_look_are_rivals_where_words_do_not_part_them(work: Path, tmp_path: Path) -> None:
     small = AutoencoderKL.from_pretrained(work / "vae").eval()
     made = pool.piece("sharp", 3, small, scenes=40, looks=2)
