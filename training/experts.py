@@ -362,9 +362,7 @@ def main() -> None:
     parser.add_argument("--start", help="an expert in DIR to begin with, or: shipped")
     parser.add_argument("--cool", action="store_true", help="let the learning rate fall to 0 in this piece")
     parser.add_argument("--lessons", type=float, default=0.0, help="share of steps on the words of motion alone")
-    parser.add_argument(
-        "--between", type=float, default=0.0, help="share of noisy clips shown on their way to the mean of their rivals"
-    )
+    parser.add_argument("--between", type=float, default=0.0, help="share of noisy clips drawn to their rivals' mean")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--fast", action="store_true", help="compile the network (takes minutes, then a third faster)")
     parser.add_argument("--after", help="learn what this expert of DIR, of the same schedule, answers")

@@ -72,9 +72,7 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--looks", type=int, help="so many looks in all, each in many motions (see rivals.py)")
-    parser.add_argument(
-        "--motions", nargs="+", choices=MOTIONS, default=[None], help="these alone, as often as another"
-    )
+    parser.add_argument("--motions", nargs="+", choices=MOTIONS, default=[None], help="these alone, in turn")
     args = parser.parse_args()
     vae = AutoencoderKL.from_pretrained(args.vae).eval().to(memory_format=torch.channels_last)
     made = piece(args.kind, args.number, vae, looks=args.looks, motions=args.motions)
