@@ -12,8 +12,9 @@ Plain = dict[str, Any]
 LONG, SHORT, SEGMENT = 600, 128, 16
 """Frames of the long rows, of the ablations, and of a segment."""
 METHODS = ("full", "paper", "plain", "freenoise")
-ABLATIONS = ("full", "no init", "no overlap", "no staggering", "paper", "no guidance", "plain")
-"""`paper` has the three strategies as published, and `no guidance` two of them; in `full` windows overlap instead."""
+ABLATIONS = ("full", "no init", "no overlap", "staggered", "paper", "no guidance", "no staggering", "plain")
+"""`paper` has the three strategies as published, `no guidance` and `no staggering` two of them. In `full` windows of both
+stages overlap instead; `no overlap` takes that from its structure, `staggered` from its refinement."""
 
 
 def rows(base: Recipe, long: int = LONG, short: int = SHORT) -> dict[str, Recipe]:
@@ -24,7 +25,9 @@ def rows(base: Recipe, long: int = LONG, short: int = SHORT) -> dict[str, Recipe
     drawn = recipes.plain(recipes.load("sprites-long-paper"))["chain"][0]
     guided = drawn["denoise"]["coherent"] | {"of": alone["denoise"]}
     one_noise = told | {"noise": drawn["noise"]}
-    beside = refine | {"offset": 0}
+    beside = without(refine, "hop", "weights") | {"offset": 0}
+    straddling = beside | {"offset": SEGMENT // 2}
+    published = one_noise | {"denoise": {"coherent": guided}}
     ways: Mapping[str, tuple[Plain, Plain]] = {
         "full": (structure, refine),
         "plain": (alone, beside),
@@ -34,9 +37,10 @@ def rows(base: Recipe, long: int = LONG, short: int = SHORT) -> dict[str, Recipe
         ),
         "no init": (without(structure, "noise"), refine),
         "no overlap": (without(structure, "hop", "weights"), refine),
-        "no staggering": (structure, beside),
-        "paper": (one_noise | {"denoise": {"coherent": guided}}, refine),
-        "no guidance": (one_noise | {"denoise": alone["denoise"]}, refine),
+        "staggered": (structure, straddling),
+        "paper": (published, straddling),
+        "no guidance": (one_noise | {"denoise": alone["denoise"]}, straddling),
+        "no staggering": (published, beside),
     }
     lengths = [*((way, long) for way in METHODS), *((way, short) for way in ABLATIONS)]
     return {f"{way} {frames}": chained(base, ways[way], frames) for way, frames in lengths}

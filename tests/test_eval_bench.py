@@ -32,12 +32,14 @@ def test_each_way_is_the_recipe_that_ships():
     assert len({recipes.dump(recipe) for recipe in made.values()}) == len(made)
     full = made["full 128"].chain
     assert made["paper 128"].chain == recipes.load("sprites-long-paper").chain
-    for way, same in (("no init", 1), ("no overlap", 1), ("no staggering", 0)):
+    for way, same in (("no init", 1), ("no overlap", 1), ("staggered", 0)):
         lacking = made[f"{way} 128"].chain
         assert lacking[same] == full[same]
         assert lacking[1 - same] != full[1 - same]
-    guided, free = made["paper 128"].chain, made["no guidance 128"].chain
-    assert guided[1] == free[1]
+    guided, free, beside = (made[f"{way} 128"].chain for way in ("paper", "no guidance", "no staggering"))
+    assert guided[1] == free[1] == made["staggered 128"].chain[1]
+    assert guided[0] == beside[0]
+    assert beside[1] == made["plain 128"].chain[1]
     assert recipes.changed(made["paper 128"], {"chain.structure.denoise": "control"}).chain[0] == free[0]
 
 
@@ -94,12 +96,13 @@ def test_answers_follow_from_the_numbers():
         "full 600": exactly(row(drift_end=0.3, motion=4, **shared), **kept),
         "plain 600": exactly(row(drift_end=0.9, motion=5, **shared), whole=0.0, no_rhythm=0.0),
         "freenoise 600": row(drift_end=0.2),
-        "full 128": row(identity=0.9, ground=0.9, lurch=1.0, border=1.0),
+        "full 128": row(identity=0.9, ground=0.9, lurch=1.0, border=1.0, rhythm=1.0, seams=0.0),
         "no init 128": row(identity=0.7, ground=0.7, lurch=1.0, border=1.0),
         "no overlap 128": row(identity=0.9, ground=0.9, lurch=2.0, border=1.0),
         "paper 128": row(identity=0.9, ground=0.9, lurch=1.0, border=1.0),
         "no guidance 128": row(identity=0.9, ground=0.9, lurch=0.5, border=1.0),
         "no staggering 128": row(identity=0.9, ground=0.9, lurch=1.0, border=3.0),
+        "staggered 128": row(rhythm=9.0, seams=0.3),
     }
     said = answers(rows, 600, 128).splitlines()
 
@@ -120,6 +123,7 @@ def test_answers_follow_from_the_numbers():
     assert verdict("'no init'") == "yes"
     assert verdict("'no overlap'", "lurch") == "yes"
     assert verdict("'no overlap'", "identity") == "no difference seen"
+    assert verdict("'staggered'", "rhythm") == "yes"
     assert verdict("'no guidance'") == "no, it is better without"
     assert verdict("'no staggering'") == "yes"
     few = {name: {cell: line for cell, line in of.items() if cell[0] < 4} for name, of in rows.items()}

@@ -583,9 +583,11 @@ def test_windows_that_overlap_see_one_noise():
 def test_a_plan_counts_segments_and_windows():
     ahead = dovetail.plan("sprites-long", frames=600)
     assert len(list(ahead.stages[0].windows(600))) == 74, "they overlap by half"
-    assert len(list(ahead.stages[1].windows(600))) == 38
+    assert len(list(ahead.stages[1].windows(600))) == 50, "and these by a quarter"
     counts = {name: count.calls for name, count in ahead.counts.items()}
-    assert counts == {"control": 74 * 4, "spatial": 38 * 10, "temporal": 38 * 5}
+    assert counts == {"control": 74 * 4, "spatial": 50 * 10, "temporal": 50 * 5}
+    straddling = dovetail.plan("sprites-long-paper", frames=600)
+    assert len(list(straddling.stages[1].windows(600))) == 38
     assert ahead.passes("control") == 4 * 74 * 16 / 600, "asked without guidance"
     side_by_side = dovetail.plan("sprites-long-plain", frames=600)
     assert side_by_side.passes("control") == 4, "no frame is made in two segments"
