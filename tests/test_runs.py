@@ -579,10 +579,12 @@ AVERAGED = {
 
 
 def test_a_run_of_averaged_windows_is_continued(tmp_path: Path, cast: Cast) -> None:
-    first = done(tmp_path / "first.mp4", cast, small(64, **AVERAGED))
+    first = done(tmp_path / "first.mp4", cast, small(96, **AVERAGED))
+    kept = sorted(int(path.stem) for path in (folder_of(first) / "states").iterdir())
+    assert kept == [3, 5, 6], "the last two, and the one to continue from"
     longer = continuing(folder_of(first), frames=16)
     list(carry_on(folder_of(first), longer, tmp_path / "more.npz", cast=cast))
-    whole = finished(play(small(80, **AVERAGED), cast))
+    whole = finished(play(small(112, **AVERAGED), cast))
     assert (read(tmp_path / "more.npz").frames == whole.frames).all()
     given = json.loads((tmp_path / "more.run" / "manifest.json").read_text())["given"]
     assert given["pieces"] >= 1

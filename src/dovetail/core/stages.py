@@ -7,6 +7,7 @@ never stopped. Design page: docs/decisions/0015-runs.md.
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
+from math import ceil
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -108,7 +109,7 @@ class Stage:
             return 0
         assert self.window is not None
         assert self.hop is not None
-        return self.hop + self.ladder.steps * (self.window - self.hop)
+        return self.hop * (1 + self.ladder.steps * ceil(self.window / self.hop - 1))
 
     def windows(self, frames: int) -> Iterator[slice]:
         """Where its windows lie in so many latent frames. Raises ValueError where they leave gaps."""

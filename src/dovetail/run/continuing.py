@@ -7,13 +7,11 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from dovetail import recipe as recipes
 from dovetail.core.stages import Memory, Sequel, Stage
-from dovetail.core.windows import begun
 from dovetail.errors import OutputError, RecipeError
 from dovetail.recipe import Recipe
 from dovetail.run.cast import Cast, load
@@ -21,6 +19,7 @@ from dovetail.run.events import End, Piece, Step
 from dovetail.run.folder import Folder, Origin
 from dovetail.run.keeping import folder_of, keep, refuse_others
 from dovetail.run.manifest import machine, sources, versions, weights_of
+from dovetail.run.onward import alike, places, windows_begun
 from dovetail.run.outlook import latent_of
 from dovetail.run.playing import Ready, ready
 from dovetail.run.pulse import Pulse
@@ -115,7 +114,7 @@ def _give(source: Folder, folder: Folder, run: Ready, target: Path) -> dict[str,
     for number, latent in enumerate(latents):
         first += latent.shape[2]
         here = stands if number == stands.pieces - 1 else Standing(pieces=number + 1, frames=first)
-        folder.keep(ours.identity, latent, here, stands.pieces)
+        folder.keep(ours.identity, latent, here, [stands.pieces - 1])
         if here is not stands:
             folder.state(number).unlink()
     folder.write(ours, target, {**machine(), **sources(run.recipe)})
@@ -154,9 +153,9 @@ def _last_common(source: Folder, identity: str, before: Recipe, run: Ready) -> S
         except DamagedError:
             continue
         assert stands.memory is not None
-        windows = _windows_begun(run.plan.stages, stands.memory)
+        windows = windows_begun(run.plan.stages, stands.memory)
         lengths = (length, run.latent[0])
-        if all(_alike(stage, begun, lengths) for stage, begun in zip(run.plan.stages, windows, strict=True)):
+        if all(alike(stage, begun, lengths) for stage, begun in zip(run.plan.stages, windows, strict=True)):
             _knows_before(source, run.plan.stages, stands.memory)
             steps = {
                 stage.name: stands.steps.get(stage.name, 0) if stage.fuses else many * stage.ladder.steps
@@ -171,37 +170,9 @@ def _last_common(source: Folder, identity: str, before: Recipe, run: Ready) -> S
     )
 
 
-def _windows_begun(stages: Sequence[Stage], memory: Memory) -> list[int]:
-    """How many windows each stage has begun."""
-    return [place.windows for place in _places(stages, memory)]
-
-
-def _places(stages: Sequence[Stage], memory: Memory) -> list[Memory]:
-    """Where each stage takes what the one before it makes."""
-    found: list[Memory] = []
-    at: Memory | None = memory
-    for stage in reversed(stages):
-        for _ in range(stage.ladder.steps if stage.fuses else 0):
-            at = None if at is None else at.source
-        found.insert(0, at or Memory())
-        at = None if at is None else at.source
-    return found
-
-
-def _alike(stage: Stage, count: int, lengths: tuple[int, int]) -> bool:
-    """Whether a stage's first windows are the same in videos of two lengths."""
-
-    def spans(length: int) -> list[Any]:
-        if stage.fuses:
-            return list(islice(begun(stage.windows(length), length), count))
-        return list(islice(stage.spans(length), count))
-
-    return len(spans(lengths[0])) == count and spans(lengths[0]) == spans(lengths[1])
-
-
 def _knows_before(source: Folder, stages: Sequence[Stage], memory: Memory) -> None:
     """Raise RecipeError where a method goes by the segment before, and the source kept no such thing of it."""
-    for stage, place in zip(stages, _places(stages, memory), strict=True):
+    for stage, place in zip(stages, places(stages, memory), strict=True):
         if not isinstance(stage.denoise, Sequel):
             continue
         seen = () if place.before is None else tuple(state.t for state in place.before.states)

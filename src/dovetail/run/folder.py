@@ -3,7 +3,7 @@
     recipe.yaml                 the recipe with all that the run found out, to read and to make again
     manifest.json               by which versions, weights and device, and where the video goes
     latents/00000.safetensors   each finished piece before decoding
-    states/00000.safetensors    what the chain needs to go on after it; of the last pieces, two or more, and of every sixteenth
+    states/00000.safetensors    what the chain needs to go on after it; of the last two pieces, every sixteenth, and one to continue from
     step.safetensors            the same after a step on the whole video, while the first piece is under way
     video.mp4                   the video as far as it is made
     log.jsonl                   what happened when
@@ -16,7 +16,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -178,10 +178,10 @@ class Folder:
 
     # --- pieces --------------------------------------------------------------------------------------------------
 
-    def keep(self, identity: str, latent: Tensor, after: Standing, given: int = 0, last: int = 2) -> None:
+    def keep(self, identity: str, latent: Tensor, after: Standing, stay: Sequence[int] = ()) -> None:
         """Write a finished piece and where the run stands after it; of older states only some stay. Raises OutputError.
 
-        given: pieces that were given by another run, the state after which stays. last: how many states stay in any case.
+        stay: pieces the states after which stay in any case.
         """
         number = after.pieces - 1
         said = {"run": identity, "number": number}
@@ -189,8 +189,8 @@ class Folder:
         tensors, plain = packed(after)
         put(self.state(number), sealed_tensors(tensors, {**said, "standing": plain}))
         self.step.unlink(missing_ok=True)
-        old = number - last
-        if old >= 0 and old % EVERY != EVERY - 1 and old != given - 1:
+        old = number - 2
+        if old >= 0 and old % EVERY != EVERY - 1 and old not in stay:
             self.state(old).unlink(missing_ok=True)
 
     def keep_step(self, identity: str, after: Standing) -> None:

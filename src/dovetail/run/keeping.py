@@ -2,11 +2,10 @@
 
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from math import ceil
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -26,6 +25,7 @@ from dovetail.run.events import End, Latent, Piece, Step
 from dovetail.run.folder import EVERY, Folder, Origin
 from dovetail.run.growing import Film, Grown, grown
 from dovetail.run.manifest import machine, record, sources, spent, versions, weights_of
+from dovetail.run.onward import goes_on
 from dovetail.run.outlook import latent_of
 from dovetail.run.playing import Ready, by_turns, ready
 from dovetail.run.pulse import Pulse
@@ -108,13 +108,15 @@ LESS = "less at once"
 
 @dataclass(frozen=True, eq=False)
 class _Kept:
-    """A run and its folder. given: how many pieces another run gave, and which."""
+    """A run and its folder. given: how many pieces another run gave, and which. onward: after which pieces a longer video
+    can go on, as far as that is known."""
 
     folder: Folder
     run: Ready
     target: Path
     origin: Origin
     clock: Clock = field(default_factory=Clock)
+    onward: dict[int, bool] = field(default_factory=dict)
 
     @classmethod
     def of(cls, folder: Folder, run: Ready, target: Path, given: Mapping[str, Any] | None) -> "_Kept":
@@ -227,7 +229,7 @@ class _Kept:
                         yield event
                         continue
                     at, latent = event.after.pieces, event.latent
-                    self.folder.keep(self.identity, latent, event.after, self.given, last_states(self.run.plan.stages))
+                    self.folder.keep(self.identity, latent, event.after, self._staying(event.after))
                     self.folder.log("piece", number=at - 1, frames=event.after.frames, calls=dict(event.after.calls))
             if number < upon.pieces:
                 continue
@@ -258,6 +260,23 @@ class _Kept:
 
     def _after(self, stands: Standing) -> Iterator[Step | Latent]:
         return by_turns(self.run, self.run.walk(stands, self.clock), stands.pieces, sum(stands.steps.values()))
+
+    def _staying(self, after: Standing) -> list[int]:
+        """Pieces the states after which stay: the last that was given, and the last from which a longer video can go on."""
+        self.onward[after.pieces - 1] = self._goes_on(after)
+        old = after.pieces - 3
+        last = old >= 0 and self._onward(old) and not self._onward(old + 1)
+        return [self.given - 1, *([old] if last else [])]
+
+    def _onward(self, number: int) -> bool:
+        if number not in self.onward:
+            with suppress(DamagedError):
+                self.onward[number] = self._goes_on(self.folder.standing(self.identity, number))
+        return self.onward.get(number, False)
+
+    def _goes_on(self, stands: Standing) -> bool:
+        assert stands.memory is not None
+        return goes_on(self.run.plan.stages, stands.memory, self.run.latent[0])
 
     def _nearest(self, number: int) -> Standing:
         """Where the run stood last before a piece, as far as that is kept. Raises DamagedError."""
@@ -338,18 +357,10 @@ BYTES_PER_PIXEL = 0.1
 """Of H.264 at our quality, with room to spare; an estimate."""
 
 
-def last_states(stages: Sequence[Stage]) -> int:
-    """After how many of the last pieces a run's states stay: two, and those over which averaged windows run ahead, so
-    that a longer video can go on from where none of its windows was begun that the end cut short."""
-    step = stages[-1].hop or stages[-1].window or 1
-    return 2 + ceil(sum(stage.lead for stage in stages) / step)
-
-
 def room(run: Ready) -> int:
     """Bytes that a run's folder and its video need on the disk, estimated."""
     frames, channels, height, width = run.latent
-    stay = min(run.pieces, 1 + last_states(run.plan.stages)) + run.pieces / EVERY
-    states = sum(_remembered(stage, frames) for stage in run.plan.stages) * stay
+    states = sum(_remembered(stage, frames) for stage in run.plan.stages) * (4 + run.pieces / EVERY)
     size = run.recipe.video
     shown = enlarged(np.zeros((1, size.height, size.width, 3), np.uint8)).size / 3
     return round(4 * channels * height * width * (frames + states) + 2 * BYTES_PER_PIXEL * shown * size.frames)

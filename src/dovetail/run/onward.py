@@ -1,0 +1,43 @@
+"""From where a longer video can go on: where no window was begun that the end of the shorter one cut short."""
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+from dovetail.core.stages import Memory, Stage
+from dovetail.core.windows import begun
+
+
+def goes_on(stages: Sequence[Stage], memory: Memory, length: int) -> bool:
+    """Whether all windows begun so far, of a video of so many latent frames, are those of any longer one."""
+    lengths = (length, length + 2 * max(stage.window or length for stage in stages))
+    many = windows_begun(stages, memory)
+    return all(alike(stage, count, lengths) for stage, count in zip(stages, many, strict=True))
+
+
+def windows_begun(stages: Sequence[Stage], memory: Memory) -> list[int]:
+    """How many windows each stage has begun."""
+    return [place.windows for place in places(stages, memory)]
+
+
+def places(stages: Sequence[Stage], memory: Memory) -> list[Memory]:
+    """Where each stage takes what the one before it makes."""
+    found: list[Memory] = []
+    at: Memory | None = memory
+    for stage in reversed(stages):
+        for _ in range(stage.ladder.steps if stage.fuses else 0):
+            at = None if at is None else at.source
+        found.insert(0, at or Memory())
+        at = None if at is None else at.source
+    return found
+
+
+def alike(stage: Stage, count: int, lengths: tuple[int, int]) -> bool:
+    """Whether a stage's first windows are the same in videos of two lengths."""
+
+    def spans(length: int) -> list[Any]:
+        if stage.fuses:
+            return list(islice(begun(stage.windows(length), length), count))
+        return list(islice(stage.spans(length), count))
+
+    return len(spans(lengths[0])) == count and spans(lengths[0]) == spans(lengths[1])
