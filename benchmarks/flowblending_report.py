@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from flowblending_rows import CURVE, EQUAL, MAIN, SECOND, large_steps, rows
+from flowblending_rows import BUDGET, CURVE, EQUAL, MAIN, SECOND, large_steps, rows
 from harness import Claim, questions
 from report import FEWEST, MARGIN, aligned
 
@@ -192,7 +192,7 @@ def normalised(table: Table, measure: str, name: str) -> Interval | None:
 def answers(table: Table, found: Mapping[str, Calibration]) -> str:
     """The questions that have the rows they need."""
     asked: list[tuple[str, list[Claim]]] = []
-    for name in ("LSL budget", "LSL fit", "any schedule 0.55"):
+    for name in ("LSL budget", "LSL fit", f"any schedule {BUDGET}"):
         if all(row in table for row in ("LLL", "SSS", name)):
             asked.append((f"Is {name} as good as the large expert alone, for less?", as_good(table, name)))
     if "LSL budget" in table:

@@ -42,7 +42,9 @@ def rows(base: Recipe, long: int = LONG, short: int = SHORT) -> dict[str, Recipe
         "no guidance": (one_noise | {"denoise": alone["denoise"]}, straddling),
         "no staggering": (published, beside),
     }
-    lengths = [*((way, long) for way in METHODS), *((way, short) for way in ABLATIONS)]
+    # What a recipe does not do anyway cannot be taken from it.
+    ways = {way: stages for way, stages in ways.items() if way == "full" or stages != ways["full"]}
+    lengths = [(way, long) for way in METHODS if way in ways] + [(way, short) for way in ABLATIONS if way in ways]
     return {f"{way} {frames}": chained(base, ways[way], frames) for way, frames in lengths}
 
 

@@ -14,7 +14,7 @@ from dovetail.recipe import Recipe
 
 if TYPE_CHECKING:
     from dovetail.run import Cast, End, Piece, Pulse, Step
-    from dovetail.video import Frames
+    from dovetail.video import Frames, Growing
 
     Happening = Step | Piece | End
 
@@ -90,7 +90,7 @@ def _written(runs: Mapping[Path, Recipe], cast: "Cast", pulse: "Pulse") -> "Iter
     with ExitStack() as files:
         # Each file has a stack of its own, so that it takes its name as soon as its run ends.
         stacks = [files.enter_context(ExitStack()) for _ in runs]
-        growing = {0: stacks[0].enter_context(writing(paths[0], asked[0].video.fps))}
+        growing: dict[int, Growing] = {}
         for run, event in together(asked, cast, pulse):
             if isinstance(event, Piece):
                 if run not in growing:

@@ -19,7 +19,7 @@ from dovetail.run.events import End, Piece, Step
 from dovetail.run.folder import Folder, Origin
 from dovetail.run.keeping import folder_of, keep, refuse_others
 from dovetail.run.manifest import machine, sources, versions, weights_of
-from dovetail.run.onward import alike, places, windows_begun
+from dovetail.run.onward import goes_on, places, windows_begun
 from dovetail.run.outlook import latent_of
 from dovetail.run.playing import Ready, ready
 from dovetail.run.pulse import Pulse
@@ -153,9 +153,8 @@ def _last_common(source: Folder, identity: str, before: Recipe, run: Ready) -> S
         except DamagedError:
             continue
         assert stands.memory is not None
-        windows = windows_begun(run.plan.stages, stands.memory)
-        lengths = (length, run.latent[0])
-        if all(alike(stage, begun, lengths) for stage, begun in zip(run.plan.stages, windows, strict=True)):
+        if goes_on(run.plan.stages, stands.memory, length, run.latent[0]):
+            windows = windows_begun(run.plan.stages, stands.memory)
             _knows_before(source, run.plan.stages, stands.memory)
             steps = {
                 stage.name: stands.steps.get(stage.name, 0) if stage.fuses else many * stage.ladder.steps

@@ -8,11 +8,11 @@ from dovetail.core.stages import Memory, Stage
 from dovetail.core.windows import begun
 
 
-def goes_on(stages: Sequence[Stage], memory: Memory, length: int) -> bool:
-    """Whether all windows begun so far, of a video of so many latent frames, are those of any longer one."""
-    lengths = (length, length + 2 * max(stage.window or length for stage in stages))
+def goes_on(stages: Sequence[Stage], memory: Memory, length: int, longer: int | None = None) -> bool:
+    """Whether all windows begun so far, of a video of so many latent frames, are those of a longer one, or of any."""
+    lengths = (length, longer or length + 2 * max(stage.window or length for stage in stages))
     many = windows_begun(stages, memory)
-    return all(alike(stage, count, lengths) for stage, count in zip(stages, many, strict=True))
+    return all(_alike(stage, count, lengths) for stage, count in zip(stages, many, strict=True))
 
 
 def windows_begun(stages: Sequence[Stage], memory: Memory) -> list[int]:
@@ -32,7 +32,7 @@ def places(stages: Sequence[Stage], memory: Memory) -> list[Memory]:
     return found
 
 
-def alike(stage: Stage, count: int, lengths: tuple[int, int]) -> bool:
+def _alike(stage: Stage, count: int, lengths: tuple[int, int]) -> bool:
     """Whether a stage's first windows are the same in videos of two lengths."""
 
     def spans(length: int) -> list[Any]:
