@@ -38,7 +38,7 @@ from dovetail.sprites.world import Ask, Scene, caption, forget, imagine, render
 RECIPES = {"trained": "sprites-long", "exact": "sprites-long-exact"}
 FIRST = HELD + 10_000
 """Scenes of other seeds than those that the default of the short recipes is chosen on."""
-MEASURES = 2
+MEASURES = 3
 """To be raised when measures change, so that results are made anew."""
 REFERENCE = "renderer"
 """The world itself at the long length: what a video keeps that loses nothing."""

@@ -18,7 +18,7 @@ pair = recipe.changed(
         "experts.large.candidates": 96,
     },
 )
-prompts = ("a red circle moving right on a teal plain background", "a white triangle moving up", "a pulsing blue ring")
+prompts = ("a red circle moving right on a teal plain background", "a white circle moving up", "a pulsing blue ring")
 
 for event in calibrate(pair, Path("out/calibration"), Settings(prompts=prompts, by="budget", budget=0.6), name="pair"):
     if isinstance(event, Look):

@@ -14,7 +14,7 @@ from dovetail.video import Video
 
 codec = exact.PixelCodec()
 expert = exact.load("control", "control", codec=codec)
-denoise = expert.given("a green triangle moving up on a black checkered background")
+denoise = expert.given("a green ring moving up on a black checkered background")
 
 frames = timeline(16)
 ladder = trailing(expert.schedule, 8)
@@ -23,4 +23,4 @@ x = ladder.first * Noise(1).like(torch.zeros(1, 3, 16, 32, 32), frames, "start")
 end = last(sample(denoise, x, frames, ladder.levels, DPMSolver2M()))
 
 video = Video.of(codec.decode(end.seen.x0), fps=8)
-video.save("out/triangle.gif")
+video.save("out/ring.gif")

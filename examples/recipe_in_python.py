@@ -11,7 +11,7 @@ from dovetail import recipe
 mine = recipe.checked(
     {
         "about": "Two exact experts take one look each: coarse structure from the one, fine detail from the other.",
-        "prompt": "a yellow triangle moving left on a black striped background",
+        "prompt": "a yellow ring moving left on a black striped background",
         "video": {"frames": 16, "seed": 4},
         "experts": {
             "control": {"family": "exact", "kind": "control"},

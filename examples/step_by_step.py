@@ -14,7 +14,7 @@ from dovetail.video import Video
 
 codec = exact.PixelCodec()
 expert = exact.load("control", "control", codec=codec)
-denoise = expert.given("a blue triangle moving right on a gray plain background")
+denoise = expert.given("a blue ring moving right on a gray plain background")
 frames, ladder = timeline(16), trailing(expert.schedule, 8)
 x = ladder.first * Noise(5).like(torch.zeros(1, 3, 16, 32, 32), frames, "start")
 

@@ -60,7 +60,7 @@ def quick(**changes: object) -> Recipe:
     return recipes.changed(EXACT, {**small, "video.width": 32, **ladder, **changes})
 
 
-PROMPTS = ("a red circle moving right", "a blue triangle on a gray plain background")
+PROMPTS = ("a red circle moving right", "a blue ring on a gray plain background")
 TWO = Settings(prompts=PROMPTS, unseen=PROMPTS[:1], budget=0.7)
 
 
@@ -251,7 +251,7 @@ def test_likeness_knows_same_from_near_from_other() -> None:
     scene = imagine(Ask(shape="circle", motion="right", texture="solid"), 1)
     video = render(scene, range(6))
     near = (video + 0.02 * torch.randn(video.shape)).clamp(-1, 1)
-    other = render(imagine(Ask(shape="triangle", motion="up"), 3), range(6))
+    other = render(imagine(Ask(shape="ring", motion="up"), 3), range(6))
     for features in (pixels, oracle):
         same, close, far = (similarity(features, video, v) for v in (video, near, other))
         assert same == pytest.approx(1, abs=1e-5)
@@ -579,9 +579,7 @@ def test_a_picture_of_one_panel() -> None:
 def test_boundaries_found_once_serve_other_steps_shifts_and_solvers(tmp_path: Path) -> None:
     """On sprites' exact experts: over the noise share, divergence is one curve, whatever ladder and solver it was
     measured on, so its knots lie where they lay, each to a step of its ladder."""
-    prompts = tuple(
-        f"a {what}" for what in ("red circle moving right", "blue triangle", "white ring", "pulsing triangle")
-    )
+    prompts = tuple(f"a {what}" for what in ("red circle moving right", "blue ring", "white ring", "pulsing circle"))
     results = []
     for steps, shift, solver in ((20, 3.0, "unipc"), (13, 1.5, "euler"), (30, 5.0, "dpm++2m")):
         ladder = {"chain.video.ladder": {"shifted": {"steps": steps, "shift": shift}}, "chain.video.solver": solver}

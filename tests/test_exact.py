@@ -304,7 +304,7 @@ def test_the_division_of_labour_of_table_5() -> None:
     """From much noise the spatial expert alone flickers, and the temporal one alone is blurred; together
     they are sharp, and nine tenths of the flicker is gone. The same goes for the cheaper order, temporal
     first."""
-    prompt = "a triangle moving down on a striped background"
+    prompt = "a ring moving down on a striped background"
     spatial, control, temporal = (load(kind, kind) for kind in ("spatial", "control", "temporal"))
     eyes, mover = Framewise(spatial.given(prompt)), temporal.given(prompt)
     ladder, measured = below(spatial.schedule, 700, 10), []

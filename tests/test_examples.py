@@ -51,8 +51,8 @@ def prompt_to_video(left: Names) -> None:
 
 @example
 def one_expert(left: Names) -> None:
-    shows(left["video"], "a green triangle moving up on a black checkered background")
-    assert Path("out/triangle.gif").is_file()
+    shows(left["video"], "a green ring moving up on a black checkered background")
+    assert Path("out/ring.gif").is_file()
 
 
 @example
@@ -64,7 +64,7 @@ def confiner_from_parts(left: Names) -> None:
 @example
 def step_by_step(left: Names) -> None:
     plain, pushed = (
-        judge(torch.from_numpy(left[name].frames), "a blue triangle moving right") for name in ("plain", "pushed")
+        judge(torch.from_numpy(left[name].frames), "a blue ring moving right") for name in ("plain", "pushed")
     )
     assert all(plain.right.values())
     assert all(pushed.right.values())

@@ -10,14 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from dovetail.sprites import world
 from dovetail.sprites.degrade import degrade
 from dovetail.sprites.oracle import Verdict, average, events, judge, judge_frames
+from dovetail.sprites.oracle.look import look
 from dovetail.sprites.world import (
     BACKGROUNDS,
+    COLOURS,
     DIRECTIONS,
     MOTIONS,
     PATTERNS,
     PULSE,
+    SHAPES,
     SIZE,
     Ask,
     Scene,
@@ -110,6 +114,30 @@ def test_texture_contrast_is_one_for_dots_and_zero_without() -> None:
     for i in range(12):
         contrast = undamaged(i).texture_contrast
         assert contrast == pytest.approx(1.0 if scene(i).texture == "dotted" else 0.0, abs=0.05)
+
+
+def test_dots_are_dots_wherever_they_lie_on_the_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that draws dots has never been told where on the object they begin."""
+    drawn = world.dots
+    for across, along in ((math.pi / 16, 0.0), (math.pi / 32, math.pi / 32), (0.3, 0.1)):
+        monkeypatch.setattr(world, "dots", lambda u, v, x=across, y=along: drawn(u + x, v + y))
+        for i in range(12):
+            asked = replace(scene(i), texture="dotted")
+            verdict = judge(render(asked, range(4)), asked.ask)
+            assert verdict.texture_contrast > 0.8
+            assert verdict.switches == 0
+            assert all(verdict.right[name] for name in ("texture", "shape", "colour"))
+
+
+@pytest.mark.parametrize("colour", list(COLOURS))
+@pytest.mark.parametrize("background", list(BACKGROUNDS))
+def test_a_large_object_leaves_the_measured_background_alone(background: str, colour: str) -> None:
+    """Red is nearest to gray where no background is red; what is gray is measured without it."""
+    large = replace(imagine(Ask(motion="still"), 3), radius=0.68, background=background, colour=colour, pattern="plain")
+    for shape in SHAPES:
+        seen = look((render(replace(large, shape=shape), [0]) + 1) / 2)
+        assert bool(seen.present)
+        assert float(seen.sharpness) == pytest.approx(1.0, abs=0.08)
 
 
 def test_the_track_follows_the_object_across_the_border() -> None:

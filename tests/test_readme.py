@@ -62,7 +62,7 @@ def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     lines = commands()
     assert {words[0] for words in lines} == {"generate", "refine", "plan", "recipes", "experts", "compare"}
     said = run_all([exact(words) for words in lines])
-    assert (tmp_path / "out" / "triangles-sheet.png").is_file()
+    assert (tmp_path / "out" / "rings-sheet.png").is_file()
     assert "refine: 10 steps" in said[-3]
     demo, again = (dovetail.video.read(tmp_path / "out" / f"{name}.mp4").frames for name in ("demo", "again"))
     assert (demo == again).all()

@@ -311,7 +311,7 @@ def test_runs_walk_each_stretch_together(asked: str, runs: int) -> None:
 
 @pytest.mark.parametrize("residency", ["turns", "ahead"])
 def test_many_runs_change_experts_as_often_as_one_and_are_bit_for_bit_those_of_one_by_one(residency: str) -> None:
-    prompts = ["a red circle moving left", "a blue triangle moving up", "a green ring"]
+    prompts = ["a red circle moving left", "a blue circle moving up", "a green ring"]
     asked = [
         recipes.changed(resident(residency), {"video.seed": seed, "prompt": prompt})
         for seed, prompt in enumerate(prompts)

@@ -597,7 +597,7 @@ def test_a_run_of_averaged_windows_is_continued(tmp_path: Path, cast: Cast) -> N
 
 def test_a_continued_run_is_stopped_damaged_and_gone_on_with_as_others(tmp_path: Path, cast: Cast) -> None:
     first = done(tmp_path / "first.mp4", cast, small(32))
-    recipe = continuing(folder_of(first), "a blue triangle", seed=3)
+    recipe = continuing(folder_of(first), "a blue circle", seed=3)
     list(carry_on(folder_of(first), recipe, tmp_path / "quiet.mp4", cast=cast))
     out = tmp_path / "a.mp4"
     events = carry_on(folder_of(first), recipe, out, cast=cast)

@@ -446,11 +446,11 @@ def test_strange_words_are_said_of_each_event() -> None:
 def test_a_file_holds_a_story(tmp_path: Path) -> None:
     plain, yaml = tmp_path / "story.txt", tmp_path / "story.yaml"
     plain.write_text(
-        "# a comment\nshared: a yellow triangle\n  on a gray background\nfade: 1 s\nseconds: 12\n\n"
+        "# a comment\nshared: a yellow ring\n  on a gray background\nfade: 1 s\nseconds: 12\n\n"
         "- 0s: it moves right\n- 4s-8s: it moves down\n2. it moves left\n"
     )
     yaml.write_text(
-        "shared: a yellow triangle on a gray background\nfade: 1s\nseconds: 12\n"
+        "shared: a yellow ring on a gray background\nfade: 1s\nseconds: 12\n"
         "events:\n- 0s: it moves right\n- 4s-8s: it moves down\n- it moves left\n"
     )
     one, two = (dovetail.plan(STORY, story=path).recipe for path in (plain, yaml))
@@ -460,7 +460,7 @@ def test_a_file_holds_a_story(tmp_path: Path) -> None:
         == dovetail.plan(STORY, story=str(plain)).recipe
         == dovetail.plan(STORY, story=plain.read_text()).recipe
     )
-    assert one.prompt == "a yellow triangle on a gray background"
+    assert one.prompt == "a yellow ring on a gray background"
     assert [(span.start, span.stop) for span in one.spans()] == [(0, 32), (32, 64), (64, 96)]
     assert one.story is not None
     assert one.story.fade == "1s"
@@ -535,7 +535,7 @@ FINE = {f"experts.{name}.candidates": 48 for name in ("control", "spatial", "tem
 
 def test_what_contradicts_comes_one_after_the_other() -> None:
     """Day and night, left and right: the object turns round and the background changes, both half way."""
-    story = ["0s: on a black plain background, it moves right", "4s: on an orange plain background, it moves left"]
+    story = ["0s: on a black plain background, it moves right", "4s: on a teal plain background, it moves left"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         video = dovetail.generate("a red circle", recipes.changed(STORY, FINE), story=story, frames=64, seed=2)
@@ -545,7 +545,7 @@ def test_what_contradicts_comes_one_after_the_other() -> None:
     assert abs(turn - 32) <= 4
     corner = frames[:, 2, 2].float()
     assert (corner[:28, 2] < 60).all(), "black"
-    assert (corner[36:, 0] > 180).all(), "orange"
+    assert (corner[36:, 2] > 100).all(), "teal"
 
 
 def test_a_shared_text_keeps_what_events_leave_open() -> None:

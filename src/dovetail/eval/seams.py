@@ -44,9 +44,10 @@ def seams(series: Series) -> Tensor:
 
 
 def borders(settings: Mapping[str, Any], frames: int) -> dict[str, list[int]]:
-    """The first frames of each stage's windows, without the video's first, as a video's settings declare them.
+    """The frames at which each stage's windows take turns, as a video's settings declare them.
 
-    Windows that are averaged where they overlap have no border; of others each frame belongs to the first that makes it.
+    Windows that are averaged where they overlap do so where one begins or ends. Of others each frame belongs to the
+    first that makes it, and the next window's frames begin behind it.
     """
     recipe = settings.get("recipe", {})
     families = [spec.get("family") for spec in recipe.get("experts", {}).values()]
@@ -54,11 +55,13 @@ def borders(settings: Mapping[str, Any], frames: int) -> dict[str, list[int]]:
     found = {}
     for stage in recipe.get("chain", []):
         window, hop = stage.get("window"), stage.get("hop") or stage.get("window")
-        if not window or (hop < window and not {"coherent", "reinjected"} & set(stage["denoise"])):
+        if not window:
             continue
-        spans = along((frames - 1) // each + 1, window, hop, stage.get("offset") or 0)
-        stops = [span.stop for span in spans][:-1]
-        found[stage["stage"]] = [(stop - 1) * each + 1 if each > 1 else stop for stop in stops]
+        spans = list(along((frames - 1) // each + 1, window, hop, stage.get("offset") or 0))
+        turns = {span.stop for span in spans[:-1]}
+        if hop < window and not {"coherent", "reinjected"} & set(stage["denoise"]):
+            turns |= {span.start for span in spans[1:]}
+        found[stage["stage"]] = [(turn - 1) * each + 1 if each > 1 else turn for turn in sorted(turns)]
     return found
 
 

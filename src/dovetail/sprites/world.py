@@ -22,7 +22,7 @@ FPS = 8
 
 RGB = tuple[float, float, float]
 
-SHAPES = ("circle", "triangle", "ring")
+SHAPES = ("circle", "ring")
 COLOURS: dict[str, RGB] = {
     "red": (0.90, 0.12, 0.12),
     "green": (0.15, 0.75, 0.25),
@@ -43,7 +43,6 @@ DIRECTIONS: dict[str, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "up"
 BACKGROUNDS: dict[str, RGB] = {
     "black": (0.08, 0.08, 0.10),
     "gray": (0.45, 0.45, 0.48),
-    "orange": (0.90, 0.52, 0.16),
     "teal": (0.08, 0.48, 0.50),
 }
 PATTERNS = ("plain", "striped", "checkered")
@@ -234,13 +233,9 @@ def backdrop(scene: Scene, size: int = SIZE) -> Tensor:
 
 def outline(shape: str, u: Tensor, v: Tensor, r: Tensor) -> Tensor:
     """Signed distance to the shape of radius r around the origin, negative inside."""
-    if shape == "circle":
-        return torch.hypot(u, v) - r
     if shape == "ring":
         return (torch.hypot(u, v) - 0.75 * r).abs() - 0.28 * r
-    # A triangle that stands on its base: two slanted sides and the base.
-    slope = math.sqrt(3) / 2
-    return torch.maximum(slope * u.abs() - 0.5 * v - 0.5 * r, v - 0.75 * r)
+    return torch.hypot(u, v) - r
 
 
 def dots(u: Tensor, v: Tensor) -> Tensor:

@@ -105,8 +105,7 @@ def _look(frames: Tensor) -> Look:
     distance = distance[torch.arange(len(shape)), shape]
     contrast = _mean_where(_window(differs[:, None], corner)[:, 0], distance < 0)
     present = contrast > (3 * noise).clamp(min=FAINTEST)
-    pattern_on = dots(u / (SIZE / 2), v / (SIZE / 2))
-    texture, full = _texture(see, distance, pattern_on)
+    texture, full, pattern_on = _texture(see, distance, u, v)
     dotted = pattern_on * (texture > DOTTED)[:, None, None]
     under = _spread(distance < 3, corner) & present[:, None, None]
     return Look(
@@ -131,7 +130,16 @@ def _background(frames: Tensor, soft: Tensor) -> tuple[Tensor, Tensor, Tensor, T
     votes = functional.one_hot(nearest, len(palette)).float().mean((1, 2))
     label = votes.argmax(1)
     clear = nearest == label[:, None, None]
-    base = palette[label]
+    # An object of no background's hue votes for the nearest all the same. It is what differs from most of the votes.
+    _, behind = _drawn(frames, palette[label], clear)
+    differs = (soft - _blur(behind, 0.9)).square().sum(1).sqrt()
+    clear = clear & (differs <= 0.05 + 1.5 * _median_where(differs, clear)[:, None, None])
+    pattern, behind = _drawn(frames, palette[label], clear)
+    return label, pattern, behind, clear
+
+
+def _drawn(frames: Tensor, base: Tensor, clear: Tensor) -> tuple[Tensor, Tensor]:
+    """Pattern "f" and the background drawn "f c h w", of colours `base` "f c", from the pixels "f h w" that show it."""
     shade = torch.einsum("fchw,fc->fhw", frames, base) / base.square().sum(1)[:, None, None]
     weight = clear.flatten(1).float()
     weight = weight / weight.sum(1, keepdim=True)
@@ -152,7 +160,7 @@ def _background(frames: Tensor, soft: Tensor) -> tuple[Tensor, Tensor, Tensor, T
     middle = torch.einsum("fn,fcn->fc", weight, colours)
     swing = torch.einsum("fn,fcn->fc", weight * wave, colours) / variance[rows, best, None]
     behind = middle[:, :, None] + swing[:, :, None] * wave[:, None]
-    return label, pattern, behind.view_as(frames), clear
+    return pattern, behind.view_as(frames)
 
 
 @cache
@@ -185,7 +193,7 @@ def _locate(excess: Tensor) -> Tensor:
 def _colour(see: Tensor, back: Tensor, excess: Tensor) -> tuple[Tensor, Tensor]:
     """Label "f" of the object's colour, and the colour of its brighter half, "f c", as it is.
 
-    A pixel may mix the object's colour, in any shade, with the background: blur makes blue on orange gray, not white.
+    A pixel may mix the object's colour, in any shade, with the background, as blur does.
     """
     palette = torch.tensor(list(COLOURS.values()))
     lines = torch.arange(-HALF, HALF + 1).float()
@@ -211,17 +219,16 @@ def _colour(see: Tensor, back: Tensor, excess: Tensor) -> tuple[Tensor, Tensor]:
 
 def _shape(towards: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Shape "f", place "f 2" relative to the window's centre, radius "f", from a window "f h w"."""
-    templates, gram, origins = _templates()
+    templates, gram = _templates()
     fits = towards.flatten(1) @ templates.T
     cover, dotted = fits.view(len(towards), 2, -1).unbind(1)
-    # The energy that cover and dots explain together: two regressors, solved in closed form.
-    cc, cd, dd = gram
-    energy = (cover.square() * dd - 2 * cover * dotted * cd + dotted.square() * cc) / (cc * dd - cd.square())
-    energy = torch.where(cover > 0, energy, torch.zeros(()))
     grid = (len(SHAPES), len(RADII), len(BLURS), len(NUDGES), len(NUDGES))
-    best = energy.argmax(1)
-    s, r, b, j, i = torch.unravel_index(best, grid)
+    energy = _explained(cover, dotted, *gram)
     rows = torch.arange(len(towards))
+    each = energy.unflatten(1, (len(SHAPES), -1)).max(2)
+    at = each.indices + torch.arange(len(SHAPES)) * math.prod(grid[1:])
+    s = torch.maximum(each.values, _with_dots_anywhere(towards.flatten(1), templates[at])).argmax(1)
+    _, r, b, j, i = torch.unravel_index(at[rows, s], grid)
     cube = energy.view(-1, *grid)
     finer_x = _peak(cube[rows, s, r, b, j])
     finer_y = _peak(cube[rows, s, r, b, :, i])
@@ -232,8 +239,27 @@ def _shape(towards: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     sizes = torch.tensor(RADII)
     radius = sizes[r] * (RADII[1] / RADII[0]) ** finer_r
     # Exact peaks lie between the nudges; at the rim of the grid the peak of the three is the rim or beyond.
-    place = torch.stack([finer_x, finer_y], 1)
-    return s, place + torch.stack([torch.zeros_like(radius), origins[s] * radius], 1), radius
+    return s, torch.stack([finer_x, finer_y], 1), radius
+
+
+def _explained(cover: Tensor, dotted: Tensor, cc: Tensor, cd: Tensor, dd: Tensor) -> Tensor:
+    """The energy that cover and dots explain together: two regressors, solved in closed form."""
+    energy = (cover.square() * dd - 2 * cover * dotted * cd + dotted.square() * cc) / (cc * dd - cd.square())
+    return torch.where(cover > 0, energy, torch.zeros(()))
+
+
+def _with_dots_anywhere(towards: Tensor, cover: Tensor) -> Tensor:
+    """What covers "f k n" explain of windows "f n", "f k", with dots where they explain most."""
+    y, lattices = towards[:, None], _lattices()
+    inner = (cover.square().sum(2)[..., None], cover.square() @ lattices.T, cover.square() @ lattices.square().T)
+    return _explained((cover * y).sum(2)[..., None], (cover * y) @ lattices.T, *inner).amax(2)
+
+
+@cache
+def _lattices() -> Tensor:
+    """The dots at every shift, over the window, "shift n"."""
+    u, v = _offsets(torch.tensor(_shifts()))
+    return dots(u / (SIZE / 2), v / (SIZE / 2)).flatten(1)
 
 
 def _peak(three: Tensor) -> Tensor:
@@ -246,37 +272,43 @@ def _peak(three: Tensor) -> Tensor:
 
 
 @cache
-def _templates() -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], Tensor]:
-    """Covers and covered dots "(kind shape radius blur y x) n", their inner products, and each shape's origin.
-
-    A template's centre of mass lies at the window's centre, because that is what a blob's mean finds; the origin
-    that the renderer moves lies `origins` radii below it.
-    """
-    origins = torch.tensor([0.0, -1 / 6, 0.0])
-    nudges = torch.tensor([(x, y) for y in NUDGES for x in NUDGES])
+def _templates() -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """Covers and covered dots "(kind shape radius blur y x) n", and their inner products."""
+    u, v = _offsets(torch.tensor([(x, y) for y in NUDGES for x in NUDGES]))
     drawn: list[Tensor] = []
-    for shape, origin in zip(SHAPES, origins, strict=True):
+    for shape in SHAPES:
         for radius in RADII:
-            u, v = _offsets(nudges + torch.tensor([0.0, float(origin) * radius]))
             cover = (0.5 - outline(shape, u, v, torch.tensor(radius))).clamp(0, 1)
             both = torch.stack([cover, cover * dots(u / (SIZE / 2), v / (SIZE / 2))])
             drawn.extend(_blur(both, blur, torus=False) for blur in BLURS)
     cover, dotted = torch.stack(drawn, 1).flatten(1, 2).flatten(2)
     gram = (cover.square().sum(1), (cover * dotted).sum(1), dotted.square().sum(1))
-    return torch.cat([cover, dotted]), gram, origins
+    return torch.cat([cover, dotted]), gram
 
 
-def _texture(see: Tensor, distance: Tensor, pattern: Tensor) -> tuple[Tensor, Tensor]:
-    """Matched filter at the dots' period, "f": darkening by dots over the renderer's. And the colour between dots."""
+def _texture(see: Tensor, distance: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Darkening by dots over the renderer's, "f"; the colour between dots "f c"; and the dots drawn, "f h w".
+
+    Dots are dots wherever they lie on the object: a matched filter at their period, at the shift where it finds most.
+    """
     inside = (distance < -1)[:, None]
-    pattern = pattern[:, None]
     level = _mean_where(see, inside, (2, 3))
-    wave = _mean_where(pattern, inside, (2, 3))
-    off = torch.where(inside, pattern - wave[:, :, None, None], torch.zeros(()))
-    slope = (off * see).sum((2, 3)) / off.square().sum((2, 3)).clamp(min=1e-3)
-    full = level - slope * wave
-    darkening = -(slope * full).sum(1) / full.square().sum(1).clamp(min=1e-3)
-    return darkening / (1 - DOT), full
+    apart = torch.where(inside, see - level[:, :, None, None], torch.zeros(()))
+    drawn = torch.stack([dots((u + x) / (SIZE / 2), (v + y) / (SIZE / 2)) for x, y in _shifts()], 1)
+    wave = _mean_where(drawn, inside, (2, 3))
+    off = torch.where(inside, drawn - wave[:, :, None, None], torch.zeros(()))
+    slope = torch.einsum("fshw,fchw->fsc", off, apart) / off.square().sum((2, 3)).clamp(min=1e-3)[..., None]
+    full = level[:, None] - slope * wave[..., None]
+    darkening = -(slope * full).sum(2) / full.square().sum(2).clamp(min=1e-3)
+    best = darkening.argmax(1)
+    rows = torch.arange(len(see))
+    return darkening[rows, best] / (1 - DOT), full[rows, best], drawn[rows, best]
+
+
+def _shifts() -> list[tuple[float, float]]:
+    """Pixels by which dots may lie off the middle: all of a period, of which half along both axes is none."""
+    step = math.pi * SIZE / 2 / 16 / 4
+    return [(step * x, step * y) for x in range(8) for y in range(4)]
 
 
 def _sharpness(see: Tensor, back: Tensor, paint: Tensor, distance: Tensor, dotted: Tensor) -> Tensor:
