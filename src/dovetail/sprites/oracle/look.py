@@ -225,7 +225,7 @@ def _shape(towards: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     grid = (len(SHAPES), len(RADII), len(BLURS), len(NUDGES), len(NUDGES))
     energy = _explained(cover, dotted, *gram)
     rows = torch.arange(len(towards))
-    each = energy.unflatten(1, (len(SHAPES), -1)).max(2)
+    each = energy.view(len(towards), len(SHAPES), -1).max(2)
     at = each.indices + torch.arange(len(SHAPES)) * math.prod(grid[1:])
     s = torch.maximum(each.values, _with_dots_anywhere(towards.flatten(1), templates[at])).argmax(1)
     _, r, b, j, i = torch.unravel_index(at[rows, s], grid)
