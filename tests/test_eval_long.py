@@ -406,7 +406,9 @@ def test_an_object_that_covers_a_place_is_no_background():
 
 
 @pytest.mark.parametrize("pattern", ["striped", "checkered"])
-@pytest.mark.parametrize(("background", "least", "most"), [("gray", 6, 30), ("teal", 6, 30), ("black", 1, 2)])
+@pytest.mark.parametrize(
+    ("background", "least", "most"), [("gray", 6, 30), ("orange", 6, 30), ("teal", 6, 30), ("black", 1, 2)]
+)
 def test_how_far_a_background_moves_that_slips_by_a_quarter(background, pattern, least, most):
     scene, ground = replace(RED, background=background, pattern=pattern), Ground()
     ground.add(render(scene, [0]), [(32.0, 32.0, 8.0)])

@@ -43,6 +43,7 @@ DIRECTIONS: dict[str, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "up"
 BACKGROUNDS: dict[str, RGB] = {
     "black": (0.08, 0.08, 0.10),
     "gray": (0.45, 0.45, 0.48),
+    "orange": (0.90, 0.52, 0.16),
     "teal": (0.08, 0.48, 0.50),
 }
 PATTERNS = ("plain", "striped", "checkered")

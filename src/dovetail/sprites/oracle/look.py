@@ -127,13 +127,13 @@ def _background(frames: Tensor, soft: Tensor) -> tuple[Tensor, Tensor, Tensor, T
     """Label and pattern "f", the background drawn "f c h w", and the pixels "f h w" that show it."""
     palette = torch.tensor(list(BACKGROUNDS.values()))
     nearest = _nearest(soft, palette, SHADE)
-    votes = functional.one_hot(nearest, len(palette)).float().mean((1, 2))
-    label = votes.argmax(1)
-    clear = nearest == label[:, None, None]
+    label = functional.one_hot(nearest, len(palette)).sum((1, 2)).argmax(1)
+    votes = clear = nearest == label[:, None, None]
     # An object of no background's hue votes for the nearest all the same. It is what differs from most of the votes.
-    _, behind = _drawn(frames, palette[label], clear)
-    differs = (soft - _blur(behind, 0.9)).square().sum(1).sqrt()
-    clear = clear & (differs <= 0.05 + 1.5 * _median_where(differs, clear)[:, None, None])
+    for most in (1.25, 1.5):
+        _, behind = _drawn(frames, palette[label], clear)
+        differs = (soft - _blur(behind, 0.9)).square().sum(1).sqrt()
+        clear = votes & (differs <= 0.05 + most * _median_where(differs, clear)[:, None, None])
     pattern, behind = _drawn(frames, palette[label], clear)
     return label, pattern, behind, clear
 
