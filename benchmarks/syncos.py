@@ -7,7 +7,8 @@
 may be killed and started again; a changed recipe, changed weights or changed measures are new lines. Parts share a file.
 `report` writes tables and answers beside it as text, and what is swept as a picture. A story is a scene that training
 never draws, some of its attributes free, and three or four motions of its object, one after another. Noise is the same for
-all ways of a story. `--only full gen-l-video` makes ways by name, at all their lengths.
+all ways of a story. `--only full gen-l-video` makes ways by name, at all their lengths. Where the recipe has no stage 2, as
+`sprites-story` has none, rows that vary it have four looks again at a level, and are beside the row 'second look'.
 """
 
 import warnings
@@ -24,8 +25,9 @@ from typing import Any
 import torch
 from harness import HELD, add, arguments, key, mend, mine, part_of, read, told, weights_of
 from machine import machine
-from syncos_report import plots, report
-from syncos_rows import BASELINES, FAR, FIFO, LENGTHS, MAIN, UNSHARED, rows
+from syncos_plots import plots
+from syncos_report import report
+from syncos_rows import BASELINES, FAR, FIFO, LENGTHS, MAIN, SECOND, UNSHARED, Parts, rows
 from torch import Tensor
 
 from dovetail import recipe as recipes
@@ -109,9 +111,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         tales = [Tale(p) for p in range(args.prompts) if mine(p, part)]
         play(made, known, list(wanted(tales, list(known), args.only)), file, args.budget * 60)
     lines = [line for line in read(file) if line["key"] == known.get(line["row"])]
-    text = report(lines, args.experts, args.main, sorted({*args.lengths}))
+    parts, lengths = Parts(base, args.main), sorted({*args.lengths})
+    text = report(lines, args.experts, args.main, lengths, parts.method, parts.is_flowlong)
     file.with_suffix(".txt").write_text(text, encoding="utf-8")
-    if (picture := plots(lines, args.main, sorted({*args.lengths}))) is not None:
+    if (picture := plots(lines, args.main, lengths)) is not None:
         picture.save(file.with_suffix(".png"))
     print(text)
 
@@ -130,7 +133,7 @@ def keys(made: dict[str, Recipe], lengths: Sequence[int], queues: bool = False) 
 def wanted(tales: Sequence[Tale], names: Sequence[str], only: Sequence[str] | None) -> Iterator[tuple[Tale, str]]:
     """What to make, in order, so that a run that ends anywhere leaves balanced tables: first the method and its
     baselines at all lengths for all stories, then all else."""
-    first = [name for name in names if way_of(name) in ("full", *BASELINES, FIFO, *FAR, REFERENCE)]
+    first = [name for name in names if way_of(name) in ("full", SECOND, *BASELINES, FIFO, *FAR, REFERENCE)]
     rest = [name for name in names if name not in first]
     for some in (first, rest):
         for tale in tales:
@@ -248,7 +251,9 @@ def tell(recipe: Recipe, tale: Tale, way: str) -> Recipe:
         {"at": f"{at}f", "text": f"it {MOTIONS[motion][1]}"} for at, motion in zip(starts, tale.motions, strict=True)
     ]
     shared = "" if way == UNSHARED else caption(tale.asked)
-    return recipes.changed(recipe, {"prompt": shared, "story": {"events": events}, "video.seed": tale.number})
+    return recipes.changed(
+        recipe, {"prompt": shared, "story": {"events": events, "fade": "1f"}, "video.seed": tale.number}
+    )
 
 
 def reference(name: str, tale: Tale) -> dict[str, Any]:

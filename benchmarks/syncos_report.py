@@ -1,4 +1,4 @@
-"""Result lines of stories to tables, answers and pictures."""
+"""Result lines of stories to tables and answers."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -8,58 +8,78 @@ from typing import Any
 
 from harness import Claim, questions
 from long_report import counted, paired, table
-from PIL import Image
 from report import aligned, column, enough
-from syncos_rows import AUTO, BASELINES, COSTS, FAR, FIFO, GEN_L, PAPER, SWEEPS, WHAT
+from syncos_rows import AUTO, BASELINES, COSTS, FAR, FIFO, FLOWLONG, GEN_L, PAPER, SECOND, SWEEPS, WHAT
 
-from dovetail.eval.plot import Panel, draw
 from dovetail.eval.stats import Cells, sign_flip
 
 Lines = Sequence[Mapping[str, Any]]
-Rows = Mapping[str, Mapping[tuple[int, int], Mapping[str, Any]]]
+Row = Mapping[tuple[int, int], Mapping[str, Any]]
+Rows = Mapping[str, Row]
 
 STORY = (("late", "events", "event_prompt", "event_motion", "shared_prompt", "scenes"), ("order", "in_time"))
 KEPT = (("identity", "ground", "texture_kept", "background_sd", "background_moved"), ("identity_whole", "ground_whole"))
 LOOKS = (("consistency", "drift_end", "motion", "dynamic_degree", "smoothness_of_motion", "presence", "single"), ())
 TABLES = {"The story, by the oracle": STORY, "What keeps over the whole video": KEPT, "What else is seen": LOOKS}
 SHORT = (("identity", "ground", "events", "event_prompt", "event_motion", "scenes"), ("order", "whole"))
-GROUPS = {
-    "What the paper leaves out": (("full",), PAPER),
-    "What stage 2 does": (("full",), WHAT),
-    "What costs less": (("full", GEN_L), COSTS),
-    "What is found on the way": (("full",), AUTO),
-    "What does not fade": (("full",), FAR),
+GROUPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "What the paper leaves out": ((), PAPER),
+    "What stage 2 does": ((), WHAT),
+    "What costs less": ((GEN_L,), COSTS),
+    "What is found on the way": ((), AUTO),
+    "What does not fade": ((), FAR),
 }
-"""Each table's rows: those that the others are beside, and the others, without one of which there is no table."""
+"""Each table's rows: those that are there to compare, besides the method, and those without which there is no table."""
 SWEPT = ("identity", "ground", "event_prompt", "order")
 COST = 1.3
-"""Seconds, as a multiple of Gen-L-Video's, at most."""
+"""Looks, calls and seconds, as a multiple of Gen-L-Video's, at most."""
+MARGIN = 0.05
+"""The recipe may keep identity and background in so much less of a video than its second look does."""
 
 
-def report(lines: Lines, experts: str, main: int, lengths: Sequence[int]) -> str:
-    """All tables and answers of these lines."""
+def report(
+    lines: Lines, experts: str, main: int, lengths: Sequence[int], method: str = "full", same: bool = False
+) -> str:
+    """All tables and answers of these lines. method: the row that rows which vary stage 2 vary: the recipe itself, or
+    where that has no stage 2, a second look. same: the recipe is FlowLong's way by construction."""
     rows = gathered(lines)
     if not rows:
         return "no results yet\n"
+    first = [f"{way} {main}" for way in ("renderer", *named(method), *BASELINES, FIFO)]
+    parts = [head(lines, experts, main, lengths, method)]
+    parts += [table(title, some(rows, first), *columns) for title, columns in TABLES.items()]
+    for title, (beside, ways) in GROUPS.items():
+        if some(rows, [f"{way} {main}" for way in ways if way not in named(method)]):
+            shown = dict.fromkeys((*named(method), *beside, *ways))
+            parts.append(table(title, some(rows, [f"{way} {main}" for way in shown]), *SHORT))
+    long = some(rows, by_length(lengths))
+    if len({name.rpartition(" ")[2] for name in long}) > 1:
+        parts.append(table("Length", long, *SHORT))
+    parts += [swept(rows, word, main, method) for word in SWEEPS if some(rows, sweep(word, main))]
+    return "\n\n".join([*parts, costs(rows, main, lengths), answers(rows, main, lengths, method, same)]) + "\n"
+
+
+def head(lines: Lines, experts: str, main: int, lengths: Sequence[int], method: str) -> str:
+    """What has been run, on what, and how to read it."""
     kind = "trained networks" if experts == "trained" else "EXACT experts: closed-form denoisers, nothing trained"
-    head = [
+    said = [
         f"Stories of sprites: {main} frames, and {', '.join(map(str, lengths))} where length is compared. Experts: {kind}.",
         *(f"Machine: {name}" for name in sorted({line["machine"] for line in lines})),
         "",
         "Means over stories with 95 % intervals, cluster bootstrap. Shares of stories: Wilson. late: frames, of stories whose",
         "order is right. Measures are those of benchmarks/syncos.py and docs/evaluation.md.",
     ]
-    first = [f"{way} {main}" for way in ("renderer", "full", *BASELINES, FIFO)]
-    parts = ["\n".join(head)]
-    parts += [table(title, some(rows, first), *columns) for title, columns in TABLES.items()]
-    for title, (beside, ways) in GROUPS.items():
-        if some(rows, [f"{way} {main}" for way in ways]):
-            parts.append(table(title, some(rows, [f"{way} {main}" for way in (*beside, *ways)]), *SHORT))
-    long = some(rows, by_length(lengths))
-    if len({name.rpartition(" ")[2] for name in long}) > 1:
-        parts.append(table("Length", long, *SHORT))
-    parts += [swept(rows, word, main) for word in SWEEPS if some(rows, sweep(word, main))]
-    return "\n\n".join([*parts, costs(rows, main, lengths), answers(rows, main, lengths)]) + "\n"
+    if method != "full":
+        said += [
+            f"full is the recipe, which has no stage 2. What varies stage 2 has one, and is to be compared with '{method}':",
+            "the same recipe, whose windows look again at each level above the floor.",
+        ]
+    return "\n".join(said)
+
+
+def named(method: str) -> tuple[str, ...]:
+    """The recipe, and the method where that is another row."""
+    return tuple(dict.fromkeys(("full", method)))
 
 
 def gathered(lines: Lines) -> dict[str, dict[tuple[int, int], Mapping[str, Any]]]:
@@ -85,62 +105,67 @@ def sweep(word: str, main: int) -> list[str]:
     return [f"{word} {value:g} {main}" for value in SWEEPS[word]]
 
 
-def swept(rows: Rows, word: str, main: int) -> str:
+def swept(rows: Rows, word: str, main: int, method: str = "full") -> str:
     """One value of the recipe, beside the recipe itself, over all stories, and over those whose events contradict each
     other and those whose do not."""
     out = [["", "n", *SWEPT, "event_prompt, near", "event_prompt, far"]]
-    for name, row in some(rows, [f"full {main}", *sweep(word, main)]).items():
-        near = {cell: line for cell, line in row.items() if line["distance"] == 0}
-        distant = {cell: line for cell, line in row.items() if line["distance"] > 0}
+    whole = {f"full {main}": "recipe", f"{SECOND} {main}": SECOND}
+    for name, row in some(rows, [*(f"{way} {main}" for way in named(method)), *sweep(word, main)]).items():
         found = [column(row, measure) for measure in SWEPT]
-        found += [column(part, "event_prompt") for part in (near, distant)]
+        found += [column(part, "event_prompt") for part in near_and_far(row).values()]
         cells = [str(Cells.of({"": each}).mean("")) if each else "-" for each in found]
-        shown = "recipe" if name == f"full {main}" else name.split(" ")[1]
-        out.append([shown, str(len(row)), *cells])
+        out.append([whole.get(name, name.split(" ")[1]), str(len(row)), *cells])
     return f"Sensitivity: {word}\n{aligned(out)}"
 
 
-def plots(lines: Lines, main: int, lengths: Sequence[int]) -> Image.Image | None:
-    """Identity of what is swept, and against length; None where nothing is there to draw."""
-    rows = gathered(lines)
-    curves = {f"identity by {word}": sweep(word, main) for word in SWEEPS}
-    curves |= {
-        f"identity by length, {way}": [f"{way} {frames}" for frames in lengths] for way in ("full", *BASELINES, *FAR)
+def near_and_far(row: Row) -> dict[str, Row]:
+    """A row's stories in which no event contradicts the one before it, and those in which some do."""
+    return {
+        "near": {cell: line for cell, line in row.items() if line["distance"] == 0},
+        "far": {cell: line for cell, line in row.items() if line["distance"] > 0},
     }
-    panels = []
-    for title, names in curves.items():
-        values = [fmean(column(rows[name], "identity").values()) if name in rows else float("nan") for name in names]
-        if sum(value == value for value in values) > 1:
-            told = ", ".join(name.rpartition(" ")[2 if "length" in title else 0].split(" ")[-1] for name in names)
-            panels.append(Panel(f"{title}: {told}", values, 0.0, 1.0))
-    return draw(panels) if panels else None
 
 
 # --- costs -------------------------------------------------------------------------------------------------------
 
 
 def costs(rows: Rows, main: int, lengths: Sequence[int]) -> str:
-    """Calls as they were, looks as planned (at most), median seconds."""
-    out = [["", "calls", "looks", "seconds", "of gen-l-video's"]]
+    """Calls as they were, looks as planned (at most), median seconds; and each as a multiple of Gen-L-Video's."""
+    shown = ["looks", "calls", "seconds"]
+    out = [["", "calls", "looks", "seconds", *(f"{what}, of {GEN_L}'s" for what in shown)]]
     for frames in sorted({main, *lengths}):
-        base = rows.get(f"{GEN_L} {frames}")
-        for name in (
-            name for name in rows if name.endswith(f" {frames}") and "calls" in next(iter(rows[name].values()))
-        ):
-            line = next(iter(rows[name].values()))
-            calls = ", ".join(f"{expert} {n}" for expert, n in line["calls"].items())
-            both = [cell for cell in rows[name] if base and cell in base]
-            ratio = median(rows[name][c]["seconds"] / base[c]["seconds"] for c in both) if base and both else None
-            seconds = median(each["seconds"] for each in rows[name].values())
-            shown = "-" if ratio is None else f"{ratio:.2f}"
-            out.append([name, calls, f"{sum(line['planned'].values()):.0f}", f"{seconds:.1f}", shown])
-    return f"Cost of one video (median seconds; ratios within stories)\n{aligned(out)}"
+        for name, row in rows.items():
+            line = next(iter(row.values()))
+            if name.endswith(f" {frames}") and "calls" in line:
+                calls = ", ".join(f"{expert} {n}" for expert, n in line["calls"].items())
+                found = (ratios(rows, name, f"{GEN_L} {frames}", what).values() for what in shown)
+                cells = [within(median(each)) if each else "-" for each in found]
+                seconds = median(each["seconds"] for each in row.values())
+                out.append([name, calls, f"{sum(line['planned'].values()):.0f}", f"{seconds:.1f}", *cells])
+    note = f"medians; multiples within stories, and whether they are {COST} at most; all stages of a recipe count"
+    return f"Cost of one video ({note})\n{aligned(out)}"
+
+
+def within(ratio: float) -> str:
+    return f"{ratio:.2f} {'yes' if ratio <= COST else 'no'}"
+
+
+def spent(line: Mapping[str, Any], what: str) -> float:
+    """What one video took: looks of all experts at the whole of it, their calls, or seconds."""
+    parts = {"looks": "planned", "calls": "calls"}
+    return float(sum(line[parts[what]].values()) if what in parts else line[what])
+
+
+def ratios(rows: Rows, one: str, other: str, what: str) -> dict[tuple[int, int], float]:
+    """A cost over another's, story by story."""
+    both = sorted(rows.get(one, {}).keys() & rows.get(other, {}).keys())
+    return {cell: spent(rows[one][cell], what) / spent(rows[other][cell], what) for cell in both}
 
 
 # --- the questions -----------------------------------------------------------------------------------------------
 
 
-def answers(rows: Rows, main: int, lengths: Sequence[int]) -> str:
+def answers(rows: Rows, main: int, lengths: Sequence[int], method: str = "full", same: bool = False) -> str:
     """The questions, each where the rows that it needs have results."""
     full, asked = f"full {main}", list[tuple[str, list[Claim]]]()
     if full in rows:
@@ -148,17 +173,39 @@ def answers(rows: Rows, main: int, lengths: Sequence[int]) -> str:
         words = {"identity_whole": "identity", "ground_whole": "background", "whole": "both"}
         claims = [counted(rows, full, measure, 0.90, word) for measure, word in words.items()]
         asked.append(("Are identity and background constant over the whole video in 90 % of stories?", claims))
-    for other in (f"{way} {main}" for way in (*BASELINES, FIFO)):
-        if full in rows and other in rows:
-            claims = [above(rows, full, other, measure) for measure in ("identity", "ground", "order")]
-            asked.append((f"Is more kept than by {other}? (difference)", claims))
+    asked += kept_more(rows, main, method, same)
     gen = f"{GEN_L} {main}"
     if full in rows and gen in rows:
         claims = [not_below(rows, full, gen, measure) for measure in ("event_prompt", "event_motion")]
         asked.append(("Is prompt fidelity per event not below Gen-L-Video's? (difference)", claims))
-        asked.append((f"Does it cost at most {COST} of Gen-L-Video's seconds?", [dear(rows, full, gen)]))
-    asked += ordered(rows, main) + equals(rows, main) + lengthy(rows, lengths)
+        asked.append((f"Does it cost at most {COST} of Gen-L-Video's looks, calls and seconds?", dear(rows, full, gen)))
+    asked += without(rows, main, method) + ordered(rows, main, method) + parts_of_it(rows, main, method)
+    asked += found_on_the_way(rows, main) + cheaper(rows, main, method) + lengthy(rows, lengths)
     return questions(asked, "Questions. p: sign flips of stories' differences, Holm over all {n} tests below.")
+
+
+def kept_more(rows: Rows, main: int, method: str, same: bool) -> list[tuple[str, list[Claim]]]:
+    """The recipe, and the method where that is another row, beside each baseline. What is one way by construction is
+    said to be so, and not tested."""
+    asked: list[tuple[str, list[Claim]]] = []
+    for one in (f"{way} {main}" for way in named(method)):
+        for other in (f"{way} {main}" for way in (*BASELINES, FIFO) if {one, f"{way} {main}"} <= rows.keys()):
+            if same and (one, other) == (f"full {main}", f"{FLOWLONG} {main}"):
+                text = "without stage 2 the recipe averages windows and leaves early levels along one noise, which is FlowLong"
+                claims = [Claim(text, "the same by construction, nothing to compare")]
+            else:
+                claims = [above(rows, one, other, measure) for measure in ("identity", "ground", "order")]
+            asked.append((f"Is more kept by {one} than by {other}? (difference)", claims))
+    return asked
+
+
+def without(rows: Rows, main: int, method: str) -> list[tuple[str, list[Claim]]]:
+    """Whether the recipe, where it has no stage 2, may do without."""
+    full, other = f"full {main}", f"{method} {main}"
+    if full == other or not {full, other} <= rows.keys():
+        return []
+    claims = [not_worse(rows, full, other, measure) for measure in ("identity", "ground")]
+    return [(f"Is the default, without stage 2, not below '{method}'? (difference, margin {MARGIN})", claims)]
 
 
 def told(rows: Rows, name: str) -> list[Claim]:
@@ -190,19 +237,28 @@ def not_below(rows: Rows, one: str, other: str, measure: str) -> Claim:
     return Claim(f"{measure}: {found}", enough(cells, verdict), sign_flip(cells.differences(one, other)))
 
 
-def dear(rows: Rows, one: str, other: str) -> Claim:
-    """Seconds over seconds, story by story."""
-    both = sorted(rows[one].keys() & rows[other].keys())
-    ratios = {cell: rows[one][cell]["seconds"] / rows[other][cell]["seconds"] for cell in both}
-    cells = Cells.of({"": ratios})
-    found = cells.mean("")
-    verdict = "yes" if found.high <= COST else "no" if found.low > COST else "undecided"
-    return Claim(f"ratio {found}", enough(cells, verdict))
+def not_worse(rows: Rows, one: str, other: str, measure: str) -> Claim:
+    """Non-inferiority: the whole interval lies above the margin."""
+    cells = paired(rows, measure, one, other)
+    found = cells.difference(one, other)
+    verdict = "yes" if found.low > -MARGIN else "no, lower" if found.high < -MARGIN else "undecided"
+    return Claim(f"{measure}: {found}", enough(cells, verdict))
 
 
-def ordered(rows: Rows, main: int) -> list[tuple[str, list[Claim]]]:
-    """The paper's order on identity: each way below the one after it, and all below the full one."""
-    ways = [f"{way} {main}" for way in (*PAPER[:4], "full")]
+def dear(rows: Rows, one: str, other: str) -> list[Claim]:
+    """Looks, calls and seconds over those of another, story by story."""
+    claims = []
+    for what in ("looks", "calls", "seconds"):
+        cells = Cells.of({"": ratios(rows, one, other, what)})
+        found = cells.mean("")
+        verdict = "yes" if found.high <= COST else "no" if found.low > COST else "undecided"
+        claims.append(Claim(f"{what}: ratio {found}", enough(cells, verdict)))
+    return claims
+
+
+def ordered(rows: Rows, main: int, method: str) -> list[tuple[str, list[Claim]]]:
+    """The paper's order on identity: each way below the one after it, and all below the method."""
+    ways = [f"{way} {main}" for way in (*PAPER[:4], method)]
     pairs = [(low, high) for low, high in pairwise(ways) if low in rows and high in rows]
     claims = [above_of(rows, high, low) for low, high in pairs]
     return [("Is identity lost in the paper's order, no floor first? (difference)", claims)] if claims else []
@@ -213,8 +269,18 @@ def above_of(rows: Rows, high: str, low: str) -> Claim:
     return Claim(f"{high} - {low}, {claim.text}", claim.verdict, claim.p)
 
 
-def equals(rows: Rows, main: int) -> list[tuple[str, list[Claim]]]:
-    """What is found on the way beside the best value of a sweep; what costs less beside the recipe."""
+def parts_of_it(rows: Rows, main: int, method: str) -> list[tuple[str, list[Claim]]]:
+    """Whether stage 2 is more than looks that share nothing, than its noise, than its number of calls."""
+    whole, asked = f"{method} {main}", list[tuple[str, list[Claim]]]()
+    for other in (f"{way} {main}" for way in ("identity", "re-noise only", "equal calls")):
+        if {whole, other} <= rows.keys():
+            claims = [above(rows, whole, other, measure) for measure in ("identity", "ground")]
+            asked.append((f"Does stage 2 keep more than '{other}'? (difference)", claims))
+    return asked
+
+
+def found_on_the_way(rows: Rows, main: int) -> list[tuple[str, list[Claim]]]:
+    """Beside the best value of a sweep."""
     asked: list[tuple[str, list[Claim]]] = []
     for way, word in (("floor auto", "floor"), ("stride auto", "stride")):
         fixed = [name for name in sweep(word, main) if name in rows]
@@ -222,12 +288,18 @@ def equals(rows: Rows, main: int) -> list[tuple[str, list[Claim]]]:
             best = max(fixed, key=lambda name: fmean(column(rows[name], "identity").values()))
             claims = [not_below(rows, f"{way} {main}", best, measure) for measure in ("identity", "event_prompt")]
             asked.append((f"Is '{way}' as good as the best fixed value, {best}? (difference)", claims))
-    for way in COSTS:
-        if f"{way} {main}" in rows and f"full {main}" in rows:
-            claims = [
-                not_below(rows, f"{way} {main}", f"full {main}", measure) for measure in ("identity", "event_prompt")
-            ]
-            asked.append((f"Is '{way}' as good as the recipe? (difference)", claims))
+    return asked
+
+
+def cheaper(rows: Rows, main: int, method: str) -> list[tuple[str, list[Claim]]]:
+    """What costs less beside the method, and its cost beside Gen-L-Video's."""
+    asked: list[tuple[str, list[Claim]]] = []
+    whole, gen = f"{method} {main}", f"{GEN_L} {main}"
+    for name in (f"{way} {main}" for way in COSTS):
+        if name in rows and whole in rows:
+            claims = [not_below(rows, name, whole, measure) for measure in ("identity", "event_prompt")]
+            claims += dear(rows, name, gen) if gen in rows else []
+            asked.append((f"Is '{name}' as good as '{whole}' (difference), and at most {COST} of Gen-L-Video?", claims))
     return asked
 
 

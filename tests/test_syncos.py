@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import exp, log
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from torch import Tensor
 
@@ -606,6 +608,68 @@ def test_one_expert_in_every_dialect_gives_one_video(schedule: str, kind: str, o
     told = spoken(knows, SCHEDULES[schedule], TARGETS[kind]).given("")
     one, other = (video(Coupled(Windowed(who, SIZE, STRIDE), NOISE, 0.7, **optimiser), COMMON) for who in (told, knows))
     assert apart(one, other) < 2e-3
+
+
+# --- networks ----------------------------------------------------------------------------------------------------
+
+SIZES: dict[str, tuple[int, int, int, int]] = {
+    "text-to-video-sd": (5, 16, 16, 3), "cogvideox": (17, 48, 64, 3), "wan": (17, 32, 32, 3), "ltx": (33, 64, 64, 3),
+}  # fmt: skip
+"""Of each family, eps, v and two of flow, on tiny random weights: frames, height, width, latent frames in a window."""
+
+
+def told_by(family: str, weights: str, size: tuple[int, int, int, int], codec: dict[str, str]) -> recipes.Recipe:
+    """A story of one expert. What is said of `coupled` is the same for all but for the window's size."""
+    frames, height, width, window = size
+    coupled = {"of": {"expert": "it", "guidance": 2.0}, "size": window, "stride": window // 2 or 1}
+    return recipes.checked(
+        {
+            "prompt": "a red circle",
+            "story": {"events": ["it moves left", "it moves right"]},
+            "video": {"frames": frames, "height": height, "width": width, "fps": 8.0},
+            "experts": {"it": {"family": family, "weights": weights}},
+            "codec": codec,
+            "chain": [
+                {
+                    "stage": "video",
+                    "ladder": {"own": {"of": "it", "steps": 2}},
+                    "denoise": {"coupled": {**coupled, "floor": 0.6, "iterations": 1}},
+                }
+            ],
+        }
+    )
+
+
+def story_of(name: str, folder: Path) -> recipes.Recipe:
+    """Sprites' temporal expert (v), the shipped story over the flow pair, or a tiny checkpoint of a family."""
+    if name == "sprites-story":
+        short = {"video.frames": 20, "story": {"events": ["it moves left", "it moves right"]}}
+        steps = {"chain.structure.ladder.shifted.steps": 2, "chain.refine.ladder.below.steps": 1}
+        return recipes.changed(recipes.load(name), {**short, **steps})
+    if name == "sprites temporal":
+        codec = {"weights": "sprites/vae", "subfolder": ""}
+        return told_by("text-to-video-sd", "sprites/temporal", (20, 64, 64, 16), codec)
+    weights = str(tiny.MAKERS[name](folder))
+    return told_by(name, weights, SIZES[name], {"weights": weights})
+
+
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(name, marks=pytest.mark.weights) for name in ("sprites temporal", "sprites-story")), *SIZES]
+)
+def test_networks_of_every_family_tell_a_story_unchanged(name: str, tmp_path: Path) -> None:
+    """eps, v and flow, images' autoencoders and causal ones of videos: the method knows nothing of any."""
+    recipe = story_of(name, tmp_path)
+    place = f"chain.{recipe.chain[0].stage}.denoise.coupled.floor"
+    made, off = (dovetail.generate(recipe=each) for each in (recipe, recipes.changed(recipe, [f"{place}=1.0"])))
+    asked = recipe.video
+    assert made.frames.shape == (asked.frames, asked.height, asked.width, 3)
+    assert made.frames.std() > 1, "something is seen"
+    counts = dovetail.plan(recipe).counts
+    assert made.settings["calls"] == {expert: count.calls for expert, count in counts.items()}
+    assert (made.settings["calls"] == off.settings["calls"]) == (name == "sprites-story"), "which has no second look"
+    assert made.latent is not None
+    assert made.latent.isfinite().all()
+    assert apart(made.latent, off.latent) > 1e-3, "what is above the floor is left another way"  # type: ignore[arg-type]
 
 
 # --- as a recipe -------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The benchmark of stories, at its smallest, and its verdicts over planted numbers."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,11 @@ def test_it_makes_videos_resumes_and_reports(tmp_path: Path, capsys: pytest.Capt
         "What keeps",
         "Sensitivity: floor",
         "Cost of one video",
-        "Is more kept than by",
+        "Is more kept by full 24 than by",
         "too few",
     ):
         assert said in report
-    assert (tmp_path / "syncos-exact.png").is_file(), "identity by length has two points"
+    assert (tmp_path / "syncos-exact.png").is_file(), "a picture, since length has two points"
     assert capsys.readouterr().out.endswith(report + "\n")
 
 
@@ -127,6 +128,33 @@ def test_what_costs_less_costs_what_it_says() -> None:
     assert asked(cheaper(Parts(large, 64))["small again"]) == {"large": 16 * 2 * 7 * 20, "small": 16 * 2 * 7 * 7 * 4}
     small = parts.with_(of={"expert": "small", "guidance": 3.0})
     assert "small again" not in cheaper(Parts(small, 64)), "its stage 2 asks the small expert anyway"
+
+
+def test_what_varies_stage_two_has_as_many_looks_as_can_be_saved_from() -> None:
+    """Where the recipe has none; else its own, and the recipe is what others are beside."""
+    from syncos_rows import COSTS, LOOKS, SECOND, Parts, looks, ways
+
+    def iterations(recipe: Any) -> int:
+        return recipe.chain[0].denoise.iterations
+
+    parts = Parts(recipes.load("sprites-story"), 96)
+    made = ways(parts)
+    assert (parts.method, parts.is_flowlong) == (SECOND, True)
+    assert iterations(made["full"]) == iterations(made["re-noise only"]) == 0
+    assert LOOKS >= 4
+    assert {iterations(made[way]) for way in (SECOND, "no floor", "mean", "floor auto", "anchor", "floor 0.9")} == {
+        LOOKS
+    }
+    assert iterations(made["fewer looks"]) == LOOKS // 2
+    assert all(looks(made[way]) < looks(made[SECOND]) for way in ("fewer looks", "alternate steps", "cheap"))
+    assert looks(made[SECOND]) >= (1 + 1.6) * looks(made["full"]), "what the paper's stage 2 costs it"
+    assert set(COSTS) <= made.keys()
+    exact = Parts(recipes.load("sprites-syncos-exact"), 96)
+    assert (exact.method, exact.is_flowlong) == ("full", False)
+    assert ways(exact)[SECOND] == ways(exact)["full"]
+    for change in ("iterations=2", "stages=outer", "wide=12", "floor=auto"):
+        place = f"chain.structure.denoise.coupled.{change}"
+        assert not Parts(recipes.changed(parts.base, [place]), 96).is_flowlong, change
 
 
 def test_rows_that_make_the_same_videos_are_made_once(tmp_path: Path) -> None:
@@ -221,6 +249,7 @@ def test_verdicts_follow_from_the_numbers() -> None:
             full_128={**full, "seconds": 1.2},
             **{"gen-l-video_128": {**full, "identity": 0.7, "event_prompt": 0.85}},
             no_floor_128={**full, "identity": 0.6},
+            identity_128={**full, "identity": 0.85, "ground": 0.95},
             no_grounding_128={**full, "identity": 0.8},
             no_fixed_noise_128={**full, "identity": 0.75},
             no_shared_text_128={**full, "identity": 0.9},
@@ -237,10 +266,14 @@ def test_verdicts_follow_from_the_numbers() -> None:
         return next(line for line in said[at + 1 :] if line.strip().startswith(measure)).rpartition(": ")[2]
 
     assert verdict("in order in 90 %", "frames from") == "yes"
-    assert verdict("more kept than by gen-l-video", "identity") == "yes"
-    assert verdict("more kept than by gen-l-video", "ground") == "no difference seen"
+    assert verdict("more kept by full 128 than by gen-l-video", "identity") == "yes"
+    assert verdict("more kept by full 128 than by gen-l-video", "ground") == "no difference seen"
+    assert not any("without stage 2" in line for line in said)
     assert verdict("not below Gen-L-Video", "event_prompt") == "no, lower"
-    assert verdict("cost at most", "ratio") == "yes"
+    for what in ("looks", "calls", "seconds"):
+        assert verdict("cost at most", what) == "yes"
+    assert verdict("keep more than 'identity 128'", "identity") == "yes"
+    assert verdict("keep more than 'identity 128'", "ground") == "no, less"
     assert verdict("the paper's order", "no grounding 128 - no floor") == "yes"
     assert verdict("the paper's order", "no fixed noise 128 - no grounding") == "no, less"
     assert verdict("80 % of stories of 256", "identity, full") == "no"
@@ -249,6 +282,134 @@ def test_verdicts_follow_from_the_numbers() -> None:
     table = swept(rows, "floor", 128).splitlines()
     assert table[0] == "Sensitivity: floor"
     assert [line.split()[0] for line in table[2:]] == ["recipe", "0.9"]
+
+
+def test_where_the_recipe_has_no_stage_two_rows_are_beside_the_second_look() -> None:
+    from syncos_report import report
+
+    kept = {"ground": 0.9, "event_prompt": 0.8, "event_motion": 0.8, "order": 1.0, "whole": 1.0, "scenes": 1.0}
+    kept |= {"identity_whole": 1.0, "ground_whole": 1.0, "late": 3.0, "events": 1.0, "identity": 0.9}
+    made = planted(
+        full_96={**kept, "ground": 0.7},
+        flowlong_96=kept,
+        **{"gen-l-video_96": {**kept, "identity": 0.8}, "early_stop_96": {**kept, "seconds": 1.4}},
+        second_look_96={**kept, "seconds": 2.0},
+        no_shared_text_96={**kept, "identity": 0.5},
+        floor_0_96=kept,
+    )
+    for line in made:
+        line["planned"] = {"video": 2.5 if line["row"] == "second look 96" else 1.0}
+        line["calls"] = {"video": 3, "image": 1} if line["row"] == "early stop 96" else {"video": 2, "image": 2}
+    parts = report(made, "trained", 96, [96], "second look", True).split("\n\n")
+    told = "\n".join(parts)
+    for title, beside in (
+        ("What the paper leaves out", ["full", "second look", "no shared text"]),
+        ("What costs less", ["full", "second look", "gen-l-video", "early stop"]),
+    ):
+        lines = next(part for part in parts if part.startswith(title)).splitlines()[2:]
+        assert [line.partition(" 96")[0] for line in lines] == beside
+    assert "Sensitivity: floor" in told
+    assert "\nsecond look  12" in told
+    assert not any(part.startswith("What stage 2 does") for part in parts), "no row but the method itself"
+    cost = {line.partition(" 96")[0]: line for line in next(part for part in parts if "Cost of" in part).splitlines()}
+    assert cost["second look"].split()[-6:] == ["2.50", "no", "1.00", "yes", "2.00", "no"]
+    assert cost["early stop"].split()[-6:] == ["1.00", "yes", "1.00", "yes", "1.40", "no"]
+    said = parts[-1].splitlines()
+
+    def answers(question: str) -> list[str]:
+        at = next(i for i, line in enumerate(said) if question in line)
+        ends = (i for i, line in enumerate(said) if i > at and not line.startswith("  "))
+        return [line.rpartition(": ")[2] for line in said[at + 1 : next(ends, len(said))]]
+
+    assert answers("more kept by full 96 than by flowlong") == ["the same by construction, nothing to compare"]
+    assert answers("more kept by second look 96 than by gen-l-video")[0] == "yes"
+    assert answers("more kept by second look 96 than by flowlong")[0] == "no difference seen"
+    assert answers("without stage 2, not below 'second look'") == ["yes", "no, lower"]
+    assert "second look 96 - no shared text 96, identity" in told
+    assert answers("'early stop 96' as good as 'second look 96'")[2:] == ["yes", "yes", "no"]
+
+
+@pytest.mark.weights
+def test_the_recipe_without_stage_two_is_flowlong_to_the_bit() -> None:
+    """What the report says of it, and does not test."""
+    from syncos_rows import FLOWLONG, Parts, plain
+
+    import dovetail
+
+    made = plain(Parts(recipes.load("sprites-story"), 24))
+    small = {"chain.structure.ladder.shifted.steps": 3, "experts.large": made["full"].experts["small"].model_dump()}
+    one, other = (dovetail.generate("a red circle", first_stage(made[way], small)) for way in ("full", FLOWLONG))
+    assert (one.frames == other.frames).all()
+
+
+def first_stage(recipe: recipes.Recipe, changes: dict[str, Any]) -> recipes.Recipe:
+    """Its first stage alone, changed, of the small expert alone, so that it is quick."""
+    data = recipes.plain(recipes.changed(recipe, changes))
+    experts = {name: data["experts"][name] for name in ("large", "small")}
+    return recipes.checked({**data, "experts": experts, "chain": data["chain"][:1]})
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "methods" / "syncos.md"
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "syncos-exact.txt"
+SHOWN = ("n", "identity", "ground", "event_prompt", "event_motion", "scenes")
+
+
+def test_the_page_shows_what_stage_two_does_as_it_was_measured() -> None:
+    """After new results the table is the one that this prints."""
+    found = next(part for part in RESULTS.read_text().split("\n\n") if part.startswith("What stage 2 does"))
+    _, head, *rows = (re.split(r" {2,}", line) for line in found.splitlines())
+    assert {row[0].rpartition(" ")[0] for row in rows} >= {"full", "stein", "mean", "common", "identity", "equal calls"}
+    table = ["| | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 1) + "|"]
+    for name, *cells in rows:
+        numbers = [cells[head.index(word) - 1] for word in SHOWN]
+        table.append("| " + " | ".join([name.rpartition(" ")[0], *numbers]) + " |")
+    want = "\n".join(table)
+    assert want in PAGE.read_text(), f"docs/methods/syncos.md should have\n{want}"
+
+
+# --- the picture -------------------------------------------------------------------------------------------------
+
+
+def test_the_picture_shows_near_and_far_over_the_values_themselves(tmp_path: Path) -> None:
+    from syncos_plots import BOTTOM, COLOURS, HEIGHT, INK, LEFT, RIGHT, WIDTH, plots, sensitivity
+    from syncos_report import gathered
+
+    made = planted(
+        **{"floor_0_96": {"identity": 1.0}, "floor_0.5_96": {"identity": 1.0}, "floor_0.95_96": {"identity": 1.0}},
+        **{
+            "bandwidth_0.1_96": {"identity": 1.0},
+            "bandwidth_10_96": {"identity": 1.0},
+            "rate_0.5_96": {"identity": 1.0},
+        },
+    )
+    for line in made:
+        far, value = line["distance"] > 0, float(line["row"].split()[1])
+        line["scores"]["event_prompt"] = (0.25 if far else 0.75) + 0.1 * (value == 0.5)
+    charts = {chart.across: chart for chart in sensitivity(gathered(made), 96)}
+    floor, bandwidth = charts["floor"], charts["bandwidth"]
+    assert list(floor.curves) == ["event_prompt, near", "event_prompt, far", "identity"]
+    assert [round(height, 3) for _, height in floor.curves["event_prompt, near"]] == [0.75, 0.85, 0.75]
+    assert [round(height, 3) for _, height in floor.curves["event_prompt, far"]] == [0.25, 0.35, 0.25]
+    assert floor.values == [0.0, 0.5, 0.95]
+    assert (floor.x(0.0), floor.x(0.95)) == (LEFT, WIDTH - RIGHT)
+    assert floor.x(0.5) == LEFT + round(0.5 / 0.95 * (WIDTH - LEFT - RIGHT)), "not the second of three places"
+    assert bandwidth.x(1.0) == (LEFT + WIDTH - RIGHT) // 2, "in logarithms, as its values are"
+    picture = plots(made, 96, [96])
+    assert picture is not None
+    assert picture.size == (WIDTH, 2 * HEIGHT), "a rate of one value is no curve"
+    picture.save(tmp_path / "it.png")
+    from PIL import Image
+
+    read = Image.open(tmp_path / "it.png").convert("RGB")
+    bottom = HEIGHT - BOTTOM
+    assert all(read.getpixel((x, bottom)) == INK for x in range(LEFT, WIDTH - RIGHT + 1)), "the axis across"
+    assert all(read.getpixel((LEFT, y)) == INK for y in range(floor.y(0.6), floor.y(0.4))), "the axis up"
+    ticks = [x for x in range(WIDTH) if read.getpixel((x, bottom + 3)) == INK]
+    assert ticks == [floor.x(value) for value in floor.values]
+    for (name, points), colour in zip(floor.curves.items(), COLOURS, strict=False):
+        for value, height in points:
+            assert read.getpixel((floor.x(value), floor.y(height))) == colour, name
+    assert plots([line for line in made if line["row"].startswith("rate")], 96, [96]) is None
 
 
 def test_a_table_without_results_is_left_out() -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -49,9 +49,14 @@ def warn_of_story(recipe: Recipe, missed: Sequence[tuple[str, int]] = ()) -> Non
         from_, to = seconds(gap.start, video.fps), seconds(gap.stop, video.fps)
         said.append(f"no event tells of {from_} to {to}; {gap.of.text!r} stands there as well")
     if not recipe.prompt.strip():
+        lost = (
+            "SynCoS (coupled) makes distant windows agree, and here they have nothing in common to agree on: colour, "
+            "background and all else that a shared text would hold may change between events. "
+        )
         said.append(
             "the events share no text, so each is asked for alone: nothing says to the experts that they are of one video, "
-            "and what is in it may change from event to event. A prompt (--shared, or `shared:` in a file) says what stays"
+            f"and what is in it may change from event to event. {lost if _coupled(recipe) else ''}"
+            "A prompt (--shared, or `shared:` in a file) says what stays"
         )
     for number in dict.fromkeys(number for _, number in missed):
         names = ", ".join(f"'{name}'" for name, other in missed if other == number)
@@ -61,6 +66,18 @@ def warn_of_story(recipe: Recipe, missed: Sequence[tuple[str, int]] = ()) -> Non
         )
     for line in said:
         warnings.warn(f"story: {line}", StoryWarning, stacklevel=3)
+
+
+def _coupled(recipe: Recipe) -> bool:
+    """Whether some stage's windows are coupled, however deep in its denoiser."""
+
+    def inside(part: Any) -> bool:
+        if isinstance(part, models.Coupled):
+            return True
+        named = part.items() if isinstance(part, dict) else part
+        return isinstance(part, dict | models.Part | models.Alone) and any(inside(each) for _, each in named)
+
+    return any(inside(stage.denoise) for stage in recipe.chain)
 
 
 def start_of(recipe: Recipe) -> Video | None:

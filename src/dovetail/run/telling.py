@@ -86,7 +86,8 @@ def changes(
         )
     # Without a shared text there is none: the recipe's own example is not part of this story.
     shared = next((text for text in (prompt, told.shared) if text is not None), "")
-    found: dict[str, Any] = {"prompt": shared, "story": {"events": list(told.events), "fade": told.fade}}
+    fade = recipe.story.fade if told.fade is None and recipe.story else told.fade
+    found: dict[str, Any] = {"prompt": shared, "story": {"events": list(told.events), "fade": fade}}
     if frames is None and length is None:
         length = told.seconds
         frames = lasting(recipe, _checked(told.events)) if length is None else None
