@@ -3,7 +3,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test slow check pictures clean
 
 demo: .venv/installed
 	$(BIN)/dovetail generate "a dotted red circle moving right on a teal striped background" -o out/demo.mp4
@@ -12,10 +12,28 @@ demo: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
+slow: .venv/installed-dev
+	$(BIN)/pytest -m slow -n auto --maxprocesses 4 --dist worksteal
+
 check: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+
+# The README's pictures, by the commands that it names; docs/flowblending.png comes from a benchmark, as its page says.
+pictures: .venv/installed
+	rm -rf out/pictures
+	$(BIN)/dovetail generate "a dotted red circle moving right on a teal striped background" --seed 2 --count 2 \
+		-o out/pictures/strip.mp4
+	$(BIN)/dovetail generate "a red circle moving right" --frames 128 --seed 2 --preview -r sprites-long -o out/pictures/long.mp4
+	$(BIN)/dovetail generate "a red circle moving right" --frames 128 --seed 2 --preview -r sprites-long-plain \
+		-o out/pictures/long-plain.mp4
+	$(BIN)/dovetail generate --shared "a red circle on a gray plain background" --event "0s: it moves right" \
+		--event "4s: it moves down" --event "8s: it moves left" -r sprites-story --frames 96 --preview -o out/pictures/story.mp4
+	cp out/pictures/strip-sheet.png docs/strip.png
+	cp out/pictures/long-preview.png docs/long.png
+	cp out/pictures/long-plain-preview.png docs/long-plain.png
+	cp out/pictures/story-preview.png docs/story.png
 
 clean:
 	rm -rf .venv out

@@ -1,12 +1,16 @@
-"""Words below a row of pictures, and previews of stories."""
+"""Words below a row of pictures, previews of stories, and captions that say what an ask fixes."""
+
+from itertools import product
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from dovetail.captions import captions
 from dovetail.progress import Preview
 from dovetail.run import Piece
+from dovetail.sprites.world import BACKGROUNDS, COLOURS, MOTIONS, PATTERNS, SHAPES, TEXTURES, Ask, ask, caption
 
 
 def inked(band: np.ndarray) -> list[int]:
@@ -41,3 +45,14 @@ def test_a_preview_of_a_story_tells_each_event_below_its_frames(tmp_path) -> Non
     first, second = ([column for column in inked(shown) if begin <= column // width < begin + 4] for begin in (0, 4))
     assert min(first) < width
     assert 4 * width <= min(second) < 5 * width
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_caption_reads_back_as_what_was_asked(apart) -> None:
+    """All of them: whatever is named or left open, but that what has no shape has no colour and no texture either."""
+    kinds = [(None, *words) for words in (TEXTURES, COLOURS, SHAPES, MOTIONS, BACKGROUNDS, PATTERNS)]
+    asks = [Ask(*words) for words in product(*kinds)]
+    sayable = [one for one in asks if one.shape or (one.texture is None and one.colour is None)]
+    assert len(sayable) > 4000
+    wrong = [one for one in sayable if ask(caption(one, apart)) != (one, [])]
+    assert not wrong

@@ -9,8 +9,9 @@ import torch
 from dovetail.core.denoiser import TARGETS, Expert, timeline
 from dovetail.core.ladders import Ladder, leading, timesteps, trailing
 from dovetail.core.noise import Noise
+from dovetail.core.path import mix
 from dovetail.core.sampler import Ancestral, DPMSolver2M, Euler, UniPC, last, sample
-from dovetail.core.schedules import Flow, VariancePreserving, schedule_of
+from dovetail.core.schedules import Flow, VarianceExploding, VariancePreserving, schedule_of
 from dovetail.experts.schedulers import BY_SIGMA, BY_TIMESTEP, ladder_of
 
 FRAMES = timeline(3)
@@ -19,6 +20,7 @@ WEIGHT = torch.randn(4, 4, generator=torch.Generator().manual_seed(1)) / 2
 
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 SD_SAFE = {**SD, "clip_sample": False, "set_alpha_to_one": True, "steps_offset": 1}
+TRAINED = [0.0005 * 1.05**i for i in range(100)]
 ZERO_SNR = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "trailing"}
 COG = {**SD, **ZERO_SNR, "_class_name": "CogVideoXDDIMScheduler", "snr_shift_scale": 3.0, "clip_sample": False}
 DDIM = {**SD_SAFE, "_class_name": "DDIMScheduler"}
@@ -42,6 +44,7 @@ CASES = [
     pytest.param({**DDIM, "set_alpha_to_one": False}, Euler(), 20, {}, id="ddim-alpha-not-to-one"),
     pytest.param({**DDIM, **ZERO_SNR}, Euler(), 10, {}, id="ddim-v-zero-snr"),
     pytest.param({**DDIM, "beta_schedule": "squaredcos_cap_v2"}, Euler(), 10, {}, id="ddim-cosine"),
+    pytest.param({**DDIM, "trained_betas": TRAINED, "num_train_timesteps": 100}, Euler(), 10, {}, id="ddim-trained"),
     pytest.param(COG, Euler(), 10, {}, id="cogvideox-ddim"),
     pytest.param({**COG, "snr_shift_scale": 1.0}, Euler(), 20, {}, id="cogvideox-ddim-unshifted"),
     pytest.param(EULER, Euler(), 4, {}, id="euler-trailing-4"),
@@ -208,6 +211,49 @@ def test_every_scheduler_named_can_be_read(name):
         sorted(set(scheduler.timesteps.tolist()), reverse=True), abs=0.02
     )
     assert all(a > b for a, b in pairwise(ladder.levels))
+
+
+def test_betas_that_were_trained_need_no_curve_and_outdo_one():
+    config = {"_class_name": "DDIMScheduler", "trained_betas": TRAINED, "num_train_timesteps": 100}
+    other = diffusers.DDIMScheduler.from_config(config).alphas_cumprod
+    for read in (schedule_of(config), schedule_of({**config, "beta_schedule": "scaled_linear"})):
+        assert read.alphas_cumprod == pytest.approx(other.tolist(), abs=1e-6)
+
+
+def test_score_sde_explodes_as_diffusers_does():
+    """Its networks are shown x0 + sigma * eps, and are told sigma itself."""
+    scheduler = diffusers.ScoreSdeVeScheduler(sigma_max=50.0)
+    scheduler.set_sigmas(6)
+    config = {**scheduler.config, "_class_name": "ScoreSdeVeScheduler"}
+    schedule, shown = schedule_of(config), []
+    assert schedule == VarianceExploding(50.0)
+    assert schedule_of({"_class_name": "ScoreSdeVeScheduler"}) == VarianceExploding(
+        diffusers.ScoreSdeVeScheduler().init_noise_sigma
+    )
+
+    def heard(x, time, conditions, frames):
+        shown.append((x, time))
+        return x
+
+    expert, x0 = Expert("ve", schedule, TARGETS["sample"], heard).given(""), torch.full_like(EPS, 0.3)
+    for sigma in scheduler.sigmas.tolist():
+        t = schedule.share(sigma)
+        expert(mix(x0, EPS, t), t, FRAMES)
+        torch.testing.assert_close(shown[-1][0], x0 + sigma * EPS, rtol=1e-4, atol=1e-4)
+        assert shown[-1][1] == pytest.approx(sigma)
+    assert schedule.native(1.0) == 50.0
+    with pytest.raises(ValueError, match=r"no ladder can be read from a ScoreSdeVeScheduler.*known: "):
+        ladder_of(config, 10)
+
+
+@pytest.mark.parametrize("name", ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"])
+def test_edm_is_refused_with_a_reason(name):
+    """It has no betas, and its networks want their input divided by a deviation that no schedule here has."""
+    config = {**getattr(diffusers, name)().config, "_class_name": name}
+    with pytest.raises(ValueError, match=rf"{name}\).*neither beta_schedule nor trained_betas, and is no flow"):
+        schedule_of(config)
+    with pytest.raises(ValueError, match=f"no ladder can be read from a {name}"):
+        ladder_of(config, 10)
 
 
 def test_pndm_visits_a_level_once():

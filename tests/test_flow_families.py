@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,15 @@ from dovetail import cli
 from dovetail import recipe as recipes
 from dovetail.core.combine import Guided
 from dovetail.core.denoiser import Denoiser, Expert, timeline
-from dovetail.core.ladders import Ladder, Mask
+from dovetail.core.ladders import Ladder
 from dovetail.core.noise import Noise
-from dovetail.core.path import Split
 from dovetail.core.sampler import Euler, Solver, UniPC, last, sample
 from dovetail.core.schedules import Flow
 from dovetail.errors import PromptWarning, RecipeError, SpaceError, WeightsError
 from dovetail.experts import FAMILIES, VideoCodec, load, load_codec, same_space
 from dovetail.experts.adapter import Packed
 from dovetail.experts.schedulers import ladder_of, mu_of
+from dovetail.methods.flowblending import Blended
 from dovetail.recipe import Recipe
 from dovetail.run import FAMILIES_SAID
 from dovetail.run import load as cast_of
@@ -71,18 +71,6 @@ def pipeline_of(folder: Path, family: str) -> Any:
     pipeline = PIPELINES[family].from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-@dataclass(frozen=True)
-class Switching:
-    """A step belongs to the one expert or to the other."""
-
-    large: Denoiser
-    small: Denoiser
-    is_large: Mask
-
-    def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
-        return (self.large if self.is_large(t) else self.small)(x, t, frames)
 
 
 def network(expert: Expert) -> Any:
@@ -163,7 +151,9 @@ def test_large_small_large_is_the_stock_pipeline_with_its_transformer_swapped(
 ) -> None:
     plan = [True, True, False, False, True]
     folders = {True: shelf(family, layers=2), False: shelf(family)}
-    large, small = (expert_of(folder, family) for folder in folders.values())
+    large, small = (
+        replace(expert_of(folders[it], family), name=name) for it, name in ((True, "large"), (False, "small"))
+    )
     assert network(large).parameters > network(small).parameters
     networks = {is_large: pipeline_of(folder, family).transformer for is_large, folder in folders.items()}
     pipeline = pipeline_of(folders[True], family)
@@ -175,7 +165,9 @@ def test_large_small_large_is_the_stock_pipeline_with_its_transformer_swapped(
 
     theirs = stock(pipeline, family, scale, callback_on_step_end=swap)
     ladder = own(large)
-    denoise = Switching(told(large, scale), told(small, scale), Mask.of(ladder, plan))
+    one, other = told(large, scale), told(small, scale)
+    denoise = Blended.of(ladder, [one if is_large else other for is_large in plan])
+    assert denoise == Blended((one, other, one), (ladder.between(2), ladder.between(4)))
     assert apart(walked(denoise, ladder, SOLVERS[family]), theirs) <= 1e-5
     assert apart(walked(told(large, scale), ladder, SOLVERS[family]), theirs) > 1e-3
 
@@ -186,11 +178,13 @@ def test_two_experts_of_one_repository_are_wan_22(shelf: Shelf) -> None:
     high = expert_of(folder, "wan")
     low = load("low", "wan", str(folder), subfolder="transformer_2", text=network(high).text)
     assert network(high).parameters > network(low).parameters
-    ladder = own(high)
-    is_high = Mask.of(ladder, [high.schedule.native(t) >= 875 for t in ladder.levels[:-1]])
-    assert len(set(is_high.answers)) == 2
-    theirs = stock(pipeline_of(folder, "wan"), "wan", 4.0, guidance_scale_2=3.0)
-    assert apart(walked(Switching(told(high, 4.0), told(low, 3.0), is_high), ladder, UniPC()), theirs) <= 1e-5
+    pipeline, ladder = pipeline_of(folder, "wan"), own(high)
+    boundary = pipeline.config.boundary_ratio
+    theirs = stock(pipeline, "wan", 4.0, guidance_scale_2=3.0)
+    experts = (told(high, 4.0), told(low, 3.0))
+    assert apart(walked(Blended(experts, (boundary,)), ladder, UniPC()), theirs) <= 1e-5
+    for k in (k for k in range(1, ladder.steps) if (ladder.levels[k] > boundary) == (ladder.levels[k - 1] > boundary)):
+        assert apart(walked(Blended(experts, (ladder.between(k),)), ladder, UniPC()), theirs) > 1e-4
 
 
 @pytest.mark.parametrize("family", PIPELINES)

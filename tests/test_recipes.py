@@ -383,6 +383,26 @@ def test_the_default_recipe_costs_what_the_paper_says() -> None:
     assert {name: count.calls for name, count in double.counts.items()} == {"control": 8, "spatial": 20, "temporal": 10}
 
 
+BASELINES = {
+    "sprites-alternating": Alternating,
+    "sprites-only-spatial": Framewise,
+    "sprites-only-temporal": Guided,
+    "sprites-relayed": Relayed,
+    "sprites-x0-average": Averaged,
+}
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_each_baseline_is_the_default_recipe_but_for_who_refines(name: str) -> None:
+    plan, usual = dovetail.plan(name), dovetail.plan("sprites")
+    assert isinstance(plan.stages[1].denoise, BASELINES[name])
+    assert plan.stages[0].ladder == usual.stages[0].ladder
+    assert plan.stages[1].ladder.steps == usual.stages[1].ladder.steps
+    if name == "sprites-relayed":
+        relayed = plan.stages[1].denoise
+        assert (relayed.fresh, relayed.derived) == (True, False), "as published but for the last look"
+
+
 @pytest.mark.parametrize("name", recipes.names())
 def test_the_head_of_a_shipped_recipe_says_how_to_run_it_and_what_it_costs(name: str) -> None:
     counts = dovetail.plan(name).counts

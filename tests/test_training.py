@@ -5,6 +5,7 @@ import random
 import shlex
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +27,8 @@ import vae
 from optimizer import Muon, Optimizer, orthogonalised
 
 from dovetail.core.path import split
-from dovetail.sprites.world import Ask, ask, backdrop, imagine, render
+from dovetail.eval.stats import wilson
+from dovetail.sprites.world import Ask, ask, backdrop, caption, forget, imagine, render
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +100,21 @@ def test_the_deep_autoencoder_grows_from_the_shallow_one() -> None:
     assert torch.equal(deep["encoder.conv_in.weight"], theirs["encoder.conv_in.weight"])
     outermost = "decoder.up_blocks.{}.resnets.0.conv1.weight"
     assert torch.equal(deep[outermost.format(3)], theirs[outermost.format(2)])
+
+
+def test_captions_leave_attributes_out_at_their_rate_and_never_the_shape() -> None:
+    """A sixth of 3000 draws would be five deviations off; the attributes go one by one, not together."""
+    full = imagine(Ask(), 5).ask
+    told = [ask(caption(forget(full, seed)))[0] for seed in range(3000)]
+    assert {one.shape for one in told} == {full.shape}
+    for name in ("texture", "colour", "motion", "background", "pattern"):
+        kept = [getattr(one, name) for one in told]
+        assert set(kept) == {getattr(full, name), None}
+        assert kept.count(None) / len(kept) == pytest.approx(0.12, abs=0.03), name
+    both = sum(one.colour is None and one.background is None for one in told)
+    assert both / len(told) == pytest.approx(0.12**2, abs=0.012)
+    assert forget(full, 1, p=0.0) == full
+    assert forget(full, 1, p=1.0) == Ask(shape=full.shape)
 
 
 def test_a_slice_of_a_scene_is_consecutive_frames() -> None:
@@ -320,6 +337,48 @@ def test_distilling_scoring_and_exporting_read_what_training_wrote(
         "tokenizer",
         "scheduler",
     }
+
+
+def test_scores_come_with_intervals_and_as_a_share_of_the_ceiling() -> None:
+    """Renders, every third of which is judged by a wrong colour."""
+    scenes = [imagine(Ask(), 70 + i) for i in range(6)]
+    asks = [one.ask if i % 3 else replace(one.ask, colour=None) for i, one in enumerate(scenes)]
+    wrong = [
+        one if i % 3 else replace(one, colour="red" if scene.colour != "red" else "blue")
+        for i, (one, scene) in enumerate(zip(asks, scenes, strict=True))
+    ]
+    drawn = [render(scene, range(4)) for scene in scenes]
+    best, made = score.judged(drawn, asks), score.judged(drawn, wrong)
+    found = score.intervals(made)
+    assert found["colour_right"] == wilson(4 / 6, 6)
+    assert score.intervals(best)["colour_right"] == wilson(1.0, 4), "an attribute counts where it was asked"
+    assert {name: one.value for name, one in found.items()} == pytest.approx(score.score("control", drawn, wrong))
+    assert found["prompt"].low < found["prompt"].value < found["prompt"].high
+    share = score.of_ceiling(made, best)
+    fidelity = [sum(one.prompt for one in verdicts) / 6 for verdicts in (made, best)]
+    assert share.value == pytest.approx(fidelity[0] / fidelity[1])
+    assert share.low < share.value < share.high
+    assert str(score.of_ceiling(best, best)) == "1.000 [1.000, 1.000]"
+
+
+def test_a_score_is_printed_and_kept(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (work / "spatial").mkdir(exist_ok=True)
+    experts.Trainee.new("spatial").save(work / "spatial" / "state.pt")
+    command = ["score.py", "spatial", "--work", str(work), "--steps", "1", "--guidance", "1", "--prompts", "3"]
+    monkeypatch.setattr(sys, "argv", command)
+    score.main()
+    said = capsys.readouterr().out.splitlines()
+    (kept,) = (json.loads(one) for one in (work / "spatial" / "score.jsonl").read_text().splitlines())
+    settings = {"expert": "spatial", "ships": False, "steps": 1, "guidance": 1.0, "prompts": 3}
+    assert {name: kept[name] for name in settings} == settings
+    bounds = kept.pop("intervals")
+    assert set(kept) == {*settings, *bounds}
+    assert {"prompt", "colour_right", "prompt_of_ceiling"} <= set(bounds)
+    for name, (low, high) in bounds.items():
+        assert low <= kept[name] <= high
+        assert f"{name:<18}{kept[name]:.3f} [{low:.3f}, {high:.3f}]" in said
 
 
 def test_lessons_are_the_mean_clips_of_what_words_say_about_motion(work: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 import dovetail
 from dovetail import recipe as recipes
@@ -34,14 +35,16 @@ def stills(cast: run.Cast) -> list[torch.Tensor]:
     return [walked(cast, expert, Framewise(guided(expert, caption(scene.ask))), 1) for scene in SCENES]
 
 
-def guided(expert: Expert, prompt: str) -> Denoiser:
-    return Guided(expert.given(prompt), expert.given(""), 3.0, joint=True)
+def guided(expert: Expert, prompt: str, scale: float = 3.0) -> Denoiser:
+    return Guided(expert.given(prompt), expert.given(""), scale, joint=True)
 
 
-def walked(cast: run.Cast, expert: Expert, denoise: Denoiser, frames: int) -> torch.Tensor:
-    ladder, where = trailing(expert.schedule, 10), timeline(frames)
+def walked(
+    cast: run.Cast, expert: Expert, denoise: Denoiser, frames: int, steps: int = 10, seed: int = 0
+) -> torch.Tensor:
+    ladder, where = trailing(expert.schedule, steps), timeline(frames)
     shape = torch.empty(1, cast.codec.channels, frames, 8, 8)
-    x = ladder.first * Noise(0).like(shape, where, "start")
+    x = ladder.first * Noise(seed).like(shape, where, "start")
     seen = last(sample(denoise, x, where, ladder.levels, Euler())).seen
     return cast.codec.decode(seen.x0)[0]
 
@@ -54,6 +57,15 @@ def test_they_are_small() -> None:
     assert sum(sizes.values()) - flows < 30e6
 
 
+def test_they_are_in_half_precision() -> None:
+    files = [path for path in PACKAGED.rglob("*") if path.is_file() and path.stat().st_size > 100_000]
+    assert {path.suffix for path in files} == {".safetensors"}, "weights hide in no other format"
+    for path in PACKAGED.rglob("*.safetensors"):
+        with safe_open(path, "pt") as tensors:
+            kinds = {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118 - no mapping
+        assert kinds == {"F16"}, path.relative_to(PACKAGED)
+
+
 def test_the_spatial_expert_draws_what_is_asked(cast: run.Cast) -> None:
     scores = average([judge_frames(still, s.ask)[0] for still, s in zip(stills(cast), SCENES, strict=True)])
     assert scores["colour_right"] >= 0.9
@@ -61,6 +73,32 @@ def test_the_spatial_expert_draws_what_is_asked(cast: run.Cast) -> None:
     assert scores["texture_right"] >= 0.7
     assert scores["shape_right"] >= 0.8
     assert scores["prompt"] >= 0.9
+
+
+def test_control_alone_decides_on_the_motion_in_four_steps(cast: run.Cast) -> None:
+    expert = cast.experts["control"]
+    videos = [
+        walked(cast, expert, expert.given(caption(scene.ask)), 16, 4, seed) for seed, scene in enumerate(SCENES[:10])
+    ]
+    scores = average([judge(video, scene.ask) for video, scene in zip(videos, SCENES, strict=False)])
+    assert scores["motion_right"] >= 0.7
+    assert scores["colour_right"] >= 0.9
+    assert scores["shape_right"] >= 0.8
+    assert scores["switches"] <= 0.08
+
+
+def test_temporal_alone_moves_as_asked_and_is_not_sharp(cast: run.Cast) -> None:
+    """What it was taught is blurred: sharpness is the spatial expert's part."""
+    expert, few = cast.experts["temporal"], SCENES[:3]
+    videos = [
+        walked(cast, expert, guided(expert, caption(scene.ask), 2.0), 16, 25, seed) for seed, scene in enumerate(few)
+    ]
+    scores = average([judge(video, scene.ask) for video, scene in zip(videos, few, strict=True)])
+    sharp = average([judge_frames(still, s.ask)[0] for still, s in zip(stills(cast), SCENES, strict=True)])
+    assert scores["motion_right"] >= 0.65
+    assert scores["colour_right"] >= 0.65
+    assert scores["switches"] <= 0.08
+    assert scores["sharpness"] <= 0.9 * sharp["sharpness"]
 
 
 def test_the_default_recipe_shows_what_the_prompt_says() -> None:

@@ -2,14 +2,16 @@
 
     python training/score.py control --work DIR --steps 4 --prompts 24
 
-Prompts are scenes the trainers never draw (their seeds start at 0; these at 10^9). Prints one JSON line
-and appends it to DIR/NAME/score.jsonl; --sheet FILE.png shows the first videos, a row each. `ceiling` and
-`degraded-ceiling` are renders through the autoencoder, sharp and as the temporal expert is taught.
+Prompts are scenes the trainers never draw (their seeds start at 0; these at 10^9). Prints a line per score with
+its 95 % interval: Wilson's for shares of prompts that are right, else by a bootstrap over prompts; and how much
+of the prompt fidelity is reached that renders of the same scenes have after the autoencoder, drawn as the expert
+is taught. All of it is appended to DIR/NAME/score.jsonl as one JSON line; --sheet FILE.png shows the first videos,
+a row each. `ceiling` and `degraded-ceiling` are such renders themselves, sharp and as the temporal expert is taught.
 """
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -26,14 +28,20 @@ from dovetail.core.ladders import Ladder, shifted
 from dovetail.core.noise import Noise
 from dovetail.core.sampler import Euler, last, sample
 from dovetail.core.schedules import schedule_of
+from dovetail.eval.stats import Cells, Interval, wilson
 from dovetail.experts.schedulers import ladder_of
 from dovetail.sprites.degrade import degrade
-from dovetail.sprites.oracle import average, judge, judge_frames
-from dovetail.sprites.world import Ask, caption, imagine, render
+from dovetail.sprites.oracle import FrameVerdict, Verdict, average, judge, judge_frames
+from dovetail.sprites.world import Ask, Scene, caption, imagine, render
 
 HELD = 1_000_000_000
 
 CEILINGS: dict[str, Callable[[Tensor], Tensor]] = {"ceiling": lambda frames: frames, "degraded-ceiling": degrade}
+
+CEILING_OF = {"sharp": "ceiling", "degraded": "degraded-ceiling"}
+"""The renders that an expert is compared with, by the kind of video that it is taught."""
+
+Verdicts = Sequence[Verdict] | Sequence[FrameVerdict]
 
 
 def expert(name: str, work: Path, quick: bool, ships: bool = False) -> Expert:
@@ -80,10 +88,53 @@ def videos(one: Expert, prompts: list[str], steps: int, guidance: float, vae: Au
     return made
 
 
+@torch.no_grad()
+def renders(ceiling: str, scenes: list[Scene], vae: AutoencoderKL, frames: int = 16) -> list[Tensor]:
+    """The scenes themselves through the autoencoder, a video "f c h w" for each."""
+    return [vae(CEILINGS[ceiling](render(scene, range(frames)))).sample.clamp(-1, 1) for scene in scenes]
+
+
+def judged(made: list[Tensor], asks: list[Ask]) -> Verdicts:
+    """The oracle's verdict on each video, or on each still image."""
+    if len(made[0]) == 1:
+        return [judge_frames(video, asked)[0] for video, asked in zip(made, asks, strict=True)]
+    return [judge(video, asked) for video, asked in zip(made, asks, strict=True)]
+
+
 def score(name: str, made: list[Tensor], asks: list[Ask]) -> dict[str, float]:
-    if SPECS[name].frames == 1:
-        return average([judge_frames(video, asked)[0] for video, asked in zip(made, asks, strict=True)])
-    return average([judge(video, asked) for video, asked in zip(made, asks, strict=True)])
+    """The mean of each score, of videos "f c h w" of an expert's length."""
+    return average(judged(made, asks))
+
+
+def intervals(verdicts: Verdicts) -> dict[str, Interval]:
+    """The mean of each score with its interval. A prompt has one video, so what is right of it is one trial."""
+    rows: dict[str, list[float]] = {}
+    for verdict in verdicts:
+        for name, value in verdict.scores().items():
+            rows.setdefault(name, []).append(value)
+    return {
+        name: wilson(sum(row) / len(row), len(row)) if name.endswith("_right") else cells(made=row).mean("made")
+        for name, row in rows.items()
+    }
+
+
+def of_ceiling(made: Verdicts, ceiling: Verdicts) -> Interval:
+    """Prompt fidelity as a share of that of renders of the same scenes."""
+    both = cells(made=[one.prompt for one in made], ceiling=[one.prompt for one in ceiling])
+    return both.interval(lambda means: means[..., 0] / means[..., 1])
+
+
+def cells(**rows: list[float]) -> Cells:
+    """Numbers of each prompt, by the name of what made them."""
+    return Cells.of({name: {(i, 0): value for i, value in enumerate(row)} for name, row in rows.items()})
+
+
+def line(name: str, settings: dict[str, object], found: dict[str, Interval]) -> str:
+    """All of it as JSON: the means by name, and under `intervals` what holds each with 95 % confidence."""
+    means = {key: one.value for key, one in found.items()}
+    return json.dumps(
+        {"expert": name, **settings, **means, "intervals": {key: [one.low, one.high] for key, one in found.items()}}
+    )
 
 
 def sheet(rows: list[Tensor], path: Path) -> None:
@@ -111,20 +162,17 @@ def main() -> None:
     asks = [scene.ask for scene in scenes]
     vae = AutoencoderKL.from_pretrained(args.work / "vae").eval()
     if args.name in CEILINGS:
-        with torch.no_grad():
-            made = [vae(CEILINGS[args.name](render(scene, range(16)))).sample.clamp(-1, 1) for scene in scenes]
-        result = average([judge(video, asked) for video, asked in zip(made, asks, strict=True)])
+        made = renders(args.name, scenes, vae)
+        found = intervals(judged(made, asks))
     else:
-        one = expert(args.name, args.work, args.quick, args.ships)
+        spec, one = SPECS[args.name], expert(args.name, args.work, args.quick, args.ships)
         made = videos(one, [caption(asked) for asked in asks], args.steps, args.guidance, vae)
-        result = score(args.name, made, asks)
-    line = json.dumps(
-        {"expert": args.name, "ships": args.ships, "steps": args.steps, "guidance": args.guidance, **result}
-    )
-    print(line)
-    if args.name not in CEILINGS:
+        verdicts, best = judged(made, asks), judged(renders(CEILING_OF[spec.kind], scenes, vae, spec.frames), asks)
+        found = intervals(verdicts) | {"prompt_of_ceiling": of_ceiling(verdicts, best)}
+        settings = {name: getattr(args, name) for name in ("ships", "steps", "guidance", "prompts")}
         with (args.work / args.name / "score.jsonl").open("a") as log:
-            log.write(line + "\n")
+            log.write(line(args.name, settings, found) + "\n")
+    print("\n".join(f"{name:<18}{one}" for name, one in found.items()))
     if args.sheet:
         sheet(made[:8] if len(made[0]) > 1 else made[:48], args.sheet)
 

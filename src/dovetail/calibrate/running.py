@@ -21,10 +21,10 @@ from dovetail.calibrate.judging import Features, oracle, pixels
 from dovetail.calibrate.prompts import usual
 from dovetail.calibrate.report import kept, written
 from dovetail.core.ladders import Ladder
-from dovetail.errors import RecipeError, SpaceError
-from dovetail.experts.space import same_space, with_weights
+from dovetail.errors import RecipeError
 from dovetail.recipe import Recipe, models
 from dovetail.run import Cast, load
+from dovetail.run.cast import check_spaces
 
 RULES = ("fit", "budget", "dp", "sweep")
 """Two-knot fit; one interval within a budget; any schedule within a budget; the paper's sweeps (with features)."""
@@ -93,7 +93,7 @@ def calibrate(
     settings = Settings() if settings is None else settings
     _checked(settings)
     cast = load(recipe) if cast is None else cast
-    _same_latents(cast)
+    check_spaces(recipe, cast)
     case = case_of(recipe, cast, settings.also)
     prompts, unseen = (
         given or own for given, own in zip((settings.prompts, settings.unseen), usual(recipe), strict=True)
@@ -123,18 +123,6 @@ def _checked(settings: Settings) -> None:
         raise RecipeError(
             "the rule sweep compares videos; say by which features: pixels, oracle, or an encoder's weights"
         )
-
-
-def _same_latents(cast: Cast) -> None:
-    try:
-        for name, expert in cast.experts.items():
-            names = with_weights(f"expert '{name}'", expert.network), with_weights("the codec", cast.codec)
-            same_space(expert.network.space, cast.codec.space, names)  # type: ignore[attr-defined]
-    except SpaceError as error:
-        raise SpaceError(
-            f"{error}. To check a pair by hand: encode a video with the one's autoencoder and decode it with the other's; "
-            "if that costs more than 0.5 dB of PSNR against its own, do not blend them"
-        ) from None
 
 
 # --- measuring ---------------------------------------------------------------------------------------------------
