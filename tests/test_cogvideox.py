@@ -5,10 +5,12 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -22,6 +24,7 @@ from dovetail import cli
 from dovetail import recipe as recipes
 from dovetail.core.combine import Guided, Windowed
 from dovetail.core.denoiser import Denoiser, Expert, predicts_v, timeline
+from dovetail.core.excerpts import Excerpt, Trail
 from dovetail.core.ladders import Ladder, trailing
 from dovetail.core.path import Split, split
 from dovetail.core.sampler import Euler, last, sample
@@ -35,7 +38,7 @@ from dovetail.experts.published import COGVIDEOX_CODEC, COGVIDEOX_T5, PUBLISHED
 from dovetail.experts.schedulers import ladder_of
 from dovetail.recipe import Recipe
 from dovetail.recipe.reading import SHIPPED
-from dovetail.run.decoding import frames_of, tail_of
+from dovetail.run.decoding import Decoding
 from dovetail.video import Video
 
 PROMPT, AWAY = "a red   circle &amp; a ring, moving left", "blurred"
@@ -304,14 +307,31 @@ def test_a_piece_waits_for_no_later_one(shelf: Shelf) -> None:
     assert apart(codec.decode(changed)[:, 9:17], second) > 1e-4, "what is kept of the frames before is used"
 
 
-def test_a_run_decodes_in_these_pieces(shelf: Shelf) -> None:
-    codec, latent = codec_of(shelf()), noise((5, 2, 2))
+@pytest.mark.parametrize("lengths", [(5, 4), (1, 2, 6), (4, 3, 1), (8,), (1,), (1, 1), (2, 25, 26)], ids=str)
+def test_a_run_decodes_in_parts_what_the_whole_decodes_to(shelf: Shelf, lengths: tuple[int, ...]) -> None:
+    """Groups of latent frames go across the pieces of a run, so a piece waits for what its last group wants."""
+    codec, latent = codec_of(shelf()), noise((sum(lengths), 2, 2))
     whole = Video.of(codec.decode(latent), 1.0).frames
-    assert (frames_of(codec, latent, None) == whole).all()
-    tail = tail_of(codec, latent)
-    assert tail is not None
-    more = frames_of(codec, noise((2, 2, 2)), tail)
-    assert len(more) == 8, "a later piece of a run has no first latent frame"
+    pieces, decoding, made = torch.split(latent, lengths, 2), Decoding(codec), []
+    for number, piece in enumerate(pieces, 1):
+        made += [frames for frames, _ in decoding.add(piece, number == len(pieces))]
+    assert [len(frames) for frames in made] == [4 * n - 3 * (i == 0) for i, n in enumerate(lengths)]
+    assert (np.concatenate(made) == whole).all()
+
+
+def test_a_run_that_goes_on_decodes_the_same_without_what_the_decoder_kept(shelf: Shelf) -> None:
+    """What convolutions saw last is not on the disk. It is made again from as many latent frames as they hang on, and
+    from fewer it is not."""
+    codec, latent = codec_of(shelf()), noise((60, 2, 2))
+    trail, reach = Trail(), codec.reach
+    list(codec.part(latent[:, :, :54], Excerpt(0, 0, 54), trail))
+    asked = Excerpt(reach.begin(54), 54, 60, True)
+    assert 0 < asked.first < 54 - 2 * 22, "22 convolutions over time, each of which sees the pair before"
+    kept, anew = (torch.cat(list(codec.part(latent[:, :, asked.first :], asked, t)), 1) for t in (trail, Trail()))
+    assert torch.equal(kept, anew)
+    assert torch.equal(kept, codec.decode(latent)[:, -24:])
+    few = replace(asked, first=49)
+    assert not torch.equal(torch.cat(list(codec.part(latent[:, :, 49:], few, Trail())), 1), kept)
 
 
 @pytest.mark.parametrize("frames", [2, 4, 6])

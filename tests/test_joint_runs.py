@@ -1,10 +1,14 @@
 """Runs whose steps are long, because windows of the whole video are looked at in each: kept by step, read and stopped inside."""
 
 import io
+import random
 import shutil
 import threading
+import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +107,7 @@ def test_it_may_be_left_again_and_again(tmp_path: Path, whole: Path, cast: Cast)
     same(out, whole)
 
 
-@pytest.mark.parametrize("damage", ["a byte", "cut", "another run's"])
+@pytest.mark.parametrize("damage", ["a byte", "cut", "another run's", "removed"])
 def test_a_step_that_is_damaged_is_taken_again(tmp_path: Path, whole: Path, cast: Cast, damage: str) -> None:
     out = tmp_path / "a.mp4"
     left(out, cast, 2)
@@ -115,11 +119,51 @@ def test_a_step_that_is_damaged_is_taken_again(tmp_path: Path, whole: Path, cast
         next(events), next(events)
         events.close()
         shutil.copy(Folder(folder_of(other)).step, step)
+    elif damage == "removed":
+        step.unlink()
     else:
         step.write_bytes(data[:-9] if damage == "cut" else data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
-    with pytest.warns(RunWarning, match="step.safetensors.*it is made again"):
+    told = (
+        nullcontext() if damage == "removed" else pytest.warns(RunWarning, match="step.safetensors.*it is made again")
+    )
+    with told:
         assert steps(resume(folder_of(out), cast)) == [1, 2, 3, 4]
     same(out, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(tmp_path: Path, whole: Path, cast: Cast) -> None:
+    """kill -9 at 30 moments; steps were kept at many of them, and the run went on from there."""
+
+    def work(out: Path) -> None:
+        list(keep(small(), out, cast=cast))
+
+    def begun(out: Path) -> Any:
+        process = get_context("fork").Process(target=work, args=(out,))
+        process.start()
+        return process
+
+    start = time.perf_counter()
+    begun(tmp_path / "quiet.mp4").join()
+    seconds, drawn, kills, kept, rounds = time.perf_counter() - start, random.Random(0), 0, 0, 0
+    while kills < 30:
+        out, rounds = tmp_path / f"{rounds}.mp4", rounds + 1
+        for _ in range(4):
+            process = begun(out)
+            process.join(drawn.uniform(0, 0.8 * seconds))
+            if not process.is_alive():
+                seconds *= 0.8
+                break
+            process.kill()
+            process.join()
+            kills, kept = kills + 1, kept + Folder(folder_of(out)).step.exists()
+        process = begun(out)
+        process.join()
+        assert process.exitcode == 0
+        assert out.read_bytes() == whole.read_bytes()
+        assert (folder_of(out) / "video.mp4").read_bytes() == (folder_of(whole) / "video.mp4").read_bytes()
+    assert kept >= 5
 
 
 def test_a_run_of_the_whole_video_is_not_continued(whole: Path) -> None:

@@ -19,6 +19,7 @@ from dovetail.core.chain import run
 from dovetail.core.combine import Windowed
 from dovetail.core.denoiser import predicts_eps, predicts_flow, timeline
 from dovetail.core.exact import Gaussian, spoken
+from dovetail.core.excerpts import Reach
 from dovetail.core.ladders import even, levels, timesteps
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix, split
@@ -32,7 +33,7 @@ from dovetail.methods.freenoise import rescheduled
 from dovetail.methods.reinjected import Reinjected
 from dovetail.recipe.build import build
 from dovetail.recipe.planning import Known, plan
-from dovetail.run import Cast, End, Piece, Step, finished, load, play
+from dovetail.run import Cast, End, Piece, Step, finished, folder_of, keep, load, play, resume
 from dovetail.sprites import exact
 from dovetail.sprites.exact import PixelCodec
 from dovetail.video import Video, read
@@ -637,25 +638,69 @@ def test_what_is_streamed_is_what_is_generated():
     assert (finished(play(recipes.checked(dict(video.settings["recipe"])))).frames == video.frames).all()
 
 
-class Causal(PixelCodec):
-    """A video codec that looks back: the first latent frame is one frame, each other four, of it and the two before."""
+@dataclass(frozen=True, eq=False)
+class Blurred(PixelCodec):
+    """A video codec that looks both ways: the first latent frame is one frame, each other four, of it, the one before
+    and the `ahead` after."""
 
     space = replace(PixelCodec().space, compression=4)
+    ahead: int = 0
+
+    @property
+    def reach(self):
+        return Reach(1, self.ahead)
 
     def decode(self, latent):
-        wide = torch.cat([latent[:, :, :1], latent[:, :, :1], latent], 2)
-        seen = (wide[:, :, 2:] + wide[:, :, 1:-1] + wide[:, :, :-2]) / 3
-        return super().decode(seen.repeat_interleave(4, 2)[:, :, 3:])
+        places = torch.arange(latent.shape[2])
+        around = [latent[:, :, (places + i).clamp(0, latent.shape[2] - 1)] for i in range(-1, self.ahead + 1)]
+        return super().decode((sum(around) / len(around)).repeat_interleave(4, 2)[:, :, 3:])
+
+    def part(self, latent, asked, trail):
+        assert asked.start - asked.first == min(asked.start, 1), "no more is shown than it looks at"
+        yield self.decode(latent)[:, asked.frames(4)]
 
 
-def test_a_codec_that_looks_back_joins_the_pieces():
-    """Decoded piece by piece, each after the end of the one before, it is what the whole would be."""
-    codec = Causal()
+@pytest.mark.parametrize("ahead", [0, 3, 20])
+def test_a_codec_that_looks_around_joins_the_pieces(ahead):
+    """Decoded piece by piece, each when what it looks at is there, it is what the whole would be."""
+    codec = Blurred(ahead=ahead)
     events = list(play(small(**{"video.frames": 4 * 39 + 1}), Cast(load(small()).experts, codec)))
     pieces = [event for event in events if isinstance(event, Piece)]
     assert [(piece.first, len(piece.frames)) for piece in pieces] == [(0, 29), (29, 64), (93, 64)]
+    assert [piece.latent.shape[2] for piece in pieces] == [8, 16, 16]
+    order = [type(event) for event in events if not isinstance(event, End)]
+    assert order[-3:] == {0: [Step, Step, Piece], 3: [Step, Piece, Piece], 20: [Piece] * 3}[ahead]
     video = finished(events)
     assert (video.frames == Video.of(codec.decode(video.latent), 8.0).frames).all()
+
+
+@pytest.mark.parametrize("ahead", [0, 3, 20])
+def test_a_codec_that_looks_ahead_takes_its_turns(ahead):
+    """A turn of decoding that makes nothing yet is a turn nonetheless, and nobody is told of it."""
+    cast, length = Cast(load(small()).experts, Blurred(ahead=ahead)), {"video.frames": 4 * 39 + 1}
+    ours, theirs = (list(play(small(residency=how, **length), cast)) for how in ("turns", "all"))
+    assert [type(event) for event in ours] == [type(event) for event in theirs]
+    assert (finished(ours).frames == finished(theirs).frames).all()
+
+
+def test_a_kept_run_of_such_a_codec_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr("dovetail.video.frames.SHOWN", 32)
+    recipe, cast = small(**{"video.frames": 4 * 39 + 1}), Cast(load(small()).experts, Blurred(ahead=3))
+    list(keep(recipe, tmp_path / "whole.mp4", cast=cast))
+    for stop in (9, 14, 16):
+        out = tmp_path / f"{stop}.mp4"
+        events = keep(recipe, out, cast=cast)
+        for _ in range(stop):
+            next(events)
+        events.close()
+        list(resume(folder_of(out), cast))
+        assert out.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+    film = folder_of(out) / "video.mp4"
+    film.write_bytes(film.read_bytes()[:-1])
+    out.unlink()
+    pieces = [event for event in resume(folder_of(out), cast) if isinstance(event, Piece)]
+    assert [piece.first for piece in pieces] == [93]
+    assert out.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
 
 
 def test_a_stream_begins_at_once_whatever_its_length():

@@ -1,6 +1,7 @@
 """Recipes of published weights: what their heads say, what they are built of, and that they run, on tiny weights."""
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import dovetail
 from dovetail import cli, doctor
 from dovetail import recipe as recipes
 from dovetail.core.tree import walk
-from dovetail.costs import costs, weights_needed
+from dovetail.costs import costs
 from dovetail.doctor import Machine, examined
 from dovetail.experts.shelf import SHELF
 from dovetail.methods.coherent import Coherent
@@ -21,6 +22,9 @@ from dovetail.methods.flowblending import Blended
 from dovetail.methods.syncos import Coupled
 from dovetail.recipe import models
 from dovetail.recipe.reading import SHIPPED
+from dovetail.run.budget import fit
+from dovetail.run.given import warn_of_steps
+from dovetail.run.sizes import outlines
 from dovetail.run.wants import wants
 
 GIGA = 10**9
@@ -60,14 +64,44 @@ def test_a_head_says_what_to_pull_how_large_and_under_which_licence(name: str) -
     assert f"`dovetail models pull {name}`" in said
     (size,) = re.findall(r"models pull [\w-]+`, ([\d.]+) GB", said)
     assert float(size) == pytest.approx(download(name), abs=0.006)
-    memory = re.findall(r"Memory: ([\d.]+) GB", said)
-    needed = max(weights_needed(dovetail.plan(name)).values())
-    assert float(memory[0]) == pytest.approx(needed / GIGA, abs=0.006)
     for word in ("Licence:", "Models:", "Presets:", "Score: not measured"):
         assert word in said
     for want in wants(recipes.load(name)):
         licence = SHELF[want.repo].licence.split(",")[0]
         assert licence in said, "every licence is named"
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_head_says_what_is_on_the_device_at_most_and_where(name: str) -> None:
+    plan = dovetail.plan(name)
+    parts = fit(plan, outlines(plan.recipe, []), None).parts
+    top, heavy = max(parts, key=lambda part: part.total), max(parts, key=lambda part: part.weights)
+    where = {"text": "while texts are read", "decode": "while it is decoded"}.get(top.name, f"in stage {top.name}")
+    ((peak, weights, rest),) = re.findall(
+        r"Memory: peak ([\d.]+) GB, of it ([\d.]+) weights, (.*?)\. Commits:", head(name)
+    )
+    assert float(peak) == pytest.approx(top.total / GIGA, abs=0.006)
+    assert float(weights) == pytest.approx(top.weights / GIGA, abs=0.006)
+    alone = re.findall(r"; weights alone ([\d.]+) GB at most", rest)
+    assert rest.startswith(where)
+    assert bool(alone) == (heavy is not top), "where most weights are is another part"
+    assert all(float(size) == pytest.approx(heavy.weights / GIGA, abs=0.006) for size in alone)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_head_names_the_commits_that_are_known(name: str) -> None:
+    repos = dict.fromkeys(want.repo for want in wants(recipes.load(name)))
+    (said,) = re.findall(r"Commits: (.*?)\. Time:", head(name))
+    assert said.split("; ") == [f"{repo} {SHELF[repo].commit or 'not pinned'}" for repo in repos]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_head_says_whence_the_negative_prompt_and_the_weight_of_first_frames_are(name: str) -> None:
+    recipe, said = recipes.load(name), head(name)
+    assert ("negative prompt" in said) == bool(recipe.negative)
+    coupled = [stage.denoise for stage in recipe.chain if isinstance(stage.denoise, models.Coupled)]
+    assert bool(re.search(r"[Ww]eight \.1 for the first latent frame of inner windows is ours", said)) == bool(coupled)
+    assert all(one.first == 0.1 for one in coupled)
 
 
 # Convolutions are counted by going through them, which on two busy cores takes a minute.
@@ -284,3 +318,21 @@ def test_the_doctor_says_what_is_here(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert "network: HF_HUB_OFFLINE is set" in result.stdout
     assert re.search(r"^cogvideox-2b: (fits|does not fit)$", result.stdout, re.MULTILINE)
     assert "sprites:" not in result.stdout
+
+
+@pytest.mark.parametrize(("file", "steps", "warned"), [("4step", 8, True), ("8step", 8, False), ("1step", 4, True)])
+def test_a_ladder_of_other_steps_than_its_expert_was_distilled_for_is_told(file: str, steps: int, warned: bool) -> None:
+    adapter = f"ByteDance/AnimateDiff-Lightning/animatediff_lightning_{file}_diffusers.safetensors"
+    changes = {"experts.control.adapter": adapter, "chain.structure.ladder.trailing.steps": steps}
+    recipe = recipes.changed(recipes.load("confiner-sd15-modelscope"), changes)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        warn_of_steps(recipe)
+    assert [str(one.message) for one in said] == (
+        [
+            f"stage 'structure': {steps} steps, and {adapter} was distilled for {file[0]} by its name; "
+            f"set chain.structure.ladder to {file[0]} steps, or take the file for {steps}"
+        ]
+        if warned
+        else []
+    )

@@ -47,7 +47,7 @@ from dovetail.run import (
 from dovetail.run import keeping as kept_runs
 from dovetail.run.folder import Folder
 from dovetail.run.growing import grown
-from dovetail.video import read, settings_of
+from dovetail.video import read, settings_of, writing
 
 SMALL: dict[str, Any] = {f"experts.{name}.candidates": 8 for name in ("control", "spatial", "temporal")} | {
     "chain.structure.ladder.trailing.steps": 3,
@@ -60,6 +60,21 @@ SMALL: dict[str, Any] = {f"experts.{name}.candidates": 8 for name in ("control",
 def small(frames: int = 40, **changes: object) -> Recipe:
     """A long recipe over exact experts; 40 frames come in three pieces."""
     return recipes.changed(recipes.load("sprites-long-exact"), SMALL | {"video.frames": frames} | changes)
+
+
+AVERAGED: dict[str, Any] = {
+    "chain.structure.hop": 8,
+    "chain.structure.weights": "triangle",
+    "chain.structure.noise": {"consistent": {"block": 8}},
+    "chain.structure.denoise": "control",
+}
+"""Windows of the structure as `sprites-long` has them. They run ahead of what is finished."""
+
+WINDOWS: dict[str, dict[str, Any]] = {
+    "straddling": {},
+    "averaged": AVERAGED | {"chain.refine.offset": 0, "chain.refine.hop": 12, "chain.refine.weights": "triangle"},
+}
+"""As `sprites-long-paper` has them, and as `sprites-long` does."""
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +96,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory, cast: Cast) -> Path:
         return done(tmp_path_factory.mktemp("whole") / "a.mp4", cast)
 
 
+@pytest.fixture(scope="module")
+def wholes(tmp_path_factory: pytest.TempPathFactory, cast: Cast, whole: Path) -> dict[str, Path]:
+    """Such runs by their windows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dovetail.video.frames.SHOWN", 32)
+        averaged = done(tmp_path_factory.mktemp("averaged") / "a.mp4", cast, small(**WINDOWS["averaged"]))
+    return {"straddling": whole, "averaged": averaged}
+
+
 def done(out: Path, cast: Cast, recipe: Recipe | None = None) -> Path:
     for _ in keep(recipe or small(), out, cast=cast):
         pass
@@ -98,12 +122,12 @@ def same(out: Path, whole: Path) -> None:
     """The video and all that carries a checksum are, byte for byte, what they are without disturbance."""
     assert out.read_bytes() == whole.read_bytes()
     ours, theirs = folder_of(out), folder_of(whole)
-    names = ["video.mp4", "recipe.yaml", "manifest.json", *(f"latents/{i:05d}.safetensors" for i in range(3))]
-    for name in names:
+    latents = sorted(f"latents/{path.name}" for path in (theirs / "latents").iterdir())
+    for name in ["video.mp4", "recipe.yaml", "manifest.json", *latents]:
         assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
     identity = Folder(theirs).origin()
     assert identity is not None
-    for number in range(3):
+    for number in range(len(latents)):
         one, other = (Folder(folder) for folder in (ours, theirs))
         if other.state(number).exists() and one.state(number).exists():
             mine, yours = (folder.standing(identity.identity, number) for folder in (one, other))
@@ -266,12 +290,6 @@ def test_what_is_finished_is_not_made_again(tmp_path: Path, whole: Path, cast: C
     same(out, whole)
 
 
-FILES = [
-    *[f"latents/0000{i}.safetensors" for i in range(3)],
-    *["states/00001.safetensors", "states/00002.safetensors", "video.mp4", "recipe.yaml", "manifest.json"],
-]
-
-
 def flipped(data: bytes) -> bytes:
     return data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :]
 
@@ -279,9 +297,18 @@ def flipped(data: bytes) -> bytes:
 DAMAGES = {"changed": flipped, "cut": lambda data: data[: len(data) // 2], "emptied": lambda data: b""}
 
 
-@pytest.mark.parametrize("damage", [*DAMAGES, "removed"])
-def test_what_is_damaged_is_made_again_and_never_trusted(tmp_path: Path, whole: Path, cast: Cast, damage: str) -> None:
-    for i, name in enumerate(FILES):
+@pytest.mark.parametrize(
+    ("windows", "damage"),
+    [*(("straddling", damage) for damage in (*DAMAGES, "removed")), ("averaged", "changed"), ("averaged", "removed")],
+)
+def test_what_is_damaged_is_made_again_and_never_trusted(
+    tmp_path: Path, wholes: dict[str, Path], cast: Cast, windows: str, damage: str
+) -> None:
+    whole = wholes[windows]
+    names = sorted(str(p.relative_to(folder_of(whole))) for p in folder_of(whole).rglob("*") if p.is_file())
+    assert {"lock", "log.jsonl", "manifest.json", "recipe.yaml", "video.mp4", "latents/00000.safetensors"} < set(names)
+    assert sum(name.startswith("states/") for name in names) >= 2
+    for i, name in enumerate(names):
         (tmp_path / str(i)).mkdir()
         out = copied(whole, tmp_path / str(i))
         hurt(folder_of(out) / name, damage)
@@ -290,7 +317,7 @@ def test_what_is_damaged_is_made_again_and_never_trusted(tmp_path: Path, whole: 
             list(resume(folder_of(out), cast))
         same(out, whole)
         told = [str(one.message) for one in caught if issubclass(one.category, RunWarning)]
-        # What is not there is simply made; the video is cut where it is not whole.
+        # What is not there is simply made; the video is cut where it is not whole. A log and a lock tell people.
         assert bool(told) == (name.endswith("safetensors") and damage != "removed"), (name, told)
 
 
@@ -363,6 +390,7 @@ def test_a_folder_of_another_run_is_refused_with_the_reason(
     }
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_two_processes_do_not_work_in_one_folder(tmp_path: Path, whole: Path, cast: Cast) -> None:
     out = tmp_path / "a.mp4"
     first = keep(small(), out, cast=cast)
@@ -371,8 +399,29 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path: Path, whole: Path, ca
         next(keep(small(), out, cast=cast))
     with pytest.raises(OutputError, match="another process is at work"):
         next(resume(folder_of(out), cast))
+    said = refused_elsewhere(out, cast)
+    assert said.startswith(f"another process is at work in {folder_of(out)} (process {os.getpid()} on "), said
     list(first)
     same(out, whole)
+
+
+def refused_elsewhere(out: Path, cast: Cast) -> str:
+    """What a process of its own is told that would make the run as well."""
+    ours, theirs = get_context("fork").Pipe()
+
+    def work() -> None:
+        try:
+            next(keep(small(), out, cast=cast))
+            theirs.send("it was let in")
+        except OutputError as error:
+            theirs.send(str(error))
+
+    process = get_context("fork").Process(target=work)
+    process.start()
+    said = ours.recv() if ours.poll(60) else "it says nothing"
+    process.kill()
+    process.join()
+    return str(said)
 
 
 def test_a_folder_is_not_left_behind_by_what_did_not_begin(
@@ -460,10 +509,13 @@ def child(out: Path, recipe: Recipe, cast: Cast) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
-@pytest.mark.parametrize("seed", range(4))
-def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(tmp_path: Path, cast: Cast, seed: int) -> None:
+@pytest.mark.parametrize("windows", WINDOWS)
+@pytest.mark.parametrize("seed", range(2))
+def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(
+    tmp_path: Path, cast: Cast, seed: int, windows: str
+) -> None:
     """kill -9 at 40 moments of runs of 200 frames, and of the runs that go on with them."""
-    recipe, drawn, kills, rounds = small(200), random.Random(seed), 0, 0
+    recipe, drawn, kills, rounds = small(200, **WINDOWS[windows]), random.Random(seed), 0, 0
     begun = time.perf_counter()
     quiet = tmp_path / "quiet.mp4"
     process = child(quiet, recipe, cast)
@@ -567,15 +619,6 @@ def test_the_same_segment_before_with_strategies_on_and_off(tmp_path: Path) -> N
     assert given["pieces"] == 2
     assert (made["on"][:24] == made["off"][:24]).all()
     assert not (made["on"][32:] == made["off"][32:]).all()
-
-
-AVERAGED = {
-    "chain.structure.hop": 8,
-    "chain.structure.weights": "triangle",
-    "chain.structure.noise": {"consistent": {"block": 8}},
-    "chain.structure.denoise": "control",
-}
-"""Windows of the structure as `sprites-long` has them. They run ahead of what is finished."""
 
 
 def test_a_run_of_averaged_windows_is_continued(tmp_path: Path, cast: Cast) -> None:
@@ -684,3 +727,79 @@ def test_words_that_do_not_go_together(tmp_path: Path) -> None:
         assert command(*words, code=2)
     for words in (["resume", tmp_path / "a.run"], ["decode", tmp_path / "a.run"], ["generate", "--continue", "a.run"]):
         assert "no run at" in command(*words, code=1)
+
+
+LONG = ["generate", "-r", "sprites-long-exact", *WORDS, "--frames", "40"]
+
+
+def test_a_run_is_named_when_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before its first step, so that also a run that is killed is known."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(kept_runs, "ready", interrupted)
+    for words, name in ((["-o", "[a].mp4"], "[a].run"), (["-o", "b.mp4", "--run", "mine"], "mine")):
+        assert CliRunner().invoke(cli.app, [*LONG, *words]).stderr.startswith(f"run: {name}\n")
+
+
+def test_each_kept_run_is_named_and_a_clip_that_is_not_kept_has_none(tmp_path: Path) -> None:
+    several = CliRunner().invoke(cli.app, [*LONG, "--count", "2", "-o", str(tmp_path / "a.mp4")])
+    names = [line for line in several.stderr.splitlines() if line.startswith("run:")]
+    assert names == [f"run: {tmp_path / 'a-0.run'}", f"run: {tmp_path / 'a-1.run'}"]
+    more = ["generate", "--continue", str(tmp_path / "a-0.run"), "--frames", "8", "-o", str(tmp_path / "b.npz")]
+    assert f"run: {tmp_path / 'b.run'}\n" in CliRunner().invoke(cli.app, more).stderr
+    short = ["generate", "-r", "sprites-exact", "--frames", "2", "--set", "experts.control.candidates=8"]
+    assert "run:" not in CliRunner().invoke(cli.app, [*short, "-o", str(tmp_path / "c.npz")]).stderr
+
+
+@pytest.mark.parametrize("moment", ["a piece", "a film", "a step"])
+def test_ctrl_c_says_how_to_go_on_and_what_goes_on_has_the_same_bytes(
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """A real SIGINT: after a latent is written, in the middle of writing the film, within a step."""
+    place, name = {
+        "a piece": (Folder, "log"),
+        "a film": (kept_runs.Film, "_write"),
+        "a step": (kept_runs._Kept, "_step"),
+    }[moment]
+    act, calls = getattr(place, name), []
+
+    def pressed(*given: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return act(*given, **options)
+
+    out = tmp_path / "a.mp4"
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, pressed)
+        result = CliRunner().invoke(cli.app, [*LONG, "-o", str(out)])
+    assert result.exit_code not in (0, None)
+    assert len(calls) == 2
+    assert f"note: stopped; `dovetail resume {folder_of(out)}` goes on\n" in result.stderr
+    assert not out.exists()
+    assert command("resume", folder_of(out)).endswith(f"MB at most · {out}\n")
+    same(out, whole)
+
+
+def test_a_long_animation_is_told_to_be_made_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cast: Cast
+) -> None:
+    """At once where the length is known, else with the frame that is too many; and once."""
+    monkeypatch.setattr("dovetail.video.encoders.KEPT", 39)
+    says = "all frames of a .gif wait in memory until the video ends, and these are more than 39; an .mp4 is"
+    with pytest.warns(RunWarning, match=says):
+        next(keep(small(), tmp_path / "a.gif", cast=cast))
+    for suffix, warned in ((".gif", 1), (".webp", 1), (".mp4", 0), (".npz", 0)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            with writing(tmp_path / f"b{suffix}", 8.0) as growing:
+                for _ in range(3):
+                    growing.add(np.zeros((20, 8, 8, 3), np.uint8))
+                growing.settings = {}
+        assert len(caught) == warned, suffix
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(keep(small(39), tmp_path / "c.gif", cast=cast))

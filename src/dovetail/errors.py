@@ -16,6 +16,7 @@ ShapeWarning       (a UserWarning)
 RoomWarning        (a UserWarning)
 RunWarning         (a UserWarning)
 StoryWarning       (a UserWarning)
+StepsWarning       (a UserWarning)
 """
 
 from collections.abc import Iterable
@@ -155,6 +156,10 @@ class RunWarning(UserWarning):
 
 class StoryWarning(UserWarning):
     """A story leaves something open: a gap, no shared text, an event that an expert is never asked for."""
+
+
+class StepsWarning(UserWarning):
+    """A ladder has another number of steps than its expert was distilled for."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -50,6 +50,7 @@ def play(
     pulse = Pulse()
     events = _kept(runs, folders, cast, pulse) if folders else _written(runs, cast, pulse)
     if onto is not None:
+        _name(folders[target])
         events = ((0, event) for event in carry_on(onto, recipe, target, run, cast, pulse))
     strips = []
     for path, strip, said in followed(runs, events, preview, folders, pulse):
@@ -75,7 +76,13 @@ def _kept(
     from dovetail.run import keep
 
     for run, (path, recipe) in enumerate(runs.items()):
+        _name(folders[path])
         yield from ((run, event) for event in keep(recipe, path, folders[path], cast, pulse=pulse))
+
+
+def _name(folder: Path) -> None:
+    """Say where a run is kept, so that whoever stops it in whatever way knows what to go on with."""
+    err.print(f"run: {escape(str(folder))}", soft_wrap=True, highlight=False)
 
 
 def _written(runs: Mapping[Path, Recipe], cast: "Cast", pulse: "Pulse") -> "Iterator[tuple[int, Happening]]":

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from dovetail.errors import DovetailError, PromptWarning, StoryWarning
+from dovetail.errors import DovetailError, PromptWarning, StepsWarning, StoryWarning
 
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
@@ -34,8 +34,8 @@ def taught(command: Callable[..., None]) -> Callable[..., None]:
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = show
-                warnings.simplefilter("always", PromptWarning)
-                warnings.simplefilter("always", StoryWarning)
+                for kind in (PromptWarning, StepsWarning, StoryWarning):
+                    warnings.simplefilter("always", kind)
                 command(*args, **options)
         except DovetailError as error:
             err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)

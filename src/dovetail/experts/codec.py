@@ -11,9 +11,12 @@ from einops import rearrange
 from torch import Tensor
 
 from dovetail.core.denoiser import timeline
+from dovetail.core.excerpts import Excerpt, Reach, Trail
 from dovetail.core.noise import Noise
 from dovetail.errors import EncodeError, RecipeError, WeightsError, nearest
 from dovetail.experts.checkpoint import Checkpoint, at_hand, find, model
+from dovetail.experts.decoders import COGVIDEOX as COGVIDEOX
+from dovetail.experts.decoders import LTX, follow, reach_of
 from dovetail.experts.halving import LEAST, Shortage, halving, sparing
 from dovetail.experts.moving import present
 from dovetail.experts.placement import device_of, dtype_of
@@ -128,7 +131,7 @@ class Conditioning:
     so.
 
     timestep: the share that it is told; noise: the share that is added; both in [0, 1]. The noise is fixed, by the
-    place of a latent frame in what is decoded at once. LTX-Video 0.9.1 and later; the values are its authors'.
+    place of a latent frame in the video. LTX-Video 0.9.1 and later; the values are its authors'.
     """
 
     timestep: float = 0.05
@@ -181,14 +184,28 @@ class VideoCodec:
     def stream(self, latent: Tensor) -> Iterator[Tensor]:
         """What `decode` gives, piece by piece "b f c h w": CogVideoX's in the pieces that its decoder takes, the
         others' in one."""
+        yield from sparing(self, self._code(latent), self._pieces)
+
+    @property
+    def reach(self) -> Reach:
+        """How far its decoder looks in time."""
+        return reach_of(self.module)
+
+    def part(self, latent: Tensor, asked: Excerpt, trail: Trail) -> Iterator[Tensor]:
+        """Some frames of a video, as the whole video decodes to: pieces "b f c h w" in order. The latent reaches as far
+        to both sides of them as `reach` tells, or to the ends of the video."""
+        yield from sparing(self, self._code(latent, asked.first), lambda code: self._parts(code, asked, trail))
+
+    def _code(self, latent: Tensor, first: int = 0) -> Tensor:
+        """What the decoder is shown of a latent before which there are `first` latent frames."""
         if latent.shape[1] != self.channels:
             raise RecipeError(f"codec '{self.weights}' decodes {self.channels} channels, not {latent.shape[1]}")
         code = self._moved(latent, self.deviation, self.mean)
-        if self.conditioning is not None:
-            # Before it is cut into tiles, which would have noise of their own.
-            noise = Noise(0, "decode").like(code, timeline(latent.shape[2]).expand(len(latent), -1))
-            code = code.lerp(noise, self.conditioning.noise)
-        yield from sparing(self, code, self._pieces)
+        if self.conditioning is None:
+            return code
+        # Before it is cut into tiles, which would have noise of their own.
+        noise = Noise(0, "decode").like(code, timeline(latent.shape[2], first).expand(len(latent), -1))
+        return code.lerp(noise, self.conditioning.noise)
 
     @property
     def at_once(self) -> int | None:
@@ -196,13 +213,33 @@ class VideoCodec:
         return _now(self.shortages, "cells a side", self.tiles)
 
     def _pieces(self, code: Tensor) -> Iterator[Tensor]:
-        extra = []
-        if self.conditioning is not None:
-            extra = [torch.full((len(code),), self.conditioning.timestep, device=self.device, dtype=self.dtype)]
         given = code.to(self.device, self.dtype)
-        pieces = _in_pairs(self.module, given) if self.space.vae == COGVIDEOX else _whole(self.module, given, *extra)
+        pairs = self.space.vae == COGVIDEOX
+        for frames in _in_pairs(self.module, given) if pairs else _whole(self.module, given, *self._told(len(code))):
+            yield self._shown(frames, code.device)
+
+    def _parts(self, code: Tensor, asked: Excerpt, trail: Trail) -> Iterator[Tensor]:
+        given = code.to(self.device, self.dtype)
+        pieces: Iterator[Tensor]
+        if self.space.vae == LTX:
+            wanted = asked.frames(self.compression)
+            pieces = (frames[:, :, wanted] for frames in _whole(self.module, given, *self._told(len(code))))
+        else:
+            # A tile is a view of the code, and begins elsewhere in it than others of its size.
+            tile = (self.dtype, tuple(code.shape[3:]), code.storage_offset())
+            pieces = follow(self.module, given, asked, trail, tile, self.compression)
         for frames in pieces:
-            yield rearrange(frames.to(code.device, torch.float32).clamp(-1, 1), "b c f h w -> b f c h w")
+            yield self._shown(frames, code.device)
+
+    def _told(self, videos: int) -> list[Tensor]:
+        """What a decoder is told beside the code."""
+        if self.conditioning is None:
+            return []
+        return [torch.full((videos,), self.conditioning.timestep, device=self.device, dtype=self.dtype)]
+
+    @staticmethod
+    def _shown(frames: Tensor, device: torch.device) -> Tensor:
+        return rearrange(frames.to(device, torch.float32).clamp(-1, 1), "b c f h w -> b f c h w")
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
@@ -244,9 +281,6 @@ def _numbers(latent: Tensor, weights: str, dtype: torch.dtype) -> Tensor:
 def _now(shortages: Sequence[Shortage], unit: str, asked: int | None) -> int | None:
     """How much of a unit is done at once, as things stand."""
     return next((one.now for one in reversed(shortages) if one.unit == unit), asked)
-
-
-COGVIDEOX = "AutoencoderKLCogVideoX"
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from diffusers.utils.torch_utils import get_module_execution_device
-from torch import Tensor
+from torch import Tensor, nn
 
 from dovetail import recipe as recipes
 from dovetail.core.denoiser import Expert
@@ -14,7 +14,8 @@ from dovetail.errors import RecipeError, nearest
 from dovetail.experts import FAMILIES, assembled, codec_of
 from dovetail.experts.adapter import Embedding, Packed
 from dovetail.experts.assembling import spoken
-from dovetail.experts.codec import COGVIDEOX, KINDS, Conditioning
+from dovetail.experts.codec import KINDS, Conditioning
+from dovetail.experts.decoders import COGVIDEOX
 from dovetail.experts.space import space_of
 from dovetail.pipelines.asking import Embeds
 from dovetail.recipe import Recipe
@@ -106,6 +107,7 @@ def expert(name: str, module: Any, scheduler: Any, text: Told, codec: Codec, fps
     """A component as an expert. Raises RecipeError for a network or a scheduler that none here can be made of."""
     family, found = family_of(module), type(bare(module)).__name__
     kind = FAMILIES[family]
+    _forgets(name, bare(module))
     if isinstance(kind.convention, Packed) and any(len(told) < 2 for told in text.known.values()):
         raise RecipeError(
             f"a {found} is told with each embedding which of its tokens are words: give prompt_attention_mask with "
@@ -124,6 +126,17 @@ def expert(name: str, module: Any, scheduler: Any, text: Told, codec: Codec, fps
         fps=fps,
         weights=f"the {found}",
     )
+
+
+def _forgets(name: str, module: nn.Module) -> None:
+    """Raise RecipeError for a network that remembers calls, as diffusers' caches have it do."""
+    registries = [hooks for part in module.modules() if (hooks := getattr(part, "_diffusers_hook", None)) is not None]
+    if any(hook._is_stateful for registry in registries for hook in registry.hooks.values()):
+        raise RecipeError(
+            f"expert '{name}': a cache of diffusers is on in the {type(module).__name__}, which would answer from its last "
+            "call. That may have been of another video, window or prompt here, since all of them ask one network in turns. "
+            "Turn it off first: transformer.disable_cache() if enable_cache put it there, else load the network again"
+        )
 
 
 def config_of(scheduler: Any) -> dict[str, Any]:

@@ -1,74 +1,124 @@
-"""Latents to frames, piece by piece."""
+"""Latents to frames, piece by piece: each as soon as all is there that its frames hang together with."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dovetail.core.excerpts import Excerpt, Reach, Trail
 from dovetail.run.blackout import numbers, seen, visible
 from dovetail.run.cast import Codec
-from dovetail.run.events import Latent, Piece, Step
+from dovetail.run.events import Latent, Piece, Step, Turned
 from dovetail.video import Frames, Video
 
-CONTEXT = 4
-"""Latent frames that a video autoencoder is shown again before a piece, so that what it makes joins the piece
-before."""
+T = TypeVar("T")
 
 
-def decoded(events: Iterator[Step | Latent], codec: Codec, clock: "Clock") -> Iterator[Step | Piece]:
-    """Latents to frames, piece by piece."""
-    tail, made = None, 0
+def decoded(
+    events: Iterator[Step | Latent], codec: Codec, clock: "Clock", pieces: int
+) -> Iterator[Step | Piece | Turned]:
+    """Latents to frames, of so many pieces in all. Behind those that a latent makes possible, that its turn is over."""
+    decoding, made, come = Decoding(codec), 0, 0
     for event in events:
         if isinstance(event, Step):
             yield event
             continue
-        with clock:
-            frames = frames_of(codec, event.latent, tail)
-        tail = tail_of(codec, event.latent, tail)
-        yield Piece(frames, made, event.latent)
-        made += len(frames)
+        come += 1
+        for frames, latent in clock.timed(decoding.add(event.latent, come == pieces)):
+            yield Piece(frames, made, latent)
+            made += len(frames)
+        yield Turned()
 
 
-def frames_of(codec: Codec, latent: Tensor, tail: Tensor | None) -> Frames:
-    """The frames uint8 "f h w c" of a latent "1 c f h w"; a codec that looks back in time is shown again the end of
-    what came before, `tail`."""
-    shown = latent if tail is None else torch.cat([tail, latent], 2)
-    frames = seen(codec, lambda codec: _frames(codec, shown))
-    return frames if tail is None else frames[-latent.shape[2] * (codec.space.compression or 1) :]
+@dataclass(eq=False)
+class Decoding:
+    """A video that is decoded as its pieces come. A decoder that looks ahead makes frames of a piece only when what it
+    looks at is there; of all that has come, no more is held than what it still looks at.
+
+    latent: "1 c f h w", of the video's latent frames from `first` on; done: how many have become frames.
+    """
+
+    codec: Codec
+    latent: Tensor | None = None
+    first: int = 0
+    done: int = 0
+    waiting: list[Tensor] = field(default_factory=list)
+    trail: Trail = field(default_factory=Trail)
+
+    @property
+    def reach(self) -> Reach:
+        """How far the codec looks in time; nowhere, if it does not say."""
+        return getattr(self.codec, "reach", Reach())
+
+    def add(self, latent: Tensor, last: bool = False) -> Iterator[tuple[Frames, Tensor]]:
+        """The next piece "1 c f h w"; of those whose frames can be made now, the frames and the piece. last: the video
+        ends with it."""
+        held = latent if self.latent is None else torch.cat([self.latent, latent], 2)
+        there, reach = self.first + held.shape[2], self.reach
+        self.latent = held
+        self.waiting.append(latent)
+        while self.waiting and (last or reach.end(self.done + self.waiting[0].shape[2]) <= there):
+            piece = self.waiting.pop(0)
+            stop = self.done + piece.shape[2]
+            end = min(reach.end(stop), there)
+            asked = Excerpt(self.first, self.done, stop, last and end == there)
+            yield frames_of(self.codec, held[:, :, : end - self.first], asked, self.trail), piece
+            begin = reach.begin(stop)
+            held, self.first, self.done = held[:, :, begin - self.first :], begin, stop
+            self.latent = held.clone()
 
 
-def _frames(codec: Codec, shown: Tensor) -> tuple[Frames, bool]:
-    """The frames of a latent, and whether they can be seen."""
+def frames_of(codec: Codec, latent: Tensor, asked: Excerpt | None = None, trail: Trail | None = None) -> Frames:
+    """The frames uint8 "f h w c" of a latent "1 c f h w"; of a part of a video, those that are asked for."""
+    if asked is None or asked.whole(latent.shape[2]) or not hasattr(codec, "part"):
+        return seen(codec, lambda codec: _frames(codec, codec.stream(latent)))
+    kept = Trail() if trail is None else trail
+    return seen(codec, lambda codec: _frames(codec, codec.part(latent, asked, kept)))
+
+
+def _frames(codec: Codec, stream: Iterator[Tensor]) -> tuple[Frames, bool]:
+    """Frames, and whether they can be seen."""
     frames, right = [], []
     # Pixels of a piece are four times as large as its frames, so each is made so before the next.
-    for pixels in codec.stream(shown):
+    for pixels in stream:
         numbers(pixels, codec)
         right.append(visible(pixels))
         frames.append(Video.of(pixels.nan_to_num(-1.0), 1.0).frames)
     return np.concatenate(frames), all(right)
 
 
-def tail_of(codec: Codec, latent: Tensor, tail: Tensor | None = None) -> Tensor | None:
-    """What is shown again before the piece after this one; None for a codec that knows single frames."""
-    if (codec.space.compression or 1) == 1:
-        return None
-    return (latent if tail is None else torch.cat([tail, latent], 2))[:, :, -CONTEXT:]
-
-
 @dataclass
 class Clock:
-    """Seconds spent inside its blocks, in all and in the last one."""
+    """Seconds spent inside its blocks, in all and since a mark."""
 
     seconds: float = 0.0
     begun: float = 0.0
-    last: float = 0.0
+    marked: float = 0.0
 
     def __enter__(self) -> None:
         self.begun = perf_counter()
 
     def __exit__(self, *_: object) -> None:
-        self.last = perf_counter() - self.begun
-        self.seconds += self.last
+        self.seconds += perf_counter() - self.begun
+
+    def mark(self) -> None:
+        """What comes from here on is counted apart as well."""
+        self.marked = self.seconds
+
+    @property
+    def since(self) -> float:
+        """Seconds since the mark."""
+        return self.seconds - self.marked
+
+    def timed(self, made: Iterator[T]) -> Iterator[T]:
+        """The same, made inside of a block each."""
+        while True:
+            with self:
+                one = next(made, None)
+            if one is None:
+                return
+            yield one

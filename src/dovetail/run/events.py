@@ -44,6 +44,11 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class Turned:
+    """The end of a turn of decoding, whatever became of it: a decoder that looks ahead waits. Nobody is told of it."""
+
+
+@dataclass(frozen=True)
 class End:
     """A run's end, and what a manifest says of it."""
 

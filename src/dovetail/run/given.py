@@ -1,6 +1,7 @@
 """What a run is given: a video to start from, and words."""
 
 import hashlib
+import re
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from dovetail.errors import PromptWarning, RecipeError, ShapeWarning, StoryWarning
+from dovetail.errors import PromptWarning, RecipeError, ShapeWarning, StepsWarning, StoryWarning
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.rooms import Room
 from dovetail.recipe.story import gaps, seconds
@@ -37,6 +38,19 @@ def warn_about(recipe: Recipe) -> None:
             message = f"{where}words that sprite experts do not know: {', '.join(strange)}{known}"
             warnings.warn(message, PromptWarning, stacklevel=3)
             known = ""
+
+
+def warn_of_steps(recipe: Recipe) -> None:
+    """Warn with StepsWarning about a ladder that has other steps than its expert's file says it was distilled for, as in
+    `animatediff_lightning_4step.safetensors`. Such an expert plays on other steps too, and badly, without an error."""
+    for stage in recipe.chain:
+        spec = recipe.experts.get(getattr(stage.ladder, "of", ""))
+        file, steps = str(getattr(spec, "adapter", None) or ""), getattr(stage.ladder, "steps", None)
+        for told in re.findall(r"(\d+)-?steps?(?![a-z])", file.rpartition("/")[2].lower()):
+            if isinstance(stage.ladder, models.Trailing | models.Leading | models.Own) and int(told) != steps:
+                message = f"stage '{stage.stage}': {steps} steps, and {file} was distilled for {told} by its name; "
+                message += f"set chain.{stage.stage}.ladder to {told} steps, or take the file for {steps}"
+                warnings.warn(message, StepsWarning, stacklevel=3)
 
 
 def warn_of_story(recipe: Recipe, missed: Sequence[tuple[str, int]] = ()) -> None:

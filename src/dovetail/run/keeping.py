@@ -20,7 +20,7 @@ from dovetail.core.windows import along
 from dovetail.errors import OutputError, RunWarning
 from dovetail.recipe import Recipe
 from dovetail.run.cast import Cast, Codec, load
-from dovetail.run.decoding import CONTEXT, Clock, frames_of, tail_of
+from dovetail.run.decoding import Clock, Decoding
 from dovetail.run.events import End, Latent, Piece, Step
 from dovetail.run.folder import EVERY, Folder, Origin
 from dovetail.run.growing import Film, Grown, grown
@@ -33,6 +33,7 @@ from dovetail.run.sealed import DamagedError, read_json
 from dovetail.run.states import Standing
 from dovetail.run.telling import sizes
 from dovetail.video import Frames, checked_output, enlarged, save_indexed, writing
+from dovetail.video.encoders import warn_of_waiting
 
 PAUSE = 1.0
 """Seconds between steps that are kept, at least: what is taken in less is sooner taken again than written."""
@@ -72,9 +73,10 @@ def keep(
     in the growing video yet. folder: OUT.run beside the target without it. given: what another run gave, see `Origin`.
     pulse: as in `play`. Raises what `play` raises, and OutputError
     for a folder of another recipe, version or weights, one that another process works in, and a disk that is full.
-    Warns with RunWarning of what was damaged and is made again.
+    Warns with RunWarning of what was damaged and is made again, and of a long video whose file is made in memory.
     """
     checked_output(target, recipe.video.fps)
+    warn_of_waiting(Path(target).suffix, recipe.video.frames)
     place = Folder(folder_of(target) if folder is None else Path(folder))
     with place.locked(), _as_many_threads(place):
         run = ready(recipe, load(recipe) if cast is None else cast, pulse=pulse)
@@ -213,9 +215,10 @@ class _Kept:
 
     def _made(self, missing: set[int], film: Film, upon: Grown) -> Iterator[Step | Piece]:
         """Every piece in order: made if it is missing, filmed if it is not in the video."""
-        codec, tail, known, at, kept = self.run.cast.codec, None, False, -1, perf_counter()
+        decoding: Decoding | None = None
+        at, kept, pieces = -1, perf_counter(), self.run.pieces
         events: Iterator[Step | Latent] = iter(())
-        for number in range(self.run.pieces):
+        for number in range(pieces):
             latent = None
             if number in missing:
                 if at != number:
@@ -229,19 +232,18 @@ class _Kept:
                         yield event
                         continue
                     at, latent = event.after.pieces, event.latent
+                    self.clock.mark()
                     self.folder.keep(self.identity, latent, event.after, self._staying(event.after))
                     self.folder.log("piece", number=at - 1, frames=event.after.frames, calls=dict(event.after.calls))
             if number < upon.pieces:
                 continue
             latent = self.folder.piece(self.identity, number) if latent is None else latent
-            if not known:
-                tail, known = context(self.folder, self.identity, codec, number), True
-            with self.clock:
-                frames = frames_of(codec, latent, tail)
-            self._lessened(f"decoding piece {number}")
-            tail, first = tail_of(codec, latent, tail), upon.frames
-            upon = film.add(frames, upon)
-            yield Piece(frames, first, latent)
+            if decoding is None:
+                decoding = decoding_from(self.folder, self.identity, self.run.cast.codec, upon)
+            for frames, piece in self.clock.timed(decoding.add(latent, number == pieces - 1)):
+                self._lessened(f"decoding piece {upon.pieces}")
+                first, upon = upon.frames, film.add(frames, upon)
+                yield Piece(frames, first, piece)
 
     def _lessened(self, where: str = "") -> None:
         """Log what was done with less at once than asked."""
@@ -296,7 +298,8 @@ class _Kept:
         """The video at its target."""
         last = self.folder.standing(self.identity, self.run.pieces - 1)
         inside = record(self.run.recipe, last.calls, [*last.less, *self.folder.logged(LESS), *self.run.less.said])
-        beside = {**inside, **self._sources(), **spent(last.seconds + self.clock.last, last.networks + self.clock.last)}
+        decoding = self.clock.since
+        beside = {**inside, **self._sources(), **spent(last.seconds + decoding, last.networks + decoding)}
         try:
             self._written(inside, beside)
         except OutputError as error:
@@ -316,21 +319,26 @@ class _Kept:
             growing.settings, growing.beside = inside, beside
 
 
-def context(folder: Folder, identity: str, codec: Codec, number: int) -> Tensor | None:
-    """What a codec that looks back in time is shown again before a piece. Raises DamagedError."""
-    tail: Tensor | None = None
-    for before in range(max(0, number - CONTEXT), number):  # a piece has one latent frame at least
-        tail = tail_of(codec, folder.piece(identity, before), tail)
-    return tail
+def decoding_from(folder: Folder, identity: str, codec: Codec, upon: Grown) -> Decoding:
+    """What decodes the pieces behind a growing video; a codec that looks back is shown again what lies before them.
+    Raises DamagedError."""
+    start = codec.space.latent_frames(upon.frames) if upon.frames else 0
+    found = Decoding(codec, first=start, done=start)
+    begin, number, before = found.reach.begin(start), upon.pieces, list[Tensor]()
+    while found.first > begin:
+        number -= 1
+        before.insert(0, folder.piece(identity, number))
+        found.first -= before[0].shape[2]
+    if before:
+        found.latent, found.first = torch.cat(before, 2)[:, :, begin - found.first :], begin
+    return found
 
 
 def frames_again(folder: Folder, identity: str, codec: Codec, pieces: int) -> Iterator[Frames]:
     """The frames of a run's first pieces, decoded from its latents. Raises DamagedError."""
-    tail = None
+    decoding = Decoding(codec)
     for number in range(pieces):
-        latent = folder.piece(identity, number)
-        yield frames_of(codec, latent, tail)
-        tail = tail_of(codec, latent, tail)
+        yield from (frames for frames, _ in decoding.add(folder.piece(identity, number), number == pieces - 1))
 
 
 def refuse_others(folder: Folder, origin: Origin) -> None:

@@ -25,8 +25,8 @@ from dovetail.run.bridging import bridges_of, rooms_of
 from dovetail.run.budget import whom
 from dovetail.run.cast import Cast, check_spaces, check_words, known_of, load, patches_of, settled
 from dovetail.run.decoding import Clock, decoded
-from dovetail.run.events import End, Latent, Piece, Step
-from dovetail.run.given import encoded, start_of, warn_about, warn_of_story
+from dovetail.run.events import End, Latent, Piece, Step, Turned
+from dovetail.run.given import encoded, start_of, warn_about, warn_of_steps, warn_of_story
 from dovetail.run.manifest import record, sources, spent
 from dovetail.run.outlook import latent_of
 from dovetail.run.pulse import Pulse
@@ -61,11 +61,13 @@ def together(
     cast = load(asked[0]) if cast is None else cast
     if not cast.moves(asked[0]):
         for run, recipe in enumerate(asked):
-            yield from ((run, event) for event in _told(ready(recipe, cast, pulse=pulse)))
+            told = _told(ready(recipe, cast, pulse=pulse))
+            yield from ((run, event) for event in told if not isinstance(event, Turned))
         return
     for first in range(0, len(asked), TOGETHER):
         some = [ready(recipe, cast, pulse=pulse) for recipe in asked[first : first + TOGETHER]]
-        yield from ((first + run, event) for run, event in _by_turns(some, [_told(one) for one in some]))
+        turns = _by_turns(some, [_told(one) for one in some])
+        yield from ((first + run, event) for run, event in turns if not isinstance(event, Turned))
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +167,7 @@ def ready(recipe: Recipe, cast: Cast, quiet: bool = False, pulse: Pulse | None =
     given = None if start is None else encoded(start, recipe, cast.codec_at(first), rooms.get(first))
     if not quiet:
         warn_about(recipe)
+        warn_of_steps(recipe)
         warn_of_story(recipe, ahead.missed)
     networks = [expert.network for expert in cast.experts.values()]
     less = Lessened.of([*networks, *cast.others(recipe).values()], cast.codec)
@@ -173,7 +176,7 @@ def ready(recipe: Recipe, cast: Cast, quiet: bool = False, pulse: Pulse | None =
     return Ready(recipe, ahead, cast, given, less, begun, Pulse() if pulse is None else pulse)
 
 
-def _told(run: Ready) -> Iterator[Step | Piece | End]:
+def _told(run: Ready) -> Iterator[Step | Piece | Turned | End]:
     """A whole run, decoded."""
     clock, last = Clock(), Standing()
 
@@ -182,11 +185,12 @@ def _told(run: Ready) -> Iterator[Step | Piece | End]:
         for event in events:
             if isinstance(event, Latent):
                 last = replace(event.after, memory=None)
+                clock.mark()
             yield event
 
-    yield from decoded(noted(run.walk(Standing(), clock)), run.cast.codec, clock)
-    # The last piece was decoded after its network work was summed up.
-    seconds, networks = perf_counter() - run.begun, last.networks + clock.last
+    yield from decoded(noted(run.walk(Standing(), clock)), run.cast.codec, clock, run.pieces)
+    # What was decoded last was so after the network work was summed up.
+    seconds, networks = perf_counter() - run.begun, last.networks + clock.since
     run.less.note("decoding")
     yield End({**record(run.recipe, last.calls, run.less.said), **sources(run.recipe), **spent(seconds, networks)})
 
@@ -199,7 +203,7 @@ def by_turns(run: Ready, events: Iterator[Step | Latent], pieces: int, taken: in
     return (event for _, event in _by_turns([run], [events], pieces, taken))
 
 
-Happening = TypeVar("Happening", bound=Step | Latent | Piece | End)
+Happening = TypeVar("Happening", bound=Step | Latent | Piece | Turned | End)
 
 
 def _by_turns(
@@ -207,7 +211,7 @@ def _by_turns(
 ) -> Iterator[tuple[int, Happening]]:
     """Runs walked together, experts and codecs on the device only when they are asked. pieces, taken: how many pieces
     and steps are behind them."""
-    from dovetail.experts.residency import DECODING, Platform, interleaved, passengers, timetable
+    from dovetail.experts.residency import Platform, interleaved, passengers, timetable
 
     plan, cast = runs[0].plan, runs[0].cast
     asked = whom(plan, pieces, taken)
@@ -223,11 +227,10 @@ def _by_turns(
     here = timetable(turns, residency) if cast.fit is None else cast.fit.during(turns, residency)
     known = [there & aboard.keys() for there in here]
     with closing(Platform(aboard).during([names & aboard.keys() for names in turns], known)) as steps:
-        for (run, turn), _ in zip(order, steps, strict=True):
-            decodes = asked[turn] == DECODING
+        for (run, _), _ in zip(order, steps, strict=True):
             for event in events[run]:
                 yield run, event
-                if decodes or isinstance(event, Step):
+                if isinstance(event, Step | Latent | Turned):
                     break
     for run, rest in enumerate(events):
         yield from ((run, event) for event in rest)

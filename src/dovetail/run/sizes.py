@@ -217,7 +217,7 @@ def decoders(plan: Plan) -> dict[str, "Decoder"]:
                 channels, _, height, width = latent_at(plan, stage)
                 shapes[encodes].append((channels, length, height, width))
         if name == names[plan.recipe.chain[-1].stage]:
-            shapes[False].append(_last(plan, told[0]))
+            shapes[False].append(_last(plan, *told))
         decoded, encoded = (max(shapes[encodes], key=prod, default=None) for encodes in (False, True))
         assert decoded is not None
         size = dtype_of(codec.dtype).itemsize
@@ -225,14 +225,18 @@ def decoders(plan: Plan) -> dict[str, "Decoder"]:
     return found
 
 
-def _last(plan: Plan, kind: str) -> tuple[int, int, int, int]:
-    """The largest latent that becomes frames of the video at once."""
-    from dovetail.run.decoding import CONTEXT
+def _last(plan: Plan, kind: str, config: Mapping[str, object]) -> tuple[int, int, int, int]:
+    """The largest latent that becomes frames of the video at once. A decoder that keeps what it saw last is shown the
+    frames before one after another, and only when a run goes on; one that does not is shown them with each piece."""
+    from dovetail.experts.decoders import LTX, reach_of
+    from dovetail.experts.outline import hollow_of, written
 
     channels, frames, height, width = latent_at(plan, plan.recipe.chain[-1].stage)
     longest = max((length for _, length in plan.pieces), default=frames)
-    again = CONTEXT if kind != "AutoencoderKL" and len(plan.pieces) > 1 else 0
-    return channels, min(frames, longest + again), height, width
+    if kind == LTX and len(plan.pieces) > 1:
+        reach = reach_of(hollow_of(kind, written(config)))
+        longest += reach.back + reach.ahead
+    return channels, min(frames, longest), height, width
 
 
 @dataclass(frozen=True)

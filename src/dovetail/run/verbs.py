@@ -13,7 +13,7 @@ from dovetail.recipe import Recipe, models
 from dovetail.recipe.planning import Plan
 from dovetail.run.budget import foreseen
 from dovetail.run.events import End, Piece, Step
-from dovetail.run.given import digest, warn_of_story
+from dovetail.run.given import digest, warn_of_steps, warn_of_story
 from dovetail.run.playing import play
 from dovetail.run.telling import Telling, changes, long, tale
 from dovetail.video import Frames, Video, read
@@ -178,5 +178,6 @@ def plan(
     asked = resolved(prompt, recipe, seed=seed, frames=frames, seconds=seconds, story=story, overrides=overrides)
     notes: list[str] = []
     found = foreseen(asked, notes)
+    warn_of_steps(asked)
     warn_of_story(asked, found.missed)
     return found

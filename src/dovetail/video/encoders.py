@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from dovetail.errors import RunWarning
 from dovetail.video.frames import Frames, enlarged
 
 
@@ -101,15 +103,35 @@ def _durations(frames: int, fps: float, unit: int) -> list[int]:
     return [end - start for start, end in pairwise(ends)]
 
 
-class _Kept:
-    """An animated picture, for which all frames are kept until the end. unit: of its durations, in milliseconds."""
+KEPT = 500
+"""Frames of an animated picture above which a warning says that they all wait in memory."""
 
-    def __init__(self, path: Path, fps: float, unit: int, options: Mapping[str, Any]) -> None:
-        self.path, self.fps, self.unit, self.options = path, fps, unit, options
+
+def warn_of_waiting(suffix: str, frames: int) -> None:
+    """Warn with RunWarning of a video of so many frames in a format whose frames wait in memory until the end."""
+    if suffix in (".gif", ".webp") and frames > KEPT:
+        warnings.warn(
+            f"all frames of a {suffix} wait in memory until the video ends, and these are more than {KEPT}; an .mp4 is "
+            "written as it comes, whatever its length (-o NAME.mp4)",
+            RunWarning,
+            stacklevel=3,
+        )
+
+
+class _Kept:
+    """An animated picture, for which all frames are kept until the end, as Pillow does too. unit: of its durations, in
+    milliseconds."""
+
+    def __init__(self, path: Path, fps: float, suffix: str, unit: int, options: Mapping[str, Any]) -> None:
+        self.path, self.fps, self.suffix, self.unit, self.options = path, fps, suffix, unit, options
         self.frames: list[Frames] = []
+        self.count = 0
 
     def add(self, frames: Frames) -> None:
         self.frames.append(frames)
+        if self.count <= KEPT:
+            warn_of_waiting(self.suffix, self.count + len(frames))
+        self.count += len(frames)
 
     def end(self, settings: Mapping[str, Any]) -> None:
         first, *rest = _images(enlarged(np.concatenate(self.frames)))
@@ -170,8 +192,8 @@ class _Pngs:
 
 ENCODERS: dict[str, Callable[..., Encoder]] = {
     ".mp4": _Mp4,
-    ".gif": partial(_Kept, unit=10, options={"format": "GIF", "disposal": 2}),
-    ".webp": partial(_Kept, unit=1, options={"format": "WEBP", "lossless": True}),
+    ".gif": partial(_Kept, suffix=".gif", unit=10, options={"format": "GIF", "disposal": 2}),
+    ".webp": partial(_Kept, suffix=".webp", unit=1, options={"format": "WEBP", "lossless": True}),
     ".npz": _Npz,
     "": _Pngs,
 }
