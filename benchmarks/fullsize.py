@@ -3,12 +3,15 @@
     python benchmarks/fullsize.py confiner                  # 4 + 5 steps at 16 x 512 x 512; ModelScope at 50 and 100 steps
     python benchmarks/fullsize.py flowblending              # Wan 2.1 14B and 1.3B at 81 x 480 x 832
     python benchmarks/fullsize.py confiner --tiny           # the same with small networks, on any machine
+    python benchmarks/fullsize.py confiner --count          # operations of each row at real sizes, on any machine
 
 Networks have the published configurations, are made on the GPU in half precision, and are played by the engine as any
 recipe is, decoding included; texts are random numbers, so no text model is made. For each row: seconds, time per call
 of each expert, the share of the time in networks and codec, operations per second (counted on meta tensors, attention
-among them) against what this device reaches in products of large matrices, and peak memory of the device. The text goes
-to benchmarks/results/fullsize-NAME.txt. A CUDA GPU is needed for all but --tiny.
+among them) against what this device reaches in products of large matrices, and peak memory of the device. Beside each
+target stands how many times fewer operations the networks have: a row becomes as much faster where all networks reach
+the same rate and the codec takes no time, and a target above that is out of reach by counting alone. The text goes to
+benchmarks/results/fullsize-NAME.txt. A CUDA GPU is needed for all but --tiny and --count.
 """
 
 import argparse
@@ -163,10 +166,12 @@ class Row:
     tuning: Tuning = field(default_factory=Tuning)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=list(CODECS))
-    parser.add_argument("--tiny", action="store_true", help="small networks, on any machine; the numbers mean nothing")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--tiny", action="store_true", help="small networks, on any machine; the numbers mean nothing")
+    how.add_argument("--count", action="store_true", help="count operations and measure nothing, on any machine")
     parser.add_argument("--steps", type=int, default=50, help="of FlowBlending's ladder")
     parser.add_argument(
         "--compile", action="store_true", help="also with compiled networks, which takes minutes to begin"
@@ -175,7 +180,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--results", type=Path, default=None, help="a folder; benchmarks/results without it, if not --tiny"
     )
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = arguments(argv)
+    rows = confiner(args.tiny) if args.what == "confiner" else flowblending(args.tiny, args.steps)
+    if args.count:
+        print("\n".join(counted(args.what, rows)))
+        return
     if not args.tiny and not torch.cuda.is_available():
         raise SystemExit(
             "fullsize.py needs a CUDA GPU for networks of real sizes, and this machine has none; --tiny does not"
@@ -186,7 +199,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         if device.type == "cuda"
         else torch.float32
     )
-    rows = confiner(args.tiny) if args.what == "confiner" else flowblending(args.tiny, args.steps)
     if args.compile:
         rows += [
             replace(row, name=f"{row.name}, compiled", against=row.name, target=1.2, tuning=Tuning(compile=True))
@@ -200,9 +212,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         (folder / f"fullsize-{args.what}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def counted(what: str, rows: Sequence[Row]) -> Iterator[str]:
+    """What each row asks of its networks at real sizes, and how many times less than the row it is compared to."""
+    # Its networks are small, which nothing that is counted depends on; levels, spaces and channels are the real ones.
+    cast = random_cast(what, rows[0], torch.device("cpu"), torch.float32, tiny=True)
+    totals = {row.name: operations(row.recipe, cast, tiny=False) for row in rows}
+    for row in rows:
+        yield f"{row.name}: {totals[row.name] / 1e12:,.0f} TFLOP{compared(row, totals)}"
+
+
+def compared(row: Row, totals: Mapping[str, int]) -> str:
+    """How many times fewer operations a row has than the one it is compared to, where that is known and there are fewer."""
+    if row.against not in totals or totals[row.against] == totals[row.name]:
+        return ""
+    return f", {totals[row.against] / totals[row.name]:.4g} x fewer operations than {row.against}"
+
+
 def report(what: str, rows: Sequence[Row], device: torch.device, dtype: torch.dtype, tiny: bool) -> list[str]:
     """Every row measured, printed as it comes."""
-    rate, lines, seconds = matrix_rate(device, dtype, tiny), [], dict[str, float]()
+    rate, lines, seconds, totals = matrix_rate(device, dtype, tiny), [], dict[str, float](), dict[str, int]()
 
     def say(line: str) -> None:
         print(line, flush=True)
@@ -215,16 +243,17 @@ def report(what: str, rows: Sequence[Row], device: torch.device, dtype: torch.dt
         if cast is None or row.tuning != tuned:
             cast = None  # Before the next is made, so that one of them is in memory.
             cast, tuned = random_cast(what, row, device, dtype, tiny), row.tuning
-        text, seconds[row.name] = measured(row, cast, device, rate, tiny)
+        totals[row.name] = operations(row.recipe, cast, tiny)
+        text, seconds[row.name] = measured(row, cast, device, rate, totals[row.name])
         if row.against in seconds:
             times = seconds[row.against] / seconds[row.name]
-            text += f"; {times:.2f} x as fast as {row.against}, target >= {row.target:g}"
+            text += f"; {times:.2f} x as fast as {row.against}, target >= {row.target:g}{compared(row, totals)}"
         say(text)
     return lines
 
 
-def measured(row: Row, cast: run.Cast, device: torch.device, rate: float, tiny: bool) -> tuple[str, float]:
-    """A row's line, and its seconds."""
+def measured(row: Row, cast: run.Cast, device: torch.device, rate: float, total: int) -> tuple[str, float]:
+    """A row's line, and its seconds. rate: of products of matrices; total: operations of the row's networks."""
     run.finished(run.play(row.short, cast))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -233,7 +262,7 @@ def measured(row: Row, cast: run.Cast, device: torch.device, rate: float, tiny: 
     seconds, share = settings["seconds"], settings["seconds_in_networks"] / settings["seconds"]
     clocks = {name: one.network for name, one in clocked.items() if one.network.calls}  # type: ignore[attr-defined]
     each = ", ".join(f"{name} {one.calls} x {1000 * one.seconds / one.calls:.4g} ms" for name, one in clocks.items())
-    reached = operations(row.recipe, cast, tiny) / sum(one.seconds for one in clocks.values())
+    reached = total / sum(one.seconds for one in clocks.values())
     memory = f", {torch.cuda.max_memory_allocated(device) / 1e9:.2f} GB at most" if device.type == "cuda" else ""
     return (
         f"{row.name}: {seconds:.4g} s; {each}; {share:.1%} of the time in networks and codec, target >= 97 %; "

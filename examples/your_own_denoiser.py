@@ -16,7 +16,7 @@ from dovetail.video import Video
 
 codec = exact.PixelCodec()
 expert = exact.load("control", "control", codec=codec)
-inner = expert.given("a white ring moving right on a teal plain background")
+inner = expert.given("a white ring moving right on an orange plain background")
 bars = torch.zeros(32, 32, dtype=torch.bool)
 bars[:4] = bars[-4:] = True
 

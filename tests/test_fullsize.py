@@ -1,6 +1,7 @@
 """The benchmark of real sizes: it names its need, and its code path runs with small networks."""
 
 import importlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def test_small_networks_take_the_same_way(fullsize: Any, what: str, tmp_path: Pa
         for said in (" ms", "of the time in networks and codec, target >= 97 %", "of the matrix rate"):
             assert said in row
     last = rows[-1]
-    assert "x as fast as" in last
+    assert re.search(r"x as fast as .*, target >= [\d.]+, [\d.]+ x fewer operations than ", last)
+    assert "fewer" not in rows[0], "it is compared to nothing"
     if what == "confiner":
         assert "control 4 x" in rows[2]
         assert "spatial 10 x" in rows[2]
@@ -55,3 +57,19 @@ def test_small_networks_take_the_same_way(fullsize: Any, what: str, tmp_path: Pa
     else:
         assert "small" in last
         assert "large" in last
+
+
+SLOW = pytest.param("confiner", {"8": 7.767, "10": 10.21}, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("what", "counted"), [SLOW, ("flowblending", {"1.5": 1.498})])
+def test_what_counting_alone_allows_stands_beside_each_target(
+    fullsize: Any, what: str, counted: dict[str, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At real sizes, on any machine; and docs/memory.md says so."""
+    fullsize.main([what, "--count"])
+    said = [float(found) for found in re.findall(r"([\d.]+) x fewer operations", capsys.readouterr().out)]
+    assert said == list(counted.values())
+    page = (Path(__file__).parents[1] / "docs" / "memory.md").read_text(encoding="utf-8")
+    for target, times in counted.items():
+        assert re.search(rf"\| {re.escape(target)} \| {times} \|", page)

@@ -10,25 +10,34 @@ import tiny
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLWan,
     CogVideoXDPMScheduler,
     CogVideoXPipeline,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
+    FasterCacheConfig,
+    FirstBlockCacheConfig,
     FlowMatchEulerDiscreteScheduler,
     LCMScheduler,
     LTXPipeline,
+    PyramidAttentionBroadcastConfig,
     UNet2DConditionModel,
     UNet3DConditionModel,
     UNetMotionModel,
     UniPCMultistepScheduler,
     WanPipeline,
+    WanTransformer3DModel,
 )
-from test_pipelines import call, drawn, pipe_of
+from diffusers.hooks import apply_first_block_cache
+from test_pipelines import call, drawn, own, pipe_of
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import dovetail
 from dovetail import recipe as recipes
-from dovetail.errors import NetworkError, RecipeError, StoryWarning
+from dovetail.core.denoiser import timeline
+from dovetail.core.noise import Noise
+from dovetail.errors import NetworkError, RecipeError, SpaceError, StoryWarning
+from dovetail.experts import load_codec, same_space
 from dovetail.pipelines import ConFinerPipeline, FlowBlendingPipeline, SynCoSPipeline, casting, seed_of
 from dovetail.recipe import Recipe
 from dovetail.recipe.planning import plan as planned
@@ -243,6 +252,80 @@ def test_a_story_says_what_it_leaves_open() -> None:
         pipe(**call("syncos", prompt="", events=["a dot", "a ring"], output_type="latent"))
 
 
+def ti2v(folder: Path) -> Any:
+    """As Wan 2.2 TI2V-5B is laid out: an autoencoder of patches and residual shortcuts, 16x along height and width, and a
+    timestep for each token."""
+    vae = tiny.grown(
+        lambda: AutoencoderKLWan(
+            base_dim=4,
+            decoder_base_dim=8,
+            z_dim=6,
+            dim_mult=[1, 1, 1, 1],
+            num_res_blocks=1,
+            latents_mean=[0.3, -0.2, 0.1, 0.0, 0.2, -0.1],
+            latents_std=[1.5, 0.5, 2.0, 1.0, 0.8, 1.2],
+            is_residual=True,
+            in_channels=12,
+            out_channels=12,
+            patch_size=2,
+            scale_factor_spatial=16,
+        ),
+        8,
+    )
+    config = tiny.wan_transformer(channels=6).config
+    tokenizer, encoder = tiny.t5(multilingual=True)
+    pipe = WanPipeline(
+        tokenizer=tokenizer,
+        text_encoder=encoder,
+        vae=vae,
+        scheduler=UniPCMultistepScheduler(**tiny.WAN),
+        transformer=tiny.grown(lambda: WanTransformer3DModel.from_config(config, out_channels=6), 9),
+        expand_timesteps=True,
+    )
+    pipe.save_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def test_wan_22_ti2v_makes_videos_of_texts_as_its_stock_pipeline(tmp_path: Path) -> None:
+    stock, size = ti2v(tmp_path), {"height": 64, "width": 64}
+    recipe = recipes.checked(
+        {
+            "prompt": "a red circle",
+            "negative": "a dot",
+            "video": {"frames": 9, **size, "fps": 24.0, "seed": 3},
+            "experts": {"base": {"family": "wan", "weights": str(tmp_path), "device": "cpu"}},
+            "codec": {"weights": str(tmp_path), "device": "cpu"},
+            "chain": [
+                {
+                    "stage": "video",
+                    "ladder": {"own": {"of": "base", "steps": 3}},
+                    "solver": "unipc",
+                    "denoise": {"expert": "base", "guidance": 4.0, "joint": False},
+                }
+            ],
+        }
+    )
+    video = dovetail.generate(recipe=recipe)
+    assert video.latent is not None
+    assert video.latent.shape == (1, 6, 3, 4, 4)
+    noise = Noise(3, "video").like(video.latent, timeline(3), "start")
+    asked = {"num_frames": 9, **size, "num_inference_steps": 3, "guidance_scale": 4.0, "latents": noise}
+    theirs = stock("a red circle", "a dot", **asked, output_type="latent").frames
+    assert torch.allclose(video.latent, theirs, atol=1e-4)
+    shown = stock("a red circle", "a dot", **asked).frames[0]
+    assert np.abs(shown * 255 - video.frames).max() <= 1
+
+
+def test_wan_22_ti2v_is_of_another_space_than_the_others(tmp_path: Path, shelf: Shelf) -> None:
+    stock = ti2v(tmp_path)
+    pipe = pipe_of("flowblending", small_transformer=stock.transformer)
+    with pytest.raises(RecipeError, match="takes 6 channels, but a latent has 4"):
+        pipe(**call("flowblending"))
+    with pytest.raises(SpaceError, match="channels 6 against 4"):
+        same_space(load_codec(str(tmp_path)).space, load_codec(str(shelf["wan"])).space)
+
+
 # --- errors --------------------------------------------------------------------------------------------------------
 
 WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -325,6 +408,34 @@ def test_a_network_of_no_family_is_refused() -> None:
         pipe(**call("flowblending"))
     pipe = pipe_of("flowblending", small_transformer=tiny.wan_transformer(channels=9))
     with pytest.raises(RecipeError, match="takes 9 channels, but a latent has 4"):
+        pipe(**call("flowblending"))
+
+
+CACHES = {
+    "first block": ("flowblending", FirstBlockCacheConfig(threshold=0.1)),
+    "faster": ("syncos", FasterCacheConfig(spatial_attention_block_skip_range=2, tensor_format="BFCHW")),
+    "broadcast": ("syncos", PyramidAttentionBroadcastConfig(2, current_timestep_callback=lambda: 500)),
+}
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_a_network_that_remembers_calls_is_refused(cache: str) -> None:
+    kind, config = CACHES[cache]
+    pipe = own(kind)
+    plain = pipe(**call(kind, output_type="latent"))[0]
+    pipe.transformer.enable_cache(config)
+    with pytest.raises(
+        RecipeError, match=r"a cache of diffusers is on in the .*3DModel.*transformer\.disable_cache\(\)"
+    ):
+        pipe(**call(kind, output_type="latent"))
+    pipe.transformer.disable_cache()
+    assert torch.equal(pipe(**call(kind, output_type="latent"))[0], plain)
+
+
+def test_a_cache_is_found_without_enable_cache_and_in_the_small_network() -> None:
+    pipe = pipe_of("flowblending", small_transformer=tiny.wan_transformer(2))
+    apply_first_block_cache(pipe.small_transformer, FirstBlockCacheConfig(threshold=0.1))
+    with pytest.raises(RecipeError, match=r"expert 'small': a cache of diffusers is on.*load the network again"):
         pipe(**call("flowblending"))
 
 

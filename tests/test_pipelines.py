@@ -3,6 +3,7 @@ promise beyond: the same video as the same recipe, bit for bit."""
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -15,17 +16,19 @@ import pytest
 import tiny
 import torch
 from diffusers import (
+    AnimateDiffPipeline,
     CogVideoXDDIMScheduler,
     CogVideoXPipeline,
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
     LTXPipeline,
     StableDiffusionPipeline,
+    TextToVideoSDPipeline,
     UNetMotionModel,
     UniPCMultistepScheduler,
     WanPipeline,
 )
-from diffusers.callbacks import PipelineCallback
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.hooks import apply_group_offloading
 from torch import Tensor, nn
 
@@ -151,6 +154,41 @@ each = pytest.mark.parametrize("kind", KINDS)
 
 
 # --- arguments and what comes back ---------------------------------------------------------------------------------
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "pipelines.md").read_text(encoding="utf-8")
+STOCKS = {
+    "confiner": (StableDiffusionPipeline, AnimateDiffPipeline, TextToVideoSDPipeline),
+    "flowblending": (WanPipeline, LTXPipeline, CogVideoXPipeline),
+    "syncos": (WanPipeline, LTXPipeline, CogVideoXPipeline),
+}
+
+
+def test_the_page_lists_what_a_call_does_not_take() -> None:
+    """All that stock pipelines take and these do not, nothing else, and no loader."""
+    listed = PAGE[PAGE.index("these are not arguments here") : PAGE.index("Nor are there loaders")]
+    told = {name for line in listed.splitlines() if "|" in line for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+    less = set()
+    for kind, stocks in STOCKS.items():
+        for method in ("__call__", "encode_prompt"):
+            ours = inspect.signature(getattr(KINDS[kind][0], method)).parameters
+            less |= {name for stock in stocks for name in taken(getattr(stock, method)) if name not in ours}
+        loaders = re.findall(r"`(load_\w+)`", PAGE)
+        assert len(loaders) == 3
+        assert not any(hasattr(KINDS[kind][0], name) for name in loaders)
+    assert told - {"encode_prompt"} == less
+
+
+def taken(method: Callable[..., Any]) -> set[str]:
+    return {name for name, one in inspect.signature(method).parameters.items() if one.kind is not one.VAR_KEYWORD}
+
+
+def test_ltx_is_decoded_as_the_page_says() -> None:
+    codec = casting.codec(tiny.ltx_vae(conditioned=True))
+    told: Any = codec.conditioning  # type: ignore[attr-defined]
+    assert f"decoded at {told.timestep:g} with {told.noise:g} of noise".replace("0.", ".") in PAGE
+    assert inspect.signature(LTXPipeline.__call__).parameters["decode_timestep"].default == 0
+    assert casting.codec(tiny.ltx_vae()).conditioning is None  # type: ignore[attr-defined]
 
 
 @each
@@ -452,6 +490,39 @@ def test_callbacks_of_diffusers_say_themselves_what_they_need() -> None:
     out = pipe(**call("flowblending", callback_on_step_end=Cutoff(cutoff_step_ratio=None, cutoff_step_index=0)))[0]
     assert pipe.guidance_scale == 0
     assert not np.array_equal(out, pipe(**call("flowblending"))[0])
+
+
+class Dimmed(PipelineCallback):
+    """Halves latents after each step."""
+
+    tensor_inputs = ["latents"]  # noqa: RUF012
+
+    def callback_fn(self, pipeline: Any, step_index: int, timestep: Any, callback_kwargs: Any) -> Any:
+        return {**callback_kwargs, "latents": callback_kwargs["latents"] / 2}
+
+
+class Unguided(Cutoff):
+    """`Cutoff` beside others, who may have asked for more."""
+
+    def callback_fn(self, pipeline: Any, step_index: int, timestep: Any, callback_kwargs: Any) -> Any:
+        assert {*self.tensor_inputs} <= callback_kwargs.keys()
+        pipeline._guidance_scale = 0.0
+        return callback_kwargs
+
+
+def test_several_callbacks_of_diffusers_are_heard_in_turn() -> None:
+    pipe, options = pipe_of("flowblending"), {"cutoff_step_ratio": None, "cutoff_step_index": 0}
+    unguided, dimmed = Unguided(**options), Dimmed(**options)
+
+    def heard(*callbacks: Any) -> Tensor:
+        several = MultiPipelineCallbacks([*callbacks])
+        latent: Tensor = pipe(**call("flowblending", output_type="latent", callback_on_step_end=several))[0]
+        return latent
+
+    both = heard(unguided, dimmed)
+    assert pipe.guidance_scale == 0
+    assert torch.equal(both, heard(dimmed, unguided))
+    assert not any(torch.equal(both, one) for one in (heard(unguided), heard(dimmed), heard()))
 
 
 @each

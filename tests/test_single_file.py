@@ -1,6 +1,7 @@
 """Community checkpoints: one file in the original layout loads as the folder does, offline."""
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import originals
 import pytest
 import tiny
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel, UNetMotionModel
+from diffusers import AutoencoderKL, AutoencoderKLWan, UNet2DConditionModel, UNetMotionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel
 
@@ -17,6 +18,8 @@ from dovetail.errors import RecipeError, SpaceError, WeightsError
 from dovetail.experts import load, load_codec, same_space
 from dovetail.experts.loading import scheduler_config
 from dovetail.experts.outline import outline
+from dovetail.experts.schedulers import ladder_of
+from dovetail.experts.shelf import SHELF
 from dovetail.experts.single_file import FULL_SD1, hollow, single
 from dovetail.experts.tensors import opened
 
@@ -111,6 +114,64 @@ def test_a_transformer_in_one_file(tmp_path: Path, family: str) -> None:
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     same_space(expert.network.space, load_codec(str(base)).space)
+
+
+PLACES = (
+    (r"decoder\.up_blocks\.(\d)\.resnets\.(\d)", lambda at: f"decoder.upsamples.{4 * int(at[1]) + int(at[2])}"),
+    (r"decoder\.up_blocks\.(\d)\.upsamplers\.0", lambda at: f"decoder.upsamples.{4 * int(at[1]) + 3}"),
+    (r"encoder\.down_blocks", "encoder.downsamples"),
+    (r"mid_block\.resnets\.(\d)", lambda at: f"middle.{2 * int(at[1])}"),
+    (r"mid_block\.attentions\.0", "middle.1"),
+    (r"conv_shortcut", "shortcut"),
+    (r"\.norm(\d)\.", lambda at: f".residual.{3 * int(at[1]) - 3}."),
+    (r"\.conv(\d)\.", lambda at: f".residual.{4 * int(at[1]) - 2}."),
+    (r"norm_out", "head.0"),
+    (r"conv_out", "head.2"),
+    (r"conv_in", "conv1"),
+    (r"^post_quant_conv", "conv2"),
+    (r"^quant_conv", "conv1"),
+)
+"""How Wan's own code names what diffusers names so."""
+
+
+def named(key: str) -> str:
+    for theirs, ours in PLACES:
+        key = re.sub(theirs, ours, key)
+    return key
+
+
+def test_the_autoencoder_of_wan_in_its_authors_file(tmp_path: Path) -> None:
+    """Wan2.1_VAE.pth: as many blocks as it has, of fewer channels."""
+    vae = tiny.grown(lambda: AutoencoderKLWan(base_dim=4), 5)
+    vae.save_pretrained(tmp_path / "base" / "vae")
+    tensors = {named(key): tensor for key, tensor in vae.state_dict().items()}
+    assert len(tensors) == len(vae.state_dict()) == 194
+    for name in ("decoder.upsamples.4.shortcut.weight", "encoder.middle.1.to_qkv.bias", "conv2.weight"):
+        assert name in tensors
+    file = originals.written(tmp_path / "Wan2.1_VAE.pth", tensors)
+    codec, stock = load_codec(str(file), base=str(tmp_path / "base")), load_codec(str(tmp_path / "base"))
+    frames = torch.rand(1, 5, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    assert torch.equal(codec.encode(frames), stock.encode(frames))
+    assert torch.equal(codec.decode(stock.encode(frames)), stock.decode(stock.encode(frames)))
+    same_space(codec.space, stock.space)
+    with pytest.raises(WeightsError, match=r"name a checkpoint .*as `base`, for its vae/config"):
+        load_codec(str(file))
+
+
+@pytest.mark.parametrize(
+    "name", ["./wan2.1-t2v-14b-Q4_K_M.gguf", "city96/Wan2.1-T2V-14B-gguf/wan2.1-t2v-14b-Q8_0.gguf"]
+)
+@pytest.mark.parametrize("there", [False, True])
+def test_gguf_is_refused_by_name(tmp_path: Path, name: str, there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    if there:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(b"GGUF")
+    said = r"is a GGUF file.*take the \.safetensors.*`store: float8`"
+    with pytest.raises(WeightsError, match=said):
+        load("it", "wan", name)
+    with pytest.raises(WeightsError, match=said):
+        load_codec(name)
 
 
 # --- without a base -----------------------------------------------------------------------------------------------
@@ -303,6 +364,24 @@ def test_lightning_is_sampled_at_trailing_steps_and_the_others_as_their_base(tmp
     for name, spacing in {"animatediff_lightning_4step_comfyui": "trailing", "v3_sd15_mm": "leading"}.items():
         found = originals.written(tmp_path / f"{name}.safetensors", tensors)
         assert scheduler_config("it", "animatediff", folder, str(found))["timestep_spacing"] == spacing
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "comfyui"])
+@pytest.mark.parametrize("steps", [1, 2, 4, 8])
+def test_each_file_of_lightning_loads_and_is_walked_in_its_steps(
+    tmp_path: Path, base: Path, steps: int, layout: str
+) -> None:
+    """The names of ByteDance/AnimateDiff-Lightning; its own ladder begins at pure noise, at trailing timesteps."""
+    name, modules = f"animatediff_lightning_{steps}step_{layout}.safetensors", tiny.motion_adapter()
+    tensors = modules.state_dict() if layout == "diffusers" else originals.motion(modules)
+    assert (name in SHELF["ByteDance/AnimateDiff-Lightning"].parts) == (layout == "diffusers")
+    expert = load("it", "animatediff", str(base), adapter=str(originals.written(tmp_path / name, tensors)))
+    stock = UNetMotionModel.from_unet2d(UNet2DConditionModel.from_pretrained(base / "unet"), modules).state_dict()
+    ours = expert.network.module.state_dict()
+    assert all(torch.equal(ours[key], stock[key]) for key in stock)
+    ladder = ladder_of(expert.network.scheduler, steps)
+    told = [expert.schedule.native(level) for level in ladder.levels[:-1]]
+    assert told == pytest.approx([1000 - 1000 * i // steps - 1 for i in range(steps)], abs=0.01)
 
 
 def test_motion_modules_of_another_network(tmp_path: Path, base: Path) -> None:

@@ -179,6 +179,11 @@ def find(
     subfolders to download, or single files. base: for one file, the checkpoint that has what it does not hold.
     Raises WeightsError if it is nowhere; `where` ends the message.
     """
+    if weights.lower().endswith(".gguf"):
+        raise WeightsError(
+            f"'{weights}' is a GGUF file, whose quantised tensors nothing here unpacks; take the .safetensors of the same "
+            "model. What makes that smaller in memory: `store: float8`, or `quantize` for a folder, as an option of the expert"
+        )
     if is_file(weights):
         return _completed(single(weights, find_file(weights, revision)), parts, base)
     if base is not None:

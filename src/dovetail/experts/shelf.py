@@ -92,6 +92,7 @@ SHELF: dict[str, Shelved] = {
     "Lightricks/LTX-Video-0.9.7-distilled": Shelved(_LTX, _LTX_13B),
     "Lightricks/LTX-Video-0.9.8-13B-distilled": Shelved(_LTX, _LTX_13B),
     "Lightricks/LTX-Video": Shelved(_LTX, {}),
+    "Wan-AI/Wan2.2-TI2V-5B-Diffusers": Shelved(_APACHE, {}),
     "cerspense/zeroscope_v2_576w": Shelved("CC-BY-NC-4.0", {}, forbids="commercial use"),
     "cerspense/zeroscope_v2_XL": Shelved("CC-BY-NC-4.0", {}, forbids="commercial use"),
     "guoyww/animatediff": Shelved(_MOTION, {"mm_sd_v15_v2.ckpt": 1.82, "v3_sd15_mm.ckpt": 1.67}),
