@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from harness import HELD, add, arguments, key, mend, mine, part_of, read, told, weights_of
 from machine import machine
-from methods import CORE, REFERENCES, rows
+from methods import CORE, OPEN, REFERENCES, rows
 from report import report
 from torch import Tensor
 
@@ -47,6 +47,11 @@ class Cell:
     @property
     def scene(self) -> Scene:
         return imagine(Ask(), HELD + self.prompt)
+
+    def asked(self, row: str) -> Ask:
+        """What a row's prompt says of the scene: all, or not how it looks."""
+        whole = self.scene.ask
+        return Ask(shape=whole.shape, motion=whole.motion) if row.startswith(OPEN) else whole
 
     @property
     def noise(self) -> int:
@@ -76,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def fingerprints(base: Recipe) -> dict[str, str]:
     """For each row, what its results depend on: its recipe, and the packaged weights."""
     weights = weights_of(base)
-    texts = {name: told(recipe) for name, recipe in rows(base).items()}
+    texts = {name: told(recipe) + OPEN * name.startswith(OPEN) for name, recipe in rows(base).items()}
     texts |= dict.fromkeys(REFERENCES, f"{base.codec} {base.video}")
     return {name: key(weights, text) for name, text in texts.items()}
 
@@ -109,16 +114,20 @@ def play(
         if base.experts["control"].family == "exact" and cell.prompt != last:
             # Exact experts keep the candidates of every prompt they were ever asked for.
             cast, last = run.load(base), cell.prompt
-        result = reference(name, cell, cast, base) if name in REFERENCES else one(made[name], cell, cast)
+        result = (
+            reference(name, cell, cast, base)
+            if name in REFERENCES
+            else one(made[name], cell.asked(name), cell.noise, cast)
+        )
         line = {"row": name, "key": known[name], "prompt": cell.prompt, "seed": cell.seed, **result}
         line["machine"] = machine()
         add(file, line)
         print(f"{done + 1}/{len(todo)}  {(monotonic() - begun) / 60:.1f} min  {name}, {cell}", flush=True)
 
 
-def one(recipe: Recipe, cell: Cell, cast: run.Cast) -> dict[str, Any]:
-    """A method's video of a cell, measured."""
-    asked = run.resolved(caption(cell.scene.ask), recipe, seed=cell.noise)
+def one(recipe: Recipe, ask: Ask, seed: int, cast: run.Cast) -> dict[str, Any]:
+    """A method's video of what is asked, measured."""
+    asked = run.resolved(caption(ask), recipe, seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PromptWarning)
         video = run.finished(run.play(asked, cast))
@@ -126,7 +135,7 @@ def one(recipe: Recipe, cell: Cell, cast: run.Cast) -> dict[str, Any]:
     facts = {name: video.settings[name] for name in ("calls", "seconds", "seconds_in_networks")}
     # A plan is an upper bound where calls depend on what is seen; what was called is known now.
     looks = {name: ahead.passes(name) * facts["calls"][name] / ahead.counts[name].calls for name in ahead.counts}
-    return {"scores": scores(video.pixels[0], cell.scene), **facts, "looks": looks}
+    return {"scores": scores(video.pixels[0], ask), **facts, "looks": looks}
 
 
 @torch.no_grad()
@@ -138,15 +147,21 @@ def reference(name: str, cell: Cell, cast: run.Cast, base: Recipe) -> dict[str, 
         video = degrade(video)
     if name in ("renderer, codec", "renderer, degraded"):
         video = cast.codec.decode(cast.codec.encode(video[None]))[0]
-    return {"scores": scores(video, cell.scene), "calls": {}, "seconds": 0.0, "seconds_in_networks": 0.0, "looks": {}}
+    return {
+        "scores": scores(video, cell.scene.ask),
+        "calls": {},
+        "seconds": 0.0,
+        "seconds_in_networks": 0.0,
+        "looks": {},
+    }
 
 
-def scores(video: Tensor, scene: Scene) -> dict[str, float]:
-    """The oracle's numbers and the stand-ins. Texture is a score of dotted scenes alone: solid ones have none."""
-    found = judge(video, scene.ask).scores()
+def scores(video: Tensor, asked: Ask) -> dict[str, float]:
+    """The oracle's numbers and the stand-ins. Texture is a score of dotted objects alone: solid ones have none."""
+    found = judge(video, asked).scores()
     found["identity"] = 1 - found.pop("switches")
     texture = found.pop("texture_contrast")
-    if scene.texture == "dotted":
+    if asked.texture == "dotted":
         found["texture"] = texture
     return found | measure(video).scores()
 

@@ -59,6 +59,10 @@ class Parts:
         return str(leaf["expert"])
 
 
+OPEN = "open "
+"""Rows that begin so are asked for a shape and its motion alone: the prompt leaves the look open, so that frames may differ
+in it."""
+
 REFERENCES = ("renderer", "renderer, codec", "renderer, degraded", "wrong caption")
 """Rows that no method makes: the world itself, through the codec, as the temporal expert learned it; and the
 world judged by another prompt, which is chance."""
@@ -72,6 +76,9 @@ CORE = (
     "only S 4+5",
     "only T 4+5",
     "S-T then S 4+5",
+    "open confiner 4+5",
+    "open only S 4+5",
+    "open only T 4+5",
 )
 """Rows that the questions need, made for every prompt; the others are made for every second one."""
 
@@ -90,7 +97,10 @@ def rows(recipe: Recipe) -> dict[str, Recipe]:
         for timestep in (50, 200, 300, 500) if (control, steps) in ((4, 5), (8, 10)) else (300, 500):
             made[f"confiner {control}+{steps} T_e {timestep}"] = parts.refined(control, steps, both, timestep)
     made |= ends(parts, 8, 10, 300) | ends(parts, 8, 10, 500)
-    return made | baselines(parts) | variants(parts)
+    made |= baselines(parts) | variants(parts)
+    deep = {"confiner 4+10 T_e 500": made["confiner 4+10 T_e 500"], **ends(parts, 4, 10, 500)}
+    shallow = {name: made[name] for name in ("confiner 4+5", "only S 4+5", "only T 4+5")}
+    return made | {OPEN + name: recipe for name, recipe in (shallow | deep).items()}
 
 
 def ends(parts: Parts, control: int, steps: int, timestep: int = 100) -> dict[str, Recipe]:

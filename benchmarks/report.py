@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from harness import Claim, questions
-from methods import CHEAPER, REFERENCES
+from methods import CHEAPER, OPEN, REFERENCES
 
 from dovetail.eval.stats import Cells, Interval, sign_flip, wilson
 
@@ -30,6 +30,7 @@ TABLES = {
     "Table 1: methods": ("temporal", "control", "confiner 4+5", "confiner 8+10"),
     "Table 3: T_e": ("confiner",),
     "Table 5: who refines": ("confiner 4+5", "confiner 8+10", "only", "alternating", "x0 average", "S-T 4+5"),
+    "Table 5, of prompts that leave the look open": (OPEN,),
     "Beyond the paper": (*CHEAPER, "T-S 8+10", "fixed noise", "paper's clock"),
 }
 """Each table's rows: names that begin so, in the order of the list; those of ConFiner as they stand in Table 1."""
@@ -67,6 +68,8 @@ def chosen(name: str, title: str, begins: Sequence[str]) -> bool:
         return False
     if title.startswith("Table 1") and name.startswith("confiner"):
         return name in begins
+    if name.startswith(OPEN) or OPEN in begins:
+        return name.startswith(OPEN) and OPEN in begins
     if title.startswith("Table 5"):
         return name in begins or (name.startswith(tuple(begins)) and "T_e" not in name) or name.startswith("only")
     return name.startswith(tuple(begins))
@@ -137,9 +140,10 @@ def costs(rows: Rows, experts: str) -> str:
 def answers(rows: Rows, experts: str) -> str:
     """The questions, each for every ladder that has results of all methods it needs."""
     asked: list[tuple[str, list[Claim]]] = []
-    for name in ("4+5", "8+10", "8+10 T_e 300", "8+10 T_e 500"):
-        if all(f"{row} {name}" in rows for row in ("confiner", "only S", "only T")):
-            asked += ends(rows, name)
+    for of in ("", OPEN):
+        for name in ("4+5", "8+10", "8+10 T_e 300", "8+10 T_e 500", "4+10 T_e 500"):
+            if all(f"{of}{row} {name}" in rows for row in ("confiner", "only S", "only T")):
+                asked += ends(rows, name, of)
     if all(row in rows for row in ("confiner 4+5", "temporal 100")):
         asked.append((NINE, nine(rows)))
     for name in CHEAPER:
@@ -177,9 +181,10 @@ def losses(rows: Rows, both: str, s: str, t: str, name: str) -> list[tuple[str, 
     ]
 
 
-def ends(rows: Rows, name: str) -> list[tuple[str, list[Claim]]]:
+def ends(rows: Rows, name: str, of: str) -> list[tuple[str, list[Claim]]]:
     """The three questions about coordination and the two experts alone."""
-    both, s, t = f"confiner {name}", f"only S {name}", f"only T {name}"
+    both, s, t = (f"{of}{row} {name}" for row in ("confiner", "only S", "only T"))
+    name = of + name
     return [
         *losses(rows, both, s, t, name),
         (

@@ -83,6 +83,8 @@ def test_verdicts_follow_from_the_numbers():
         "only T 4+5": row(identity=0.99, sharpness=0.6, texture=0.5, **shared),
         "temporal 100": row(identity=0.98, sharpness=0.6, texture=0.5, **shared),
     }
+    rows |= {f"open {name}": row(identity=0.9, **shared) for name in ("confiner 4+5", "only S 4+5", "only T 4+5")}
+    rows["open only S 4+5"] = row(identity=0.5, **shared)
     said = answers(rows, "exact").splitlines()
 
     def verdict(question: str, measure: str) -> str:
@@ -95,19 +97,24 @@ def test_verdicts_follow_from_the_numbers():
     assert verdict("non-inferior", "identity") == "yes"
     assert verdict("non-inferior", "texture") == "no"
     assert verdict("non-inferior", "smoothness_of_motion") == "no span to speak of, so no answer"
+    assert verdict("(open 4+5; only S", "identity") == "yes, worse"
+    assert verdict("(open 4+5; share", "identity") == "yes"
     assert verdict("9 steps beat", "sharpness") == "yes, sharper"
     assert verdict("9 steps beat", "identity") == "kept"
 
 
 def test_every_row_is_a_recipe_of_its_own():
-    from methods import CHEAPER, CORE, rows
+    from confiner_tables import fingerprints
+    from methods import CHEAPER, CORE, OPEN, rows
 
     from dovetail import recipe as recipes
 
     for name in ("sprites", "sprites-exact"):
         made = rows(recipes.load(name))
         assert {*CHEAPER, *CORE} <= made.keys()
-        assert len({recipes.dump(recipe) for recipe in made.values()}) == len(made)
+        told = {name: recipe for name, recipe in made.items() if not name.startswith(OPEN)}
+        assert len({recipes.dump(recipe) for recipe in told.values()}) == len(told)
+        assert len({key for row, key in fingerprints(recipes.load(name)).items() if row in made}) == len(made)
     base = recipes.load("sprites")
     assert rows(base)["confiner 4+5"] == base
     assert rows(base)["confiner 8+10"].chain == recipes.load("sprites-18").chain
@@ -115,11 +122,20 @@ def test_every_row_is_a_recipe_of_its_own():
     assert rows(base)["only T 4+5"].chain == recipes.load("sprites-only-temporal").chain
 
 
+def test_a_median_has_an_interval():
+    from overhead import middle
+
+    found = middle([1.0, 1.01, 1.02, 1.0, 3.0, 0.99, 1.01, 1.0, 1.02])
+    assert found.value == 1.01
+    assert 0.99 <= found.low <= 1.01 <= found.high <= 1.02
+    assert middle([2.0]) == type(found)(2.0, 2.0, 2.0)
+
+
 def test_overhead_of_exact_experts(capsys):
     import overhead
 
     overhead.main(["--experts", "exact", "--rounds", "1", "--frames", "2"])
-    assert "inside networks: median 0." in capsys.readouterr().out
+    assert "inside networks: 0." in capsys.readouterr().out
 
 
 @pytest.mark.slow
