@@ -55,8 +55,8 @@ def report(lines: Lines, long: int, short: int) -> str:
         "",
         "Means over prompts with 95 % intervals, cluster bootstrap over prompts. Shares of videos: Wilson. Measures are",
         "those of docs/evaluation.md, _e3: in thousandths. border (how far a border stands out), lurch and leap are taken at",
-        "the ends of segments, which all ways have in common; seam, seams, jumps and turns at a way's own borders,",
-        "or where all its windows are averaged, and it has none, at the ends of segments too.",
+        "the ends of segments, which all ways have in common; seam, seams, jumps and turns at a way's own borders: where",
+        "its windows take turns, or, averaged, begin and end.",
     ]
     names = sorted(rows, key=lambda name: (-int(name.rpartition(" ")[2]), not name.startswith("renderer")))
     parts = ["\n".join(head)]
