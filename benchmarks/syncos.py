@@ -224,7 +224,8 @@ def one(recipe: Recipe, tale: Tale, cast: run.Cast, way: str) -> dict[str, Any]:
 @torch.no_grad()
 def queued(recipe: Recipe, tale: Tale, cast: run.Cast) -> dict[str, Any]:
     """FIFO-Diffusion's video of a story: a queue of two clips over the exact expert of the first stage's windows."""
-    asked, frames = tell(recipe, tale, FIFO), recipe.video.frames
+    # Its frames are not at one level, and none is between two events.
+    asked, frames = recipes.changed(tell(recipe, tale, FIFO), {"story.fade": None}), recipe.video.frames
     ((ladder, options),) = recipes.plain(asked)["chain"][0]["ladder"].items()
     size = recipes.plain(asked)["chain"][0]["denoise"]["coupled"]["size"]
     with quiet():

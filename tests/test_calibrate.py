@@ -597,7 +597,8 @@ def test_a_picture_of_one_panel() -> None:
 def test_boundaries_found_once_serve_other_steps_shifts_and_solvers(tmp_path: Path) -> None:
     """On sprites' exact experts: over the noise share, divergence is one curve, whatever ladder and solver it was
     measured on, so its knots lie where they lay, each to a step of its ladder."""
-    prompts = tuple(f"a {what}" for what in ("red circle moving right", "blue ring", "white ring", "pulsing circle"))
+    looks = ("red circle moving right", "blue circle", "white ring", "blue ring moving up", "white circle", "red ring")
+    prompts = tuple(f"a {look}" for look in (*looks, "pulsing ring", "pulsing circle"))
     results = []
     for steps, shift, solver in ((20, 3.0, "unipc"), (13, 1.5, "euler"), (30, 5.0, "dpm++2m")):
         ladder = {"chain.video.ladder": {"shifted": {"steps": steps, "shift": shift}}, "chain.video.solver": solver}

@@ -36,7 +36,7 @@ def test_the_configurations_are_the_published_ones(fullsize: Any) -> None:
     }
 
 
-@pytest.mark.parametrize("what", ["confiner", "flowblending"])
+@pytest.mark.parametrize("what", [pytest.param("confiner", marks=pytest.mark.slow), "flowblending"])
 def test_small_networks_take_the_same_way(fullsize: Any, what: str, tmp_path: Path) -> None:
     fullsize.main([what, "--tiny", "--results", str(tmp_path)])
     head, rate, *rows = (tmp_path / f"fullsize-{what}.txt").read_text().splitlines()

@@ -555,6 +555,7 @@ def test_files_on_this_machine_are_counted_as_they_are(files: tuple[Path, Path],
         found.look(shape, skipped=(1,))
 
 
+@pytest.mark.slow
 def test_a_plan_knows_lavie_before_it_is_there() -> None:
     plan = dovetail.plan("confiner-sd15-lavie")
     found = costs(plan).experts["temporal"]

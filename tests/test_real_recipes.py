@@ -71,6 +71,7 @@ def test_a_head_says_what_to_pull_how_large_and_under_which_licence(name: str) -
         assert licence in said, "every licence is named"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_a_head_says_what_is_on_the_device_at_most_and_where(name: str) -> None:
     plan = dovetail.plan(name)
@@ -208,7 +209,10 @@ SMALL: dict[str, tuple[dict[str, int], dict[str, str], dict[str, Any]]] = {
 """Of each recipe but LaVie's (tests/test_lavie.py): a small size, whose weights its experts take, and windows that fit."""
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name == "confiner-long-sd15-modelscope" else name for name in SMALL],
+)
 def test_a_recipe_runs_on_tiny_weights(name: str, folders: dict[str, str]) -> None:
     size, takes, changes = SMALL[name]
     recipe = recipes.load(name)

@@ -772,10 +772,13 @@ def test_ctrl_c_says_how_to_go_on_and_what_goes_on_has_the_same_bytes(
             signal.raise_signal(signal.SIGINT)
         return act(*given, **options)
 
-    out = tmp_path / "a.mp4"
-    with monkeypatch.context() as patch:
-        patch.setattr(place, name, pressed)
-        result = CliRunner().invoke(cli.app, [*LONG, "-o", str(out)])
+    out, before = tmp_path / "a.mp4", signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, pressed)
+            result = CliRunner().invoke(cli.app, [*LONG, "-o", str(out)])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert result.exit_code not in (0, None)
     assert len(calls) == 2
     assert f"note: stopped; `dovetail resume {folder_of(out)}` goes on\n" in result.stderr

@@ -612,7 +612,7 @@ def test_a_video_with_a_story_is_made_again_from_its_settings(tmp_path: Path) ->
     told = ["--shared", "a red circle", "--event", "0s: it moves left", "--event", "2s: it moves right", "--fade", "1s"]
     made = dovetail_("generate", *words, *told, "-o", first)
     assert made.exit_code == 0, made.output
-    assert not made.stderr
+    assert made.stderr == f"run: {tmp_path / 'a.run'}\n"
     said = settings_of(first)["recipe"]
     assert said == json.loads((tmp_path / "a.mp4.json").read_text())["recipe"]
     assert (said["prompt"], said["story"]["fade"], said["video"]["frames"]) == ("a red circle", "1s", 32)
