@@ -340,3 +340,18 @@ def test_a_ladder_of_other_steps_than_its_expert_was_distilled_for_is_told(file:
         if warned
         else []
     )
+
+
+@pytest.mark.parametrize(
+    ("file", "warned"), [("Hyper-SD15-8steps-lora", True), ("two_4_steps", False), ("style_20000steps", False)]
+)
+def test_a_lora_tells_its_steps_as_an_adapter_does(file: str, warned: bool) -> None:
+    """And how long something was trained is no number of steps to take."""
+    recipe = recipes.changed(
+        recipes.load("confiner-sd15-modelscope"),
+        {"experts.control.loras": [{"weights": f"some/place/{file}.safetensors"}]},
+    )
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        warn_of_steps(recipe)
+    assert len(said) == warned

@@ -33,6 +33,7 @@ from dovetail.run import (
     Look,
     Piece,
     Step,
+    again,
     carry_on,
     continuing,
     decode,
@@ -47,7 +48,7 @@ from dovetail.run import (
 from dovetail.run import keeping as kept_runs
 from dovetail.run.folder import Folder
 from dovetail.run.growing import grown
-from dovetail.video import read, settings_of, writing
+from dovetail.video import read, settings_of
 
 SMALL: dict[str, Any] = {f"experts.{name}.candidates": 8 for name in ("control", "spatial", "temporal")} | {
     "chain.structure.ladder.trailing.steps": 3,
@@ -790,19 +791,17 @@ def test_ctrl_c_says_how_to_go_on_and_what_goes_on_has_the_same_bytes(
 def test_a_long_animation_is_told_to_be_made_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cast: Cast
 ) -> None:
-    """At once where the length is known, else with the frame that is too many; and once."""
+    """Before the work begins, and once; also of a run that is decoded again."""
     monkeypatch.setattr("dovetail.video.encoders.KEPT", 39)
     says = "all frames of a .gif wait in memory until the video ends, and these are more than 39; an .mp4 is"
     with pytest.warns(RunWarning, match=says):
         next(keep(small(), tmp_path / "a.gif", cast=cast))
-    for suffix, warned in ((".gif", 1), (".webp", 1), (".mp4", 0), (".npz", 0)):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            with writing(tmp_path / f"b{suffix}", 8.0) as growing:
-                for _ in range(3):
-                    growing.add(np.zeros((20, 8, 8, 3), np.uint8))
-                growing.settings = {}
-        assert len(caught) == warned, suffix
+    with pytest.warns(RunWarning, match=says) as caught:
+        list(keep(small(), tmp_path / "a.gif", cast=cast))
+    assert len(caught) == 1
+    with pytest.warns(RunWarning, match=says) as caught:
+        list(again.decode(folder_of(tmp_path / "a.gif"), tmp_path / "b.gif"))
+    assert len(caught) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         list(keep(small(39), tmp_path / "c.gif", cast=cast))

@@ -45,12 +45,8 @@ def piece(
         frames = render(scene, range(LENGTH))
         object_ = (frames - backdrop(scene)).abs().amax(1).gt(0.1).float()
         shown = degrade(frames) if kind == "degraded" else frames
-        latents.append(
-            (
-                vae.encode(shown.contiguous(memory_format=torch.channels_last)).latent_dist.mean
-                * vae.config.scaling_factor
-            ).half()
-        )
+        seen = vae.encode(shown.to(vae.device, memory_format=torch.channels_last)).latent_dist.mean
+        latents.append((seen * vae.config.scaling_factor).half().cpu())
         places.append(avg_pool2d(object_, frames.shape[-1] // latents[-1].shape[-1]).half())
         asks.append(asdict(scene.ask))
     return {"latents": torch.stack(latents), "places": torch.stack(places), "asks": asks}
@@ -73,8 +69,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--looks", type=int, help="so many looks in all, each in many motions (see rivals.py)")
     parser.add_argument("--motions", nargs="+", choices=MOTIONS, default=[None], help="these alone, in turn")
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    vae = AutoencoderKL.from_pretrained(args.vae).eval().to(memory_format=torch.channels_last)
+    vae = AutoencoderKL.from_pretrained(args.vae).eval().to(args.device, memory_format=torch.channels_last)
     made = piece(args.kind, args.number, vae, looks=args.looks, motions=args.motions)
     args.out.mkdir(parents=True, exist_ok=True)
     torch.save(made, args.out / f"{args.kind}-{args.number}.tmp")

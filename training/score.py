@@ -44,16 +44,16 @@ CEILING_OF = {"sharp": "ceiling", "degraded": "degraded-ceiling"}
 Verdicts = Sequence[Verdict] | Sequence[FrameVerdict]
 
 
-def expert(name: str, work: Path, quick: bool, ships: bool = False) -> Expert:
+def expert(name: str, work: Path, quick: bool, ships: bool = False, device: str = "cpu") -> Expert:
     """The trainee's slow (or quick) weights behind the Expert contract, without the loading; or those that ship."""
     trainee = Trainee.new(name)
     trainee.load(work / (SHIPS.get(name, name) if ships else name) / "state.pt")
-    net, words = (trainee.net if quick else trainee.slow).eval(), tokenizer()
+    net, words = (trainee.net if quick else trainee.slow).eval().to(device), tokenizer()
 
     def network(x: Tensor, time: float, conditions: tuple[Condition, ...], frames: Tensor) -> Tensor:
         ids = words([c.text for c in conditions], padding="max_length", max_length=LENGTH, truncation=True)["input_ids"]
-        text = net["text"](torch.tensor(ids)).last_hidden_state
-        return predict(net["unet"], x, torch.full((len(x),), time), text)
+        text = net["text"](torch.tensor(ids, device=device)).last_hidden_state
+        return predict(net["unet"], x.to(device), torch.full((len(x),), time, device=device), text).to(x.device)
 
     return Expert(name, schedule_of(plan(name)), speaks(name), network)
 
@@ -84,14 +84,16 @@ def videos(one: Expert, prompts: list[str], steps: int, guidance: float, vae: Au
         x = levels.first * Noise(HELD + i).like(torch.zeros(1, CHANNELS, spec.frames, CELLS, CELLS), frames, "start")
         denoise = Guided(one.given(prompt), one.given(""), guidance) if guidance != 1 else one.given(prompt)
         x0 = last(sample(denoise, x, frames, levels.levels, Euler())).seen.x0
-        made.append(vae.decode(x0[0].transpose(0, 1) / vae.config.scaling_factor).sample.clamp(-1, 1))
+        shown = x0[0].transpose(0, 1).to(vae.device) / vae.config.scaling_factor
+        made.append(vae.decode(shown).sample.clamp(-1, 1).cpu())
     return made
 
 
 @torch.no_grad()
 def renders(ceiling: str, scenes: list[Scene], vae: AutoencoderKL, frames: int = 16) -> list[Tensor]:
     """The scenes themselves through the autoencoder, a video "f c h w" for each."""
-    return [vae(CEILINGS[ceiling](render(scene, range(frames)))).sample.clamp(-1, 1) for scene in scenes]
+    drawn = (CEILINGS[ceiling](render(scene, range(frames))).to(vae.device) for scene in scenes)
+    return [vae(video).sample.clamp(-1, 1).cpu() for video in drawn]
 
 
 def judged(made: list[Tensor], asks: list[Ask]) -> Verdicts:
@@ -157,15 +159,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the weights themselves, not their slow average")
     parser.add_argument("--ships", action="store_true", help="what ships of it, where that is distilled")
     parser.add_argument("--sheet", type=Path)
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     scenes = [imagine(Ask(), HELD + i) for i in range(args.prompts)]
     asks = [scene.ask for scene in scenes]
-    vae = AutoencoderKL.from_pretrained(args.work / "vae").eval()
+    vae = AutoencoderKL.from_pretrained(args.work / "vae").eval().to(args.device)
     if args.name in CEILINGS:
         made = renders(args.name, scenes, vae)
         found = intervals(judged(made, asks))
     else:
-        spec, one = SPECS[args.name], expert(args.name, args.work, args.quick, args.ships)
+        spec, one = SPECS[args.name], expert(args.name, args.work, args.quick, args.ships, args.device)
         made = videos(one, [caption(asked) for asked in asks], args.steps, args.guidance, vae)
         verdicts, best = judged(made, asks), judged(renders(CEILING_OF[spec.kind], scenes, vae, spec.frames), asks)
         found = intervals(verdicts) | {"prompt_of_ceiling": of_ceiling(verdicts, best)}

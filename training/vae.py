@@ -89,18 +89,18 @@ def begun(state: Path, shallow: bool) -> AutoencoderKL:
     """The autoencoder as the last piece left it, or else a new one."""
     vae = autoencoder(shallow)
     if state.exists():
-        vae.load_state_dict(torch.load(state, weights_only=True))
+        vae.load_state_dict(torch.load(state, weights_only=True, map_location="cpu"))
     elif not shallow and (first := state.with_name("shallow.pt")).exists():
         vae = grown(begun(first, shallow=True))
     return vae
 
 
-def train(work: Path, minutes: float, shallow: bool, decoder_only: bool, seed: int) -> None:
+def train(work: Path, minutes: float, shallow: bool, decoder_only: bool, seed: int, device: str) -> None:
     name = "shallow" if shallow else "vae"
     state = work / f"{name}.pt"
     vae = begun(state, shallow)
-    vae.to(memory_format=torch.channels_last)
-    (shown, places), held = pictures(seed), floats_of(pictures(999, 64)[0])
+    vae.to(device, memory_format=torch.channels_last)
+    (shown, places), held = pictures(seed), floats_of(pictures(999, 64)[0]).to(device)
     learning = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()] if decoder_only else [*vae.parameters()]
     for parameter in set(vae.parameters()) - set(learning):
         parameter.requires_grad_(False)
@@ -111,8 +111,8 @@ def train(work: Path, minutes: float, shallow: bool, decoder_only: bool, seed: i
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1.0, (step + 1) / 100, (1 - spent) / 0.5)
         picks = torch.randint(len(shown), (BATCH,))
-        x = floats_of(shown[picks]).contiguous(memory_format=torch.channels_last)
-        weight = 1 + FOCUS * places[picks]
+        x = floats_of(shown[picks]).to(device, memory_format=torch.channels_last)
+        weight = 1 + FOCUS * places[picks].to(device)
         seen = vae.encode(x).latent_dist
         y = vae.decode(seen.sample()).sample
         error = (y - x).abs()
@@ -153,9 +153,10 @@ def main() -> None:
     parser.add_argument("--shallow", action="store_true", help="train the 4x autoencoder that the 8x one grows from")
     parser.add_argument("--decoder", action="store_true", help="leave the encoder, and so the latent space, as it is")
     parser.add_argument("--seed", type=int, default=0, help="of the training pictures: another one shows fresh scenes")
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    train(args.work, args.minutes, args.shallow, args.decoder, args.seed)
+    train(args.work, args.minutes, args.shallow, args.decoder, args.seed, args.device)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@ with what they keep of the frames before, in pieces of their own."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -15,8 +14,7 @@ from dovetail.core.excerpts import Excerpt, Reach, Trail
 from dovetail.core.noise import Noise
 from dovetail.errors import EncodeError, RecipeError, WeightsError, nearest
 from dovetail.experts.checkpoint import Checkpoint, at_hand, find, model
-from dovetail.experts.decoders import COGVIDEOX as COGVIDEOX
-from dovetail.experts.decoders import LTX, follow, reach_of
+from dovetail.experts.decoders import COGVIDEOX, LTX, WAN, follow, reach_of
 from dovetail.experts.halving import LEAST, Shortage, halving, sparing
 from dovetail.experts.moving import present
 from dovetail.experts.placement import device_of, dtype_of
@@ -293,26 +291,10 @@ def _whole(module: Any, code: Tensor, *extra: Tensor) -> Iterator[Tensor]:
     yield frames
 
 
-@torch.no_grad()
 def _in_pairs(module: Any, code: Tensor) -> Iterator[Tensor]:
-    """Frames "b c f h w" of codes "b c f h w", the first three codes at once and then two at a time, as CogVideoX's
-    autoencoder does: what its convolutions saw last goes along, and norms are over what is decoded at once.
-
-    It takes an even number of codes for the later part of a video, whose first code is four frames as well. Here a
-    video always begins: an even number is decoded with its last code twice, and what that adds is left out.
-    """
-    length = code.shape[2]
-    spare = 1 - length % 2
-    if spare:
-        code = torch.cat([code, code[:, :, -1:]], 2)
-    cache: Any = None
-    starts = [0, *range(3, code.shape[2], 2)]
-    for start, stop in pairwise([*starts, code.shape[2]]):
-        piece = code[:, :, start:stop]
-        piece = piece if module.post_quant_conv is None else module.post_quant_conv(piece)
-        frames, cache = module.decoder(piece, conv_cache=cache)
-        last = spare and stop == code.shape[2]
-        yield frames[:, :, : -int(module.config.temporal_compression_ratio)] if last else frames
+    """Frames "b c f h w" of codes "b c f h w", in the pieces that CogVideoX's decoder takes."""
+    whole = Excerpt(0, 0, code.shape[2], ends=True)
+    return follow(module, code, whole, Trail(), None, int(module.config.temporal_compression_ratio))
 
 
 def load_codec(
@@ -379,7 +361,7 @@ def codec_of(
     return VideoCodec(weights, module, space, mean, deviation, device, dtype, conditioning, tiles)
 
 
-KINDS = ("AutoencoderKL", "AutoencoderKLWan", "AutoencoderKLLTXVideo", COGVIDEOX)
+KINDS = ("AutoencoderKL", WAN, LTX, COGVIDEOX)
 """The autoencoders that a codec can be made of."""
 
 
@@ -447,7 +429,7 @@ def _conditioning(
 
 def _statistics(module: Any) -> tuple[Tensor, Tensor]:
     """Mean and deviation of each channel of a video autoencoder's codes, float32."""
-    if type(module).__name__ == "AutoencoderKLLTXVideo":
+    if type(module).__name__ == LTX:
         return module.latents_mean.float(), module.latents_std.float() / module.config.scaling_factor
     if type(module).__name__ == COGVIDEOX:
         channels = module.config.latent_channels

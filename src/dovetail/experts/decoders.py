@@ -64,7 +64,8 @@ def follow(
     """The frames "b c f h w" that are asked for, of codes "b c f h w" that begin as far before them as the decoder
     looks, as it makes them. It goes on from the trail where that leads here, and leaves it for the next part.
 
-    tile: what tells these codes from others of the same frames.
+    tile: what tells these codes from others of the same frames. An even number of CogVideoX's codes, which takes pairs
+    after the first three, is decoded with the last one twice, and what that adds is left out.
     """
     pairs = type(module).__name__ == COGVIDEOX
     at, kept = trail.kept.get(tile, (-1, None))
@@ -82,7 +83,8 @@ def follow(
             a, b = max(start, asked.start), min(stop, asked.stop)
             made = frames[:, :, : frames.shape[2] - compression * (stop - b)]
             yield made if a == start else made[:, :, -compression * (b - a) :]
-    trail.kept[tile] = (left[0], _moved(left[1], torch.device("cpu")))
+    if not asked.ends:
+        trail.kept[tile] = (left[0], _moved(left[1], torch.device("cpu")))
 
 
 def _steps(at: int, asked: Excerpt, length: int, pairs: bool) -> Iterator[tuple[int, int]]:

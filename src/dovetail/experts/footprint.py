@@ -19,7 +19,8 @@ from torch.utils._pytree import tree_leaves
 
 from dovetail.experts.adapter import Embedding
 from dovetail.experts.checkpoint import quietly
-from dovetail.experts.codec import COGVIDEOX, _in_pairs, _whole
+from dovetail.experts.codec import _in_pairs, _whole
+from dovetail.experts.decoders import COGVIDEOX
 from dovetail.experts.loading import FAMILIES
 from dovetail.experts.outline import Outline, Shape, hollow_of, written
 

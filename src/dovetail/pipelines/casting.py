@@ -107,7 +107,7 @@ def expert(name: str, module: Any, scheduler: Any, text: Told, codec: Codec, fps
     """A component as an expert. Raises RecipeError for a network or a scheduler that none here can be made of."""
     family, found = family_of(module), type(bare(module)).__name__
     kind = FAMILIES[family]
-    _forgets(name, bare(module))
+    _check_caches(name, bare(module))
     if isinstance(kind.convention, Packed) and any(len(told) < 2 for told in text.known.values()):
         raise RecipeError(
             f"a {found} is told with each embedding which of its tokens are words: give prompt_attention_mask with "
@@ -128,7 +128,7 @@ def expert(name: str, module: Any, scheduler: Any, text: Told, codec: Codec, fps
     )
 
 
-def _forgets(name: str, module: nn.Module) -> None:
+def _check_caches(name: str, module: nn.Module) -> None:
     """Raise RecipeError for a network that remembers calls, as diffusers' caches have it do."""
     registries = [hooks for part in module.modules() if (hooks := getattr(part, "_diffusers_hook", None)) is not None]
     if any(hook._is_stateful for registry in registries for hook in registry.hooks.values()):
@@ -155,7 +155,7 @@ def codec(vae: Any) -> Codec:
     space = space_of({**vae.config, "_class_name": kind})
     # LTX-Video's decoder from 0.9.1 on is told a timestep.
     conditioning = Conditioning() if vae.config.get("timestep_conditioning") else None
-    # CogVideoX's decoder is called part by part, so its `enable_tiling` is heard here; others hear it themselves.
+    # CogVideoX's decoder is called part by part, so its `enable_tiling` is heard here; others hear it in `decode`.
     tiles = vae.tile_latent_min_height if kind == COGVIDEOX and vae.use_tiling else None
     return codec_of(vae, space, get_module_execution_device(vae), vae.dtype, conditioning=conditioning, tiles=tiles)
 

@@ -14,6 +14,7 @@ from dovetail.run.keeping import frames_again
 from dovetail.run.manifest import record
 from dovetail.run.sealed import DamagedError
 from dovetail.video import Frames, Video, checked_output, writing
+from dovetail.video.encoders import warn_of_waiting
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def decode(folder: str | Path, out: str | Path, look: Look | None = None) -> Ite
     """Decode a run from its latents and write it; frames uint8 "f h w c" as they are written.
 
     Of a run that is not finished, what there is. Raises OutputError for a run without a whole piece, and where one is
-    damaged: resuming the run makes it again.
+    damaged: resuming the run makes it again. Warns with RunWarning of a long video whose file is made in memory.
     """
     place, look = Folder(Path(folder)), Look() if look is None else look
     recipe, origin = place.read(), place.origin()
@@ -44,6 +45,7 @@ def decode(folder: str | Path, out: str | Path, look: Look | None = None) -> Ite
     codec = load_codec(_tiled(recipe, look.tiles))
     recipe = recipes.changed(recipe, {"video.fps": look.fps or recipe.video.fps})
     checked_output(out, recipe.video.fps)
+    warn_of_waiting(Path(out).suffix, recipe.video.frames)
     with writing(out, recipe.video.fps, look.crf) as growing:
         try:
             for frames in frames_again(place, origin.identity, codec, pieces):

@@ -41,16 +41,19 @@ def warn_about(recipe: Recipe) -> None:
 
 
 def warn_of_steps(recipe: Recipe) -> None:
-    """Warn with StepsWarning about a ladder that has other steps than its expert's file says it was distilled for, as in
+    """Warn with StepsWarning about a ladder that has other steps than a file of its expert was distilled for by its name, as
     `animatediff_lightning_4step.safetensors`. Such an expert plays on other steps too, and badly, without an error."""
     for stage in recipe.chain:
-        spec = recipe.experts.get(getattr(stage.ladder, "of", ""))
-        file, steps = str(getattr(spec, "adapter", None) or ""), getattr(stage.ladder, "steps", None)
-        for told in re.findall(r"(\d+)-?steps?(?![a-z])", file.rpartition("/")[2].lower()):
-            if isinstance(stage.ladder, models.Trailing | models.Leading | models.Own) and int(told) != steps:
-                message = f"stage '{stage.stage}': {steps} steps, and {file} was distilled for {told} by its name; "
-                message += f"set chain.{stage.stage}.ladder to {told} steps, or take the file for {steps}"
-                warnings.warn(message, StepsWarning, stacklevel=3)
+        if not isinstance(stage.ladder, models.Trailing | models.Leading | models.Own):
+            continue
+        spec, steps = recipe.experts[stage.ladder.of], stage.ladder.steps
+        loras = [lora.weights for lora in getattr(spec, "loras", ())]
+        for file in (getattr(spec, "weights", None), getattr(spec, "adapter", None), *loras):
+            for told in re.findall(r"(?<!\d)(\d{1,2})[-_]?steps?(?![a-z])", (file or "").rpartition("/")[2].lower()):
+                if int(told) != steps:
+                    message = f"stage '{stage.stage}': {steps} steps, and {file} was distilled for {told} by its name; "
+                    message += f"set chain.{stage.stage}.ladder to {told} steps, or take the file for {steps}"
+                    warnings.warn(message, StepsWarning, stacklevel=3)
 
 
 def warn_of_story(recipe: Recipe, missed: Sequence[tuple[str, int]] = ()) -> None:

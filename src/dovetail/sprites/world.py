@@ -52,6 +52,8 @@ SHADE = 0.65
 """Brightness of the dark parts of a striped or checkered background, relative to its colour."""
 DOT = 0.30
 """Brightness of the dots of a dotted shape, relative to its colour."""
+DOTS = 16.0
+"""Angular frequency of the dots along both axes, in radians per half width."""
 PULSE = 0.40
 """Relative amplitude of a pulsing shape's radius."""
 SPEED = (0.035, 0.055)
@@ -241,7 +243,7 @@ def outline(shape: str, u: Tensor, v: Tensor, r: Tensor) -> Tensor:
 
 def dots(u: Tensor, v: Tensor) -> Tensor:
     """The dot pattern that a textured object carries with it, in [0, 1]; dots 8.9 px apart at 64 px."""
-    return ((torch.sin(u * 16) * torch.sin(v * 16) - 0.15) * 8).sigmoid()
+    return ((torch.sin(u * DOTS) * torch.sin(v * DOTS) - 0.15) * 8).sigmoid()
 
 
 def _grid(size: int) -> tuple[Tensor, Tensor]:

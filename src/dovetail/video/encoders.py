@@ -122,16 +122,12 @@ class _Kept:
     """An animated picture, for which all frames are kept until the end, as Pillow does too. unit: of its durations, in
     milliseconds."""
 
-    def __init__(self, path: Path, fps: float, suffix: str, unit: int, options: Mapping[str, Any]) -> None:
-        self.path, self.fps, self.suffix, self.unit, self.options = path, fps, suffix, unit, options
+    def __init__(self, path: Path, fps: float, unit: int, options: Mapping[str, Any]) -> None:
+        self.path, self.fps, self.unit, self.options = path, fps, unit, options
         self.frames: list[Frames] = []
-        self.count = 0
 
     def add(self, frames: Frames) -> None:
         self.frames.append(frames)
-        if self.count <= KEPT:
-            warn_of_waiting(self.suffix, self.count + len(frames))
-        self.count += len(frames)
 
     def end(self, settings: Mapping[str, Any]) -> None:
         first, *rest = _images(enlarged(np.concatenate(self.frames)))
@@ -192,8 +188,8 @@ class _Pngs:
 
 ENCODERS: dict[str, Callable[..., Encoder]] = {
     ".mp4": _Mp4,
-    ".gif": partial(_Kept, suffix=".gif", unit=10, options={"format": "GIF", "disposal": 2}),
-    ".webp": partial(_Kept, suffix=".webp", unit=1, options={"format": "WEBP", "lossless": True}),
+    ".gif": partial(_Kept, unit=10, options={"format": "GIF", "disposal": 2}),
+    ".webp": partial(_Kept, unit=1, options={"format": "WEBP", "lossless": True}),
     ".npz": _Npz,
     "": _Pngs,
 }

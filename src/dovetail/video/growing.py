@@ -35,7 +35,7 @@ def writing(path: str | Path, fps: float, crf: int | None = None) -> Iterator[Gr
     """Write a video while it is being made; it appears with its manifest, whole or not at all.
 
     What is added to an .mp4, an .npz or a folder is on the disk and out of memory; what is added to a .gif or a .webp
-    is kept until the end, of which RunWarning warns above 500 frames. crf: how much an .mp4 may lose, see `CRF`. Raises
+    is kept until the end. crf: how much an .mp4 may lose, see `CRF`. Raises
     OutputError as `Video.save` does, for a video without frames or settings, and for a crf of what loses nothing.
     """
     target = checked_output(path, fps)

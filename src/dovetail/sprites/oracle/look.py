@@ -28,6 +28,7 @@ from dovetail.sprites.world import (
     BACKGROUNDS,
     COLOURS,
     DOT,
+    DOTS,
     PATTERNS,
     SHADE,
     SHAPES,
@@ -89,7 +90,7 @@ def look(frames: Tensor) -> Look:
 def _look(frames: Tensor) -> Look:
     soft = _blur(frames, 0.9)
     background, pattern, behind, clear = _background(frames, soft)
-    differs = (soft - _blur(behind, 0.9)).square().sum(1).sqrt()
+    differs = _differs(soft, behind)
     noise = _median_where(differs, clear)
     excess = (differs - (2.5 * noise).clamp(min=0.05)[:, None, None]).clamp(min=0)
     corner = _locate(excess).round().long()
@@ -132,10 +133,15 @@ def _background(frames: Tensor, soft: Tensor) -> tuple[Tensor, Tensor, Tensor, T
     # An object of no background's hue votes for the nearest all the same. It is what differs from most of the votes.
     for most in (1.25, 1.5):
         _, behind = _drawn(frames, palette[label], clear)
-        differs = (soft - _blur(behind, 0.9)).square().sum(1).sqrt()
+        differs = _differs(soft, behind)
         clear = votes & (differs <= 0.05 + most * _median_where(differs, clear)[:, None, None])
     pattern, behind = _drawn(frames, palette[label], clear)
     return label, pattern, behind, clear
+
+
+def _differs(soft: Tensor, behind: Tensor) -> Tensor:
+    """How far blurred frames are from a background that is blurred alike, "f h w"."""
+    return (soft - _blur(behind, 0.9)).square().sum(1).sqrt()
 
 
 def _drawn(frames: Tensor, base: Tensor, clear: Tensor) -> tuple[Tensor, Tensor]:
@@ -307,7 +313,7 @@ def _texture(see: Tensor, distance: Tensor, u: Tensor, v: Tensor) -> tuple[Tenso
 
 def _shifts() -> list[tuple[float, float]]:
     """Pixels by which dots may lie off the middle: all of a period, of which half along both axes is none."""
-    step = math.pi * SIZE / 2 / 16 / 4
+    step = math.pi * SIZE / 2 / DOTS / 4
     return [(step * x, step * y) for x in range(8) for y in range(4)]
 
 
