@@ -164,7 +164,7 @@ def test_rows_that_make_the_same_videos_are_made_once(tmp_path: Path) -> None:
     assert (
         made["full 24"] | {"row": "iterations 1 24", "key": made["iterations 1 24"]["key"]} == made["iterations 1 24"]
     )
-    assert made["no shared text 24"]["seconds"] != made["full 24"]["seconds"], "it is told otherwise, so it is another"
+    assert made["no shared text 24"]["scores"] != made["full 24"]["scores"], "it is told otherwise: it is another"
 
 
 def test_equal_calls_are_as_many() -> None:

@@ -1,6 +1,6 @@
 """A denoiser is an expression; this walks it and rewrites it.
 
-Fields that are no part of equality (networks) are no part of the expression.
+Fields that are no part of equality (networks) are no part of the expression, and a table of numbers has no parts.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ def walk(node: Any) -> Iterator[Any]:
     if is_dataclass(node) and not isinstance(node, type):
         for name in _parts(node):
             yield from walk(getattr(node, name))
-    elif isinstance(node, list | tuple):
+    elif isinstance(node, list | tuple) and not _numbers(node):
         for part in node:
             yield from walk(part)
 
@@ -29,7 +29,7 @@ def rewrite(node: Any, change: Callable[[Any], Any]) -> Any:
         after = {name: rewrite(part, change) for name, part in before.items()}
         if any(after[name] is not before[name] for name in before):
             node = replace(node, **after)
-    elif isinstance(node, tuple):
+    elif isinstance(node, tuple) and not _numbers(node):
         parts = tuple(rewrite(part, change) for part in node)
         node = node if all(a is b for a, b in zip(node, parts, strict=True)) else parts
     return change(node)
@@ -37,3 +37,8 @@ def rewrite(node: Any, change: Callable[[Any], Any]) -> Any:
 
 def _parts(node: Any) -> list[str]:
     return [f.name for f in fields(node) if f.init and f.compare]
+
+
+def _numbers(node: list[Any] | tuple[Any, ...]) -> bool:
+    """A schedule's thousand levels are walked by every plan otherwise, for milliseconds."""
+    return all(isinstance(part, int | float) for part in node)

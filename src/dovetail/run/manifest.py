@@ -4,6 +4,7 @@ import platform
 import resource
 import sys
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -22,7 +23,7 @@ def record(recipe: Recipe, calls: Mapping[str, int], less: Iterable[str] = ()) -
 
     less: what was done with less at once than asked; then it is not always the same, and that is said.
     """
-    said = {"recipe": recipes.plain(recipe), "versions": versions(), "calls": dict(calls)}
+    said = {"recipe": recipes.plain(recipe), "versions": dict(versions()), "calls": dict(calls)}
     what = list(dict.fromkeys(less))
     return {**said, "less_at_once": {"why": WAIVED, "what": what}} if what else said
 
@@ -50,8 +51,9 @@ def sources(recipe: Recipe) -> dict[str, Any]:
     return {"commits": known} if known else {}
 
 
-def versions() -> dict[str, str]:
-    """Of all that decides which bytes a run makes."""
+@cache
+def versions() -> Mapping[str, str]:
+    """Of all that decides which bytes a run makes. Asking for them takes milliseconds, and they stay."""
     return {name: version(name) for name in ("dovetail-video", "torch", "diffusers", "av")}
 
 
