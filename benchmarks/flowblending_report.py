@@ -21,8 +21,8 @@ Table = Mapping[str, Mapping[tuple[int, int], Line]]
 
 ORACLE = ("prompt", "identity", "sharpness")
 LIKENESS = ("psnr", "agreement")
-FASTER, CHEAPER, LIKE, OVERHEAD = 1.5, 0.45, 0.8, 0.02
-"""What is claimed: times faster, share of operations saved, normalised likeness, and share of time lost to switches."""
+FASTER, CHEAPER, LIKE = 1.5, 0.45, 0.8
+"""What is claimed: times faster, share of operations saved, and normalised likeness."""
 DRAWS = 100
 """Resamplings of prompts for boundaries, each of which is a fit."""
 
@@ -205,8 +205,6 @@ def answers(table: Table, found: Mapping[str, Calibration]) -> str:
             asked.append((title, regret(table, prefix, large_steps(found[solver]))))
     if any(f"any schedule {share_}" in table for share_ in CURVE):
         asked.append(("Does the best schedule of any candidates dominate one interval?", dominates(table)))
-    if all(row in table for row in ("LLL", "SSS", "interleaved", "LSL budget")):
-        asked.append(("How much time do switches take? (share of what the same steps take unmixed)", switching(table)))
     return questions(asked, "Questions. p: sign flips of prompts' means, Holm over all {n} tests below.")
 
 
@@ -296,19 +294,4 @@ def dominates(table: Table) -> list[Claim]:
             verdict = "yes" if better else "no, worse" if found.high < 0 else "not shown"
             text = f"budget {budget}: {measure} {found}, at {cost.value:.2f} of the operations"
             claims.append(Claim(text, enough(both, verdict), sign_flip(each)))
-    return claims
-
-
-def switching(table: Table) -> list[Claim]:
-    """Seconds of a mixed run against those of its steps in unmixed ones."""
-    claims = []
-    for name in ("LSL budget", "interleaved"):
-        three = cells(table, "seconds", name, "LLL", "SSS")
-        line = next(iter(table[name].values()))
-        part = line["way"].split()[1].count("a") / len(line["way"].split()[1])
-        lost: Callable[[Any], Any] = lambda m, p=part: m[..., 0] / (p * m[..., 1] + (1 - p) * m[..., 2]) - 1  # noqa: E731
-        found = three.interval(lost)
-        switches = sum(a != b for a, b in pairwise(line["way"].split()[1]))
-        verdict = "yes" if found.high <= OVERHEAD else "no" if found.low > OVERHEAD else "undecided"
-        claims.append(Claim(f"{name}, {switches} switches: {found}, at most {OVERHEAD}", enough(three, verdict)))
     return claims

@@ -172,10 +172,11 @@ def ours(recipe: Recipe) -> tuple[Callable[[], Any], torch.nn.Module]:
 
 
 def theirs(recipe: Recipe) -> tuple[Callable[[], Any], torch.nn.Module]:
-    """A run of diffusers' AnimateDiff with FreeNoise: the same files, steps, guidance and size."""
+    """A run of diffusers' AnimateDiff with FreeNoise: the same weights, steps, guidance and size."""
     from diffusers import MotionAdapter
 
-    stock, video = pipeline("control", PACKAGED), recipe.video
+    # Networks of its own: FreeNoise changes them.
+    stock, video = pipeline("control", PACKAGED, run.load(recipe)), recipe.video
     # FreeNoise asks the adapter for the longest clip; the motion modules themselves are in the network already.
     longest = stock.unet.config.motion_max_seq_length
     stock.register_modules(

@@ -3,7 +3,9 @@
     python benchmarks/overhead.py --experts random --rounds 7
 
 1. The share of a recipe's wall time that is spent inside networks (experts, VAE, text models).
-2. Our engine with one expert against the stock diffusers pipeline: prompt in, frames out, equal calls, in turns.
+2. Our engine with one expert against the stock diffusers pipeline over the same networks: prompt in, frames out, equal
+   calls, in turns.
+3. What it costs that two experts, the packaged ones, take steps in turns, against the same steps of each alone.
 
 `--experts random` are networks of the shipped sizes with random weights, written to a temporary folder by the
 code in training/: speed does not ask what a network has learned. `trained` are the packaged ones, and
@@ -16,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -28,7 +31,9 @@ from machine import machine
 import dovetail.sprites
 from dovetail import recipe as recipes
 from dovetail import run
+from dovetail.core.ladders import Ladder, shifted
 from dovetail.eval.stats import Interval
+from dovetail.methods.placements import interleaved, sandwich
 from dovetail.recipe import Recipe
 
 TRAINING = Path(__file__).parents[1] / "training"
@@ -53,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(inside(recipe, args.rounds), flush=True)
         for name in EXPERTS if folder is not None else ():
             print(against(recipe, name, folder, args.steps, args.rounds), flush=True)
+        if folder is not None:
+            print(switching(args.frames, args.rounds), flush=True)
 
 
 @contextmanager
@@ -118,7 +125,7 @@ def against(recipe: Recipe, name: str, folder: Path, steps: int, rounds: int) ->
     """Our engine and the stock pipeline with one expert, in turns, each first in every other round."""
     alone = single(recipe, name, steps)
     cast = run.load(alone)
-    stock = pipeline(name, folder)
+    stock = pipeline(name, folder, cast)
     guidance = alone.chain[0].denoise.guidance  # type: ignore[union-attr]
 
     def ours() -> None:
@@ -155,6 +162,41 @@ def against(recipe: Recipe, name: str, folder: Path, steps: int, rounds: int) ->
     )
 
 
+def switching(frames: int, rounds: int) -> str:
+    """FlowBlending's two experts over 20 steps: as its recipe has them and step by step, against each alone, in turns."""
+    base = recipes.changed(recipes.load("sprites-flowblending"), {"video.frames": frames})
+    ladder, cast = shifted(20, 3.0), run.load(base)
+    letters = {"LLL": "L" * 20, "SSS": "S" * 20, "LSL": sandwich(20, 5, 4), "interleaved": interleaved(20, 9)}
+    ways = {
+        name: recipes.changed(base, {"chain.video.denoise": shared(ladder, word)}) for name, word in letters.items()
+    }
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    for at in range(rounds + 1):
+        for name in list(ways) if at % 2 else reversed(ways):
+            begun = perf_counter()
+            run.finished(run.play(ways[name], fresh(cast)))
+            took[name] += [perf_counter() - begun] if at else []  # the first one warms up
+    said = []
+    for name in ("LSL", "interleaved"):
+        part = letters[name].count("L") / 20
+        unmixed = [part * large + (1 - part) * small for large, small in zip(took["LLL"], took["SSS"], strict=True)]
+        lost = middle([mixed / alone - 1 for mixed, alone in zip(took[name], unmixed, strict=True)])
+        said.append(f"{name}, {sum(a != b for a, b in pairwise(letters[name]))} switches: {lost} of the time")
+    return f"{'; '.join(said)}; median of {rounds} rounds. Target <= 0.02"
+
+
+def shared(ladder: Ladder, letters: str) -> dict[str, Any]:
+    """A recipe's blend, a letter per step."""
+    places = enumerate(pairwise(ladder.levels[:-1]))
+    who = {"L": "large", "S": "small"}
+    changes = {
+        f"above {(high + low) / 2:.4f}": who[letters[k]] for k, (high, low) in places if letters[k] != letters[k + 1]
+    }
+    if not changes:
+        return {"expert": who[letters[0]], "guidance": 3.0}
+    return {"blended": {**changes, "else": who[letters[-1]], "guidance": 3.0}}
+
+
 def middle(values: Sequence[float], draws: int = 2000) -> Interval:
     """The median, and where it lies in 95 % of resamplings of the rounds."""
     known = torch.tensor(values, dtype=torch.float64)
@@ -171,30 +213,20 @@ def single(recipe: Recipe, name: str, steps: int) -> Recipe:
     return recipes.checked({**data, "chain": [stage]})
 
 
-def pipeline(name: str, folder: Path) -> Any:
-    """The stock pipeline of an expert's family, over the same files, in float32 as ours."""
-    from diffusers import (
-        AnimateDiffPipeline,
-        AutoencoderKL,
-        DDIMScheduler,
-        TextToVideoSDPipeline,
-        UNet3DConditionModel,
-        UNetMotionModel,
-    )
-    from transformers import CLIPTextModel, CLIPTokenizer
+def pipeline(name: str, folder: Path, cast: run.Cast) -> Any:
+    """The stock pipeline of an expert's family, over the very networks that a cast has loaded: two copies of them lie
+    elsewhere in memory, which alone makes a difference of percents."""
+    from diffusers import AnimateDiffPipeline, DDIMScheduler, TextToVideoSDPipeline
 
+    leaf: Any = cast.experts[name].network
     parts = {
-        "vae": AutoencoderKL.from_pretrained(folder / "vae").float(),
-        "text_encoder": CLIPTextModel.from_pretrained(folder / name / "text_encoder").float(),
-        "tokenizer": CLIPTokenizer.from_pretrained(folder / name / "tokenizer"),
+        "unet": leaf.module,
+        "vae": cast.codec.module,  # type: ignore[attr-defined]
+        "text_encoder": leaf.text.encoder,
+        "tokenizer": leaf.text.tokenizer,
         "scheduler": DDIMScheduler.from_pretrained(folder / name / "scheduler"),
     }
-    if name == "temporal":
-        unet = UNet3DConditionModel.from_pretrained(folder / name / "unet").float()
-        made = TextToVideoSDPipeline(unet=unet, **parts)
-    else:
-        unet = UNetMotionModel.from_pretrained(folder / name / "unet").float()
-        made = AnimateDiffPipeline(unet=unet, motion_adapter=None, **parts)
+    made = TextToVideoSDPipeline(**parts) if name == "temporal" else AnimateDiffPipeline(**parts, motion_adapter=None)
     made.set_progress_bar_config(disable=True)
     return made
 

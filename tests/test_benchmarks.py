@@ -146,6 +146,8 @@ def test_overhead_against_the_stock_pipelines(capsys, recwarn):
     said = capsys.readouterr().out
     assert "AnimateDiffPipeline" in said
     assert "TextToVideoSDPipeline" in said
+    assert "LSL, 2 switches" in said
+    assert "interleaved, 17 switches" in said
 
 
 @pytest.mark.slow

@@ -125,7 +125,7 @@ def planted(**values: dict[str, float]) -> dict[str, Any]:
 
 
 def test_verdicts_follow_from_the_numbers() -> None:
-    from flowblending_report import as_good, column, dominates, placed, regret, switching
+    from flowblending_report import as_good, column, dominates, placed, regret
 
     def numbers(psnr: float, sharp: float, flops: float, seconds: float) -> dict[str, float]:
         shown = {"psnr": psnr, "agreement": psnr / 50, "prompt": 0.9, "identity": sharp, "sharpness": sharp}
@@ -175,9 +175,6 @@ def test_verdicts_follow_from_the_numbers() -> None:
     lacks = regret(table, "", 5)[0]
     assert "the best of 6 is search 2+3" in lacks.text
     assert lacks.verdict == "yes"
-    late = switching(table)
-    assert said(late, "LSL budget, 2 switches") == "yes"
-    assert said(late, "interleaved") == "no"
     table |= {"one interval 0.4": table["LSS"], "any schedule 0.4": table["LSL budget"]}
     assert dominates(table)[0].verdict == "yes"
     table["any schedule 0.4"] = table["search 0+5"]
