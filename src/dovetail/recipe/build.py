@@ -33,6 +33,7 @@ from dovetail.methods.skipping import Skipping
 from dovetail.methods.syncos import Coupled
 from dovetail.methods.temporal_first import TemporalFirst
 from dovetail.recipe import models
+from dovetail.recipe.denoisers import inside
 from dovetail.recipe.models import Recipe
 from dovetail.recipe.rooms import Room
 from dovetail.recipe.story import frame, joined
@@ -115,31 +116,20 @@ def _begin(stage: models.Stage, noise: Noise) -> Consistent | None:
 
 def _solver(stage: models.Stage, noise: Noise) -> Solver:
     solvers = {"euler": Euler(), "ancestral": Ancestral(noise=noise), "dpm++2m": DPMSolver2M(), "unipc": UniPC()}
-    forgets = [part.boundaries for part in parts(stage.denoise) if part.history == "dropped"]
+    forgets = [part.boundaries for part in blends(stage.denoise) if part.history == "dropped"]
     if not forgets:
         return solvers[stage.solver]
     return Forgetting(solvers[stage.solver], tuple(sorted(sum(forgets, ()), reverse=True)))
 
 
-def parts(asked: Any) -> Iterator[models.Blended]:
+def blends(asked: Any) -> Iterator[models.Blended]:
     """Every `blended` in a recipe's denoiser."""
-    if isinstance(asked, models.Blended):
-        yield asked
-    inner = asked.of.values() if isinstance(asked, models.Blended) else [part for _, part in asked]
-    for part in inner:
-        if isinstance(part, models.Part | models.Alone):
-            yield from parts(part)
+    return (part for part in inside(asked) if isinstance(part, models.Blended))
 
 
 def leaves(asked: Any) -> Iterator[models.Leaf]:
     """Every expert in a recipe's denoiser, as it is asked there."""
-    if isinstance(asked, models.Leaf):
-        yield asked
-        return
-    inner = asked.of.values() if isinstance(asked, models.Blended) else [part for _, part in asked]
-    for part in inner:
-        if isinstance(part, models.Part | models.Alone):
-            yield from leaves(part)
+    return (part for part in inside(asked) if isinstance(part, models.Leaf))
 
 
 def _shared(path: str, asked: Any, experts: Mapping[str, Expert]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Denoisers, as recipes say them: an expert, or a method around one or several."""
 
 import re
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -310,6 +311,21 @@ def guided(data: Any, guidance: float) -> Any:
         *(pair.word for pair in PAIRS),
     )
     return {key: guided(part, guidance) if key in nests else part for key, part in data.items()}
+
+
+def inside(part: Any) -> Iterator[Part | RootModel[Any]]:
+    """A denoiser and all that stand in it, outermost first."""
+    if isinstance(part, Part | RootModel):
+        yield part
+    elif not isinstance(part, Mapping):
+        return
+    for _, inner in part.items() if isinstance(part, Mapping) else part:
+        yield from inside(inner)
+
+
+def sizes(denoise: Any) -> Iterator[int]:
+    """Of the windows in a denoiser, outermost first."""
+    return (part.size for part in inside(denoise) if isinstance(part, Windows))
 
 
 class Probing(Worded):

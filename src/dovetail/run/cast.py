@@ -12,7 +12,7 @@ from dovetail import recipe as recipes
 from dovetail.core.denoiser import Expert
 from dovetail.core.schedules import Flow
 from dovetail.recipe import Recipe, models
-from dovetail.recipe.build import parts
+from dovetail.recipe.build import blends
 from dovetail.recipe.planning import Known
 from dovetail.run.bridging import codec_names, codecs_of
 from dovetail.run.budget import Fit, budget_of, fitted
@@ -194,7 +194,7 @@ def check_words(recipe: Recipe, cast: Cast) -> None:
     from dovetail.experts.pairs import same_text
 
     for denoise in (stage.denoise for stage in recipe.chain):
-        turns = [*parts(denoise), *([denoise] if isinstance(denoise, models.Probing) else [])]
+        turns = [*blends(denoise), *([denoise] if isinstance(denoise, models.Probing) else [])]
         for part in turns:
             names = [name for _, name in models.named(part, "")]
             for a, b in pairwise(names):

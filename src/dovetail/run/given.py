@@ -4,13 +4,14 @@ import hashlib
 import re
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from dovetail.errors import PromptWarning, RecipeError, ShapeWarning, StepsWarning, StoryWarning
 from dovetail.recipe import Recipe, models
+from dovetail.recipe.denoisers import inside
 from dovetail.recipe.rooms import Room
 from dovetail.recipe.story import gaps, seconds
 from dovetail.video import Video, read
@@ -87,14 +88,7 @@ def warn_of_story(recipe: Recipe, missed: Sequence[tuple[str, int]] = ()) -> Non
 
 def _coupled(recipe: Recipe) -> bool:
     """Whether some stage's windows are coupled, however deep in its denoiser."""
-
-    def inside(part: Any) -> bool:
-        if isinstance(part, models.Coupled):
-            return True
-        named = part.items() if isinstance(part, dict) else part
-        return isinstance(part, dict | models.Part | models.Alone) and any(inside(each) for _, each in named)
-
-    return any(inside(stage.denoise) for stage in recipe.chain)
+    return any(isinstance(part, models.Coupled) for stage in recipe.chain for part in inside(stage.denoise))
 
 
 def start_of(recipe: Recipe) -> Video | None:

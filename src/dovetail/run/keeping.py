@@ -19,6 +19,7 @@ from dovetail.core.stages import Sequel, Stage
 from dovetail.core.windows import along
 from dovetail.errors import OutputError, RunWarning
 from dovetail.recipe import Recipe
+from dovetail.recipe.denoisers import sizes
 from dovetail.run.cast import Cast, Codec, load
 from dovetail.run.decoding import Clock, Decoding
 from dovetail.run.events import End, Latent, Piece, Step
@@ -31,7 +32,6 @@ from dovetail.run.playing import Ready, by_turns, ready
 from dovetail.run.pulse import Pulse
 from dovetail.run.sealed import DamagedError, read_json
 from dovetail.run.states import Standing
-from dovetail.run.telling import sizes
 from dovetail.video import Frames, checked_output, enlarged, save_indexed, writing
 from dovetail.video.encoders import warn_of_waiting
 

@@ -1,16 +1,17 @@
 """A story that a person tells, and what it changes in a recipe."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from dovetail.errors import RecipeError, nearest
 from dovetail.recipe import Recipe, models
+from dovetail.recipe.denoisers import sizes
 from dovetail.recipe.story import KEYS, Scenario, frame, in_shares, scenario, seconds
 from dovetail.run.outlook import space_foreseen
 
@@ -127,20 +128,6 @@ def native(recipe: Recipe) -> int:
         return recipe.video.longest or recipe.video.frames
     compression = space_foreseen(recipe, [], stage.codec).compression or 1
     return (window - 1) * compression + 1
-
-
-def sizes(part: Any) -> Iterator[int]:
-    """The sizes of windows inside a recipe's denoiser, outermost first."""
-    if isinstance(part, Mapping):
-        for inner in part.values():
-            yield from sizes(inner)
-    if not isinstance(part, BaseModel):
-        return
-    size = getattr(part, "size", None)
-    if isinstance(size, int):
-        yield size
-    for _, inner in part:
-        yield from sizes(inner)
 
 
 def fitted(recipe: Recipe, frames: float) -> int:
