@@ -260,12 +260,15 @@ def tell(recipe: Recipe, tale: Tale, way: str) -> Recipe:
 def reference(name: str, tale: Tale) -> dict[str, Any]:
     """The world itself, event after event."""
     frames = frames_of(name)
-    ends = [*tale.starts(frames)[1:], frames]
-    parts = [
-        render(imagine(replace(tale.scene.ask, motion=motion), FIRST + tale.number), range(at, end))
-        for at, end, motion in zip(tale.starts(frames), ends, tale.motions, strict=True)
-    ]
-    return {"scores": scores(torch.cat(parts), tale, frames), "seconds": 0.0}
+    return {"scores": scores(told_by_the_world(tale, frames), tale, frames), "seconds": 0.0}
+
+
+def told_by_the_world(tale: Tale, frames: int) -> Tensor:
+    """A scene for each motion, over one background."""
+    starts = tale.starts(frames)
+    scenes_ = [imagine(replace(tale.scene.ask, motion=motion), FIRST + tale.number) for motion in tale.motions]
+    spans = zip(scenes_, starts, [*starts[1:], frames], strict=True)
+    return torch.cat([render(replace(scene, shift=scenes_[0].shift), range(at, end)) for scene, at, end in spans])
 
 
 @torch.no_grad()

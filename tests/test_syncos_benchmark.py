@@ -434,3 +434,13 @@ def test_a_table_without_results_is_left_out() -> None:
         table = next(part for part in more.split("\n\n") if part.startswith(title)).splitlines()
         assert len(table) == 2 + rows
     assert "Sensitivity: floor" not in more
+
+
+def test_the_world_tells_a_story_over_one_background() -> None:
+    """Scenes of other motions have patterns that begin elsewhere."""
+    from syncos import Tale, reference
+
+    assert "pulsing" in Tale(0).motions
+    found = reference("renderer 48", Tale(0))["scores"]
+    assert found["ground_whole"] == 1
+    assert found["background_moved"] < 1
