@@ -61,8 +61,10 @@ def sensitivity(rows: Rows, main: int) -> Iterator[Chart]:
     """What is right of each event, where events go on as before and where they turn right round, and identity."""
     for word, values in SWEEPS.items():
         curves: dict[str, list[tuple[float, float]]] = {}
-        for value, name in zip(values, sweep(word, main), strict=True):
-            row = rows.get(name, {})
+        names = list(sweep(word, main))
+        shared = in_common(rows, names)
+        for value, name in zip(values, names, strict=True):
+            row = shared.get(name, {})
             parts = {f"event_prompt, {where}": (part, "event_prompt") for where, part in near_and_far(row).items()}
             for curve, (part, measure) in {**parts, "identity": (row, "identity")}.items():
                 if known := column(part, measure):
@@ -73,11 +75,20 @@ def sensitivity(rows: Rows, main: int) -> Iterator[Chart]:
 def by_length(rows: Rows, lengths: Sequence[int]) -> Iterator[Chart]:
     """Identity over the number of frames: beside the baselines, and of what is not to fade."""
     for ways in (("full", *BASELINES, FIFO), ("full", *FAR)):
+        shared = in_common(rows, [f"{way} {n}" for way in ways for n in lengths])
         curves = {
-            way: [(float(n), fmean(known.values())) for n in lengths if (known := identities(rows, f"{way} {n}"))]
+            way: [(float(n), fmean(known.values())) for n in lengths if (known := identities(shared, f"{way} {n}"))]
             for way in ways
         }
         yield Chart("identity by length", "frames", {way: points for way, points in curves.items() if points})
+
+
+def in_common(rows: Rows, names: Sequence[str]) -> Rows:
+    """Those of the rows that there are, of the stories that all of them tell: what has no line in one curve would
+    bend another."""
+    found = {name: rows[name] for name in names if rows.get(name)}
+    told = set[tuple[int, int]].intersection(*(set(row) for row in found.values())) if found else set()
+    return {name: {story: row[story] for story in sorted(told)} for name, row in found.items()}
 
 
 def identities(rows: Rows, name: str) -> dict[tuple[int, int], float]:

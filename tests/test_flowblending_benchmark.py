@@ -63,7 +63,6 @@ def test_it_calibrates_makes_videos_resumes_and_reports(tmp_path: Path, capsys: 
         "the faster half",
         "half as long",
         "LSL budget",
-        "How much time do",
     ):
         assert said in report
     assert "too few prompts" in report

@@ -412,6 +412,17 @@ def test_the_picture_shows_near_and_far_over_the_values_themselves(tmp_path: Pat
     assert plots([line for line in made if line["row"].startswith("rate")], 96, [96]) is None
 
 
+def test_a_curve_has_the_same_stories_all_along() -> None:
+    from syncos_plots import sensitivity
+    from syncos_report import gathered
+
+    made = planted(**{"rate_0.5_96": {"identity": 1.0}, "rate_1_96": {"identity": 1.0}})
+    easy = next(line for line in made if line["row"] == "rate 1 96")
+    hard = {**easy, "prompt": 99, "scores": {"identity": 0.0, "event_prompt": 0.0}}
+    (chart,) = (chart for chart in sensitivity(gathered([*made, hard]), 96) if chart.curves)
+    assert [height for _, height in chart.curves["identity"]] == [1.0, 1.0], "one is told at one rate alone"
+
+
 def test_a_table_without_results_is_left_out() -> None:
     from syncos_report import report
 
