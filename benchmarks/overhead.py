@@ -163,7 +163,8 @@ def against(recipe: Recipe, name: str, folder: Path, steps: int, rounds: int) ->
 
 
 def switching(frames: int, rounds: int) -> str:
-    """FlowBlending's two experts over 20 steps: as its recipe has them and step by step, against each alone, in turns."""
+    """FlowBlending's two experts over 20 steps: nine of the large one, early and late or evenly spread, against each
+    alone, in turns."""
     base = recipes.changed(recipes.load("sprites-flowblending"), {"video.frames": frames})
     ladder, cast = shifted(20, 3.0), run.load(base)
     letters = {"LLL": "L" * 20, "SSS": "S" * 20, "LSL": sandwich(20, 5, 4), "interleaved": interleaved(20, 9)}
@@ -187,11 +188,8 @@ def switching(frames: int, rounds: int) -> str:
 
 def shared(ladder: Ladder, letters: str) -> dict[str, Any]:
     """A recipe's blend, a letter per step."""
-    places = enumerate(pairwise(ladder.levels[:-1]))
-    who = {"L": "large", "S": "small"}
-    changes = {
-        f"above {(high + low) / 2:.4f}": who[letters[k]] for k, (high, low) in places if letters[k] != letters[k + 1]
-    }
+    who, steps = {"L": "large", "S": "small"}, range(1, ladder.steps)
+    changes = {f"above {ladder.between(k):.4f}": who[letters[k - 1]] for k in steps if letters[k] != letters[k - 1]}
     if not changes:
         return {"expert": who[letters[0]], "guidance": 3.0}
     return {"blended": {**changes, "else": who[letters[-1]], "guidance": 3.0}}

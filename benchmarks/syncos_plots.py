@@ -61,7 +61,7 @@ def sensitivity(rows: Rows, main: int) -> Iterator[Chart]:
     """What is right of each event, where events go on as before and where they turn right round, and identity."""
     for word, values in SWEEPS.items():
         curves: dict[str, list[tuple[float, float]]] = {}
-        names = list(sweep(word, main))
+        names = sweep(word, main)
         shared = in_common(rows, names)
         for value, name in zip(values, names, strict=True):
             row = shared.get(name, {})

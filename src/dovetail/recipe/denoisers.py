@@ -315,12 +315,13 @@ def guided(data: Any, guidance: float) -> Any:
 
 def inside(part: Any) -> Iterator[Part | RootModel[Any]]:
     """A denoiser and all that stand in it, outermost first."""
-    if isinstance(part, Part | RootModel):
+    if isinstance(part, Mapping):
+        for inner in part.values():
+            yield from inside(inner)
+    elif isinstance(part, Part | RootModel):
         yield part
-    elif not isinstance(part, Mapping):
-        return
-    for _, inner in part.items() if isinstance(part, Mapping) else part:
-        yield from inside(inner)
+        for _, inner in part:
+            yield from inside(inner)
 
 
 def sizes(denoise: Any) -> Iterator[int]:
