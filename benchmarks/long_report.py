@@ -25,6 +25,12 @@ TABLES = {
 }
 ACROSS = (("identity", 1), ("ground", 1))
 OWN = (
+    (
+        "full",
+        "no hold",
+        (*ACROSS, ("whole", 1), ("background_moved", -1), ("motion", 1)),
+        "background across segments, at no loss of motion",
+    ),
     ("full", "no init", ACROSS, "identity and background across segments"),
     ("full", "no overlap", (("lurch", -1), *ACROSS), "continuity of motion, change of velocity at borders"),
     ("full", "staggered", (("rhythm", -1), ("seams", -1)), "a rhythm, and borders that are seen"),

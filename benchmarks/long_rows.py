@@ -12,9 +12,13 @@ Plain = dict[str, Any]
 LONG, SHORT, SEGMENT = 600, 128, 16
 """Frames of the long rows, of the ablations, and of a segment."""
 METHODS = ("full", "paper", "plain", "freenoise")
-ABLATIONS = ("full", "no init", "no overlap", "staggered", "paper", "no guidance", "no staggering", "plain")
+ABLATIONS = ("full", "no hold", "no init", "no overlap", "staggered", "paper", "no guidance", "no staggering", "plain")
 """`paper` has the three strategies as published, `no guidance` and `no staggering` two of them. In `full` windows of both
-stages overlap instead; `no overlap` takes that from its structure, `staggered` from its refinement."""
+stages overlap instead, and are held; `no hold` takes the hold from both, `no overlap` both from its structure, `staggered`
+both from its refinement."""
+
+AVERAGED = ("hop", "weights", "hold")
+"""What is said of windows that are averaged."""
 
 
 def rows(base: Recipe, long: int = LONG, short: int = SHORT) -> dict[str, Recipe]:
@@ -25,7 +29,7 @@ def rows(base: Recipe, long: int = LONG, short: int = SHORT) -> dict[str, Recipe
     drawn = recipes.plain(recipes.load("sprites-long-paper"))["chain"][0]
     guided = drawn["denoise"]["coherent"] | {"of": alone["denoise"]}
     one_noise = told | {"noise": drawn["noise"]}
-    beside = without(refine, "hop", "weights") | {"offset": 0}
+    beside = without(refine, *AVERAGED) | {"offset": 0}
     straddling = beside | {"offset": SEGMENT // 2}
     published = one_noise | {"denoise": {"coherent": guided}}
     ways: Mapping[str, tuple[Plain, Plain]] = {
@@ -35,8 +39,9 @@ def rows(base: Recipe, long: int = LONG, short: int = SHORT) -> dict[str, Recipe
             alone | {"hop": 4, "weights": "pyramid", "noise": {"rescheduled": {"length": SEGMENT, "block": 4}}},
             beside,
         ),
+        "no hold": (without(structure, "hold"), without(refine, "hold")),
         "no init": (without(structure, "noise"), refine),
-        "no overlap": (without(structure, "hop", "weights"), refine),
+        "no overlap": (without(structure, *AVERAGED), refine),
         "staggered": (structure, straddling),
         "paper": (published, straddling),
         "no guidance": (one_noise | {"denoise": alone["denoise"]}, straddling),

@@ -27,7 +27,7 @@ from harness import HELD, add, arguments, key, mend, mine, part_of, read, told, 
 from machine import machine
 from syncos_plots import plots
 from syncos_report import report
-from syncos_rows import BASELINES, FAR, FIFO, LENGTHS, MAIN, SECOND, UNSHARED, Parts, rows
+from syncos_rows import BASELINES, FAR, FIFO, HOLDS, LENGTHS, MAIN, SECOND, UNSHARED, Parts, rows
 from torch import Tensor
 
 from dovetail import recipe as recipes
@@ -133,7 +133,7 @@ def keys(made: dict[str, Recipe], lengths: Sequence[int], queues: bool = False) 
 def wanted(tales: Sequence[Tale], names: Sequence[str], only: Sequence[str] | None) -> Iterator[tuple[Tale, str]]:
     """What to make, in order, so that a run that ends anywhere leaves balanced tables: first the method and its
     baselines at all lengths for all stories, then all else."""
-    first = [name for name in names if way_of(name) in ("full", SECOND, *BASELINES, FIFO, *FAR, REFERENCE)]
+    first = [name for name in names if way_of(name) in ("full", SECOND, *BASELINES, FIFO, *HOLDS, *FAR, REFERENCE)]
     rest = [name for name in names if name not in first]
     for some in (first, rest):
         for tale in tales:

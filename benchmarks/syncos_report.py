@@ -9,7 +9,7 @@ from typing import Any
 from harness import Claim, questions
 from long_report import counted, paired, table
 from report import aligned, column, enough
-from syncos_rows import AUTO, BASELINES, COSTS, FAR, FIFO, FLOWLONG, GEN_L, PAPER, SECOND, SWEEPS, WHAT
+from syncos_rows import AUTO, BASELINES, COSTS, FAR, FIFO, FLOWLONG, GEN_L, HOLDS, PAPER, SECOND, SWEEPS, WHAT
 
 from dovetail.eval.stats import Cells, sign_flip
 
@@ -27,6 +27,7 @@ GROUPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "What stage 2 does": ((), WHAT),
     "What costs less": ((GEN_L,), COSTS),
     "What is found on the way": ((), AUTO),
+    "What is held": ((), HOLDS),
     "What does not fade": ((), FAR),
 }
 """Each table's rows: those that are there to compare, besides the method, and those without which there is no table."""
@@ -94,7 +95,7 @@ def some(rows: Rows, names: Sequence[str]) -> Rows:
 
 
 def by_length(lengths: Sequence[int]) -> list[str]:
-    return [f"{way} {frames}" for way in ("full", *BASELINES, FIFO, *FAR) for frames in lengths]
+    return [f"{way} {frames}" for way in ("full", *BASELINES, FIFO, *HOLDS, *FAR) for frames in lengths]
 
 
 # --- sweeps ------------------------------------------------------------------------------------------------------
@@ -173,7 +174,7 @@ def answers(rows: Rows, main: int, lengths: Sequence[int], method: str = "full",
         words = {"identity_whole": "identity", "ground_whole": "background", "whole": "both"}
         claims = [counted(rows, full, measure, 0.90, word) for measure, word in words.items()]
         asked.append(("Are identity and background constant over the whole video in 90 % of stories?", claims))
-    asked += kept_more(rows, main, method, same)
+    asked += kept_more(rows, main, method, same) + held(rows, main)
     gen = f"{GEN_L} {main}"
     if full in rows and gen in rows:
         claims = [not_below(rows, full, gen, measure) for measure in ("event_prompt", "event_motion")]
@@ -197,6 +198,19 @@ def kept_more(rows: Rows, main: int, method: str, same: bool) -> list[tuple[str,
                 claims = [above(rows, one, other, measure) for measure in ("identity", "ground", "order")]
             asked.append((f"Is more kept by {one} than by {other}? (difference)", claims))
     return asked
+
+
+def held(rows: Rows, main: int) -> list[tuple[str, list[Claim]]]:
+    """What windows keep that are held, and what they lose by it."""
+    full, hold, none = (f"{way} {main}" for way in ("full", *HOLDS))
+    one, other = (hold, full) if hold in rows else (full, none)
+    if not {one, other} <= rows.keys():
+        return []
+    claims = [above(rows, one, other, measure) for measure in ("identity", "ground", "order")]
+    claims.append(not_below(rows, one, other, "event_motion"))
+    return [
+        (f"Is more kept by {one}, whose windows are held, than by {other}, and no motion lost? (difference)", claims)
+    ]
 
 
 def without(rows: Rows, main: int, method: str) -> list[tuple[str, list[Claim]]]:

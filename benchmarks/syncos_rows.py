@@ -32,6 +32,8 @@ WHAT = (*KERNELS, "re-noise only", SECOND, "equal calls")
 COSTS = ("fewer looks", "early stop", "unguided again", "small again", "alternate steps", "wide below", "cheap")
 AUTO = ("floor auto", "stride auto", "both auto")
 FAR = ("anchor", "keyframes", "no anchor")
+HOLDS = ("hold", "no hold")
+"""The recipe with its windows held to the first one's middle, or without: whichever it is not itself."""
 SWEEPS: Mapping[str, tuple[Any, ...]] = {
     "floor": (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97),
     "bandwidth": (0.1, 1.0, 10.0, 100.0),
@@ -47,7 +49,7 @@ def rows(base: Recipe, main: int = MAIN, lengths: tuple[int, ...] = LENGTHS) -> 
     made = {f"{way} {main}": recipe for way, recipe in ways(Parts(base, main)).items()}
     for frames in lengths:
         parts = Parts(base, frames)
-        kept = ("full", *BASELINES, *FAR)
+        kept = ("full", *BASELINES, *HOLDS, *FAR)
         made |= {
             f"{way} {frames}": recipe for way, recipe in {**plain(parts), **far(parts.looking)}.items() if way in kept
         }
@@ -81,6 +83,14 @@ class Parts:
         return self.made({"coupled": {**self.coupled, **options}})
 
     @property
+    def otherwise(self) -> dict[str, Recipe]:
+        """The recipe without the hold of its windows, or, if it has none, with one wherever windows are averaged."""
+        hold = 0.0 if self.coupled["hold"] else 1.0
+        rest = [{**stage, "hold": hold} if stage["hop"] else stage for stage in self.rest]
+        first = {**self.stage, "denoise": {"coupled": {**self.coupled, "hold": hold}}}
+        return {HOLDS[hold == 0]: recipes.checked({**self.whole, "chain": [first, *rest]})}
+
+    @property
     def method(self) -> str:
         """The row that rows which vary stage 2 vary."""
         return "full" if self.coupled["iterations"] else SECOND
@@ -88,7 +98,7 @@ class Parts:
     @property
     def is_flowlong(self) -> bool:
         """Whether the recipe is FlowLong's way by construction: windows averaged, and new noise above a floor."""
-        bare = {"iterations": 0, "stages": "all", "steps": None, "wide": None}
+        bare = {"iterations": 0, "stages": "all", "steps": None, "wide": None, "hold": 0.0}
         found = "auto" in (self.coupled["floor"], self.coupled["stride"])
         return bare.items() <= self.coupled.items() and not found and not self.stage["noise"]
 
@@ -105,11 +115,12 @@ class Parts:
 
 
 def plain(parts: Parts) -> dict[str, Recipe]:
-    """The method and its baselines."""
+    """The method and its baselines, and the method held or not, as it is not."""
     long = recipes.plain(recipes.load("sprites-long-paper"))["chain"][0]
     coherent = {**long["denoise"]["coherent"], "of": parts.coupled["of"]}
     return {
         "full": parts.with_(),
+        **parts.otherwise,
         GEN_L: parts.made(parts.windowed),
         FLOWLONG: parts.made({"renoised": {"of": parts.windowed, "floor": parts.floor}}),
         SWITCHING: parts.made({"coherent": coherent}, window=parts.coupled["size"], noise=long["noise"]),

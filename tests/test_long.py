@@ -321,14 +321,38 @@ def test_the_beginning_does_not_know_how_long_the_video_is(window):
 @pytest.mark.parametrize("solver", [Euler(), Ancestral(noise=NOISE), DPMSolver2M(), UniPC()], ids=repr)
 @pytest.mark.parametrize(("hop", "weights"), [(4, "flat"), (3, "triangle"), (7, "sine"), (1, "pyramid")])
 @pytest.mark.parametrize("frames", [5, 8, 29])
-def test_a_wavefront_is_windowed_denoising_of_the_whole(solver, hop, weights, frames):
+@pytest.mark.parametrize("hold", [0.0, 0.6])
+def test_a_wavefront_is_windowed_denoising_of_the_whole(solver, hop, weights, frames, hold):
     """One window at a time, levels skewed, or everything at every level: one video."""
-    front = refine(window=L, hop=hop, weights=weights, solver=solver)
-    whole = replace(refine(solver=solver), denoise=Windowed(Smeared(), L, hop, weights))
+    front = refine(window=L, hop=hop, weights=weights, solver=solver, hold=hold)
+    whole = replace(refine(solver=solver), denoise=Windowed(Smeared(), L, hop, weights, hold=hold))
     given = torch.randn(2, SHAPE[0], frames, *SHAPE[1:])
     shown = timeline(frames).expand(2, -1)
     one, two = (pieces(run([stage], NOISE, shown, SHAPE, given))[1] for stage in (front, whole))
     torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
+
+
+def test_windows_that_are_held_keep_the_first_ones_middle_and_their_own_motion():
+    """A background that fades, and a square that moves over it: held, the background stays and the square goes on."""
+    fading = torch.linspace(0, 2, 16)[None, None, :, None, None].repeat(1, 1, 1, 8, 8)
+    for f in range(16):
+        fading[:, :, f, 2:4, f % 8] += 5
+
+    class Shown:
+        def __call__(self, x, t, frames):
+            return split(x, fading[:, :, frames[0]], t)
+
+    def made(hold):
+        stages = [Stage("fade", Shown(), even(3), window=4, hop=2, weights="triangle", hold=hold)]
+        return pieces(run(stages, NOISE, timeline(16), (1, 8, 8)))[1]
+
+    torch.testing.assert_close(made(0.0), fading)
+    grounds = [made(hold)[0, 0, :, 6:].mean((1, 2)) for hold in (0.0, 0.5, 1.0)]
+    faded = [float(ground[-2:].mean() - ground[:2].mean()) for ground in grounds]
+    within = 4 / 15  # from the first two frames of a window to its last two, which is nobody's to hold
+    assert faded == pytest.approx([28 / 15, (28 / 15 + within) / 2, within], abs=1e-5)
+    squares = made(1.0)[0, 0] - grounds[2][:, None, None]
+    assert [int(square[2:4].mean(0).argmax()) for square in squares] == [f % 8 for f in range(16)]
 
 
 def test_a_wavefront_starts_from_pure_noise_too():
@@ -501,6 +525,9 @@ def refused(*changes):
         (["chain.refine.offset=16"], "chain.refine: offset 16 is no part of a window of 16; half of it is 8"),
         (["chain.refine.window=null"], "chain.refine: hop, offset, weights and ends are said of windows; add a window"),
         (["chain.refine.weights=sine"], "chain.refine: weights are those of averaged windows"),
+        (["chain.refine.hold=1"], "these are not averaged, so take a hop below 16 as well"),
+        (["chain.structure.hold=1", "chain.structure.hop=8"], "not averaged; coherent has a hold of its own"),
+        (["chain.refine.hold=2"], "chain.refine.hold"),
         (
             ["chain.structure.weights=sine", "chain.structure.hop=8"],
             "chain.structure: weights are those of averaged windows",

@@ -20,6 +20,7 @@ TINY = (
     "chain.video.denoise.coupled.stride=8",
 )
 FEW = ("renderer", "full", "gen-l-video", "fifo", "floor 0.9")
+COUPLED = "chain.structure.denoise.coupled"
 
 
 def harness(folder: Path, verb: str, *more: str) -> None:
@@ -139,7 +140,9 @@ def test_what_varies_stage_two_has_as_many_looks_as_can_be_saved_from() -> None:
 
     parts = Parts(recipes.load("sprites-story"), 96)
     made = ways(parts)
-    assert (parts.method, parts.is_flowlong) == (SECOND, True)
+    assert (parts.method, parts.is_flowlong) == (SECOND, False), "it is held"
+    free = recipes.changed(parts.base, [f"{COUPLED}.hold=0"])
+    assert Parts(free, 96).is_flowlong
     assert iterations(made["full"]) == iterations(made["re-noise only"]) == 0
     assert LOOKS >= 4
     assert {iterations(made[way]) for way in (SECOND, "no floor", "mean", "floor auto", "anchor", "floor 0.9")} == {
@@ -153,8 +156,7 @@ def test_what_varies_stage_two_has_as_many_looks_as_can_be_saved_from() -> None:
     assert (exact.method, exact.is_flowlong) == ("full", False)
     assert ways(exact)[SECOND] == ways(exact)["full"]
     for change in ("iterations=2", "stages=outer", "wide=12", "floor=auto"):
-        place = f"chain.structure.denoise.coupled.{change}"
-        assert not Parts(recipes.changed(parts.base, [place]), 96).is_flowlong, change
+        assert not Parts(recipes.changed(free, [f"{COUPLED}.{change}"]), 96).is_flowlong, change
 
 
 def test_rows_that_make_the_same_videos_are_made_once(tmp_path: Path) -> None:
@@ -284,6 +286,23 @@ def test_verdicts_follow_from_the_numbers() -> None:
     assert [line.split()[0] for line in table[2:]] == ["recipe", "0.9"]
 
 
+@pytest.mark.parametrize(("one", "other"), [("full", "no_hold"), ("hold", "full")])
+def test_what_is_held_is_beside_what_is_not_whichever_the_recipe_is(one: str, other: str) -> None:
+    from syncos_report import answers, gathered
+
+    kept = {"identity": 0.8, "order": 0.5, "event_motion": 0.8, "event_prompt": 0.8, "ground_whole": 0.5, "whole": 0.5}
+    kept |= {"identity_whole": 0.5, "late": 3.0}
+    rows = gathered(
+        planted(**{f"{one}_96": {**kept, "ground": 0.9, "event_motion": 0.6}, f"{other}_96": {**kept, "ground": 0.5}})
+    )
+    said = answers(rows, 96, [96]).splitlines()
+    at = next(i for i, line in enumerate(said) if f"by {one} 96, whose windows are held".replace("_", " ") in line)
+    verdicts = [line.strip().split(":")[0] + line.rpartition(":")[2] for line in said[at + 1 : at + 5]]
+    assert verdicts == [
+        "identity no difference seen", "ground yes", "order no difference seen", "event_motion no, lower",
+    ]  # fmt: skip
+
+
 def test_where_the_recipe_has_no_stage_two_rows_are_beside_the_second_look() -> None:
     from syncos_report import report
 
@@ -330,15 +349,15 @@ def test_where_the_recipe_has_no_stage_two_rows_are_beside_the_second_look() -> 
 
 
 @pytest.mark.weights
-def test_the_recipe_without_stage_two_is_flowlong_to_the_bit() -> None:
-    """What the report says of it, and does not test."""
+def test_the_recipe_without_stage_two_and_hold_is_flowlong_to_the_bit() -> None:
+    """What the report says of such a recipe, and does not test."""
     from syncos_rows import FLOWLONG, Parts, plain
 
     import dovetail
 
     made = plain(Parts(recipes.load("sprites-story"), 24))
     small = {"chain.structure.ladder.shifted.steps": 3, "experts.large": made["full"].experts["small"].model_dump()}
-    one, other = (dovetail.generate("a red circle", first_stage(made[way], small)) for way in ("full", FLOWLONG))
+    one, other = (dovetail.generate("a red circle", first_stage(made[way], small)) for way in ("no hold", FLOWLONG))
     assert (one.frames == other.frames).all()
 
 

@@ -7,6 +7,7 @@ from einops import rearrange
 from torch import Tensor
 
 from dovetail.core.denoiser import Denoiser, Prompted
+from dovetail.core.hold import held, middle
 from dovetail.core.path import Split
 from dovetail.core.windows import WEIGHTS, gather, inner, scatter, tile
 
@@ -71,7 +72,7 @@ class Windowed:
 
     The windows travel on the batch axis, so the denoiser is called once. `weights` is one of flat,
     triangle, sine, pyramid; the first frame of a window that does not begin the video counts `first` times as much.
-    Sizes are in latent frames.
+    hold: how far each window's middle is drawn to the first one's, see `dovetail.core.hold`. Sizes are in latent frames.
     """
 
     video: Denoiser
@@ -79,6 +80,7 @@ class Windowed:
     stride: int
     weights: str = "flat"
     first: float = 1.0
+    hold: float = 0.0
 
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
         windows = tile(x.shape[2], self.size, self.stride)
@@ -90,4 +92,8 @@ class Windowed:
     def each(self, x: Tensor, t: float, frames: Tensor) -> tuple[Split, Tensor]:
         """What each window sees, "(w b) c n h w", and how much each place in it counts, "(w b) n"."""
         rows, shown = gather(x, frames, tile(x.shape[2], self.size, self.stride))
-        return self.video(rows, t, shown), inner(WEIGHTS[self.weights](rows.shape[2]), shown, self.first)
+        seen = self.video(rows, t, shown)
+        if self.hold:
+            first = middle(seen.x0[: len(x)]).repeat(len(rows) // len(x), 1, 1, 1, 1)
+            seen = held(seen, rows, t, first, self.hold)
+        return seen, inner(WEIGHTS[self.weights](rows.shape[2]), shown, self.first)

@@ -6,7 +6,9 @@ from dataclasses import replace
 from itertools import chain, pairwise
 
 import torch
+from torch import Tensor
 
+from dovetail.core.hold import held, middle
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split
 from dovetail.core.sampler import State, Walk
@@ -47,7 +49,7 @@ def _level(
 ) -> Iterator[Seen | Part]:
     """One step of every part; a part takes it once all windows that see it have looked."""
     (t, to), weight = step, WEIGHTS[stage.weights](min(stage.window or length, length))
-    waiting, said, above = list(after.waiting), after.said, after.source
+    waiting, said, first, above = list(after.waiting), after.said, after.middle, after.source
     for event in chain([None], source):  # None: parts that wait may be ready before another comes
         if isinstance(event, Seen):
             yield event.passed
@@ -57,19 +59,32 @@ def _level(
             above = event.memory
         while sum(part.x.shape[2] for part in waiting) >= len(weight):
             with torch.no_grad():
-                said = Said.of(_look(stage, waiting, t, len(weight)), weight, said)
+                said, first = _heard(stage, waiting, t, weight, said, first)
                 part = waiting.pop(0)
                 mean, said = said.cut(part.x.shape[2])
                 memory = part.before[-stage.solver.memory :] if stage.solver.memory else ()
                 now = stage.solver.correct(memory, State(t, part.x, mean), part.frames)
                 x = stage.solver.predict(memory, now, to, part.frames)
             yield Seen(stage, part.frames, now)
-            stands = Memory(waiting=tuple(waiting), said=said, source=above)
+            stands = Memory(waiting=tuple(waiting), said=said, middle=first, source=above)
             yield Part(part.frames, x, (*part.before, now)[-max(stage.solver.memory, 1) :], stands)
 
 
-def _look(stage: Stage, parts: Sequence[Part], t: float, size: int) -> Split:
-    """What the denoiser sees in the first window of these parts."""
+def _heard(
+    stage: Stage, parts: Sequence[Part], t: float, weight: Tensor, said: Said | None, first: Tensor | None
+) -> tuple[Said, Tensor | None]:
+    """What windows have said once the first one of these parts has, too. first: the middle of the video's first window,
+    to which all are held; asked for where they are."""
+    seen, x = _look(stage, parts, t, len(weight))
+    if stage.hold:
+        first = middle(seen.x0) if first is None else first
+        seen = held(seen, x, t, first, stage.hold)
+    return Said.of(seen, weight, said), first
+
+
+def _look(stage: Stage, parts: Sequence[Part], t: float, size: int) -> tuple[Split, Tensor]:
+    """What the denoiser sees in the first window of these parts, and the window itself."""
     assert not isinstance(stage.denoise, Walk | Sequel)
     x, frames = torch.cat([part.x for part in parts], 2), torch.cat([part.frames for part in parts], 1)
-    return stage.denoise(x[:, :, :size], t, frames[:, :size])
+    x, frames = x[:, :, :size], frames[:, :size]
+    return stage.denoise(x, t, frames), x

@@ -60,13 +60,17 @@ class Framewise(Around):
 
 
 class Windows(Worded):
-    """A short-video denoiser in windows that overlap."""
+    """A short-video denoiser in windows that overlap.
+
+    `hold`: how far each keeps the first one's middle colour, as a background has it; beyond the papers.
+    """
 
     of: "Denoise"
     size: Annotated[int, Field(ge=1)]
     stride: Any
     weights: Literal["flat", "triangle", "sine", "pyramid"] = "flat"
     first: Annotated[float, Field(gt=0, le=1)] = 1.0
+    hold: Share = 0.0
 
     @model_validator(mode="after")
     def _covers(self) -> Self:

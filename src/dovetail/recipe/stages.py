@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 from dovetail.recipe.denoisers import Coherent, Coupled, Denoise, Probing, Reinjected
 from dovetail.recipe.ladders import Ladder
 from dovetail.recipe.noises import Begin, Consistent
-from dovetail.recipe.parts import Name, Part
+from dovetail.recipe.parts import Name, Part, Share
 from dovetail.recipe.specs import Codec
 
 
@@ -18,6 +18,7 @@ class Stage(Part):
     `window`: latent frames worked on at once; none is the whole video. `hop`: from window to window; where windows
     overlap they are averaged at every step, with `weights`. `offset`: the first window's length, so that windows
     straddle those of the stage before. `ends`: what shorter windows at both ends see: what they make, or full windows.
+    `hold`: how far averaged windows keep the first one's middle colour, as a background has it; beyond the papers.
     `noise`: what the windows of a first stage start from.
 
     `bridge: pixels`: the latents of the stage before are others than this one's, and are decoded, resized and encoded.
@@ -34,6 +35,7 @@ class Stage(Part):
     offset: Annotated[int, Field(ge=0)] = 0
     weights: Literal["flat", "triangle", "sine", "pyramid"] = "flat"
     ends: Literal["half", "full"] = "half"
+    hold: Share = 0.0
     noise: Begin | None = None
     bridge: Literal["pixels"] | None = None
     codec: Codec | None = None
@@ -86,6 +88,11 @@ class Stage(Part):
                 self.weights != "flat" and (hop == window or sequel),
                 "weights are those of averaged windows; these are not averaged"
                 + ("" if sequel else f", so take a hop below {window} as well"),
+            ),
+            (
+                self.hold > 0 and (hop == window or sequel),
+                "hold keeps the first window's colours in windows that are averaged; these are not averaged"
+                + ("; coherent has a hold of its own" if sequel else f", so take a hop below {window or 16} as well"),
             ),
             (
                 isinstance(self.denoise, Probing) and hop < window,
