@@ -85,10 +85,10 @@ class Parts:
     @property
     def otherwise(self) -> dict[str, Recipe]:
         """The recipe without the hold of its windows, or, if it has none, with one wherever windows are averaged."""
-        hold = 0.0 if self.coupled["hold"] else 1.0
+        hold = None if self.coupled["hold"] else 1.0
         rest = [{**stage, "hold": hold} if stage["hop"] else stage for stage in self.rest]
         first = {**self.stage, "denoise": {"coupled": {**self.coupled, "hold": hold}}}
-        return {HOLDS[hold == 0]: recipes.checked({**self.whole, "chain": [first, *rest]})}
+        return {HOLDS[hold is None]: recipes.checked({**self.whole, "chain": [first, *rest]})}
 
     @property
     def method(self) -> str:
@@ -98,7 +98,7 @@ class Parts:
     @property
     def is_flowlong(self) -> bool:
         """Whether the recipe is FlowLong's way by construction: windows averaged, and new noise above a floor."""
-        bare = {"iterations": 0, "stages": "all", "steps": None, "wide": None, "hold": 0.0}
+        bare = {"iterations": 0, "stages": "all", "steps": None, "wide": None, "hold": None}
         found = "auto" in (self.coupled["floor"], self.coupled["stride"])
         return bare.items() <= self.coupled.items() and not found and not self.stage["noise"]
 

@@ -141,7 +141,7 @@ def test_what_varies_stage_two_has_as_many_looks_as_can_be_saved_from() -> None:
     parts = Parts(recipes.load("sprites-story"), 96)
     made = ways(parts)
     assert (parts.method, parts.is_flowlong) == (SECOND, False), "it is held"
-    free = recipes.changed(parts.base, [f"{COUPLED}.hold=0"])
+    free = recipes.changed(parts.base, [f"{COUPLED}.hold=null"])
     assert Parts(free, 96).is_flowlong
     assert iterations(made["full"]) == iterations(made["re-noise only"]) == 0
     assert LOOKS >= 4

@@ -80,9 +80,9 @@ def staged(
     frames = recipe.video.frames if room is None else room.frames
     told = told_over(recipe, frames if latent is None else latent[0], frames)
     place = _Place(path, recipe, experts, noise, ladder, start, _shared(path, stage.denoise, experts), told)
-    windows = {key: getattr(stage, key) for key in ("window", "hop", "offset", "weights", "ends", "hold")}
+    windows = {key: getattr(stage, key) for key in ("window", "hop", "offset", "weights", "ends")}
     whole, solver, bridge = place.whole(stage.denoise), _solver(stage, noise), bridges.get(stage.stage)
-    return Stage(stage.stage, whole, ladder, solver, **windows, start=start, bridge=bridge)
+    return Stage(stage.stage, whole, ladder, solver, **windows, hold=stage.hold or 0.0, start=start, bridge=bridge)
 
 
 def told_over(recipe: Recipe, length: int, frames: int | None = None) -> Timeline:
@@ -281,7 +281,7 @@ class _Place:
             case models.Renoised(of=of, floor=floor):
                 return Renoised(self.denoiser(of), self.noise, self._floor(asked.word, floor))
             case models.Windowed(of=of, size=size, stride=stride, weights=weights, first=first, hold=hold):
-                return Windowed(self.denoiser(of), size, stride, weights, first, hold)
+                return Windowed(self.denoiser(of), size, stride, weights, first, hold or 0.0)
             case models.Pair(spatial=spatial, temporal=temporal):
                 try:
                     return self._pair(asked, self.denoiser(spatial), self.denoiser(temporal))
@@ -290,7 +290,7 @@ class _Place:
         raise TypeError(f"no method: {asked!r}")
 
     def _coupled(self, asked: models.Coupled, stride: int) -> Coupled:
-        windows = Windowed(self.denoiser(asked.of), asked.size, stride, asked.weights, asked.first, asked.hold)
+        windows = Windowed(self.denoiser(asked.of), asked.size, stride, asked.weights, asked.first, asked.hold or 0.0)
         try:
             steps = self._steps(asked.steps)
         except ValueError as error:

@@ -70,7 +70,7 @@ class Windows(Worded):
     stride: Any
     weights: Literal["flat", "triangle", "sine", "pyramid"] = "flat"
     first: Annotated[float, Field(gt=0, le=1)] = 1.0
-    hold: Share = 0.0
+    hold: Share | None = None
 
     @model_validator(mode="after")
     def _covers(self) -> Self:

@@ -35,7 +35,7 @@ class Stage(Part):
     offset: Annotated[int, Field(ge=0)] = 0
     weights: Literal["flat", "triangle", "sine", "pyramid"] = "flat"
     ends: Literal["half", "full"] = "half"
-    hold: Share = 0.0
+    hold: Share | None = None
     noise: Begin | None = None
     bridge: Literal["pixels"] | None = None
     codec: Codec | None = None
@@ -90,7 +90,7 @@ class Stage(Part):
                 + ("" if sequel else f", so take a hop below {window} as well"),
             ),
             (
-                self.hold > 0 and (hop == window or sequel),
+                bool(self.hold) and (hop == window or sequel),
                 "hold keeps the first window's colours in windows that are averaged; these are not averaged"
                 + ("; coherent has a hold of its own" if sequel else f", so take a hop below {window or 16} as well"),
             ),
