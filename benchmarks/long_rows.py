@@ -11,7 +11,7 @@ from dovetail.recipe import Recipe
 Plain = dict[str, Any]
 LONG, SHORT, SEGMENT = 600, 128, 16
 """Frames of the long rows, of the ablations, and of a segment."""
-METHODS = ("full", "paper", "plain", "freenoise")
+METHODS = ("full", "no hold", "paper", "plain", "freenoise")
 ABLATIONS = ("full", "no hold", "no init", "no overlap", "staggered", "paper", "no guidance", "no staggering", "plain")
 """`paper` has the three strategies as published, `no guidance` and `no staggering` two of them. In `full` windows of both
 stages overlap instead, and are held; `no hold` takes the hold from both, `no overlap` both from its structure, `staggered`

@@ -26,7 +26,7 @@ SECOND = "second look"
 LOOKS = 4
 """Looks again at each level above the floor, in those rows. The paper has 20 to 50 of AdamW, of few windows each, which
 are 1.6 times the calls of stage 1 in all. Picard is where AdamW ends after 3 to 8, and four are the method's own default;
-there is something left to save for what costs less, and over `sprites-story` (15 levels of 20 above its floor) they are 3
+there is something left to save for what costs less, and over `sprites-story` (9 levels of 20 above its floor) they are 1.8
 times the calls of stage 1, so nobody is given fewer than the paper's."""
 WHAT = (*KERNELS, "re-noise only", SECOND, "equal calls")
 COSTS = ("fewer looks", "early stop", "unguided again", "small again", "alternate steps", "wide below", "cheap")
