@@ -793,6 +793,8 @@ def test_the_command_plans_segments_and_windows():
     said = command("plan", "sprites-long-exact", "--frames", 32, *other, *mean)
     assert "  3 windows of 16 latent frames, one every 12, in turn; starts from Cons" in said
     assert "  5 windows of 16 latent frames, one every 4, averaged at each step (pyramid)\n" in said
+    said = command("plan", "sprites-long-exact", "--frames", 32, *mean, "--set", "chain.refine.hold=0.5")
+    assert "averaged at each step (pyramid), their middle colours drawn by 0.5 to the first one's\n" in said
     assert "  1 window of 12" in command("plan", "sprites-long-exact", "--frames", 12, *mean[:2])
 
 
