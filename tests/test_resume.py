@@ -56,6 +56,10 @@ CHAINS = {
         Stage("refine", Smeared(), FINE, window=6, hop=2),
         Stage("again", Smeared(), FINE, window=5),
     ],
+    "wavefronts that are held": [
+        structure(denoise=Smeared(), hop=4, start=None, hold=0.7),
+        Stage("refine", Smeared(), FINE, UniPC(), window=L, hop=3, weights="triangle", hold=1.0),
+    ],
     "reinjected": [structure(denoise=Reinjected(Smeared(), NOISE), hop=5), Stage("refine", Smeared(), FINE, window=4)],
     "small windows of the whole": [
         structure(window=None, denoise=Smeared()),
