@@ -523,11 +523,18 @@ def refused(*changes):
         ),
         (["chain.refine.hop=8"], "chain.refine: an offset staggers windows that stand side by side"),
         (["chain.refine.offset=16"], "chain.refine: offset 16 is no part of a window of 16; half of it is 8"),
-        (["chain.refine.window=null"], "chain.refine: hop, offset, weights and ends are said of windows; add a window"),
+        (
+            ["chain.refine.window=null"],
+            "chain.refine: hop, offset, weights, ends and hold are said of windows; add a window",
+        ),
         (["chain.refine.weights=sine"], "chain.refine: weights are those of averaged windows"),
         (["chain.refine.hold=1"], "these are not averaged, so take a hop below 16 as well"),
         (["chain.structure.hold=1", "chain.structure.hop=8"], "not averaged; coherent has a hold of its own"),
         (["chain.refine.hold=2"], "chain.refine.hold"),
+        (
+            ["chain.refine.window=null", "chain.refine.offset=0", "chain.refine.hold=1"],
+            "ends and hold are said of windows",
+        ),
         (
             ["chain.structure.weights=sine", "chain.structure.hop=8"],
             "chain.structure: weights are those of averaged windows",

@@ -58,9 +58,12 @@ class Stage(Part):
         """What may be wrong with the windows, and what fits."""
         window, hop, offset = self.window or 0, self.hop or self.window or 0, self.offset
         sequel = isinstance(self.denoise, Coherent | Reinjected)
-        asked = self.hop is not None or offset > 0 or self.weights != "flat" or self.ends != "half"
+        asked = self.hop is not None or offset > 0 or self.weights != "flat" or self.ends != "half" or bool(self.hold)
         return [
-            (not window and asked, "hop, offset, weights and ends are said of windows; add a window, as in window: 16"),
+            (
+                not window and asked,
+                "hop, offset, weights, ends and hold are said of windows; add a window, as in window: 16",
+            ),
             (
                 not window and isinstance(self.denoise, Coherent),
                 "coherent draws each window to the one before, and without a window there is one only; add window: 16",
@@ -92,7 +95,7 @@ class Stage(Part):
             (
                 bool(self.hold) and (hop == window or sequel),
                 "hold keeps the first window's colours in windows that are averaged; these are not averaged"
-                + ("; coherent has a hold of its own" if sequel else f", so take a hop below {window or 16} as well"),
+                + ("; coherent has a hold of its own" if sequel else f", so take a hop below {window} as well"),
             ),
             (
                 isinstance(self.denoise, Probing) and hop < window,
