@@ -107,5 +107,5 @@ def test_stages_are_values():
     assert Stage("a", Gaussian(), even(2)) == Stage("a", Gaussian(), even(2))
     assert repr(Stage("a", Gaussian(), even(2))) == (
         "Stage(name='a', denoise=Gaussian(mean=0.0, std=1.0), ladder=Ladder(levels=(1.0, 0.5, 0.0), first=1.0), "
-        "solver=Euler(), window=None, hop=None, offset=0, weights='flat', ends='half', hold=0.0, start=None)"
+        "solver=Euler(), window=None, hop=None, offset=0, weights='flat', ends='half', hold=None, start=None)"
     )

@@ -20,6 +20,7 @@ from dovetail.core.combine import Windowed
 from dovetail.core.denoiser import predicts_eps, predicts_flow, timeline
 from dovetail.core.exact import Gaussian, spoken
 from dovetail.core.excerpts import Reach
+from dovetail.core.hold import Hold
 from dovetail.core.ladders import even, levels, timesteps
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix, split
@@ -321,7 +322,7 @@ def test_the_beginning_does_not_know_how_long_the_video_is(window):
 @pytest.mark.parametrize("solver", [Euler(), Ancestral(noise=NOISE), DPMSolver2M(), UniPC()], ids=repr)
 @pytest.mark.parametrize(("hop", "weights"), [(4, "flat"), (3, "triangle"), (7, "sine"), (1, "pyramid")])
 @pytest.mark.parametrize("frames", [5, 8, 29])
-@pytest.mark.parametrize("hold", [0.0, 0.6])
+@pytest.mark.parametrize("hold", [None, Hold(0.6)], ids=repr)
 def test_a_wavefront_is_windowed_denoising_of_the_whole(solver, hop, weights, frames, hold):
     """One window at a time, levels skewed, or everything at every level: one video."""
     front = refine(window=L, hop=hop, weights=weights, solver=solver, hold=hold)
@@ -346,12 +347,12 @@ def test_windows_that_are_held_keep_the_first_ones_middle_and_their_own_motion()
         stages = [Stage("fade", Shown(), even(3), window=4, hop=2, weights="triangle", hold=hold)]
         return pieces(run(stages, NOISE, timeline(16), (1, 8, 8)))[1]
 
-    torch.testing.assert_close(made(0.0), fading)
-    grounds = [made(hold)[0, 0, :, 6:].mean((1, 2)) for hold in (0.0, 0.5, 1.0)]
+    torch.testing.assert_close(made(None), fading)
+    grounds = [made(hold)[0, 0, :, 6:].mean((1, 2)) for hold in (None, Hold(0.5), Hold())]
     faded = [float(ground[-2:].mean() - ground[:2].mean()) for ground in grounds]
     within = 4 / 15  # from the first two frames of a window to its last two, which is nobody's to hold
     assert faded == pytest.approx([28 / 15, (28 / 15 + within) / 2, within], abs=1e-5)
-    squares = made(1.0)[0, 0] - grounds[2][:, None, None]
+    squares = made(Hold())[0, 0] - grounds[2][:, None, None]
     assert [int(square[2:4].mean(0).argmax()) for square in squares] == [f % 8 for f in range(16)]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from dovetail.core.chain import run
 from dovetail.core.combine import Windowed
 from dovetail.core.denoiser import timeline
+from dovetail.core.hold import Hold
 from dovetail.core.ladders import even, levels
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, split
@@ -57,8 +58,8 @@ CHAINS = {
         Stage("again", Smeared(), FINE, window=5),
     ],
     "wavefronts that are held": [
-        structure(denoise=Smeared(), hop=4, start=None, hold=0.7),
-        Stage("refine", Smeared(), FINE, UniPC(), window=L, hop=3, weights="triangle", hold=1.0),
+        structure(denoise=Smeared(), hop=4, start=None, hold=Hold(0.7)),
+        Stage("refine", Smeared(), FINE, UniPC(), window=L, hop=3, weights="triangle", hold=Hold()),
     ],
     "reinjected": [structure(denoise=Reinjected(Smeared(), NOISE), hop=5), Stage("refine", Smeared(), FINE, window=4)],
     "small windows of the whole": [

@@ -17,6 +17,7 @@ from dovetail import recipe as recipes
 from dovetail.core.combine import Guided, Windowed
 from dovetail.core.denoiser import TARGETS, Condition, Expert, Prompted, Timeline, timeline
 from dovetail.core.exact import Gaussian, spoken
+from dovetail.core.hold import Hold
 from dovetail.core.ladders import even, shifted, trailing
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix, split
@@ -378,13 +379,13 @@ def test_sharing_alike_makes_one_story_of_windows_that_choose_by_themselves() ->
 def test_windows_that_are_held_choose_what_the_first_one_chose() -> None:
     frames, ladder = timeline(24), shifted(10, 3.0).levels
 
-    def grays(hold: float, seed: int) -> Tensor:
+    def grays(hold: Hold | None, seed: int) -> Tensor:
         noise = Noise(seed).of("story")
         coupled = Coupled(Windowed(Shades(), 8, 4, hold=hold), noise, 0.8, iterations=0)
         x = noise.like(torch.zeros(1, 1, 24, 4, 4), frames, "start")
         return last(sample(coupled, x, frames, ladder, Euler())).seen.x0.mean((0, 1, 3, 4))
 
-    free, held = (torch.stack([grays(hold, seed) for seed in range(10)]) for hold in (0.0, 1.0))
+    free, held = (torch.stack([grays(hold, seed) for seed in range(10)]) for hold in (None, Hold()))
     assert (held.max(1).values - held.min(1).values).max() < 1e-5
     assert (free.max(1).values - free.min(1).values).mean() > 0.3
     assert held[:, 0].std() > 0.3, "the first window still chooses freely"

@@ -106,7 +106,7 @@ def _windows(stage: "Stage", frames: int) -> str:
     how = "straddling those before" if stage.offset else "side by side"
     if stage.hop is not None and stage.hop < (stage.window or 0):
         how = f"one every {stage.hop}, " + (f"averaged at each step ({stage.weights})" if stage.fuses else "in turn")
-    held = f", their middle colours drawn by {stage.hold:g} to the first one's" if stage.hold else ""
+    held = f", their middle colours drawn by {stage.hold.share:g} to the first one's" if stage.hold else ""
     begin = f"; starts from {stage.start}" if stage.start is not None else ""
     return f"{count}, {how}{held}{ends}{begin}"
 

@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import Tensor
 
 from dovetail.core.denoiser import Denoiser, Prompted
-from dovetail.core.hold import held, middle
+from dovetail.core.hold import Hold
 from dovetail.core.path import Split
 from dovetail.core.windows import WEIGHTS, gather, inner, scatter, tile
 
@@ -72,7 +72,7 @@ class Windowed:
 
     The windows travel on the batch axis, so the denoiser is called once. `weights` is one of flat,
     triangle, sine, pyramid; the first frame of a window that does not begin the video counts `first` times as much.
-    hold: how far each window's middle is drawn to the first one's, see `dovetail.core.hold`. Sizes are in latent frames.
+    hold: how windows are held to the first one, if they are. Sizes are in latent frames.
     """
 
     video: Denoiser
@@ -80,7 +80,7 @@ class Windowed:
     stride: int
     weights: str = "flat"
     first: float = 1.0
-    hold: float = 0.0
+    hold: Hold | None = None
 
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
         windows = tile(x.shape[2], self.size, self.stride)
@@ -94,6 +94,6 @@ class Windowed:
         rows, shown = gather(x, frames, tile(x.shape[2], self.size, self.stride))
         seen = self.video(rows, t, shown)
         if self.hold:
-            first = middle(seen.x0[: len(x)]).repeat(len(rows) // len(x), 1, 1, 1, 1)
-            seen = held(seen, rows, t, first, self.hold)
+            first = self.hold.of(seen.x0[: len(x)]).repeat(len(rows) // len(x), 1, 1, 1, 1)
+            seen = self.hold(seen, rows, t, first)
         return seen, inner(WEIGHTS[self.weights](rows.shape[2]), shown, self.first)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dovetail.core.denoiser import Denoiser
+from dovetail.core.hold import Hold
 from dovetail.core.ladders import Ladder
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix
@@ -70,8 +71,9 @@ class Stage:
     window: latent frames worked on at once. hop: from window to window, the whole window by default; where it is less,
     overlapping windows are averaged at every step with `weights`, unless a sequel makes them one after another. offset:
     length of the first of windows that stand side by side, so that they straddle those of the stage before. ends: what
-    windows shorter than the others see, at both ends: "half" what they make, "full" as much as others do. hold: how far
-    the middle of averaged windows is drawn to the first one's, see `dovetail.core.hold`. start: the noise to begin with, by default the stage's own. bridge: into its latents, if those of the stage before are others.
+    windows shorter than the others see, at both ends: "half" what they make, "full" as much as others do. hold: how
+    averaged windows are held to the first one, if they are. start: the noise to begin with, by default the stage's own.
+    bridge: into its latents, if those of the stage before are others.
 
     A stage hands over the video that it saw last (`seen.x0`), so a ladder that ends above 0 leaves no
     noise in it.
@@ -86,7 +88,7 @@ class Stage:
     offset: int = 0
     weights: str = "flat"
     ends: str = "half"
-    hold: float = 0.0
+    hold: Hold | None = None
     start: Start | None = None
     bridge: Bridge | None = field(default=None, repr=False, compare=False)
 
@@ -167,9 +169,9 @@ class Memory:
 
     windows: how many it has begun. held: what has come from the stage before and is still to be used; None for the
     first stage, whose whole video is given again. before: the window made last, for a sequel. waiting, said: of a
-    level, the parts that have not taken its step yet, and what windows have said of them. middle: of a level whose
-    windows are held, the first one's. states: of a stage that is at
-    work on the whole video, those of its last steps. source: where what it pulls from stands.
+    level, the parts that have not taken its step yet, and what windows have said of them. first: of a level whose windows
+    are held, what they are held to. states: of a stage that is at work on the whole video, those of its last steps.
+    source: where what it pulls from stands.
     """
 
     windows: int = 0
@@ -177,7 +179,7 @@ class Memory:
     before: Segment | None = None
     waiting: "tuple[Part, ...]" = ()
     said: "Said | None" = None
-    middle: Tensor | None = None
+    first: Tensor | None = None
     states: tuple[State, ...] = ()
     source: "Memory | None" = None
 

@@ -8,7 +8,6 @@ from itertools import chain, pairwise
 import torch
 from torch import Tensor
 
-from dovetail.core.hold import held, middle
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split
 from dovetail.core.sampler import State, Walk
@@ -49,7 +48,7 @@ def _level(
 ) -> Iterator[Seen | Part]:
     """One step of every part; a part takes it once all windows that see it have looked."""
     (t, to), weight = step, WEIGHTS[stage.weights](min(stage.window or length, length))
-    waiting, said, first, above = list(after.waiting), after.said, after.middle, after.source
+    waiting, said, first, above = list(after.waiting), after.said, after.first, after.source
     for event in chain([None], source):  # None: parts that wait may be ready before another comes
         if isinstance(event, Seen):
             yield event.passed
@@ -66,19 +65,19 @@ def _level(
                 now = stage.solver.correct(memory, State(t, part.x, mean), part.frames)
                 x = stage.solver.predict(memory, now, to, part.frames)
             yield Seen(stage, part.frames, now)
-            stands = Memory(waiting=tuple(waiting), said=said, middle=first, source=above)
+            stands = Memory(waiting=tuple(waiting), said=said, first=first, source=above)
             yield Part(part.frames, x, (*part.before, now)[-max(stage.solver.memory, 1) :], stands)
 
 
 def _heard(
     stage: Stage, parts: Sequence[Part], t: float, weight: Tensor, said: Said | None, first: Tensor | None
 ) -> tuple[Said, Tensor | None]:
-    """What windows have said once the first one of these parts has, too. first: the middle of the video's first window,
-    to which all are held; asked for where they are."""
+    """What windows have said once the first one of these parts has, too. first: what they are held to, if they are; the
+    video's first window says it."""
     seen, x = _look(stage, parts, t, len(weight))
     if stage.hold:
-        first = middle(seen.x0) if first is None else first
-        seen = held(seen, x, t, first, stage.hold)
+        first = stage.hold.of(seen.x0) if first is None else first
+        seen = stage.hold(seen, x, t, first)
     return Said.of(seen, weight, said), first
 
 

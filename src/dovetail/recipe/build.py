@@ -8,6 +8,7 @@ from typing import Any
 from dovetail.core import ladders
 from dovetail.core.combine import Framewise, Guided, Windowed
 from dovetail.core.denoiser import Condition, Denoiser, Expert, Timeline
+from dovetail.core.hold import Hold
 from dovetail.core.ladders import Ladder, Mask
 from dovetail.core.noise import Noise
 from dovetail.core.sampler import Ancestral, DPMSolver2M, Euler, Forgetting, Solver, UniPC, Walk
@@ -82,7 +83,12 @@ def staged(
     place = _Place(path, recipe, experts, noise, ladder, start, _shared(path, stage.denoise, experts), told)
     windows = {key: getattr(stage, key) for key in ("window", "hop", "offset", "weights", "ends")}
     whole, solver, bridge = place.whole(stage.denoise), _solver(stage, noise), bridges.get(stage.stage)
-    return Stage(stage.stage, whole, ladder, solver, **windows, hold=stage.hold or 0.0, start=start, bridge=bridge)
+    return Stage(stage.stage, whole, ladder, solver, **windows, hold=_hold(stage.hold), start=start, bridge=bridge)
+
+
+def _hold(asked: float | None) -> Hold | None:
+    """How windows are held; 0 is not at all."""
+    return Hold(asked) if asked else None
 
 
 def told_over(recipe: Recipe, length: int, frames: int | None = None) -> Timeline:
@@ -281,7 +287,7 @@ class _Place:
             case models.Renoised(of=of, floor=floor):
                 return Renoised(self.denoiser(of), self.noise, self._floor(asked.word, floor))
             case models.Windowed(of=of, size=size, stride=stride, weights=weights, first=first, hold=hold):
-                return Windowed(self.denoiser(of), size, stride, weights, first, hold or 0.0)
+                return Windowed(self.denoiser(of), size, stride, weights, first, _hold(hold))
             case models.Pair(spatial=spatial, temporal=temporal):
                 try:
                     return self._pair(asked, self.denoiser(spatial), self.denoiser(temporal))
@@ -290,7 +296,8 @@ class _Place:
         raise TypeError(f"no method: {asked!r}")
 
     def _coupled(self, asked: models.Coupled, stride: int) -> Coupled:
-        windows = Windowed(self.denoiser(asked.of), asked.size, stride, asked.weights, asked.first, asked.hold or 0.0)
+        hold = _hold(asked.hold)
+        windows = Windowed(self.denoiser(asked.of), asked.size, stride, asked.weights, asked.first, hold)
         try:
             steps = self._steps(asked.steps)
         except ValueError as error:
