@@ -322,7 +322,7 @@ def test_the_beginning_does_not_know_how_long_the_video_is(window):
 @pytest.mark.parametrize("solver", [Euler(), Ancestral(noise=NOISE), DPMSolver2M(), UniPC()], ids=repr)
 @pytest.mark.parametrize(("hop", "weights"), [(4, "flat"), (3, "triangle"), (7, "sine"), (1, "pyramid")])
 @pytest.mark.parametrize("frames", [5, 8, 29])
-@pytest.mark.parametrize("hold", [None, Hold(0.6)], ids=repr)
+@pytest.mark.parametrize("hold", [None, Hold(0.6), Hold(0.6, within=2.0, below=0.4)], ids=repr)
 def test_a_wavefront_is_windowed_denoising_of_the_whole(solver, hop, weights, frames, hold):
     """One window at a time, levels skewed, or everything at every level: one video."""
     front = refine(window=L, hop=hop, weights=weights, solver=solver, hold=hold)
@@ -354,6 +354,30 @@ def test_windows_that_are_held_keep_the_first_ones_middle_and_their_own_motion()
     assert faded == pytest.approx([28 / 15, (28 / 15 + within) / 2, within], abs=1e-5)
     squares = made(Hold())[0, 0] - grounds[2][:, None, None]
     assert [int(square[2:4].mean(0).argmax()) for square in squares] == [f % 8 for f in range(16)]
+
+
+def ground(slip: float) -> Tensor:
+    """A window of four frames, "1 1 4 8 8": stripes that stand still and have slipped."""
+    stripes = torch.tensor([-1.0, 1.0]).repeat(4).expand(1, 1, 4, 8, 8)
+    return stripes + slip * torch.tensor([-1.0, 1.0]).repeat_interleave(4)[:, None]
+
+
+def squared(video: Tensor, x: int) -> Tensor:
+    """The window with a square that stands at x."""
+    video[..., 2:4, x : x + 2] = 9.0
+    return video
+
+
+@pytest.mark.parametrize(("t", "left"), [(0.5, 1 - (1 - 1 / 9) ** 2), (0.9, 1.0)])
+def test_places_are_held_where_they_differ_as_most_do(t, left):
+    """A ground that has slipped slips back; a square stays where it stands, and nothing comes where another stood."""
+    hold, first, slipped = Hold(within=3.0, below=0.8), squared(ground(0.0), 0), squared(ground(0.1), 5)
+    x = torch.randn(1, 1, 4, 8, 8)
+    seen, same = (hold(split(x, z, t), x, t, hold.of(first)).x0 for z in (slipped, first))
+    torch.testing.assert_close(same, first)
+    colour = 0.1  # the median of the ground that has slipped is that much lower
+    torch.testing.assert_close((seen - first)[..., 4:, :], (0.1 + colour) * left * torch.ones(1, 1, 4, 4, 8))
+    torch.testing.assert_close((seen - slipped)[..., 2:4, [0, 1, 5, 6]], torch.full((1, 1, 4, 2, 4), colour))
 
 
 def test_a_wavefront_starts_from_pure_noise_too():
@@ -531,7 +555,9 @@ def refused(*changes):
         (["chain.refine.weights=sine"], "chain.refine: weights are those of averaged windows"),
         (["chain.refine.hold=1"], "these are not averaged, so take a hop below 16 as well"),
         (["chain.structure.hold=1", "chain.structure.hop=8"], "not averaged; coherent has a hold of its own"),
-        (["chain.refine.hold=2"], "chain.refine.hold"),
+        (["chain.refine.hold=2"], "chain.refine.hold.share: 2 (a number) came"),
+        (["chain.refine.hold.below=0.5"], "chain.refine.hold: below says at which levels places are held"),
+        (["chain.refine.hold={withn: 2}"], "chain.refine.hold.withn: unknown key; did you mean 'within'?"),
         (
             ["chain.refine.window=null", "chain.refine.offset=0", "chain.refine.hold=1"],
             "ends and hold are said of windows",
@@ -802,7 +828,10 @@ def test_the_command_plans_segments_and_windows():
     assert "  3 windows of 16 latent frames, one every 12, in turn; starts from Cons" in said
     assert "  5 windows of 16 latent frames, one every 4, averaged at each step (pyramid)\n" in said
     said = command("plan", "sprites-long-exact", "--frames", 32, *mean, "--set", "chain.refine.hold=0.5")
-    assert "averaged at each step (pyramid), their middle colours drawn by 0.5 to the first one's\n" in said
+    assert "averaged at each step (pyramid), held to the first one (colours by 0.5)\n" in said
+    places = ["--set", "chain.refine.hold={within: 2.0, below: 0.8}"]
+    said = command("plan", "sprites-long-exact", "--frames", 32, *mean, *places)
+    assert "(pyramid), held to the first one (colours by 1, places within 2 medians where t <= 0.8)\n" in said
     assert "  1 window of 12" in command("plan", "sprites-long-exact", "--frames", 12, *mean[:2])
 
 

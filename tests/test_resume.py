@@ -61,6 +61,10 @@ CHAINS = {
         structure(denoise=Smeared(), hop=4, start=None, hold=Hold(0.7)),
         Stage("refine", Smeared(), FINE, UniPC(), window=L, hop=3, weights="triangle", hold=Hold()),
     ],
+    "wavefronts whose places are held": [
+        structure(denoise=Smeared(), hop=4, start=None, hold=Hold(within=2.0, below=0.8)),
+        Stage("refine", Smeared(), FINE, UniPC(), window=L, hop=3, weights="triangle", hold=Hold(within=2.0)),
+    ],
     "reinjected": [structure(denoise=Reinjected(Smeared(), NOISE), hop=5), Stage("refine", Smeared(), FINE, window=4)],
     "small windows of the whole": [
         structure(window=None, denoise=Smeared()),

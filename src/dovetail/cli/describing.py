@@ -9,6 +9,7 @@ from dovetail.cli.saying import err, say
 from dovetail.recipe import Recipe
 
 if TYPE_CHECKING:
+    from dovetail.core.hold import Hold
     from dovetail.core.stages import Stage
     from dovetail.costs import Costs
     from dovetail.experts.flops import Operations
@@ -106,9 +107,16 @@ def _windows(stage: "Stage", frames: int) -> str:
     how = "straddling those before" if stage.offset else "side by side"
     if stage.hop is not None and stage.hop < (stage.window or 0):
         how = f"one every {stage.hop}, " + (f"averaged at each step ({stage.weights})" if stage.fuses else "in turn")
-    held = f", their middle colours drawn by {stage.hold.share:g} to the first one's" if stage.hold else ""
+    held = f", held to the first one ({_held(stage.hold)})" if stage.hold else ""
     begin = f"; starts from {stage.start}" if stage.start is not None else ""
     return f"{count}, {how}{held}{ends}{begin}"
+
+
+def _held(hold: "Hold") -> str:
+    """What of windows is held, and how far."""
+    below = f" where t <= {hold.below:g}" if hold.below < 1 else ""
+    places = f", places within {hold.within:g} medians{below}" if hold.within else ""
+    return f"colours by {hold.share:g}{places}"
 
 
 def _tree(node: Any, depth: int) -> Iterator[str]:

@@ -86,9 +86,9 @@ def staged(
     return Stage(stage.stage, whole, ladder, solver, **windows, hold=_hold(stage.hold), start=start, bridge=bridge)
 
 
-def _hold(asked: float | None) -> Hold | None:
-    """How windows are held; 0 is not at all."""
-    return Hold(asked) if asked else None
+def _hold(asked: models.Hold | None) -> Hold | None:
+    """How windows are held; a share of 0 is not at all."""
+    return Hold(asked.share, asked.within, asked.below) if asked and asked.share else None
 
 
 def told_over(recipe: Recipe, length: int, frames: int | None = None) -> Timeline:

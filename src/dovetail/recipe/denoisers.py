@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Discriminator, Field, RootModel, Tag, model_ser
 from pydantic_core import PydanticCustomError
 
 from dovetail.errors import nearest
-from dovetail.recipe.parts import EXPERT, Alone, Part, Share, Steps, Worded, keys, tag
+from dovetail.recipe.parts import EXPERT, Alone, Hold, Part, Share, Steps, Worded, keys, tag
 
 
 class Leaf(Part):
@@ -62,7 +62,7 @@ class Framewise(Around):
 class Windows(Worded):
     """A short-video denoiser in windows that overlap.
 
-    `hold`: how far each keeps the first one's middle colour, as a background has it; beyond the papers.
+    `hold`: how they keep what stands still in the first one.
     """
 
     of: "Denoise"
@@ -70,7 +70,7 @@ class Windows(Worded):
     stride: Any
     weights: Literal["flat", "triangle", "sine", "pyramid"] = "flat"
     first: Annotated[float, Field(gt=0, le=1)] = 1.0
-    hold: Share | None = None
+    hold: Hold | None = None
 
     @model_validator(mode="after")
     def _covers(self) -> Self:

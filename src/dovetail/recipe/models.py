@@ -47,7 +47,7 @@ from dovetail.recipe.ladders import (
     Trailing,
 )
 from dovetail.recipe.noises import NOISES, Consistent, Rescheduled
-from dovetail.recipe.parts import Alone, Name, Part, Text, Worded
+from dovetail.recipe.parts import Alone, Hold, Name, Part, Text, Worded
 from dovetail.recipe.specs import FAMILIES, Autoencoder, Codec, Exact, ExpertSpec, Lora, Pixels, Pretrained
 from dovetail.recipe.stages import Stage
 
@@ -57,7 +57,7 @@ __all__ = [  # All that a recipe is made of has its name here, wherever it stand
     "Skipping", "TemporalFirst", "Windowed", "Windows",
     "LADDERS", "Below", "Even", "Karras", "Leading", "Levels", "Own", "Shifted", "Spliced", "Times", "Trailing",
     "NOISES", "Consistent", "Rescheduled",
-    "Alone", "Part", "Worded",
+    "Alone", "Hold", "Part", "Worded",
     "FAMILIES", "Autoencoder", "Codec", "Exact", "ExpertSpec", "Lora", "Pixels", "Pretrained",
     "Stage",
     "Event", "Memory", "Recipe", "Size", "Start", "Story", "memory", "named",

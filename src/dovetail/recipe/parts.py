@@ -5,7 +5,7 @@ Methods, ladders and noises are written as one word with what it takes: `{framew
 """
 
 import re
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_serializer, model_validator
 from pydantic_core import PydanticCustomError
@@ -44,6 +44,32 @@ class Part(BaseModel):
                 hint = nearest(str(key), known)
                 raise PydanticCustomError("unknown_key", "unknown key; {hint}", {"key": str(key), "hint": hint})
         return data
+
+
+class Hold(Part):
+    """How averaged windows keep what stands still in the first one, as a background does; beyond the papers.
+
+    A number alone is its `share`: how far colours are drawn to the first window's. `within`: places are drawn too, where they
+    differ by less than so many times what most places do, at levels t <= `below`.
+    """
+
+    share: Share = 1.0
+    within: Annotated[float, Field(ge=0, le=10)] = 0.0
+    below: Share = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share(cls, data: Any) -> Any:
+        return data if isinstance(data, dict) else {"share": data}
+
+    @model_validator(mode="after")
+    def _places(self) -> Self:
+        if self.below < 1 and not self.within:
+            message = (
+                "below says at which levels places are held, and without within none are; add within, as in within: 2"
+            )
+            raise PydanticCustomError("falling", message, {})
+        return self
 
 
 class Worded(Part):

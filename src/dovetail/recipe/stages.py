@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 from dovetail.recipe.denoisers import Coherent, Coupled, Denoise, Probing, Reinjected
 from dovetail.recipe.ladders import Ladder
 from dovetail.recipe.noises import Begin, Consistent
-from dovetail.recipe.parts import Name, Part, Share
+from dovetail.recipe.parts import Hold, Name, Part
 from dovetail.recipe.specs import Codec
 
 
@@ -18,7 +18,7 @@ class Stage(Part):
     `window`: latent frames worked on at once; none is the whole video. `hop`: from window to window; where windows
     overlap they are averaged at every step, with `weights`. `offset`: the first window's length, so that windows
     straddle those of the stage before. `ends`: what shorter windows at both ends see: what they make, or full windows.
-    `hold`: how far averaged windows keep the first one's middle colour, as a background has it; beyond the papers.
+    `hold`: how averaged windows keep what stands still in the first one.
     `noise`: what the windows of a first stage start from.
 
     `bridge: pixels`: the latents of the stage before are others than this one's, and are decoded, resized and encoded.
@@ -35,7 +35,7 @@ class Stage(Part):
     offset: Annotated[int, Field(ge=0)] = 0
     weights: Literal["flat", "triangle", "sine", "pyramid"] = "flat"
     ends: Literal["half", "full"] = "half"
-    hold: Share | None = None
+    hold: Hold | None = None
     noise: Begin | None = None
     bridge: Literal["pixels"] | None = None
     codec: Codec | None = None
@@ -58,7 +58,8 @@ class Stage(Part):
         """What may be wrong with the windows, and what fits."""
         window, hop, offset = self.window or 0, self.hop or self.window or 0, self.offset
         sequel = isinstance(self.denoise, Coherent | Reinjected)
-        asked = self.hop is not None or offset > 0 or self.weights != "flat" or self.ends != "half" or bool(self.hold)
+        held = self.hold is not None and self.hold.share > 0
+        asked = self.hop is not None or offset > 0 or self.weights != "flat" or self.ends != "half" or held
         return [
             (
                 not window and asked,
@@ -93,8 +94,8 @@ class Stage(Part):
                 + ("" if sequel else f", so take a hop below {window} as well"),
             ),
             (
-                bool(self.hold) and (hop == window or sequel),
-                "hold keeps the first window's colours in windows that are averaged; these are not averaged"
+                held and (hop == window or sequel),
+                "hold keeps what stands still in the first window, in windows that are averaged; these are not averaged"
                 + ("; coherent has a hold of its own" if sequel else f", so take a hop below {window} as well"),
             ),
             (
