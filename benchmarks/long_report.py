@@ -31,10 +31,21 @@ OWN = (
         (*ACROSS, ("whole", 1), ("background_moved", -1), ("motion", 1)),
         "background across segments, at no loss of motion",
     ),
+    (
+        "full",
+        "colours",
+        (*ACROSS, ("whole", 1), ("background_moved", -1), ("motion", 1)),
+        "patterns of the background across segments, at no loss of motion",
+    ),
     ("full", "no init", ACROSS, "identity and background across segments"),
     ("full", "no overlap", (("lurch", -1), *ACROSS), "continuity of motion, change of velocity at borders"),
     ("full", "staggered", (("rhythm", -1), ("seams", -1)), "a rhythm, and borders that are seen"),
-    ("paper", "no guidance", (("lurch", -1),), "continuity of motion, change of velocity at borders"),
+    (
+        "paper",
+        "no guidance",
+        (("lurch", -1), ("leap", -1)),
+        "continuity of motion: change of velocity at borders, and how far from where it was bound to an object goes on",
+    ),
     ("paper", "no staggering", (("border", -1),), "seams, how far borders stand out"),
     (
         "full",

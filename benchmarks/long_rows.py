@@ -12,10 +12,21 @@ Plain = dict[str, Any]
 LONG, SHORT, SEGMENT = 600, 128, 16
 """Frames of the long rows, of the ablations, and of a segment."""
 METHODS = ("full", "no hold", "paper", "plain", "freenoise")
-ABLATIONS = ("full", "no hold", "no init", "no overlap", "staggered", "paper", "no guidance", "no staggering", "plain")
+ABLATIONS = (
+    "full",
+    "no hold",
+    "colours",
+    "no init",
+    "no overlap",
+    "staggered",
+    "paper",
+    "no guidance",
+    "no staggering",
+    "plain",
+)
 """`paper` has the three strategies as published, `no guidance` and `no staggering` two of them. In `full` windows of both
-stages overlap instead, and are held; `no hold` takes the hold from both, `no overlap` both from its structure, `staggered`
-both from its refinement."""
+stages overlap instead, and are held; `no hold` takes the hold from both, `colours` holds nothing else, `no overlap` takes
+both from its structure, `staggered` both from its refinement."""
 
 AVERAGED = ("hop", "weights", "hold")
 """What is said of windows that are averaged."""
@@ -40,6 +51,7 @@ def rows(base: Recipe, long: int = LONG, short: int = SHORT) -> dict[str, Recipe
             beside,
         ),
         "no hold": (without(structure, "hold"), without(refine, "hold")),
+        "colours": (coloured(structure), coloured(refine)),
         "no init": (without(structure, "noise"), refine),
         "no overlap": (without(structure, *AVERAGED), refine),
         "staggered": (structure, straddling),
@@ -60,6 +72,11 @@ def chained(base: Recipe, stages: tuple[Plain, Plain], frames: int) -> Recipe:
 
 def without(stage: Plain, *keys: str) -> Plain:
     return {name: value for name, value in stage.items() if name not in keys}
+
+
+def coloured(stage: Plain) -> Plain:
+    """With nothing held but colours."""
+    return stage | {"hold": stage["hold"] | {"within": 0.0, "below": 1.0}} if stage.get("hold") else stage
 
 
 def expert_of(denoise: Plain) -> Plain:

@@ -202,15 +202,15 @@ def kept_more(rows: Rows, main: int, method: str, same: bool) -> list[tuple[str,
 
 def held(rows: Rows, main: int) -> list[tuple[str, list[Claim]]]:
     """What windows keep that are held, and what they lose by it."""
-    full, hold, none = (f"{way} {main}" for way in ("full", *HOLDS))
-    one, other = (hold, full) if hold in rows else (full, none)
-    if not {one, other} <= rows.keys():
-        return []
-    claims = [above(rows, one, other, measure) for measure in ("identity", "ground", "order")]
-    claims.append(not_below(rows, one, other, "event_motion"))
-    return [
-        (f"Is more kept by {one}, whose windows are held, than by {other}, and no motion lost? (difference)", claims)
-    ]
+    full, hold, none, colours = (f"{way} {main}" for way in ("full", *HOLDS))
+    asked = []
+    for one, other in [(hold, full)] if hold in rows else [(full, none), (full, colours)]:
+        if {one, other} <= rows.keys():
+            claims = [above(rows, one, other, measure) for measure in ("identity", "ground", "order")]
+            claims.append(not_below(rows, one, other, "event_motion"))
+            title = f"Is more kept by {one}, whose windows are held, than by {other}, and no motion lost? (difference)"
+            asked.append((title, claims))
+    return asked
 
 
 def without(rows: Rows, main: int, method: str) -> list[tuple[str, list[Claim]]]:

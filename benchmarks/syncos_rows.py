@@ -32,8 +32,9 @@ WHAT = (*KERNELS, "re-noise only", SECOND, "equal calls")
 COSTS = ("fewer looks", "early stop", "unguided again", "small again", "alternate steps", "wide below", "cheap")
 AUTO = ("floor auto", "stride auto", "both auto")
 FAR = ("anchor", "keyframes", "no anchor")
-HOLDS = ("hold", "no hold")
-"""The recipe with its windows held to the first one's middle, or without: whichever it is not itself."""
+HOLDS = ("hold", "no hold", "colours")
+"""The recipe with its windows held to the first one, or without: whichever it is not itself; and with their colours held
+alone, where it holds places too."""
 SWEEPS: Mapping[str, tuple[Any, ...]] = {
     "floor": (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97),
     "bandwidth": (0.1, 1.0, 10.0, 100.0),
@@ -66,10 +67,14 @@ class Parts:
         self.coupled: Plain = self.stage["denoise"]["coupled"]
         self.experts = list(self.whole["experts"])
 
-    def made(self, denoise: Any, **stage: Any) -> Recipe:
-        """The recipe with this denoiser, and with other words of its stage."""
+    def made(self, denoise: Any, rest: list[Plain] | None = None, **stage: Any) -> Recipe:
+        """The recipe with this denoiser, with other words of its stage, and with other stages after it."""
         first = {**self.stage, "denoise": denoise, **stage}
-        return recipes.checked({**self.whole, "chain": [first, *self.rest]})
+        return recipes.checked({**self.whole, "chain": [first, *(self.rest if rest is None else rest)]})
+
+    def held(self, hold: Any) -> list[Plain]:
+        """The stages after the first, held in this way wherever windows are averaged."""
+        return [{**stage, "hold": hold} if stage["hop"] else stage for stage in self.rest]
 
     @property
     def looking(self) -> "Parts":
@@ -84,11 +89,15 @@ class Parts:
 
     @property
     def otherwise(self) -> dict[str, Recipe]:
-        """The recipe without the hold of its windows, or, if it has none, with one wherever windows are averaged."""
-        hold = None if self.coupled["hold"] else 1.0
-        rest = [{**stage, "hold": hold} if stage["hop"] else stage for stage in self.rest]
-        first = {**self.stage, "denoise": {"coupled": {**self.coupled, "hold": hold}}}
-        return {HOLDS[hold is None]: recipes.checked({**self.whole, "chain": [first, *rest]})}
+        """The recipe without the hold of its windows, or, if it has none, with one wherever windows are averaged; and
+        with one of colours alone."""
+        own = self.coupled["hold"]
+        others: Plain = {"no hold": None} if own else {"hold": 1.0}
+        others |= {"colours": 1.0} if own and own["within"] else {}
+        return {
+            name: self.made({"coupled": {**self.coupled, "hold": hold}}, self.held(hold))
+            for name, hold in others.items()
+        }
 
     @property
     def method(self) -> str:
@@ -115,15 +124,16 @@ class Parts:
 
 
 def plain(parts: Parts) -> dict[str, Recipe]:
-    """The method and its baselines, and the method held or not, as it is not."""
+    """The method, held in other ways, and its baselines, of which nothing is held."""
     long = recipes.plain(recipes.load("sprites-long-paper"))["chain"][0]
     coherent = {**long["denoise"]["coherent"], "of": parts.coupled["of"]}
+    free = parts.held(None)
     return {
         "full": parts.with_(),
         **parts.otherwise,
-        GEN_L: parts.made(parts.windowed),
-        FLOWLONG: parts.made({"renoised": {"of": parts.windowed, "floor": parts.floor}}),
-        SWITCHING: parts.made({"coherent": coherent}, window=parts.coupled["size"], noise=long["noise"]),
+        GEN_L: parts.made(parts.windowed, free),
+        FLOWLONG: parts.made({"renoised": {"of": parts.windowed, "floor": parts.floor}}, free),
+        SWITCHING: parts.made({"coherent": coherent}, free, window=parts.coupled["size"], noise=long["noise"]),
     }
 
 

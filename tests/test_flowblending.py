@@ -577,6 +577,10 @@ def test_a_dry_run_disagrees_about_everything() -> None:
         ("{above -0.3: large, else: small}", "these do not: -0.3"),
         ("{above 0.3: large}", "the last interval is missing"),
         ("{else: large}", "one interval only"),
+        (
+            "{above 0.3: {expert: large, guidance: 2}, else: {expert: small, guidance: 1}, guidance: 3}",
+            'all experts here say one of their own, so change theirs, as in "above 0.3".guidance',
+        ),
         ("{abov 0.3: large, else: small}", "did you mean 'above 0.5'?"),
         ("{above 0.3: large, else: smal}", "no expert is called 'smal'; did you mean 'small'?"),
         ("{above 0.3: {expert: large, guidance: x}, else: small}", "blended.\"above 0.3\".guidance: 'x' (text) came"),

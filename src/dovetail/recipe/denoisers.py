@@ -263,11 +263,12 @@ class Blended(Worded):
             if key != "else" and not re.fullmatch(r"above -?\d*\.?\d+", key):
                 hint = nearest(key, ["above 0.5", "else", "guidance", "history"])
                 raise PydanticCustomError("unknown_key", "unknown key; {hint}", {"key": key, "hint": hint})
-        guidance = data.get("guidance")
-        return {
-            "(of)": of if guidance is None else {key: guided(part, guidance) for key, part in of.items()},
-            **options,
-        }
+        if (guidance := data.get("guidance")) is not None:
+            of, said = {key: guided(part, guidance) for key, part in of.items()}, of
+            if of == said:
+                message = 'guidance: all experts here say one of their own, so change theirs, as in "{key}".guidance'
+                raise PydanticCustomError("falling", message, {"key": next(iter(of), "else")})
+        return {"(of)": of, **options}
 
     @model_validator(mode="after")
     def _intervals(self) -> Self:
