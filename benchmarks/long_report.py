@@ -12,7 +12,16 @@ from dovetail.eval.stats import Cells, Interval, sign_flip
 Lines = Sequence[Mapping[str, Any]]
 Rows = Mapping[str, Mapping[tuple[int, int], Mapping[str, Any]]]
 
-KEPT = ("identity", "ground", "texture_kept", "motion_kept", "background_sd", "background_moved", "prompt")
+KEPT = (
+    "identity",
+    "ground",
+    "texture_kept",
+    "motion_kept",
+    "motion_right",
+    "background_sd",
+    "background_moved",
+    "prompt",
+)
 DRIFT = ("drift_end", "drift_per_100", "colour_drift", "detail_drift_e3", "consistency", "consistency_16")
 MOTION = ("motion", "dynamic_degree", "smoothness", "smoothness_of_motion", "warping_error_e3", "steadiness")
 JOINTS = ("seam", "seams", "jumps", "border", "lurch", "leap", "turns", "rhythm")
@@ -47,6 +56,12 @@ OWN = (
         "continuity of motion: change of velocity at borders, and how far from where it was bound to an object goes on",
     ),
     ("paper", "no staggering", (("border", -1),), "seams, how far borders stand out"),
+    (
+        "onward",
+        "full",
+        (("motion_right", 1), ("rhythm", -1), ("leap", -1), ("seams", -1), ("whole", 1)),
+        "what moves goes on, and what that costs",
+    ),
     (
         "full",
         "paper",
@@ -115,9 +130,10 @@ def answers(rows: Rows, long: int, short: int) -> str:
     if full in rows and free in rows:
         asked.append(("Is the drift at the end at most FreeNoise's?", [atmost(rows, full, free, "drift_end")]))
     for base, way, own, words in OWN:
-        if f"{base} {short}" in rows and f"{way} {short}" in rows:
-            claims = [needed(rows, f"{base} {short}", f"{way} {short}", measure, sign) for measure, sign in own]
-            asked.append((f"Does '{base}' need what '{way}' lacks? ({words})", claims))
+        frames = next((n for n in (short, long) if {f"{base} {n}", f"{way} {n}"} <= rows.keys()), None)
+        if frames:
+            claims = [needed(rows, f"{base} {frames}", f"{way} {frames}", measure, sign) for measure, sign in own]
+            asked.append((f"Does '{base}' need what '{way}' lacks, over {frames} frames? ({words})", claims))
     return questions(asked, "Questions. p: sign flips of prompts' differences, Holm over all {n} tests below.")
 
 

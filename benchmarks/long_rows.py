@@ -9,9 +9,10 @@ from dovetail import recipe as recipes
 from dovetail.recipe import Recipe
 
 Plain = dict[str, Any]
+ONWARD = "sprites-long-onward"
 LONG, SHORT, SEGMENT = 600, 128, 16
 """Frames of the long rows, of the ablations, and of a segment."""
-METHODS = ("full", "no hold", "paper", "plain", "freenoise")
+METHODS = ("full", "onward", "no hold", "paper", "plain", "freenoise")
 ABLATIONS = (
     "full",
     "no hold",
@@ -25,7 +26,7 @@ ABLATIONS = (
     "plain",
 )
 """`paper` has the three strategies as published, `no guidance` and `no staggering` two of them. In `full` windows of both
-stages overlap instead, and are held; `no hold` takes the hold from both, `colours` holds nothing else, `no overlap` takes
+stages overlap instead, and are held; `onward` is `sprites-long-onward`, whose structures go on; `no hold` takes the hold from both, `colours` holds nothing else, `no overlap` takes
 both from its structure, `staggered` both from its refinement."""
 
 AVERAGED = ("hop", "weights", "hold")
@@ -43,8 +44,9 @@ def rows(base: Recipe, long: int = LONG, short: int = SHORT) -> dict[str, Recipe
     beside = without(refine, *AVERAGED) | {"offset": 0}
     straddling = beside | {"offset": SEGMENT // 2}
     published = one_noise | {"denoise": {"coherent": guided}}
-    ways: Mapping[str, tuple[Plain, Plain]] = {
+    ways: Mapping[str, tuple[Plain, ...]] = {
         "full": (structure, refine),
+        "onward": going(structure, refine),
         "plain": (alone, beside),
         "freenoise": (
             alone | {"hop": 4, "weights": "pyramid", "noise": {"rescheduled": {"length": SEGMENT, "block": 4}}},
@@ -65,7 +67,7 @@ def rows(base: Recipe, long: int = LONG, short: int = SHORT) -> dict[str, Recipe
     return {f"{way} {frames}": chained(base, ways[way], frames) for way, frames in lengths}
 
 
-def chained(base: Recipe, stages: tuple[Plain, Plain], frames: int) -> Recipe:
+def chained(base: Recipe, stages: tuple[Plain, ...], frames: int) -> Recipe:
     made = recipes.checked({**recipes.plain(base), "chain": list(stages)})
     return recipes.changed(made, {"video.frames": frames})
 
@@ -77,6 +79,14 @@ def without(stage: Plain, *keys: str) -> Plain:
 def coloured(stage: Plain) -> Plain:
     """With nothing held but colours."""
     return stage | {"hold": stage["hold"] | {"within": 0.0, "below": 1.0}} if stage.get("hold") else stage
+
+
+def going(structure: Plain, refine: Plain) -> tuple[Plain, ...]:
+    """Structures that go on, over the experts of these; what is not averaged has none, and is the recipe itself."""
+    if "hop" not in structure or structure["hop"] is None:
+        return structure, refine
+    onward, settle, _ = recipes.plain(recipes.load(ONWARD))["chain"]
+    return onward, settle, refine
 
 
 def expert_of(denoise: Plain) -> Plain:

@@ -20,7 +20,7 @@ from dovetail.core.combine import Windowed
 from dovetail.core.denoiser import predicts_eps, predicts_flow, timeline
 from dovetail.core.exact import Gaussian, spoken
 from dovetail.core.excerpts import Reach
-from dovetail.core.hold import Hold
+from dovetail.core.hold import Hold, middle
 from dovetail.core.ladders import even, levels, timesteps
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix, split
@@ -31,6 +31,7 @@ from dovetail.errors import RecipeError
 from dovetail.methods.coherent import Coherent
 from dovetail.methods.consistent import Consistent
 from dovetail.methods.freenoise import rescheduled
+from dovetail.methods.onward import Onward
 from dovetail.methods.reinjected import Reinjected
 from dovetail.recipe.build import build
 from dovetail.recipe.planning import Known, plan
@@ -475,6 +476,66 @@ def test_a_reinjected_tail_stays_and_the_next_window_is_made_around_it():
     assert not torch.equal(video[:, :, 8:], video_of(control(hop=None), frames=18)[:, :, 8:])
 
 
+# --- windows that go on -------------------------------------------------------------------------------------------
+
+
+class Moving:
+    """Sees a square that goes right by one place a frame, on the way along which all frames are brightest."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, x, t, frames):
+        self.asked.append((int(frames[0, 0]), t))
+        size, steps = x.shape[4], torch.arange(x.shape[2])
+        ways = (torch.arange(size)[:, None] + steps) % size
+        places = ways[x[0, 0, steps, 0, ways].sum(1).argmax()]
+        return split(x, 30.0 * torch.nn.functional.one_hot(places, size)[None, None, :, None].expand_as(x), t)
+
+
+@pytest.mark.parametrize(("sequel", "goes_on"), [(Reinjected, False), (Onward, True)])
+def test_what_moves_goes_on_where_new_frames_are_first_looked_at_beside_known_ones(sequel, goes_on):
+    """At pure noise the noise says where the square is; below, what each frame began as, of which 3 in 8 are known."""
+    moving = Moving()
+    ladder = levels((0.999, 0.8, 0.4, 0.0))
+    stage = Stage("structure", sequel(moving, NOISE.of("structure")), ladder, window=8, hop=5)
+    video = pieces(run([stage], NOISE, timeline(23), (1, 8, 8)))[1]
+    places = video[0, 0, :, 0].argmax(-1)
+    ways = (places[1:] - places[:-1]) % 8
+    assert bool((ways == 1).all()) == goes_on
+    assert sorted({t for start, t in moving.asked if start > 0}) == [0.4, 0.8] + [0.999] * (not goes_on)
+    assert sorted({t for start, t in moving.asked if start == 0}) == [0.4, 0.8, 0.999]
+
+
+def test_what_is_new_begins_as_what_stood_still():
+    states = {}
+    stage = control(Onward(Smeared(), NOISE.of("structure"), below=0.8), hop=5, hold=Hold(within=2.0))
+    for event in run([stage], NOISE, timeline(18), SHAPE):
+        if isinstance(event, Seen) and event.state.t > 0.8:
+            states[int(event.frames[0, 0])] = event.state.seen.x0
+    assert list(states) == [0, 5, 10]
+    for start in (5, 10):
+        new = states[start][:, :, 3:]
+        torch.testing.assert_close(new, new[:, :, :1].expand_as(new))
+
+
+def test_windows_in_turn_are_held_to_the_first_one():
+    def made(hold):
+        stage = control(Onward(Smeared(), NOISE.of("structure")), hop=5, hold=hold)
+        return [event.video for event in run([stage], NOISE, timeline(23), SHAPE) if isinstance(event, Done)]
+
+    free, held = made(None), made(Hold())
+    torch.testing.assert_close(free[0], held[0])
+    first = middle(free[0])
+    assert (middle(held[-1]) - first).abs().mean() < 0.5 * (middle(free[-1]) - first).abs().mean()
+
+
+@pytest.mark.parametrize("below", [0.0, 1.0])
+def test_going_on_needs_levels_above_and_below(below):
+    with pytest.raises(ValueError, match="below lies between 0 and 1"):
+        Onward(Smeared(), NOISE, below)
+
+
 # --- constant memory ---------------------------------------------------------------------------------------------
 
 
@@ -553,8 +614,11 @@ def refused(*changes):
             "chain.refine: hop, offset, weights, ends and hold are said of windows; add a window",
         ),
         (["chain.refine.weights=sine"], "chain.refine: weights are those of averaged windows"),
-        (["chain.refine.hold=1"], "these are not averaged, so take a hop below 16 as well"),
-        (["chain.structure.hold=1", "chain.structure.hop=8"], "not averaged; coherent has a hold of its own"),
+        (["chain.refine.hold=1"], "in windows that overlap; these do not, so take a hop below 16 as well"),
+        (
+            ["chain.structure.hold=1", "chain.structure.hop=8"],
+            "in windows that overlap; coherent has a hold of its own",
+        ),
         (["chain.refine.hold=2"], "chain.refine.hold.share: 2 (a number) came"),
         (["chain.refine.hold.below=0.5"], "chain.refine.hold: below says at which levels places are held"),
         (["chain.refine.hold={withn: 2}"], "chain.refine.hold.withn: unknown key; did you mean 'within'?"),
@@ -606,6 +670,12 @@ def refused(*changes):
             "coherent goes by the window before",
         ),
         (["chain.refine.denoise={framewise: {reinjected: spatial}}"], "reinjected goes by the window before"),
+        (["chain.structure.denoise={onward: {of: control}}"], "onward windows begin with the end of the one before"),
+        (["chain.structure.denoise={onward: {of: control, below: 1.0}}", "chain.structure.hop=8"], "less than 1"),
+        (
+            ["chain.structure.denoise={onward: {of: control, below: 0.2}}", "chain.structure.hop=8"],
+            "below 0.2 leaves out every level, so new frames would stand still",
+        ),
         (["chain.refine.denoise=spatial"], "sees at most 1 frames at once, not 8; wrap it in framewise"),
     ],
 )
@@ -829,6 +899,10 @@ def test_the_command_plans_segments_and_windows():
     assert "  5 windows of 16 latent frames, one every 4, averaged at each step (pyramid)\n" in said
     said = command("plan", "sprites-long-exact", "--frames", 32, *mean, "--set", "chain.refine.hold=0.5")
     assert "averaged at each step (pyramid), held to the first one (colours by 0.5)\n" in said
+    said = command("plan", "sprites-long-onward")
+    assert "  15 windows of 16 latent frames, one every 8, in turn, held to the first one (colours by 1, places" in said
+    assert "changes from one step's experts" not in said, "a level at which nobody is asked changes nothing"
+    assert "control          76" in said, "4 looks of the first window, 3 of each of 14, and 2 of 15"
     places = ["--set", "chain.refine.hold={within: 2.0, below: 0.8}"]
     said = command("plan", "sprites-long-exact", "--frames", 32, *mean, *places)
     assert "(pyramid), held to the first one (colours by 1, places within 2 medians where t <= 0.8)\n" in said

@@ -18,6 +18,7 @@ from dovetail.core.sampler import DPMSolver2M, UniPC
 from dovetail.core.stages import Done, Event, Memory, Seen, Stage
 from dovetail.methods.coherent import Coherent
 from dovetail.methods.consistent import Consistent
+from dovetail.methods.onward import Onward
 from dovetail.methods.reinjected import Reinjected
 from dovetail.methods.settling import Settling
 from dovetail.methods.syncos import Coupled
@@ -66,6 +67,10 @@ CHAINS = {
         Stage("refine", Smeared(), FINE, UniPC(), window=L, hop=3, weights="triangle", hold=Hold(within=2.0)),
     ],
     "reinjected": [structure(denoise=Reinjected(Smeared(), NOISE), hop=5), Stage("refine", Smeared(), FINE, window=4)],
+    "going on, held": [
+        structure(denoise=Onward(Smeared(), NOISE, below=0.6), hop=5, hold=Hold(within=2.0)),
+        Stage("refine", Smeared(), FINE, window=4),
+    ],
     "small windows of the whole": [
         structure(window=None, denoise=Smeared()),
         Stage("refine", Smeared(), FINE, window=5),

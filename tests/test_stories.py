@@ -349,6 +349,7 @@ WINDOWED = {
         "denoise": {"coherent": {"of": "control", "strength": 0.1}},
     },
     "reinjected": {"hop": 12, "weights": "flat", "denoise": {"reinjected": "control"}},
+    "going on": {"hop": 8, "weights": "flat", "denoise": {"onward": {"of": "control"}}},
     "windows inside": {
         "window": None,
         "hop": None,

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dovetail.core.denoiser import Denoiser, timeline
+from dovetail.core.hold import Held
 from dovetail.core.noise import Noise
 from dovetail.core.sampler import State, Walk, sample
 from dovetail.core.stages import Bridge, Done, Event, Memory, Seen, Segment, Sequel, Stage, entered, recut
@@ -86,12 +87,17 @@ def _in_turn(
             yield event
             continue
         denoise = stage.denoise.after(before) if isinstance(stage.denoise, Sequel) else stage.denoise
+        first = None if before is None else before.first
+        if stage.hold and first is not None and not isinstance(denoise, Walk):
+            denoise = Held(denoise, stage.hold, first)
         states, after = after.states, Memory()
         x = entered(stage, noise, event, fresh)
         for state in _states(denoise, stage, x, event.frames, states):
             states = (*states, state) if sequel else (*states, state)[-1 - stage.solver.memory :]
             yield Seen(stage, event.frames, state, _under_way(stage, event, states))
-        before = Segment(event.frames, states) if sequel else None
+        if stage.hold and first is None:
+            first = stage.hold.of(states[-1].seen.x0)
+        before = Segment(event.frames, states, first) if sequel else None
         assert event.memory is not None
         done = Done(event.frames, states[-1].seen.x0).cut(next(makes))
         yield replace(done, memory=replace(event.memory, before=before))

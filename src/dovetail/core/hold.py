@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dovetail.core.denoiser import Denoiser
 from dovetail.core.path import Split, split
 
 
@@ -48,6 +49,18 @@ class Hold:
         if self.within and t <= self.below:
             shift = shift + alike(first - now - shift, self.within)
         return split(x, seen.x0 + self.share * shift, t)
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """Denoiser of a window that is made in turn, held to what was remembered of the first one."""
+
+    denoise: Denoiser
+    hold: Hold
+    first: Tensor
+
+    def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
+        return self.hold(self.denoise(x, t, frames), x, t, self.first)
 
 
 def frame(x0: Tensor) -> Tensor:

@@ -45,10 +45,12 @@ class Bridge(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """A window that a stage has finished: its global frames "b f", and its states from noise to video."""
+    """A window that a stage has finished: its global frames "b f", and its states from noise to video. first: what windows
+    are held to, if they are."""
 
     frames: Tensor
     states: tuple[State, ...]
+    first: Tensor | None = None
 
 
 @runtime_checkable
@@ -72,7 +74,7 @@ class Stage:
     overlapping windows are averaged at every step with `weights`, unless a sequel makes them one after another. offset:
     length of the first of windows that stand side by side, so that they straddle those of the stage before. ends: what
     windows shorter than the others see, at both ends: "half" what they make, "full" as much as others do. hold: how
-    averaged windows are held to the first one, if they are. start: the noise to begin with, by default the stage's own.
+    windows that are averaged, or made by a sequel, are held to the first one, if they are. start: the noise to begin with, by default the stage's own.
     bridge: into its latents, if those of the stage before are others.
 
     A stage hands over the video that it saw last (`seen.x0`), so a ladder that ends above 0 leaves no

@@ -59,7 +59,7 @@ def borders(settings: Mapping[str, Any], frames: int) -> dict[str, list[int]]:
             continue
         spans = list(along((frames - 1) // each + 1, window, hop, stage.get("offset") or 0))
         turns = {span.stop for span in spans[:-1]}
-        if hop < window and not {"coherent", "reinjected"} & set(stage["denoise"]):
+        if hop < window and not {"coherent", "reinjected", "onward"} & set(stage["denoise"]):
             turns |= {span.start for span in spans[1:]}
         found[stage["stage"]] = [(turn - 1) * each + 1 if each > 1 else turn for turn in sorted(turns)]
     return found

@@ -41,11 +41,18 @@ class Continued:
     before: Segment
 
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
-        made = self.before.frames[0].tolist()
-        known = [frame in made for frame in frames[0].tolist()]
-        tail = self.before.states[-1].seen.x0[:, :, [made.index(f) for f in frames[0].tolist() if f in made]]
-        video, eps = x.clone(), self.noise.like(x, frames, "start")
-        video[:, :, known] = tail
-        held = torch.tensor(known, device=x.device)[:, None, None]
+        video, eps = self.given(x, frames), self.noise.like(x, frames, "start")
+        held = torch.tensor(self._known(frames), device=x.device)[:, None, None]
         seen = self.denoise(torch.where(held, mix(video, eps, t), x), t, frames)
         return Split(torch.where(held, video, seen.x0), torch.where(held, eps, seen.eps))
+
+    def given(self, video: Tensor, frames: Tensor) -> Tensor:
+        """The video with what the window before has made of it."""
+        made, video = self.before.frames[0].tolist(), video.clone()
+        places = [made.index(frame) for frame in frames[0].tolist() if frame in made]
+        video[:, :, self._known(frames)] = self.before.states[-1].seen.x0[:, :, places]
+        return video
+
+    def _known(self, frames: Tensor) -> list[bool]:
+        made = self.before.frames[0].tolist()
+        return [frame in made for frame in frames[0].tolist()]

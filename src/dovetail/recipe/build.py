@@ -25,6 +25,7 @@ from dovetail.methods.flowblending import Blended
 from dovetail.methods.freenoise import rescheduled
 from dovetail.methods.fused import Fused
 from dovetail.methods.halved import Halved
+from dovetail.methods.onward import Onward
 from dovetail.methods.probing import Probing
 from dovetail.methods.reinjected import Reinjected
 from dovetail.methods.relayed import Relayed
@@ -241,6 +242,8 @@ class _Place:
             return self._coherent(asked)
         if isinstance(asked, models.Reinjected):
             return Reinjected(self.denoiser(asked.root), self.noise)
+        if isinstance(asked, models.Onward):
+            return self._onward(asked)
         if isinstance(asked, models.Coupled) and asked.automatic:
             return self._settling(asked)
         if not isinstance(asked, models.Probing):
@@ -257,6 +260,14 @@ class _Place:
         options = asked.model_dump(exclude={"of", "above"})[asked.word]
         return Coherent(self.denoiser(asked.of), start=self.start, above=max(asked.above, last), **options)
 
+    def _onward(self, asked: models.Onward) -> Onward:
+        if asked.below < (last := self.ladder.levels[-2]):
+            raise RecipeError(
+                f"{self.path}: below {asked.below:g} leaves out every level, so new frames would stand still; the last one "
+                f"is {last:.3f}, take more"
+            )
+        return Onward(self.denoiser(asked.of), self.noise, asked.below)
+
     def denoiser(self, asked: Any) -> Denoiser:
         match asked:
             case models.Leaf():
@@ -270,7 +281,7 @@ class _Place:
                     f"{self.path}: probing goes by what earlier steps showed, so it is a whole stage's denoiser and "
                     "stands inside no other; its large and small parts may be of any kind"
                 )
-            case models.Coherent() | models.Reinjected():
+            case models.Coherent() | models.Reinjected() | models.Onward():
                 raise RecipeError(
                     f"{self.path}: {asked.word} goes by the window before, so it is a whole stage's denoiser and stands "
                     "inside no other; what it is made of may be of any kind"

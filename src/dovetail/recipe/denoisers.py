@@ -387,8 +387,19 @@ class Reinjected(Around):
     word: ClassVar[str] = "reinjected"
 
 
+class Onward(Worded):
+    """Each of a stage's overlapping windows goes on from frames that the one before has made.
+
+    `below`: experts are asked for new frames where t <= below; above it they are what stood still in the window before.
+    """
+
+    word: ClassVar[str] = "onward"
+    of: "Denoise"
+    below: Annotated[float, Field(gt=0, lt=1)] = 0.9
+
+
 PAIRS = (Coordinated, Alternating, Averaged, Fused, Relayed, TemporalFirst, Skipping)
-METHODS = (Framewise, Windowed, Coupled, Renoised, *PAIRS, Blended, Halved, Probing, Coherent, Reinjected)
+METHODS = (Framewise, Windowed, Coupled, Renoised, *PAIRS, Blended, Halved, Probing, Coherent, Reinjected, Onward)
 Denoise = Annotated[
     Annotated[Leaf, Tag(EXPERT)]
     | Annotated[Framewise, Tag("framewise")]
@@ -406,6 +417,7 @@ Denoise = Annotated[
     | Annotated[Halved, Tag("halved")]
     | Annotated[Probing, Tag("probing")]
     | Annotated[Coherent, Tag("coherent")]
-    | Annotated[Reinjected, Tag("reinjected")],
+    | Annotated[Reinjected, Tag("reinjected")]
+    | Annotated[Onward, Tag("onward")],
     Discriminator(tag),
 ]

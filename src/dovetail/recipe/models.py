@@ -23,6 +23,7 @@ from dovetail.recipe.denoisers import (
     Halved,
     Leaf,
     Noisy,
+    Onward,
     Pair,
     Probing,
     Reinjected,
@@ -53,7 +54,7 @@ from dovetail.recipe.stages import Stage
 
 __all__ = [  # All that a recipe is made of has its name here, wherever it stands.
     "METHODS", "Alternating", "Around", "Averaged", "Blended", "Bridged", "Coherent", "Coordinated", "Coupled",
-    "Framewise", "Fused", "Halved", "Leaf", "Noisy", "Pair", "Probing", "Reinjected", "Relayed", "Renoised",
+    "Framewise", "Fused", "Halved", "Leaf", "Noisy", "Onward", "Pair", "Probing", "Reinjected", "Relayed", "Renoised",
     "Skipping", "TemporalFirst", "Windowed", "Windows",
     "LADDERS", "Below", "Even", "Karras", "Leading", "Levels", "Own", "Shifted", "Spliced", "Times", "Trailing",
     "NOISES", "Consistent", "Rescheduled",

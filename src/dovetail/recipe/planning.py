@@ -251,9 +251,10 @@ def _named(stage: models.Stage) -> frozenset[str]:
 
 
 def _switches(stages: Sequence[str], asked: Sequence[frozenset[str]]) -> dict[str, int]:
-    """How often the experts asked change within each stage."""
+    """How often the experts asked change within each stage, steps that ask nobody left out."""
+    calling = [(stage, who) for stage, who in zip(stages, asked, strict=True) if who]
     return {
-        stage: sum(a != b and one == two == stage for (one, a), (two, b) in pairwise(zip(stages, asked, strict=True)))
+        stage: sum(a != b and one == two == stage for (one, a), (two, b) in pairwise(calling))
         for stage in dict.fromkeys(stages)
     }
 

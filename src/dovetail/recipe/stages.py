@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from dovetail.recipe.denoisers import Coherent, Coupled, Denoise, Probing, Reinjected
+from dovetail.recipe.denoisers import Coherent, Coupled, Denoise, Onward, Probing, Reinjected
 from dovetail.recipe.ladders import Ladder
 from dovetail.recipe.noises import Begin, Consistent
 from dovetail.recipe.parts import Hold, Name, Part
@@ -57,7 +57,7 @@ class Stage(Part):
     def _misfits(self) -> list[tuple[bool, str]]:
         """What may be wrong with the windows, and what fits."""
         window, hop, offset = self.window or 0, self.hop or self.window or 0, self.offset
-        sequel = isinstance(self.denoise, Coherent | Reinjected)
+        sequel = isinstance(self.denoise, Coherent | Reinjected | Onward)
         held = self.hold is not None and self.hold.share > 0
         asked = self.hop is not None or offset > 0 or self.weights != "flat" or self.ends != "half" or held
         return [
@@ -84,8 +84,8 @@ class Stage(Part):
                 "an offset staggers windows that stand side by side, a hop makes them overlap; take one of the two",
             ),
             (
-                isinstance(self.denoise, Reinjected) and hop >= window,
-                f"reinjected windows begin with the end of the one before, so they overlap; take a hop below {window}, "
+                isinstance(self.denoise, Reinjected | Onward) and hop >= window,
+                f"{self.denoise.word} windows begin with the end of the one before, so they overlap; take a hop below {window}, "
                 f"as in hop: {max(1, window * 3 // 4)}",
             ),
             (
@@ -94,9 +94,13 @@ class Stage(Part):
                 + ("" if sequel else f", so take a hop below {window} as well"),
             ),
             (
-                held and (hop == window or sequel),
-                "hold keeps what stands still in the first window, in windows that are averaged; these are not averaged"
-                + ("; coherent has a hold of its own" if sequel else f", so take a hop below {window} as well"),
+                held and (hop == window or isinstance(self.denoise, Coherent)),
+                "hold keeps what stands still in the first window, in windows that overlap; "
+                + (
+                    "coherent has a hold of its own"
+                    if sequel
+                    else f"these do not, so take a hop below {window} as well"
+                ),
             ),
             (
                 isinstance(self.denoise, Probing) and hop < window,
