@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import tiny
+from test_memory import moved
 from typer.testing import CliRunner
 
 import dovetail
@@ -289,6 +290,21 @@ def test_what_stands_against_a_recipe_is_said(
     place = lines.index("flowblending-wan21: does not fit")
     assert lines[place + 1].startswith("  "), lines
     assert said in lines[place + 1]
+
+
+def test_a_long_video_does_not_bring_its_experts_for_every_segment() -> None:
+    """Where they fit together; on a small card they take turns, as they must."""
+    plan = dovetail.plan("confiner-long-sd15-modelscope", frames=128)
+    known = outlines(plan.recipe, [])
+    roomy, small = (fit(plan, known, size * GIGA) for size in (22, 6))
+    assert moved(roomy) == sum(roomy.sizes.values()) == pytest.approx(7.3 * GIGA, abs=0.06 * GIGA)
+    assert small.short is None
+    assert moved(small) > 6 * moved(roomy)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_experts_stay_where_there_is_room(name: str) -> None:
+    assert recipes.load(name).residency == "ahead"
 
 
 def test_what_is_done_so_that_a_recipe_fits_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
