@@ -220,7 +220,7 @@ def pipeline(name: str, folder: Path, cast: run.Cast) -> Any:
     parts = {
         "unet": leaf.module,
         "vae": cast.codec.module,  # type: ignore[attr-defined]
-        "text_encoder": leaf.text.encoder,
+        "text_encoder": leaf.text.borrowed.network,
         "tokenizer": leaf.text.tokenizer,
         "scheduler": DDIMScheduler.from_pretrained(folder / name / "scheduler"),
     }

@@ -138,7 +138,7 @@ def test_half_precision_inside_single_precision_outside(
 def test_a_text_is_encoded_once(folders: dict[str, Path]) -> None:
     expert = load("it", "stable-diffusion", str(folders["stable-diffusion"]))
     calls: list[Any] = []
-    network(expert).text.encoder.register_forward_hook(lambda *call: calls.append(call))  # type: ignore[attr-defined]
+    network(expert).text.borrowed.network.register_forward_hook(lambda *call: calls.append(call))  # type: ignore[attr-defined]
     answer(expert)
     answer(expert)
     assert len(calls) == len(set(TEXTS))

@@ -30,6 +30,7 @@ from dovetail.errors import RecipeError, SpaceError
 from dovetail.experts import load as load_expert
 from dovetail.experts.blocks import Notes, Reusing, Shared, blocks_of, inner, middle, parted, without
 from dovetail.experts.pairs import same_text
+from dovetail.experts.text import Borrowed
 from dovetail.methods.flowblending import Blended
 from dovetail.methods.halved import Halved
 from dovetail.methods.placements import WAN_22, interleaved, placed, sandwich, scattered, stitched
@@ -611,7 +612,7 @@ def test_probing_stands_in_nothing() -> None:
 def reader(name: str, encoder: Any, place: str = "") -> Expert:
     class Network:
         weights = place
-        text = SimpleNamespace(encoder=encoder)
+        text = SimpleNamespace(borrowed=Borrowed(encoder))
         space = PixelCodec().space
 
         def __call__(self, x: Tensor, *_: Any) -> Tensor:

@@ -21,7 +21,7 @@ BELOW: dict[str, set[str]] = {
     "eval": {"eval", "sprites", "video", "core"},
     "calibrate": {"calibrate", "run", "recipe", "methods", "experts", "sprites", "eval", "core"},
     "costs": {"costs", "run", "recipe", "methods", "experts", "sprites", "core"},
-    "doctor": {"doctor", "costs", "run", "recipe", "methods", "experts", "core"},
+    "doctor": {"doctor", "run", "recipe", "methods", "experts", "core"},
     "captions": {"captions", "video"},
     "progress": {"progress", "captions", "run", "video"},
     "run": {"run", "recipe", "methods", "experts", "sprites", "video", "core"},

@@ -91,7 +91,10 @@ def test_every_spelling_says_the_same(folders: dict[str, Path], tmp_path: Path, 
 def test_alpha_convolutions_and_the_text_model(folders: dict[str, Path], tmp_path: Path) -> None:
     """As kohya's scripts write them: alpha beside the halves, 3x3 convolutions, and the text model."""
     plain = load("it", "stable-diffusion", str(folders["stable-diffusion"])).network
-    unet, words = layers(plain.module, "to_q", "conv1", "ff.net.0.proj"), layers(plain.text.encoder, "q_proj", "fc1")
+    unet, words = (
+        layers(plain.module, "to_q", "conv1", "ff.net.0.proj"),
+        layers(plain.text.borrowed.network, "q_proj", "fc1"),
+    )
     spelt = kohya("unet"), kohya("te_text_model")
     tensors = originals.lora_of(unet, spelt[0]) | originals.lora_of(words, spelt[1])
     alphas = {key.replace("lora_down.weight", "alpha"): torch.tensor(1.0) for key in tensors if "lora_down" in key}
@@ -99,7 +102,7 @@ def test_alpha_convolutions_and_the_text_model(folders: dict[str, Path], tmp_pat
     expert = load("it", "stable-diffusion", str(folders["stable-diffusion"]), loras=[Lora(str(file))])
     for module, was, targets, named in (
         (expert.network.module, plain.module, unet, spelt[0]),
-        (expert.network.text.encoder, plain.text.encoder, words, spelt[1]),
+        (expert.network.text.borrowed.network, plain.text.borrowed.network, words, spelt[1]),
     ):
         now, before = module.state_dict(), was.state_dict()
         for name, layer in targets.items():
@@ -247,7 +250,7 @@ def test_a_recipe_names_loras_by_file_or_with_a_scale(folders: dict[str, Path], 
     folder = folders["stable-diffusion"]
     plain = load("it", "stable-diffusion", str(folder)).network
     tensors = originals.lora_of(layers(plain.module), kohya("unet"))
-    tensors |= originals.lora_of(layers(plain.text.encoder, "q_proj"), kohya("te_text_model"))
+    tensors |= originals.lora_of(layers(plain.text.borrowed.network, "q_proj"), kohya("te_text_model"))
     originals.written(tmp_path / "style.safetensors", tensors)
     asked = recipe(folder, loras=["./style.safetensors", {"weights": "./style.safetensors", "scale": 0.5}])
     (tmp_path / "r.yaml").write_text(recipes.dump(asked))
@@ -256,7 +259,7 @@ def test_a_recipe_names_loras_by_file_or_with_a_scale(folders: dict[str, Path], 
     cast = run.load(read)
     texts = [cast.experts[name].network.text for name in ("spatial", "plain")]
     assert texts[0] is not texts[1]
-    one, two = (text.encoder.state_dict() for text in texts)
+    one, two = (text.borrowed.network.state_dict() for text in texts)
     assert any(not torch.equal(one[key], two[key]) for key in one)
     name = next(iter(layers(plain.module)))
     down, up = (tensors[key] for key in kohya("unet")(name))

@@ -159,6 +159,57 @@ def test_experts_and_codec_move_by_their_order_of_use(pair: Recipe) -> None:
         assert (video.frames == alone.frames).all(), "who is where changes no byte"
 
 
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """Two tiny Stable Diffusions, one stage after the other in each of four segments."""
+    folder = tmp_path_factory.mktemp("long")
+    draft, polish = (str(tiny.MAKERS["stable-diffusion"](folder / name)) for name in ("draft", "polish"))
+    spec = {"family": "stable-diffusion", "weights": draft}
+    own = {"own": {"of": "draft", "steps": 2}}
+    chain = [
+        {"stage": "structure", "ladder": own, "window": 4, "denoise": {"framewise": "draft"}},
+        {"stage": "refine", "ladder": own, "window": 4, "denoise": {"framewise": "polish"}},
+    ]
+    return recipes.changed(
+        recipes.load("sprites-only-spatial"),
+        {
+            "experts": {"draft": spec, "polish": {**spec, "weights": polish}},
+            "codec": {"weights": draft},
+            "chain": chain,
+            "video.frames": 16,
+            "video.height": 16,
+            "video.width": 16,
+            "residency": "ahead",
+        },
+    )
+
+
+def moved(found: Fit) -> int:
+    """Bytes of weights that come to the device in a run."""
+    assert found.here is not None
+    before = [frozenset[str](), *found.here]
+    return sum(found.sizes[name] for was, now in zip(before, found.here, strict=False) for name in now - was)
+
+
+def test_a_long_run_brings_everyone_once_where_there_is_room(long: Recipe) -> None:
+    """And at each segment where there is not; in turns, at each segment whatever there is."""
+    in_turns = recipes.changed(long, {"residency": "turns"})
+    least = max(part.total for part in fit_in(in_turns, None).parts[1:])
+    everyone = sum(fit_in(long, None).sizes.values())
+    assert moved(fit_in(long, least + everyone)) == everyone
+    tight = fit_in(long, least)
+    assert not tight.batches
+    assert not tight.grouped
+    assert 3 * everyone < moved(tight) <= 4 * everyone
+    assert moved(fit_in(in_turns, least + everyone)) == 4 * everyone
+    for budget, times in ((least + everyone, 1), (least, 4)):
+        recipe = vram(long, budget)
+        cast, log = travelling(recipe)
+        finished(play(recipe, cast))
+        came = [name for what, name in log if what == "come"]
+        assert (came.count("draft"), came.count("polish")) == (times, times)
+
+
 def test_what_is_given_up_comes_in_order(pair: Recipe) -> None:
     """Turns, then less at once, then blocks; at last it is refused, and says why."""
     joint = {"chain.video.denoise": {"expert": "large", "guidance": 3.0, "joint": True}, "experts.large.batch": 2}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import tiny
+from test_memory import moved
 from typer.testing import CliRunner
 
 import dovetail
@@ -278,7 +279,7 @@ def test_a_machine_with_everything_plays_everything(monkeypatch: pytest.MonkeyPa
         ({"disk": 50 * GIGA}, "86.5 GB are still to be downloaded, and the cache's disk has 50.0 GB free; make room"),
         (
             {"device": None, "memory": 24 * GIGA},
-            "its weights take 43.3 GB, and the computer has 24.0 GB of memory free",
+            "part 'text' takes 43.4 GB, of it 43.3 GB weights, and the computer has 24.0 GB of memory free",
         ),
     ],
 )
@@ -289,6 +290,32 @@ def test_what_stands_against_a_recipe_is_said(
     place = lines.index("flowblending-wan21: does not fit")
     assert lines[place + 1].startswith("  "), lines
     assert said in lines[place + 1]
+
+
+def test_on_a_cpu_what_networks_work_in_counts_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """CogVideoX's weights are 13.3 GB, but its decoder works in 15.8 beside the 3.8 that stay when texts are read."""
+    for free, said in (
+        (15, "  part 'decode' takes 19.6 GB, of it 3.8 GB weights, and the computer has 15.0 GB of memory free"),
+        (20, None),
+    ):
+        lines = report(monkeypatch, tmp_path, ("cogvideox-2b",), device=None, memory=free * GIGA)
+        at = lines.index("cogvideox-2b: fits" if said is None else "cogvideox-2b: does not fit")
+        assert said is None or lines[at + 1] == said
+
+
+def test_a_long_video_does_not_bring_its_experts_for_every_segment() -> None:
+    """Where they fit together; on a small card they take turns, as they must."""
+    plan = dovetail.plan("confiner-long-sd15-modelscope", frames=128)
+    known = outlines(plan.recipe, [])
+    roomy, small = (fit(plan, known, size * GIGA) for size in (22, 6))
+    assert moved(roomy) == sum(roomy.sizes.values()) == pytest.approx(7.3 * GIGA, abs=0.06 * GIGA)
+    assert small.short is None
+    assert moved(small) > 6 * moved(roomy)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_experts_stay_where_there_is_room(name: str) -> None:
+    assert recipes.load(name).residency == "ahead"
 
 
 def test_what_is_done_so_that_a_recipe_fits_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Which expert is on the device when: timetables, movements of stand-ins, and videos that do not change."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -19,7 +22,7 @@ from dovetail.core.denoiser import Condition, Network
 from dovetail.errors import RecipeError
 from dovetail.experts.residency import Platform, Weights, interleaved, switches, timetable
 from dovetail.recipe import Recipe
-from dovetail.run import Cast, End, Step, finished, load, play, together
+from dovetail.run import Cast, End, Step, finished, keep, load, play, together
 from dovetail.video import read
 
 QUICK = {
@@ -264,12 +267,90 @@ def test_a_text_model_is_on_the_device_while_it_reads_each_text_once(tmp_path: P
 
     expert: Any = loaded("it", "stable-diffusion", str(tiny.MAKERS["stable-diffusion"](tmp_path)), words_wait=True)
     away = {"it": replace(expert, network=replace(expert.network, device=torch.device("meta")))}
-    encoder, seen = expert.network.text.encoder, []
+    encoder, seen = expert.network.text.borrowed.network, []
     encoder.register_forward_pre_hook(lambda module, _: seen.append(next(module.parameters()).device.type))
     for _ in range(2):
         assert show(away, {"it": ["a cat", "a dog", "a cat"]}) == ()
     assert seen == ["meta", "meta"]
     assert {weight.device.type for weight in encoder.parameters()} == {"cpu"}
+
+
+@pytest.mark.parametrize("family", ["stable-diffusion", "wan"])
+def test_a_text_model_is_let_go_when_it_has_read_and_comes_back_for_another_text(family: str, tmp_path: Path) -> None:
+    from dovetail.experts import load as loaded
+    from dovetail.experts.residency import read as show
+
+    folder = str(tiny.MAKERS[family](tmp_path))
+    expert: Any = loaded("it", family, folder, words_wait=True)
+    plain: Any = loaded("it", family, folder)
+    gone = [weakref.ref(weight) for weight in expert.network.text.borrowed.network.parameters()]
+    show({"it": expert}, {"it": ["a cat"]})
+    gc.collect()
+    assert not any(weight() is not None for weight in gone), "its memory is free"
+    show({"it": expert}, {"it": ["a cat"]})
+    assert not expert.network.text.borrowed.there, "what was read is not read again"
+    show({"it": expert}, {"it": ["a cat", "a dog"]})
+    assert not expert.network.text.borrowed.there
+    for text in ("a cat", "a dog", "an owl, which nobody foresaw"):
+        ours, theirs = (one.network._embedding(text) for one in (expert, plain))
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_a_text_model_that_comes_back_has_its_lora_weights(tmp_path: Path) -> None:
+    from dovetail.experts import Lora
+    from dovetail.experts import load as loaded
+
+    folder = str(tiny.MAKERS["stable-diffusion"](tmp_path / "it"))
+    plain: Any = loaded("it", "stable-diffusion", folder)
+    layer = "text_model.encoder.layers.0.self_attn.q_proj"
+    names = {
+        name: part for name, part in plain.network.text.borrowed.network.named_modules() if hasattr(part, "weight")
+    }
+    stem = next(name for name in names if name.endswith(layer.removeprefix("text_model.")))
+    size = names[stem].weight.shape
+    halves = {"up": torch.randn(size[0], 2), "down": torch.randn(2, size[1])}
+    kohya = f"lora_te_{layer.replace('.', '_')}"
+    save_file({f"{kohya}.lora_{half}.weight": values for half, values in halves.items()}, tmp_path / "it.safetensors")
+    expert: Any = loaded("it", "stable-diffusion", folder, loras=[Lora(str(tmp_path / "it.safetensors"), 0.5)])
+    lent = expert.network.text.borrowed
+    before = {name: value.clone() for name, value in lent.network.state_dict().items()}
+    lent.give_back()
+    after = lent.network.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert not torch.equal(after[f"{stem}.weight"], names[stem].weight)
+
+
+def test_runs_of_one_cast_load_a_text_model_again_only_for_other_texts(tmp_path: Path) -> None:
+    """And in a folder too, though a run there is told by the weights of its text models."""
+    folder = str(tiny.MAKERS["wan"](tmp_path / "it"))
+    recipe = recipes.changed(
+        EXACT,
+        {
+            "experts": {name: {"family": "wan", "weights": folder} for name in ("large", "small")},
+            "codec": {"weights": folder},
+            "chain.video.ladder": {"own": {"of": "large", "steps": 2}},
+            "video.height": 32,
+            "video.width": 48,
+            "video.frames": 5,
+        },
+    )
+    cast = load(recipe)
+    lent = cast.experts["large"].network.text.borrowed  # type: ignore[attr-defined]
+    again, loads = lent.again, []
+    lent.again = lambda: loads.append(1) or again()
+    first = finished(play(recipe, cast))
+    for seed in (1, 2):
+        finished(play(recipes.changed(recipe, {"video.seed": seed}), cast))
+        list(
+            keep(
+                recipes.changed(recipe, {"video.seed": seed}), tmp_path / f"{seed}.mp4", tmp_path / f"{seed}.run", cast
+            )
+        )
+    assert len(loads) == 1, "for its fingerprint"
+    list(play(recipes.changed(recipe, {"prompt": "a blue ring"}), cast))
+    assert len(loads) == 2
+    assert not lent.there
+    assert (finished(play(recipe, cast)).frames == first.frames).all()
 
 
 def test_a_pretrained_expert_waits_and_gives_the_same_video(tmp_path: Path) -> None:

@@ -91,6 +91,42 @@ def test_what_the_hub_does_not_have_is_told_as_without_a_budget(hub: Hub) -> Non
         dovetail.generate("a red circle", nowhere)
 
 
+@pytest.mark.parametrize("vram", [None, "24GB"])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"experts.b.weights": "./empty"}, r"'./empty' has no transformer/config.json .*there is nothing"),
+        ({"experts.b.weights": "./bare"}, r"'./bare' has no weights in transformer/"),
+        ({"experts.b.weights": "./wordless"}, r"'./wordless' has no text_encoder/config.json"),
+        ({"experts.b.weights": "./missing"}, r"no weights at './missing'"),
+        ({"experts.b.loras": ["./missing/a.safetensors"]}, r"no weights file './missing/a.safetensors'"),
+        ({"codec.weights": "./empty"}, r"'./empty' has no vae/config.json"),
+        ({"codec.weights": "~/missing/it.safetensors"}, r"no weights file '~/missing/it.safetensors'"),
+    ],
+)
+def test_a_path_that_is_wrong_is_told_before_anything_is_fetched(
+    hub: Hub,
+    folders: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    vram: str | None,
+    changes: dict[str, Any],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for name, gone in (("bare", "transformer/*.safetensors"), ("wordless", "text_encoder/*")):
+        for file in shutil.copytree(folders["wan"], tmp_path / name).glob(gone):
+            file.unlink()
+    spec = {"family": "wan", "weights": WAN, "device": "cpu"}
+    blend = {"blended": {"above 0.5": "a", "else": "b"}}
+    chain = [{"stage": "s", "ladder": {"shifted": {"steps": 2, "shift": 3.0}}, "denoise": blend}]
+    recipe = recipes.changed(asked(vram=vram, experts={"a": spec, "b": spec}, chain=chain), changes)
+    with pytest.raises(WeightsError, match=said):
+        dovetail.generate("a red circle", recipe)
+    assert not hub.asked
+
+
 def test_an_expert_of_unknown_size_is_told_where_memory_is_counted(hub: Hub) -> None:
     bare = asked(
         vram="24GB",

@@ -69,11 +69,6 @@ def costs(plan: Plan, budget: int | None = None) -> Costs:
     return Costs(experts, alone, fit(plan, outlines, budget), tuple(notes))
 
 
-def weights_needed(plan: Plan) -> Mapping[str, int]:
-    """`Costs.memory` alone, without networks of unknown size."""
-    return {part.name: part.weights for part in fit(plan, outlines_of(plan.recipe, []), None).parts}
-
-
 def _sum(parts: Sequence[Operations]) -> Operations:
     return reduce(Operations.__add__, parts, Operations())
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from dovetail import recipe as recipes
-from dovetail.costs import weights_needed
 from dovetail.experts.cache import cache_folder
 from dovetail.experts.hub import cached
 from dovetail.experts.pulling import free
@@ -73,7 +72,7 @@ def examined(here: Machine | None = None) -> Iterator[str]:
     yield from _versions()
     yield from _hardware(here)
     yield ""
-    how = "each made to fit as a run of it would be (docs/memory.md)" if here.device else "by their weights alone"
+    how = "each made to fit as a run of it would be (docs/memory.md)" if here.device else "by what each takes in memory"
     yield f"recipes, {how}:"
     for name in recipes.names():
         if wants(recipes.load(name)):
@@ -125,10 +124,15 @@ def _fits(name: str, here: Machine) -> Iterator[str]:
 
 def _too_large(asked: Plan, found: Fit, here: Machine) -> Iterator[str]:
     """What there is no memory for, on the device or in the computer."""
-    together = max(weights_needed(plan(asked.recipe, overrides={"residency": "all"})).values())
+    everyone = plan(asked.recipe, overrides={"residency": "all"})
+    parts = fit(everyone, outlines(everyone.recipe, []), None).parts
+    together = max(part.weights for part in parts)
     if here.device is None:
-        if together > here.memory:
-            yield f"its weights take {_giga(together)}, and the computer has {_giga(here.memory)} of memory free"
+        if (most := max(parts, key=lambda part: part.total)).total > here.memory:
+            yield (
+                f"part '{most.name}' takes {_giga(most.total)}, of it {_giga(most.weights)} weights, and the computer has "
+                f"{_giga(here.memory)} of memory free"
+            )
         return
     if found.short is not None and found.budget is not None:
         yield (

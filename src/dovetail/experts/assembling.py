@@ -12,7 +12,7 @@ from dovetail.core.schedules import schedule_of
 from dovetail.errors import RecipeError, nearest
 from dovetail.experts.adapter import Adapter, Convention, Packed, Text
 from dovetail.experts.space import LatentSpace
-from dovetail.experts.text import T5, UMT5, Clip
+from dovetail.experts.text import T5, UMT5, Borrowed, Clip
 
 if TYPE_CHECKING:
     from dovetail.experts.loading import Family
@@ -80,16 +80,23 @@ def spoken(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     return told
 
 
-def reader(tokenizer: Any, encoder: nn.Module, config: Mapping[str, Any], expert: str) -> Text:
-    """A text model and its tokenizer, asked as a network of this config wants its words."""
+def reader(
+    tokenizer: Any,
+    encoder: nn.Module,
+    config: Mapping[str, Any],
+    expert: str,
+    again: Callable[[], nn.Module] | None = None,
+) -> Text:
+    """A text model and its tokenizer, asked as a network of this config wants its words. again: loads the model once
+    more, so that it need not stay in memory."""
     make, _ = TEXTS[type(encoder).__name__]
-    text = make(tokenizer, encoder, expert)
+    text = make(tokenizer, Borrowed(encoder, again), expert)
     # CogVideoX joins words and latents to one sequence, so its network fixes how many words there are.
     length = config.get("max_text_seq_length")
     return replace(text, limit=length, masked=False) if length is not None and isinstance(text, T5) else text
 
 
-TEXTS: dict[str, tuple[Callable[[Any, nn.Module, str], Text], str]] = {
+TEXTS: dict[str, tuple[Callable[[Any, Borrowed, str], Text], str]] = {
     "CLIPTextModel": (Clip, "CLIPTokenizer"),
     "T5EncoderModel": (T5, "T5Tokenizer"),
     "UMT5EncoderModel": (UMT5, "T5Tokenizer"),

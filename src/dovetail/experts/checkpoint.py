@@ -126,6 +126,15 @@ def here(weights: str) -> bool:
     return weights.startswith("sprites/") or Path(weights).expanduser().exists()
 
 
+def nearby(weights: str) -> bool:
+    """Whether weights are on this machine, or nowhere: what is written as a path is no name on the hub.
+
+    >>> nearby("./missing"), nearby("~/missing.safetensors"), nearby("OWNER/REPO"), nearby("OWNER/REPO/FILE.safetensors")
+    (True, True, False, False)
+    """
+    return here(weights) or weights.startswith((".", "/", "~"))
+
+
 def at_hand(
     weights: str, revision: str | None, variant: str | None, parts: Sequence[str], base: str | None = None
 ) -> Checkpoint | SingleFile | None:
@@ -290,7 +299,7 @@ def find_file(name: str, revision: str | None = None) -> Path:
         sound([path], f"'{name}'", name)
         return path
     pieces = name.split("/", 2)
-    if len(pieces) < 3 or not all(pieces):
+    if len(pieces) < 3 or not all(pieces) or nearby(name):
         raise WeightsError(f"no weights file '{name}': no such path, and no hub name (OWNER/REPO/FILE.safetensors)")
     with refusals(name, revision=revision):
         found = Path(hf_hub_download("/".join(pieces[:2]), pieces[2], revision=revision))

@@ -13,7 +13,7 @@ from dovetail.experts.adapter import Convention, Packed, Text, frames_first, mot
 from dovetail.experts.assembling import TEXTS, assembled, reader, spoken
 from dovetail.experts.checkpoint import Checkpoint, at_hand, find, find_file, model
 from dovetail.experts.lavie import facts as lavie
-from dovetail.experts.loras import Lora, add
+from dovetail.experts.loras import Lora, add, add_to_words
 from dovetail.experts.motion import scheduler_of, with_motion
 from dovetail.experts.placement import device_of, dtype_of
 from dovetail.experts.published import Published, known
@@ -185,8 +185,8 @@ def _made(asked: _Asked, text: Text | None, reading: torch.device) -> Expert:
     """The expert, its parts loaded. text: another expert's text model, to share it; reading: where a new one goes."""
     tuning = asked.tuning
     module, config, space = _network(asked), _scheduler(asked), _space(asked)
-    words = text or _text(asked, module.config, reading)
-    add(asked.name, asked.family, asked.loras, module, getattr(words, "encoder", None) if text is None else None)
+    words: Any = text or _text(asked, module.config, reading)
+    add(asked.name, asked.family, asked.loras, module, words.borrowed.network if text is None else None)
     tune(f"expert '{asked.name}'", module, tuning, asked.dtype, asked.device)
     return assembled(
         asked.name,
@@ -350,12 +350,24 @@ def _text(asked: _Asked, config: Any, device: torch.device) -> Text:
             f"text_encoder/ of '{asked.checkpoint.weights}' is a {found}"
         )
     words = tokenizer(getattr(transformers, TEXTS[found][1]), asked.checkpoint)
-    encoder: nn.Module = model(getattr(transformers, found), asked.checkpoint, "text_encoder", asked.dtype)
-    place = (
-        asked.checkpoint.path / "text_encoder" if isinstance(asked.checkpoint, Checkpoint) else asked.checkpoint.file
-    )
-    tied(encoder, f"text_encoder of '{asked.checkpoint.weights}' ({place})")
-    return reader(words, encoder.to(device), config, asked.name)
+
+    def again() -> nn.Module:
+        encoder = _encoder(asked, found, device)
+        add_to_words(asked.family, asked.loras, encoder)
+        return encoder
+
+    return reader(words, _encoder(asked, found, device), config, asked.name, again)
+
+
+def _encoder(asked: _Asked, kind: str, device: torch.device) -> nn.Module:
+    """The network of a text model, of this class of transformers."""
+    import transformers
+
+    checkpoint = asked.checkpoint
+    encoder: nn.Module = model(getattr(transformers, kind), checkpoint, "text_encoder", asked.dtype)
+    place = checkpoint.path / "text_encoder" if isinstance(checkpoint, Checkpoint) else checkpoint.file
+    tied(encoder, f"text_encoder of '{checkpoint.weights}' ({place})")
+    return encoder.to(device)
 
 
 def _space(asked: _Asked) -> LatentSpace:

@@ -81,6 +81,15 @@ def add(name: str, family: str, loras: Sequence[Lora], network: nn.Module, encod
             raise RecipeError(_unfit(name, family, lora.weights, strange))
 
 
+def add_to_words(family: str, loras: Sequence[Lora], encoder: nn.Module) -> None:
+    """Add what LoRA weights, which were added once, say of a text model to it when it is loaded again."""
+    for lora in loras:
+        layers = _layers(encoder, "te")
+        for stem, pair in _pairs(family, _file(lora.weights)).items():
+            if stem in layers:
+                _merge(layers[stem], pair, lora.scale, f"'{lora.weights}', layer {stem}")
+
+
 def _unfit(name: str, family: str, weights: str, strange: Sequence[str]) -> str:
     first = strange[0].partition(":")[2]
     hint = "take LoRA weights that were made for this network"

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from dovetail.core.denoiser import Expert
 from dovetail.errors import SpaceError
@@ -19,15 +19,14 @@ def same_text(a: Expert, b: Expert) -> None:
     """
     if all(str(getattr(expert.network, "weights", "")).startswith("sprites/") for expert in (a, b)):
         return
-    one, two = (getattr(getattr(expert.network, "text", None), "encoder", None) for expert in (a, b))
+    one, two = (getattr(getattr(expert.network, "text", None), "borrowed", None) for expert in (a, b))
     if one is None or two is None or one is two:
         return
+    (traits, words), (others, other_words) = (lent.known("words", _words) for lent in (one, two))
     differ = [
-        f"{what} {x!r} against {y!r}"
-        for what, x, y in zip(("class", *SIZES), _traits(one), _traits(two), strict=True)
-        if x != y
+        f"{what} {x!r} against {y!r}" for what, x, y in zip(("class", *SIZES), traits, others, strict=True) if x != y
     ]
-    if not differ and not _alike(one, two):
+    if not differ and not _alike(words, other_words):
         differ = ["their word embeddings"]
     if differ:
         raise SpaceError(
@@ -36,11 +35,11 @@ def same_text(a: Expert, b: Expert) -> None:
         )
 
 
-def _traits(encoder: nn.Module) -> list[Any]:
-    config: Any = encoder.config
-    return [type(encoder).__name__, *(getattr(config, name, None) for name in SIZES)]
+def _words(encoder: Any) -> tuple[list[Any], Tensor]:
+    """A text encoder's class and sizes, and the first rows of its word embedding, which outlive it."""
+    traits = [type(encoder).__name__, *(getattr(encoder.config, name, None) for name in SIZES)]
+    return traits, encoder.get_input_embeddings().weight[:64].detach().float().cpu().clone()
 
 
-def _alike(one: Any, two: Any) -> bool:
-    a, b = (encoder.get_input_embeddings().weight[:64].detach().float().cpu() for encoder in (one, two))
+def _alike(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=0.02, atol=0.02 * float(a.std()))

@@ -15,7 +15,6 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import nn
 
 from dovetail.core.denoiser import Expert
 from dovetail.errors import RoomError, RoomWarning
@@ -24,6 +23,7 @@ from dovetail.experts.blocks import in_groups
 from dovetail.experts.codec import Codec, VideoCodec
 from dovetail.experts.halving import released, told
 from dovetail.experts.moving import Passenger, Weights, visiting
+from dovetail.experts.text import Borrowed
 
 Names = frozenset[str]
 
@@ -212,24 +212,28 @@ def read(experts: Mapping[str, Expert], said: Mapping[str, Sequence[str]], at_ho
     """Show experts their texts; each text model is on the device for that long, once for all that share it; or stays in
     the computer's memory, `at_home`, and reads there. Which did not fit on the device, in words, for the run to tell.
 
-    A text that is not among them is read later, wherever the text model is then.
+    Then the text models of all experts are given back. One is loaded again for a text that is not among these, when it
+    is read.
     """
     adapters = [(experts[name].network, texts) for name, texts in said.items() if name in experts]
     known = [(network, network.unread(texts)) for network, texts in adapters if isinstance(network, Adapter)]
     short = []
     for text in {id(network.text): network.text for network, texts in known if texts}.values():
         sharing = [(network, texts) for network, texts in known if network.text is text]
-        encoder = None if at_home else getattr(text, "encoder", None)
-        short += _reading(sharing, encoder, sharing[0][0].device)
+        lent = None if at_home else getattr(text, "borrowed", None)
+        short += _reading(sharing, lent, sharing[0][0].device)
+    for expert in experts.values():
+        if (lent := getattr(getattr(expert.network, "text", None), "borrowed", None)) is not None:
+            lent.give_back()
     return tuple(short)
 
 
 def _reading(
-    sharing: Sequence[tuple[Adapter, Sequence[str]]], encoder: nn.Module | None, device: torch.device
+    sharing: Sequence[tuple[Adapter, Sequence[str]]], lent: Borrowed | None, device: torch.device
 ) -> list[str]:
     """Read with a text model on the device; where it does not fit there, in the computer's memory, which is said."""
     try:
-        with visiting(Weights.of(encoder, device)) if encoder is not None else nullcontext():
+        with visiting(Weights.of(lent.network, device)) if lent is not None else nullcontext():
             for network, texts in sharing:
                 network.read(texts)
         return []

@@ -3,10 +3,11 @@
 import html
 import re
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +15,60 @@ from torch import Tensor, nn
 from dovetail.errors import PromptWarning
 from dovetail.experts.adapter import Embedding
 
+Found = TypeVar("Found")
+
+
+@dataclass(eq=False)
+class Borrowed:
+    """A text model's network, in memory until it has read, and loaded once more when it is asked again: it reads for
+    seconds, and may be larger than the experts. Without `again`, which loads it, it stays.
+
+    >>> lent = Borrowed(nn.Linear(1, 1), again=lambda: nn.Linear(2, 2))
+    >>> lent.known("width", lambda network: network.in_features)
+    1
+    >>> lent.give_back()
+    >>> lent.known("width", lambda network: network.in_features), lent.there
+    (1, False)
+    >>> lent.network.in_features
+    2
+    """
+
+    _network: nn.Module | None
+    again: Callable[[], nn.Module] | None = None
+    _known: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def there(self) -> bool:
+        """Whether it is in memory now."""
+        return self._network is not None
+
+    @property
+    def network(self) -> nn.Module:
+        """The network, loaded if it was given back. Raises WeightsError where its weights are gone meanwhile."""
+        if self._network is None:
+            assert self.again is not None
+            self._network = self.again()
+        return self._network
+
+    def give_back(self) -> None:
+        """Let its memory go, if it can be loaded again."""
+        if self.again is not None:
+            self._network = None
+
+    def known(self, what: str, find: Callable[[nn.Module], Found]) -> Found:
+        """What `find` says of the network; of one that was given back, what it said last."""
+        if self.there or what not in self._known:
+            self._known[what] = find(self.network)
+        found: Found = self._known[what]
+        return found
+
 
 @dataclass(frozen=True, eq=False)
 class Clip:
     """CLIP's text model: padded to the limit; the padding is masked only where the model asks for it."""
 
     tokenizer: Any
-    encoder: nn.Module
+    borrowed: Borrowed
     expert: str = ""
 
     @property
@@ -32,8 +80,8 @@ class Clip:
     def __call__(self, text: str) -> Embedding:
         """The last hidden states "1 limit d". Warns with PromptWarning about words beyond the limit."""
         read = _read(self, text)
-        masked = getattr(self.encoder.config, "use_attention_mask", False)
-        return (self.encoder(read.input_ids, attention_mask=read.attention_mask if masked else None)[0],)
+        masked = getattr(self.borrowed.network.config, "use_attention_mask", False)
+        return (self.borrowed.network(read.input_ids, attention_mask=read.attention_mask if masked else None)[0],)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +90,7 @@ class T5:
     hidden from the network by a mask; as CogVideoX does, the network sees it too."""
 
     tokenizer: Any
-    encoder: nn.Module
+    borrowed: Borrowed
     expert: str = ""
     limit: int = 128
     masked: bool = True
@@ -52,7 +100,7 @@ class T5:
         """The last hidden states "1 limit d" and, if `masked`, a mask "1 limit", True where there are words. Warns with
         PromptWarning about words beyond the limit."""
         read = _read(self, text)
-        hidden = self.encoder(read.input_ids)[0]
+        hidden = self.borrowed.network(read.input_ids)[0]
         return (hidden, read.attention_mask.bool()) if self.masked else (hidden,)
 
 
@@ -62,7 +110,7 @@ class UMT5:
     mask."""
 
     tokenizer: Any
-    encoder: nn.Module
+    borrowed: Borrowed
     expert: str = ""
     limit: int = 512
 
@@ -70,7 +118,7 @@ class UMT5:
     def __call__(self, text: str) -> Embedding:
         """The last hidden states "1 limit d". Warns with PromptWarning about words beyond the limit."""
         read = _read(self, cleaned(text))
-        hidden: Tensor = self.encoder(read.input_ids, read.attention_mask)[0]
+        hidden: Tensor = self.borrowed.network(read.input_ids, read.attention_mask)[0]
         return (hidden * read.attention_mask[..., None].to(hidden.dtype),)
 
 
@@ -97,7 +145,9 @@ def _read(text_model: Clip | T5 | UMT5, text: str) -> Any:
             stacklevel=3,
         )
     read = tokenizer(text, padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
-    return read.to(get_module_execution_device(text_model.encoder))  # Weights may be elsewhere, until it is called.
+    return read.to(
+        get_module_execution_device(text_model.borrowed.network)
+    )  # Weights may be elsewhere, until it is called.
 
 
 def beyond(tokenizer: Any, text: str, limit: int) -> str:

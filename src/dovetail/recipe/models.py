@@ -165,7 +165,7 @@ class Recipe(Part):
     `residency`: which experts are on their device: `all` of them, always; or only those whose `turns` it is, the others
     waiting in the computer's memory; or these, and `ahead` of a change, while the last step before it is taken, the
     next. `vram`: how much memory the device is taken to have, as 8GB; none given is what is free there. Where `all` do
-    not fit, those come that are asked soonest (docs/memory.md).
+    not fit, and with `ahead`, whoever is asked again soonest stays as long as there is room (docs/memory.md).
     """
 
     about: Text = ""

@@ -77,6 +77,7 @@ def moving(recipe: Recipe, fit: Fit | None) -> bool:
 def load(recipe: Recipe) -> Cast:
     """Load a recipe's codecs and experts. Raises WeightsError, and RoomError for a run that cannot fit on its
     device."""
+    check_nearby(recipe)
     if budget_of(recipe) is not None:
         bring_configs(recipe, used(recipe))
     fit, names = fitted(recipe), codec_names(recipe)
@@ -88,6 +89,21 @@ def load(recipe: Recipe) -> Cast:
         if name in used(recipe):
             experts[name] = _expert(recipe, name, cast, experts)
     return replace(cast, experts=experts)
+
+
+def check_nearby(recipe: Recipe) -> None:
+    """Raise WeightsError for weights that a recipe has on this machine, if they are not there: before any come from the
+    hub."""
+    from dovetail.experts.nearby import check_codec, check_expert, check_files
+
+    for codec in codecs_of(recipe).values():
+        if isinstance(codec, models.Autoencoder):
+            check_codec(codec.weights, codec.variant, codec.subfolder)
+            check_files([codec.base] if codec.base is not None else [])
+    for spec in (recipe.experts[name] for name in recipe.experts if name in used(recipe)):
+        if isinstance(spec, models.Pretrained):
+            check_expert(spec.family, spec.weights, spec.variant, spec.adapter, spec.subfolder)
+            check_files([*([spec.base] if spec.base is not None else []), *(lora.weights for lora in spec.loras)])
 
 
 def load_codec(recipe: Recipe) -> Codec:

@@ -61,18 +61,16 @@ def weights_of(cast: Cast) -> dict[str, str]:
     """A sha256 of all that each expert and the codec have learned, as it is in memory; exact experts have learned
     nothing."""
     parts = {name: _learned(expert.network) for name, expert in cast.experts.items()}
-    parts["codec"] = [getattr(cast.codec, "module", None)]
-    parts |= {f"codec of {stage}": [getattr(codec, "module", None)] for stage, codec in cast.codecs.items()}
-    return {
-        name: digest_of(" ".join(fingerprint(one) for one in found))
-        for name, modules in sorted(parts.items())
-        if (found := [module for module in modules if module is not None])
-    }
+    parts["codec"] = _learned(cast.codec)
+    parts |= {f"codec of {stage}": _learned(codec) for stage, codec in cast.codecs.items()}
+    return {name: digest_of(" ".join(found)) for name, found in sorted(parts.items()) if found}
 
 
-def _learned(network: Any) -> list[Any]:
-    """A network and its text model."""
-    return [getattr(network, "module", None), getattr(getattr(network, "text", None), "encoder", None)]
+def _learned(network: Any) -> list[str]:
+    """Fingerprints of a network and of its text model."""
+    module, text = getattr(network, "module", None), getattr(getattr(network, "text", None), "borrowed", None)
+    own = [] if module is None else [fingerprint(module)]
+    return own if text is None else [*own, text.known("fingerprint", fingerprint)]
 
 
 def machine() -> dict[str, Any]:

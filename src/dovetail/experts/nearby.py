@@ -1,0 +1,67 @@
+"""Weights that are on this machine, looked at before any others come from the hub: a path that is wrong is then told at
+once, and not after gigabytes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dovetail.experts.checkpoint import Checkpoint, find, find_file, nearby
+from dovetail.experts.codec import located
+from dovetail.experts.loading import FAMILIES
+from dovetail.experts.tensors import is_file
+
+
+def check_expert(
+    family: str, weights: str, variant: str | None = None, adapter: str | None = None, subfolder: str | None = None
+) -> None:
+    """Raise WeightsError unless what an expert takes of a place on this machine is there; arguments as for `load`.
+    Nothing is said of a place on the hub."""
+    kind = FAMILIES[family]
+    checkpoint = _found(weights, variant, f"Weights of this family: {kind.where}")
+    if checkpoint is not None:
+        usual = ("unet", "transformer")
+        part = kind.part if subfolder is None else subfolder
+        # Weights of another family are told of by name, when they are loaded.
+        part = next((p for p in (part, *usual) if checkpoint.has(p)), part) if part in usual else part
+        checkpoint.config(part)
+        if family != "lavie" or adapter is None:
+            _whole(checkpoint, part)
+        checkpoint.config("scheduler", "scheduler_config.json")
+        checkpoint.config("text_encoder")
+    if adapter is not None:
+        _found(adapter, None)
+
+
+def check_codec(weights: str, variant: str | None = None, subfolder: str | None = None) -> None:
+    """The same of a codec; arguments as for `load_codec`."""
+    if (checkpoint := _found(weights, variant)) is not None:
+        _, part = located(weights, subfolder, None, variant, None)
+        checkpoint.config(part)
+        _whole(checkpoint, part)
+
+
+def check_files(places: Sequence[str]) -> None:
+    """The same of places of which nothing more is known, as those of LoRA weights."""
+    for place in places:
+        _found(place, None)
+
+
+def _found(weights: str, variant: str | None, where: str = "") -> Checkpoint | None:
+    """The checkpoint in a folder on this machine. None for a file that is there, and for what is on the hub."""
+    if not nearby(weights):
+        return None
+    if is_file(weights):
+        find_file(weights)
+        return None
+    found = find(weights, None, variant, [], where)
+    assert isinstance(found, Checkpoint)
+    return found
+
+
+def _whole(checkpoint: Checkpoint, part: str) -> None:
+    """Raise WeightsError without a part's weights. Pickles are read whole to know what they hold, so not twice."""
+    if any(checkpoint.path.joinpath(part).glob("*.safetensors")) or not _pickles(checkpoint.path / part):
+        checkpoint.file(part)
+
+
+def _pickles(folder: Path) -> bool:
+    return any(is_file(file.name) for file in folder.iterdir())
