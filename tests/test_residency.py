@@ -275,6 +275,13 @@ def test_a_text_model_is_on_the_device_while_it_reads_each_text_once(tmp_path: P
     assert {weight.device.type for weight in encoder.parameters()} == {"cpu"}
 
 
+@pytest.fixture
+def as_large_as_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text models of tests are small."""
+    monkeypatch.setattr("dovetail.experts.text.STAYS", 0)
+
+
+@pytest.mark.usefixtures("as_large_as_any")
 @pytest.mark.parametrize("family", ["stable-diffusion", "wan"])
 def test_a_text_model_is_let_go_when_it_has_read_and_comes_back_for_another_text(family: str, tmp_path: Path) -> None:
     from dovetail.experts import load as loaded
@@ -296,6 +303,7 @@ def test_a_text_model_is_let_go_when_it_has_read_and_comes_back_for_another_text
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.usefixtures("as_large_as_any")
 def test_a_text_model_that_comes_back_has_its_lora_weights(tmp_path: Path) -> None:
     from dovetail.experts import Lora
     from dovetail.experts import load as loaded
@@ -320,6 +328,7 @@ def test_a_text_model_that_comes_back_has_its_lora_weights(tmp_path: Path) -> No
     assert not torch.equal(after[f"{stem}.weight"], names[stem].weight)
 
 
+@pytest.mark.usefixtures("as_large_as_any")
 def test_runs_of_one_cast_load_a_text_model_again_only_for_other_texts(tmp_path: Path) -> None:
     """And in a folder too, though a run there is told by the weights of its text models."""
     folder = str(tiny.MAKERS["wan"](tmp_path / "it"))

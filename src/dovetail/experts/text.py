@@ -16,21 +16,27 @@ from dovetail.errors import PromptWarning
 from dovetail.experts.adapter import Embedding
 
 Found = TypeVar("Found")
+STAYS = 2**29
+"""Bytes up to which a text model stays in memory: room for it costs less than the time to load it for each new text."""
 
 
 @dataclass(eq=False)
 class Borrowed:
     """A text model's network, in memory until it has read, and loaded once more when it is asked again: it reads for
-    seconds, and may be larger than the experts. Without `again`, which loads it, it stays.
+    seconds, and may be larger than the experts. Without `again`, which loads it, it stays, and so does a small one.
 
-    >>> lent = Borrowed(nn.Linear(1, 1), again=lambda: nn.Linear(2, 2))
+    >>> with torch.device("meta"):
+    ...     lent = Borrowed(nn.Linear(20_000, 10_000), again=lambda: nn.Linear(2, 2))
     >>> lent.known("width", lambda network: network.in_features)
-    1
+    20000
     >>> lent.give_back()
     >>> lent.known("width", lambda network: network.in_features), lent.there
-    (1, False)
+    (20000, False)
     >>> lent.network.in_features
     2
+    >>> lent.give_back()
+    >>> lent.there
+    True
     """
 
     _network: nn.Module | None
@@ -51,8 +57,8 @@ class Borrowed:
         return self._network
 
     def give_back(self) -> None:
-        """Let its memory go, if it can be loaded again."""
-        if self.again is not None:
+        """Let its memory go, if it can be loaded again and is large."""
+        if self.again is not None and self._network is not None and _bytes(self._network) > STAYS:
             self._network = None
 
     def known(self, what: str, find: Callable[[nn.Module], Found]) -> Found:
@@ -61,6 +67,10 @@ class Borrowed:
             self._known[what] = find(self.network)
         found: Found = self._known[what]
         return found
+
+
+def _bytes(network: nn.Module) -> int:
+    return sum(weight.nbytes for weight in network.parameters())
 
 
 @dataclass(frozen=True, eq=False)
