@@ -338,6 +338,7 @@ def test_an_own_ladder_is_that_of_the_scheduler_config(tmp_path: Path) -> None:
     folder = tiny.stable_diffusion(tmp_path / "sd", timestep_spacing="leading")
     own = {
         "experts.spatial": {"family": "stable-diffusion", "weights": str(folder)},
+        "codec": {"weights": str(folder)},
         "chain.1.ladder": {"own": {"of": "spatial", "steps": 4}},
     }
     ladder = dovetail.plan(EXACT, overrides=own).stages[1].ladder

@@ -135,6 +135,25 @@ def nearby(weights: str) -> bool:
     return here(weights) or weights.startswith((".", "/", "~"))
 
 
+def must_be(weights: str, where: str = "") -> None:
+    """Raise WeightsError for what `find` will not take: a name that is no path on this machine and none that the hub
+    could have, a GGUF file. `where` ends the message."""
+    _no_gguf(weights)
+    owner, _, rest = weights.partition("/")
+    repo, _, file = rest.partition("/")
+    named = bool(file) and _hub_id(f"{owner}/{repo}") if is_file(weights) else _hub_id(weights)
+    if not here(weights) and not named:
+        raise _no_file(weights) if is_file(weights) else _nowhere(weights, where)
+
+
+def config_at(checkpoint: Checkpoint | SingleFile, part: str) -> Path:
+    """The file that says what a part is: its config, or, where one file is told by what is in it, that file."""
+    if isinstance(checkpoint, Checkpoint):
+        return checkpoint.path / part / "config.json"
+    base, asks = checkpoint.base, checkpoint.told or not checkpoint.holds(part)
+    return config_at(base, part) if isinstance(base, Checkpoint) and asks and base.has(part) else checkpoint.file
+
+
 def at_hand(
     weights: str, revision: str | None, variant: str | None, parts: Sequence[str], base: str | None = None
 ) -> Checkpoint | SingleFile | None:
@@ -188,11 +207,7 @@ def find(
     subfolders to download, or single files. base: for one file, the checkpoint that has what it does not hold.
     Raises WeightsError if it is nowhere; `where` ends the message.
     """
-    if weights.lower().endswith(".gguf"):
-        raise WeightsError(
-            f"'{weights}' is a GGUF file, whose quantised tensors nothing here unpacks; take the .safetensors of the same "
-            "model. What makes that smaller in memory: `store: float8`, or `quantize` for a folder, as an option of the expert"
-        )
+    _no_gguf(weights)
     if is_file(weights):
         return _completed(single(weights, find_file(weights, revision)), parts, base)
     if base is not None:
@@ -207,8 +222,20 @@ def find(
     return Checkpoint(weights, _download(weights, revision, variant, parts, where), variant, revision)
 
 
+def _no_gguf(weights: str) -> None:
+    if weights.lower().endswith(".gguf"):
+        raise WeightsError(
+            f"'{weights}' is a GGUF file, whose quantised tensors nothing here unpacks; take the .safetensors of the same "
+            "model. What makes that smaller in memory: `store: float8`, or `quantize` for a folder, as an option of the expert"
+        )
+
+
 def _nowhere(weights: str, where: str) -> WeightsError:
     return WeightsError(f"no weights at '{weights}': no such folder, and no hub id (OWNER/REPO). {where}".strip())
+
+
+def _no_file(name: str) -> WeightsError:
+    return WeightsError(f"no weights file '{name}': no such path, and no hub name (OWNER/REPO/FILE.safetensors)")
 
 
 def _completed(file: SingleFile, parts: Sequence[str], base: str | None) -> SingleFile:
@@ -300,7 +327,7 @@ def find_file(name: str, revision: str | None = None) -> Path:
         return path
     pieces = name.split("/", 2)
     if len(pieces) < 3 or not all(pieces) or nearby(name):
-        raise WeightsError(f"no weights file '{name}': no such path, and no hub name (OWNER/REPO/FILE.safetensors)")
+        raise _no_file(name)
     with refusals(name, revision=revision):
         found = Path(hf_hub_download("/".join(pieces[:2]), pieces[2], revision=revision))
     sound([found], f"'{name}'", name, revision)

@@ -1,7 +1,8 @@
 """From a name and a family to an `Expert`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from dovetail.core.denoiser import Expert
 from dovetail.errors import RecipeError, WeightsError, nearest
 from dovetail.experts.adapter import Convention, Packed, Text, frames_first, motion, per_frame, volume
 from dovetail.experts.assembling import TEXTS, assembled, reader, spoken
-from dovetail.experts.checkpoint import Checkpoint, at_hand, find, find_file, model
+from dovetail.experts.checkpoint import Checkpoint, at_hand, config_at, find, find_file, model
 from dovetail.experts.lavie import facts as lavie
 from dovetail.experts.loras import Lora, add, add_to_words
 from dovetail.experts.motion import scheduler_of, with_motion
@@ -26,6 +27,9 @@ from dovetail.experts.tuning import Tuning, quantization, tune
 
 PARTS = ("text_encoder", "tokenizer", "scheduler", "vae")
 """What is taken of a checkpoint beside the network."""
+
+USUAL_PARTS = ("unet", "transformer")
+"""The folders in which networks lie."""
 
 WORDS = ("text_encoder", "tokenizer")
 """What is not taken where the text model is an expert's that was loaded before."""
@@ -229,14 +233,75 @@ def parts_of(family: str, subfolder: str | None, adapter: str | None, shares_wor
 
 
 def published_of(
-    family: str, weights: str, subfolder: str | None = None, adapter: str | None = None, base: str | None = None
+    name: str,
+    family: str,
+    weights: str,
+    subfolder: str | None = None,
+    adapter: str | None = None,
+    base: str | None = None,
 ) -> Published | None:
     """What is published of such an expert; arguments as for `load`, None where that is nothing. Of one file it is what
-    is published of its base: without one, a file of Stable Diffusion 1 has the sizes of the usual one."""
+    is published of its base: without one, a file of Stable Diffusion 1 has the sizes of the usual one.
+
+    Raises what `check_network` raises.
+    """
+    bare, kind = base is None and is_file(weights), FAMILIES[family]
     told_by = (base or USUAL_BASE) if is_file(weights) else weights
-    told = known(told_by, FAMILIES[family].part if subfolder is None else subfolder, adapter)
+    part = kind.part if subfolder is None else subfolder
+    # As in `network_part`. A file whose base nobody named may be anything, so it is in no other folder of the usual one.
+    others = () if subfolder is not None or bare else USUAL_PARTS
+    for folder in (part, *others):
+        found = known(told_by, folder)
+        if found is not None and not (bare and found.kind not in kind.networks):
+            what = f"{folder}/ of '{told_by}'" + (f", by which '{weights}' is told," if told_by != weights else "")
+            check_network(name, family, {**found.config, "_class_name": found.kind}, adapter, what)
+            break
+    told = known(told_by, part, adapter)
     # Only the family says what an adapter is: LaVie's network under another name is no motion modules.
-    return told if adapter is None or told is None or told.kind in FAMILIES[family].networks else None
+    return told if told is None or told.kind in kind.networks else None
+
+
+def check_network(
+    name: str, family: str, config: Mapping[str, Any], adapter: str | None, what: str, path: Path | None = None
+) -> None:
+    """Raise unless a network of this config is one that the family calls: RecipeError for another, and for an adapter
+    that it does not take; WeightsError for one that lacks an adapter. what: whose it is, as "unet/ of 'WEIGHTS'"; path:
+    of the config, where that is a file."""
+    kind, found = FAMILIES[family], config.get("_class_name")
+    if found not in kind.networks:
+        fits = [other for other, one in FAMILIES.items() if found == one.networks[0]]
+        said = f"is a {found}; its family: {fits[0]}" if fits else f"is a {found}, which no family calls"
+        if not found:
+            said = "is nothing that can be told: its config names no _class_name"
+        raise RecipeError(
+            f"expert '{name}' is of family '{family}', which calls a {' or '.join(kind.networks)}, but "
+            f"{_at(what, path)} {said}. Weights of family '{family}': {kind.where}"
+        )
+    if family == "cogvideox" and config.get("patch_size_t") is not None:
+        raise RecipeError(
+            f"expert '{name}': {what} takes {config['patch_size_t']} latent frames for one token, as CogVideoX 1.5 does, "
+            f"which dovetail cannot call. Weights of this family: {kind.where}"
+        )
+    takes = _takes_adapter(family, found)
+    if adapter is not None and not takes:
+        raise RecipeError(
+            f"expert '{name}' asks for adapter '{adapter}', but a {found} in family '{family}' takes none"
+        )
+    if takes and adapter is None:
+        lacks = (
+            "is an image network; name LaVie's file"
+            if family == "lavie"
+            else "knows single images; name its motion modules"
+        )
+        raise WeightsError(f"expert '{name}': {what} {lacks} as adapter. Weights of this family: {kind.where}")
+
+
+def _takes_adapter(family: str, network: object) -> bool:
+    return family in ("animatediff", "lavie") and network == "UNet2DConditionModel"
+
+
+def _at(what: str, path: Path | None) -> str:
+    return what if path is None else f"{what} ({path})"
 
 
 def scheduler_config(
@@ -258,40 +323,20 @@ def scheduler_config(
 
 
 def _network(asked: _Asked) -> Any:
-    kind, config = FAMILIES[asked.family], asked.checkpoint.config(_part(asked))
-    found = config.get("_class_name", "")
-    if found not in kind.networks:
-        fits = [name for name, other in FAMILIES.items() if found == other.networks[0]]
-        raise RecipeError(
-            f"expert '{asked.name}' is of family '{asked.family}', which calls a {' or '.join(kind.networks)}, but "
-            f"{_part(asked)}/ of '{asked.checkpoint.weights}' is a {found}"
-            + (f"; its family: {fits[0]}" if fits else "")
-        )
-    if asked.family == "cogvideox" and config.get("patch_size_t") is not None:
-        raise RecipeError(
-            f"expert '{asked.name}': {_part(asked)}/ of '{asked.checkpoint.weights}' takes {config['patch_size_t']} latent "
-            f"frames for one token, as CogVideoX 1.5 does, which dovetail cannot call. Weights of this family: {kind.where}"
-        )
-    takes = asked.family in ("animatediff", "lavie") and found == "UNet2DConditionModel"
-    if asked.adapter is not None and not takes:
-        raise RecipeError(
-            f"expert '{asked.name}' asks for adapter '{asked.adapter}', but a {found} in family '{asked.family}' takes none"
-        )
+    part, weights = network_part(asked.checkpoint, asked.part), asked.checkpoint.weights
+    config, what = asked.checkpoint.config(part), f"{part}/ of '{weights}'"
+    check_network(asked.name, asked.family, config, asked.adapter, what, config_at(asked.checkpoint, part))
+    found = config["_class_name"]
+    takes = _takes_adapter(asked.family, found)
     if takes and asked.tuning.quantize is not None:
-        what = "LaVie's own file" if asked.family == "lavie" else "an image network and motion modules"
-        raise RecipeError(f"expert '{asked.name}' is made of {what}, so it cannot be quantised as it is loaded")
+        of = "LaVie's own file" if asked.family == "lavie" else "an image network and motion modules"
+        raise RecipeError(f"expert '{asked.name}' is made of {of}, so it cannot be quantised as it is loaded")
     if takes and asked.family == "lavie":
-        return _lavie(asked, config)
-    if takes and asked.adapter is None:
-        raise WeightsError(
-            f"expert '{asked.name}': unet/ of '{asked.checkpoint.weights}' knows single images; name its motion modules "
-            f"as adapter. Weights of this family: {kind.where}"
-        )
+        return _lavie(asked, config, f"expert '{asked.name}': {what}")
     smaller = quantization(f"expert '{asked.name}'", asked.tuning.quantize, asked.dtype)
-    module = model(network_class(found), asked.checkpoint, _part(asked), asked.dtype, **smaller)
+    module = model(network_class(found), asked.checkpoint, part, asked.dtype, **smaller)
     if asked.adapter is not None:
-        where = f"unet/ of '{asked.checkpoint.weights}', expert '{asked.name}'"
-        module = with_motion(module, asked.adapter, where, asked.dtype)
+        module = with_motion(module, asked.adapter, f"unet/ of '{weights}', expert '{asked.name}'", asked.dtype)
     return module
 
 
@@ -306,25 +351,20 @@ def network_class(kind: str) -> Any:
     return getattr(diffusers, kind)
 
 
-def _lavie(asked: _Asked, config: dict[str, Any]) -> Any:
+def _lavie(asked: _Asked, config: dict[str, Any], where: str) -> Any:
     """LaVie's network out of its own file, in the sizes of an image network's config."""
     from dovetail.experts.lavie.weights import network, sizes
 
-    where = f"expert '{asked.name}': {_part(asked)}/ of '{asked.checkpoint.weights}'"
-    if asked.adapter is None:
-        raise WeightsError(
-            f"{where} is an image network; name LaVie's file as adapter. Weights of this family: {FAMILIES['lavie'].where}"
-        )
+    assert asked.adapter is not None
     return network(sizes(config, where), find_file(asked.adapter), asked.dtype)
 
 
-def _part(asked: _Asked) -> str:
+def network_part(checkpoint: Checkpoint | SingleFile, part: str) -> str:
     """The folder of the network: the one asked for, or whichever of unet/ and transformer/ there is, so that weights
     of another family are told from weights that are not there."""
-    usual = ("unet", "transformer")
-    if asked.checkpoint.has(asked.part) or asked.part not in usual:
-        return asked.part
-    return next((part for part in usual if asked.checkpoint.has(part)), asked.part)
+    if checkpoint.has(part) or part not in USUAL_PARTS:
+        return part
+    return next((usual for usual in USUAL_PARTS if checkpoint.has(usual)), part)
 
 
 def _scheduler(asked: _Asked) -> dict[str, Any]:
@@ -345,9 +385,10 @@ def _text(asked: _Asked, config: Any, device: torch.device) -> Text:
     if len(fits) > 1:
         found = next(iter(asked.checkpoint.config("text_encoder").get("architectures") or fits))
     if found not in fits:
+        what = _at(f"text_encoder/ of '{asked.checkpoint.weights}'", config_at(asked.checkpoint, "text_encoder"))
         raise RecipeError(
             f"expert '{asked.name}' is of family '{asked.family}', which reads with a {' or '.join(fits)}, but "
-            f"text_encoder/ of '{asked.checkpoint.weights}' is a {found}"
+            f"{what} is a {found}. Weights of family '{asked.family}': {FAMILIES[asked.family].where}"
         )
     words = tokenizer(getattr(transformers, TEXTS[found][1]), asked.checkpoint)
 

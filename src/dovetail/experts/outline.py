@@ -15,10 +15,10 @@ from torch import nn
 
 from dovetail.errors import RecipeError, WeightsError
 from dovetail.experts.adapter import Embedding
-from dovetail.experts.checkpoint import Checkpoint, at_hand, here, quietly
-from dovetail.experts.codec import seen
+from dovetail.experts.checkpoint import Checkpoint, at_hand, config_at, here, must_be, quietly
+from dovetail.experts.codec import seen, space_at
 from dovetail.experts.flops import Operations, operations
-from dovetail.experts.loading import FAMILIES, network_class, published_of
+from dovetail.experts.loading import FAMILIES, check_network, network_class, network_part, published_of
 from dovetail.experts.placement import dtype_of
 from dovetail.experts.published import (
     COGVIDEOX_CODEC,
@@ -29,10 +29,11 @@ from dovetail.experts.published import (
     USUAL_WORDS,
     WAN_CODEC,
     Words,
-    known,
+    known_codec,
     over_time,
 )
 from dovetail.experts.single_file import SingleFile
+from dovetail.experts.space import LatentSpace, space_of
 from dovetail.experts.tensors import is_file
 
 Shape = tuple[int, int, int, int]
@@ -130,18 +131,18 @@ def outline(
     """The outline of an expert: from its files if they are on this machine, else from what is published of it, else
     from the hub's cache.
 
-    Arguments are those of `load`. Raises WeightsError where none of these has it.
+    Arguments are those of `load`. Raises WeightsError where none of these has it, and what `check_network` raises.
     """
     part, size = FAMILIES[family].part if subfolder is None else subfolder, dtype_of(dtype).itemsize
-    told = None if here(weights) else published_of(family, weights, subfolder, adapter, base)
+    told = None if here(weights) else published_of(name, family, weights, subfolder, adapter, base)
     if told is not None:
         return Outline(family, told.kind, told.config, told.words, size)
     if (checkpoint := at_hand(weights, revision, variant, [part], base)) is None:
         raise WeightsError(f"expert '{name}': '{weights}' is not on this machine, and its sizes are not known")
+    part = network_part(checkpoint, part)
     config = checkpoint.config(part)
-    words = _words(family, checkpoint, config.get("max_text_seq_length"))
-    if (kind := str(config.get("_class_name"))) not in FAMILIES[family].networks:
-        raise WeightsError(f"expert '{name}': {part}/ of '{weights}' is a {kind}")
+    check_network(name, family, config, adapter, f"{part}/ of '{weights}'", config_at(checkpoint, part))
+    kind, words = str(config["_class_name"]), _words(family, checkpoint, config.get("max_text_seq_length"))
     if family == "lavie" and kind == "UNet2DConditionModel":
         from dovetail.experts.lavie.weights import sizes
 
@@ -149,6 +150,74 @@ def outline(
     if family == "animatediff" and kind == "UNet2DConditionModel" and adapter is not None:
         kind, config = "UNetMotionModel", over_time(config)
     return Outline(family, kind, config, words, size)
+
+
+def space_ahead(
+    name: str,
+    family: str,
+    weights: str,
+    *,
+    subfolder: str | None = None,
+    base: str | None = None,
+    adapter: str | None = None,
+    revision: str | None = None,
+    variant: str | None = None,
+) -> LatentSpace | None:
+    """The latents of an expert, as far as configurations tell, from where `outline` has them; None where nothing does.
+
+    Arguments are those of `load`. Raises WeightsError for a path where nothing lies, or nothing that can be loaded, and
+    what `check_network` raises.
+    """
+    must_be(weights, f"Weights of this family: {FAMILIES[family].where}")
+    told = None if here(weights) else published_of(name, family, weights, subfolder, adapter, base)
+    if told is not None:
+        return _published_space(told.codec)
+    part = FAMILIES[family].part if subfolder is None else subfolder
+    try:
+        if (checkpoint := at_hand(weights, revision, variant, [part], base)) is None:
+            return None
+        part = network_part(checkpoint, part)
+        config = checkpoint.config(part)
+        space = space_of(checkpoint.config("vae")) if checkpoint.has("vae") else None
+    except WeightsError:
+        if here(weights) and base is None:
+            raise
+        return None  # What the cache and a base lack may come yet.
+    what, path = f"{part}/ of '{weights}'", config_at(checkpoint, part)
+    check_network(name, family, config, adapter, what, path)
+    channels = config.get("in_channels")
+    if space is not None and channels not in (None, space.channels):
+        raise RecipeError(
+            f"expert '{name}': {what} ({path}) takes {channels} channels and its autoencoder makes {space.channels}, so it "
+            f"is shown more than a latent, as a mask or a picture, which dovetail has not. Weights of family '{family}': "
+            f"{FAMILIES[family].where}"
+        )
+    return LatentSpace(channels=channels) if space is None and isinstance(channels, int) else space
+
+
+def codec_space(
+    weights: str,
+    subfolder: str | None = None,
+    base: str | None = None,
+    revision: str | None = None,
+    variant: str | None = None,
+) -> LatentSpace | None:
+    """The same of a codec; arguments as for `load_codec`. Raises WeightsError as that does."""
+    must_be(weights, "The codec's weights are a folder with an autoencoder, a file of one, or a hub id (codec.weights)")
+    told = None if here(weights) else known_codec(base if base is not None and is_file(weights) else weights)
+    if told is not None:
+        return _published_space(told)
+    try:
+        return space_at(weights, subfolder, base, revision, variant)
+    except WeightsError:
+        if here(weights) and base is None:
+            raise
+        return None
+
+
+def _published_space(codec: tuple[str, Mapping[str, Any]]) -> LatentSpace:
+    kind, config = codec
+    return space_of({**config, "_class_name": kind})
 
 
 def _words(family: str, checkpoint: Checkpoint | SingleFile, length: int | None) -> Words:
@@ -192,8 +261,8 @@ def codec_outline(
     the hub's cache; of weights that nothing is known of, the autoencoder that experts of this family usually have. None
     if that is not known."""
     told_by = base if base is not None and is_file(weights) else weights
-    if not here(weights) and (told := known(told_by)) is not None:
-        return told.codec
+    if not here(weights) and (told := known_codec(told_by)) is not None:
+        return told
     found = seen(weights, subfolder, revision, variant, base)
     if found is not None and (here(weights) or found[0].has(found[1])):
         config = found[0].config(found[1])

@@ -350,6 +350,11 @@ def known(weights: str, part: str = "transformer", adapter: str | None = None) -
     return replace(found, kind="UNetMotionModel", config=MOTION_SD_15, scheduler=scheduler)
 
 
+def known_codec(weights: str) -> tuple[str, Mapping[str, Any]] | None:
+    """The class and config of the autoencoder that is published of a hub id; None if nothing is written down here."""
+    return next((told.codec for (repo, _), told in PUBLISHED.items() if repo == weights), None)
+
+
 def over_time(image: Mapping[str, Any]) -> dict[str, Any]:
     """The config of an image network with motion modules in it. AnimateDiff's first and third versions have none in the
     middle, so they are a little smaller."""

@@ -17,7 +17,7 @@ from dovetail.recipe.build import leaves
 from dovetail.recipe.planning import Plan
 from dovetail.recipe.planning import plan as planned
 from dovetail.run.bridging import crossing, rooms_of
-from dovetail.run.outlook import latent_of, outlook, space_foreseen, spaces_foreseen
+from dovetail.run.outlook import check_outlook, latent_of, outlook, space_foreseen, spaces_foreseen
 from dovetail.run.sizes import Decoder, Sizes, filled, outlines, sizes
 
 if TYPE_CHECKING:
@@ -129,7 +129,9 @@ def free_on(cuda: str) -> int:
 
 
 def foreseen(recipe: Recipe, notes: list[str]) -> Plan:
-    """The plan of a recipe whose weights are not loaded; adds notes of what is a guess."""
+    """The plan of a recipe whose weights are not loaded; adds notes of what is a guess. Raises what `check_outlook`
+    raises, before anything is counted, and what planning raises."""
+    check_outlook(recipe)
     cast = {name: outlook(name, spec, notes) for name, spec in recipe.experts.items()}
     rooms = rooms_of(recipe, spaces_foreseen(recipe, notes)) if recipe.bridged else {}
     last = recipe.chain[-1].stage

@@ -17,6 +17,7 @@ from dovetail.recipe.planning import Known
 from dovetail.run.bridging import codec_names, codecs_of
 from dovetail.run.budget import Fit, budget_of, fitted
 from dovetail.run.given import digest
+from dovetail.run.outlook import check_outlook
 from dovetail.run.sizes import bring_configs
 from dovetail.video import Video
 
@@ -75,10 +76,11 @@ def moving(recipe: Recipe, fit: Fit | None) -> bool:
 
 
 def load(recipe: Recipe) -> Cast:
-    """Load a recipe's codecs and experts. Raises WeightsError, and RoomError for a run that cannot fit on its
-    device."""
+    """Load a recipe's codecs and experts. Raises WeightsError, and RoomError for a run that cannot fit on its device;
+    where that is counted, what `check_outlook` raises before anything comes."""
     check_nearby(recipe)
     if budget_of(recipe) is not None:
+        check_outlook(recipe)
         bring_configs(recipe, used(recipe))
     fit, names = fitted(recipe), codec_names(recipe)
     codecs = {name: _codec(recipe, spec, name, fit) for name, spec in codecs_of(recipe).items()}

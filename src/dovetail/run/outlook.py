@@ -1,5 +1,6 @@
 """What is known of experts and latents before weights are loaded."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dovetail.core.schedules import Flow, Schedule, VariancePreserving, schedule_of
@@ -25,7 +26,8 @@ USUAL: dict[str, Schedule] = {
 
 
 def outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
-    """What is known of an expert without its weights; adds a note where that is a guess."""
+    """What is known of an expert without its weights; adds a note where that is a guess. Raises what
+    `published_of` raises."""
     if isinstance(spec, models.Exact):
         from dovetail.sprites.exact import SCHEDULES
 
@@ -36,7 +38,7 @@ def outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
     from dovetail.experts.loading import FAMILIES, published_of, scheduler_config
 
     family = FAMILIES[spec.family]
-    told = published_of(spec.family, spec.weights, spec.subfolder, spec.adapter, spec.base)
+    told = published_of(name, spec.family, spec.weights, spec.subfolder, spec.adapter, spec.base)
     try:
         if told is not None and not here(spec.weights):
             raise WeightsError(f"'{spec.weights}' is not on this machine")
@@ -50,6 +52,60 @@ def outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
     return Known(schedule_of(config), config, family.max_frames, family.even)
 
 
+def check_outlook(recipe: Recipe) -> None:
+    """Raise SpaceError, before weights are loaded, where what is known of a stage's experts and of its codec differs;
+    RecipeError for weights of another family, WeightsError for a path where nothing lies. What is not known is checked
+    when it is loaded."""
+    from dovetail.experts.space import same_space, with_weights
+
+    for stage in recipe.chain:
+        codec = recipe.room(stage.stage).codec or recipe.codec
+        whose = f"the codec of stage '{stage.stage}'" if recipe.bridged else "the codec"
+        spaces, there = _spaces_of(recipe, codec), _known_space(codec)
+        first = next(iter(spaces), None)
+        for name in (name for _, name in models.named(stage, "") if name in spaces):
+            spec = recipe.experts[name]
+            who, trusted = with_weights(f"expert '{name}'", spec), getattr(spec, "trust_space", False)
+            if there is not None:
+                same_space(spaces[name], there, (who, with_weights(whose, codec)), trusted)
+            elif first is not None:
+                other = with_weights(f"expert '{first}'", recipe.experts[first])
+                either = trusted or getattr(recipe.experts[first], "trust_space", False)
+                same_space(spaces[name], spaces[first], (who, other), either)
+
+
+def _spaces_of(recipe: Recipe, codec: models.Codec) -> "dict[str, LatentSpace]":
+    """What is known of the latents of the experts that work in a codec's."""
+    from dovetail.experts.outline import space_ahead
+
+    found: dict[str, LatentSpace] = {}
+    for name, spec in working_in(recipe, codec).items():
+        options = spec.model_dump(include={"subfolder", "base", "adapter", "revision", "variant"})
+        if (space := space_ahead(name, spec.family, spec.weights, **options)) is not None:
+            found[name] = space
+    return found
+
+
+def working_in(recipe: Recipe, codec: models.Codec) -> dict[str, models.Pretrained]:
+    """The experts that work in a codec's latents, those of its own weights first."""
+    stages = [stage for stage in recipe.chain if (recipe.room(stage.stage).codec or recipe.codec) == codec]
+    names = dict.fromkeys(name for stage in stages for _, name in models.named(stage, ""))
+    found = {name: spec for name in names if isinstance(spec := recipe.experts[name], models.Pretrained)}
+    weights = getattr(codec, "weights", None)
+    return dict(sorted(found.items(), key=lambda item: item[1].weights != weights))
+
+
+def _known_space(codec: models.Codec) -> "LatentSpace | None":
+    """The latents of a codec, as far as they are known without its weights."""
+    if isinstance(codec, models.Pixels):
+        from dovetail.sprites.exact import PixelCodec
+
+        return PixelCodec(codec.pixels).space
+    from dovetail.experts.outline import codec_space
+
+    return codec_space(codec.weights, codec.subfolder, codec.base, codec.revision, codec.variant)
+
+
 def spaces_foreseen(recipe: Recipe, notes: list[str]) -> dict[str, "LatentSpace"]:
     """The latents of each stage, as `space_foreseen`."""
     return {
@@ -59,28 +115,41 @@ def spaces_foreseen(recipe: Recipe, notes: list[str]) -> dict[str, "LatentSpace"
 
 
 def space_foreseen(recipe: Recipe, notes: list[str], codec: models.Codec | None = None) -> "LatentSpace":
-    """The latents of a recipe's codec, or of another, without its weights; adds a note where that is a guess."""
+    """The latents of a recipe's codec, or of another, without its weights; adds a note where that is a guess. Raises
+    what `check_outlook` raises."""
     codec = recipe.codec if codec is None else codec
-    if isinstance(codec, models.Pixels):
-        from dovetail.sprites.exact import PixelCodec
-
-        return PixelCodec(codec.pixels).space
-    from dovetail.experts.checkpoint import here
-    from dovetail.experts.codec import space_at
+    known = _known_space(codec)
+    if isinstance(codec, models.Autoencoder):
+        _note_codec(recipe, codec, known is not None, notes)
+    if known is not None:
+        return known
     from dovetail.experts.loading import FAMILIES, IMAGES
-    from dovetail.experts.published import PUBLISHED
 
-    weights = codec.weights
-    try:
-        if not here(weights) and weights in {name for name, _ in PUBLISHED}:
-            raise WeightsError(f"'{weights}' is not on this machine")
-        return space_at(weights, codec.subfolder, codec.base, codec.revision, codec.variant)
-    except WeightsError as error:
-        experts = [spec for spec in recipe.experts.values() if isinstance(spec, models.Pretrained)]
-        if weights not in [spec.weights for spec in experts]:  # else a note has said it
-            notes.append(f"codec: {error}; its latents are supposed to be of the experts' usual size")
-        experts.sort(key=lambda spec: spec.weights != weights)
-        return FAMILIES[experts[0].family].space if experts and not weights.startswith("sprites/") else IMAGES
+    experts = working_in(recipe, codec)
+    spaces = _spaces_of(recipe, codec)
+    if (name := next(iter(spaces), next(iter(experts), None))) is None:
+        return IMAGES
+    usual = FAMILIES[experts[name].family].space
+    told = spaces.get(name, usual)
+    # Without its autoencoder an expert is known by its channels alone.
+    return replace(usual, channels=told.channels) if told.factor is None else told
+
+
+def _note_codec(recipe: Recipe, codec: models.Autoencoder, known: bool, notes: list[str]) -> None:
+    """Say whence a codec's latents are known, unless they are here, or one of the experts has said it."""
+    from dovetail.experts.checkpoint import here
+    from dovetail.experts.published import known_codec
+
+    published = known_codec(codec.weights) is not None
+    if here(codec.weights) or (known and not published):
+        return
+    if codec.weights not in [getattr(spec, "weights", None) for spec in recipe.experts.values()]:
+        how = (
+            "planned by its published configuration"
+            if published
+            else "its latents are supposed to be of the experts' usual size"
+        )
+        notes.append(f"codec: '{codec.weights}' is not on this machine; {how}")
 
 
 def latent_of(recipe: Recipe, space: "LatentSpace", patch: int = 1) -> tuple[int, int, int]:

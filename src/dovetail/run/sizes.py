@@ -12,7 +12,7 @@ from dovetail.errors import WeightsError
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.planning import Look, Plan
 from dovetail.run.bridging import carried, codec_names, codecs_of
-from dovetail.run.outlook import space_foreseen
+from dovetail.run.outlook import space_foreseen, working_in
 
 if TYPE_CHECKING:
     from dovetail.experts.outline import Outline
@@ -83,18 +83,18 @@ def outlines(recipe: Recipe, notes: list[str], names: Collection[str] | None = N
 def bring_configs(recipe: Recipe, names: Collection[str]) -> None:
     """Bring the configurations alone of those experts and of the codecs whose weights are on the hub, where nothing
     tells yet how large they are: what cannot fit is then refused before its gigabytes come. Raises WeightsError where
-    the hub does not give them."""
+    the hub does not give them, and what `published_of` raises."""
     from dovetail.experts.checkpoint import at_hand, here
     from dovetail.experts.codec import seen
     from dovetail.experts.loading import FAMILIES, published_of
-    from dovetail.experts.published import PUBLISHED
+    from dovetail.experts.published import known_codec
 
-    for spec in (spec for name, spec in recipe.experts.items() if name in names):
-        if not isinstance(spec, models.Pretrained) or here(spec.weights):
+    for name, spec in recipe.experts.items():
+        if name not in names or not isinstance(spec, models.Pretrained) or here(spec.weights):
             continue
         family = FAMILIES[spec.family]
         part = family.part if spec.subfolder is None else spec.subfolder
-        if published_of(spec.family, spec.weights, spec.subfolder, spec.adapter, spec.base) is None:
+        if published_of(name, spec.family, spec.weights, spec.subfolder, spec.adapter, spec.base) is None:
             found = at_hand(spec.weights, spec.revision, spec.variant, [part], spec.base)
             if found is None or not (found.has(part) and found.has("scheduler")):
                 _bring(spec, [part, "scheduler", "text_encoder", "vae"], f"Weights of this family: {family.where}")
@@ -102,7 +102,7 @@ def bring_configs(recipe: Recipe, names: Collection[str]) -> None:
         if not isinstance(codec, models.Autoencoder) or here(codec.weights):
             continue
         told = seen(codec.weights, codec.subfolder, codec.revision, codec.variant, codec.base)
-        if codec.weights not in {repo for repo, _ in PUBLISHED} and (told is None or not told[0].has(told[1])):
+        if known_codec(codec.weights) is None and (told is None or not told[0].has(told[1])):
             _bring(codec, ["vae", ""] if codec.subfolder is None else [codec.subfolder])
 
 
@@ -153,16 +153,21 @@ def codec_weights(recipe: Recipe, codec: models.Codec) -> int:
 def _autoencoder(recipe: Recipe, codec: models.Codec) -> tuple[str, Mapping[str, object]] | None:
     """The class and config of a codec's autoencoder; None if it has none, or nobody knows."""
     from dovetail.experts.outline import codec_outline
+    from dovetail.experts.space import space_of
 
     if not isinstance(codec, models.Autoencoder):
         return None
-    specs = [spec for spec in recipe.experts.values() if isinstance(spec, models.Pretrained)]
-    specs.sort(key=lambda spec: spec.weights != codec.weights)
+    family = next((spec.family for spec in working_in(recipe, codec).values()), None)
     try:
-        family = specs[0].family if specs else None
-        return codec_outline(codec.weights, codec.subfolder, family, codec.base, codec.revision, codec.variant)
+        found = codec_outline(codec.weights, codec.subfolder, family, codec.base, codec.revision, codec.variant)
     except WeightsError:
         return None
+    if found is None:
+        return None
+    kind, config = found
+    # Where the family's usual one is a guess, experts of other latents tell that it is none.
+    fits = space_of({**config, "_class_name": kind}).channels == space_foreseen(recipe, [], codec).channels
+    return found if fits else None
 
 
 def sizes(plan: Plan, known: Mapping[str, "Outline"]) -> Sizes:
