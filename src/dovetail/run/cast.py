@@ -78,9 +78,11 @@ def moving(recipe: Recipe, fit: Fit | None) -> bool:
 def load(recipe: Recipe) -> Cast:
     """Load a recipe's codecs and experts. Raises WeightsError, and RoomError for a run that cannot fit on its device;
     where that is counted, what `check_outlook` raises before anything comes."""
-    check_nearby(recipe)
-    if budget_of(recipe) is not None:
+    counted = budget_of(recipe) is not None
+    if counted:
         check_outlook(recipe)
+    check_nearby(recipe)
+    if counted:
         bring_configs(recipe, used(recipe))
     fit, names = fitted(recipe), codec_names(recipe)
     codecs = {name: _codec(recipe, spec, name, fit) for name, spec in codecs_of(recipe).items()}
