@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 import dovetail
 from dovetail import cli
 from dovetail import recipe as recipes
-from dovetail.errors import RecipeError, WeightsError
+from dovetail.errors import DecodeError, EncodeError, RecipeError, WeightsError
 from dovetail.experts import load, loras, pulling
 from dovetail.experts.cache import folder_of
 from dovetail.experts.checkpoint import Checkpoint, find, find_file
@@ -27,6 +27,8 @@ from dovetail.experts.encoders import load_encoder
 from dovetail.experts.hub import Want, cached, listed, verified
 from dovetail.experts.pulling import kept, pull
 from dovetail.experts.shelf import SHELF, licence_of
+from dovetail.experts.tensors import opened
+from dovetail.experts.wholeness import examined
 from dovetail.recipe import models
 from dovetail.run.cast import same_words
 from dovetail.run.manifest import sources
@@ -163,7 +165,7 @@ def test_what_is_named_alone_is_a_model_a_file_or_a_mistake() -> None:
     assert wants_of(FILE) == (Want(LIGHTNING, (), "lightning_4step.safetensors"),)
     (wan,) = wants_of("Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
     assert "text_encoder" in wan.parts, "another shipped recipe reads with it"
-    with pytest.raises(RecipeError, match=r"no recipe, and no model.*did you mean 'flowblending-wan21'"):
+    with pytest.raises(RecipeError, match=r"no recipe, .* and no model.*did you mean 'flowblending-wan21'"):
         wants_of("flowblending-wan2")
 
 
@@ -451,6 +453,107 @@ def test_verify_names_what_is_not_here(hub: Hub) -> None:
     assert f"{SD} is not in the cache" in said("verify", SD, code=1).stderr
     bring(Want(SD, ("unet",)))
     assert "is missing" in said("verify", SD, code=1).stderr
+
+
+# --- weights that are not the hub's -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    return tiny.stable_diffusion(tmp_path / "mine")
+
+
+def test_verify_tells_that_weights_of_ones_own_are_whole(hub: Hub, mine: Path) -> None:
+    for what in (mine, mine / UNET, "sprites/temporal"):
+        told = said("verify", what).stdout.splitlines()
+        assert re.fullmatch(r"\d+ whole", told[-2]), told
+        assert told[-1].startswith("whole: no digest tells whether these are their author's")
+    assert f"  whole    {mine / UNET}" in said("verify", mine).stdout.splitlines()
+    assert not hub.asked
+
+
+def cut(folder: Path) -> None:
+    (folder / UNET).write_bytes((folder / UNET).read_bytes()[:-3])
+
+
+def not_numbers(folder: Path) -> None:
+    found = opened(folder / "vae" / "diffusion_pytorch_model.safetensors")
+    found["decoder.conv_out.bias"][0] = torch.nan
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(save(found))
+
+
+def half_a_network(folder: Path) -> None:
+    index = {"weight_map": {"a": "diffusion_pytorch_model.safetensors", "b": "b.safetensors"}}
+    (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def emptied(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+SPOILT = {
+    cut: r"unet/diffusion_pytorch_model.safetensors: it has \d+ bytes, and by its header \d+; it is cut short",
+    not_numbers: r"1 of its tensors hold NaN or infinity, the first is 'decoder.conv_out.bias'",
+    half_a_network: r"unet: unet of '.*mine' cannot be loaded: 1 of its 2 files are not there, .*unet/b.safetensors",
+    emptied: r"mine: it holds no weights: no .safetensors in it or in its unet/, .* there is nothing",
+    lambda folder: (folder / UNET).unlink(): r"mine/unet: it holds no .safetensors",
+    lambda folder: (folder / UNET).write_text("hi"): "its header is broken or cut off",
+    lambda folder: (folder / "vae" / "config.json").write_text("{"): "vae/config.json: it is no JSON",
+    lambda folder: (folder / "model_index.json").write_text(
+        '{"unet": ["a", "B"], "transformer": [null, null], "transformer_2": ["a", "B"]}'
+    ): "transformer_2: model_index.json names it",
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_verify_tells_what_is_wrong_with_weights_of_ones_own(mine: Path, spoil: Callable[[Path], object]) -> None:
+    spoil(mine)
+    told = said("verify", mine, code=1)
+    assert re.search(SPOILT[spoil], told.stderr), told.stderr
+    assert "Copy it again from where it came" in told.stderr
+    assert len(re.findall("^  (?:damaged|missing) ", told.stdout, re.MULTILINE)) == 1
+
+
+def test_verify_looks_at_the_weights_of_a_recipe_that_are_here(hub: Hub, recipe: Path, mine: Path) -> None:
+    changed = recipes.changed(recipes.load(recipe), {"codec.weights": str(mine)})
+    recipe.write_text(recipes.dump(changed))
+    said("pull", recipe)
+    right, whole = re.fullmatch(r"(\d+) right, (\d+) whole", said("verify", recipe).stdout.splitlines()[-2]).groups()
+    assert min(int(right), int(whole)) > 5
+    not_numbers(mine)
+    assert "hold NaN" in said("verify", recipe, code=1).stderr
+    assert f"{len(list(examined('sprites/vae')))} whole" in said("verify", "sprites/vae").stdout
+
+
+@pytest.mark.parametrize("what", ["/no/such/path", "./nowhere", "../a/b.safetensors", "~/nowhere"])
+@pytest.mark.parametrize("verb", ["verify", "size", "pull"])
+def test_a_path_that_is_not_there_is_told_so(hub: Hub, verb: str, what: str) -> None:
+    told = said(verb, what, code=1).stderr
+    assert f"there is no '{what}' (/" in told
+    assert "Known" not in told
+    assert not hub.asked
+
+
+def test_what_lies_here_takes_nothing_from_the_hub(hub: Hub, mine: Path) -> None:
+    assert said("pull", mine).stdout.splitlines()[0] == f"{mine} takes nothing from the hub"
+    assert not hub.asked
+    assert "--revision and --variant are for a model" in said("size", mine, "--variant", "fp16", code=1).stderr
+    assert (
+        "'no/such/path' is no recipe, no file or folder here, and no model"
+        in said("size", "no/such/path", code=1).stderr
+    )
+    assert "did you mean 'vae'" in said("verify", "sprites/vea", code=1).stderr
+
+
+@pytest.mark.parametrize("error", [DecodeError, lambda weights: EncodeError(weights, "float32")])
+def test_the_command_that_looks_at_a_codecs_weights_can_be_run(
+    mine: Path, error: Callable[[str], Exception], tmp_path: Path
+) -> None:
+    not_numbers(mine)
+    odd = mine.rename(tmp_path / "my own")
+    (command,) = re.findall("`dovetail models (.*?)`", str(error(str(odd))))
+    assert "hold NaN" in said(*shlex.split(command), code=1).stderr
 
 
 # --- what is said -----------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ StepsWarning       (a UserWarning)
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from shlex import quote
 
 
 class DovetailError(Exception):
@@ -88,6 +89,11 @@ class RoomError(DovetailError, MemoryError):
         return RoomError(self.who, self.what, self.device, stage, step)
 
 
+def _verifies(weights: str) -> str:
+    """The command that looks at weights, of the hub or not."""
+    return f"`dovetail models verify {quote(weights)}`"
+
+
 class DecodeError(DovetailError, ArithmeticError):
     """A codec made frames that are no numbers, in single precision too: which codec."""
 
@@ -98,7 +104,7 @@ class DecodeError(DovetailError, ArithmeticError):
     def __str__(self) -> str:
         return (
             f"codec '{self.weights}' made frames of NaN or infinity in float32, so its weights are not what they should "
-            f"be: `dovetail models verify {self.weights}` tells, and codec.weights names others. A run that has a folder "
+            f"be: {_verifies(self.weights)} tells, and codec.weights names others. A run that has a folder "
             "keeps its latents: `dovetail decode` makes frames of them again"
         )
 
@@ -112,7 +118,7 @@ class EncodeError(DovetailError, ArithmeticError):
 
     def __str__(self) -> str:
         remedy = (
-            f"its weights are not what they should be: `dovetail models verify {self.weights}` tells"
+            f"its weights are not what they should be: {_verifies(self.weights)} tells"
             if self.dtype == "float32"
             else "its encoder overflows there; say codec.dtype: float32"
         )

@@ -16,6 +16,13 @@ WhatArgument = Annotated[
     str,
     typer.Argument(metavar="WHAT", help="A recipe (its name, or a .yaml file), or a model of the hub: OWNER/REPO."),
 ]
+WholeArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="WHAT",
+        help="A recipe, a model of the hub (OWNER/REPO), or weights here: a folder, a file, sprites/NAME.",
+    ),
+]
 RevisionOption = Annotated[
     str | None, typer.Option("--revision", metavar="NAME", help="Of a model: a branch, a tag or a commit, for main.")
 ]
@@ -97,15 +104,19 @@ def pull(
     say(f"all of {what} is here")
 
 
-def verify(what: WhatArgument, revision: RevisionOption = None, variant: VariantOption = None) -> None:
-    """Hash the files that are here, and compare with what the hub has said of them; asks nobody."""
+def verify(what: WholeArgument, revision: RevisionOption = None, variant: VariantOption = None) -> None:
+    """Hash the files that are here, and compare with what the hub has said of them; asks nobody. Weights that are not the
+    hub's are read through: whether they are whole, and all numbers finite."""
     from dovetail.errors import WeightsError
     from dovetail.experts.hub import cached, verified
     from dovetail.experts.refusals import pulls
+    from dovetail.experts.soundness import again
+    from dovetail.run.wants import local_of, wants_of
 
     damaged: list[str] = []
-    counts = dict.fromkeys(("right", "damaged", "missing", "unknown"), 0)
-    for stock in map(cached, _wants(what, revision, variant)):
+    counts = dict.fromkeys(("right", "whole", "damaged", "missing", "unknown"), 0)
+    wants, ours = wants_of(what, revision, variant), local_of(what)
+    for stock in map(cached, wants):
         if not stock.files:
             damaged.append(f"{stock.want} is not in the cache")
         for file, verdict in verified(stock):
@@ -116,9 +127,29 @@ def verify(what: WhatArgument, revision: RevisionOption = None, variant: Variant
             elif verdict == "missing":
                 damaged.append(f"{stock.want.repo}/{file.name} is missing")
             say(f"  {verdict:<8} {stock.want.repo}/{file.name}")
+    remedies = [f"{pulls(what, revision, variant)} brings what is not here"] if damaged else []
+    for weights in ours:
+        states = list(_examined(weights, counts))
+        damaged += states
+        remedies += [again(weights)] if states else []
     say(", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) or "nothing to verify")
+    if counts["whole"]:
+        say(
+            "whole: no digest tells whether these are their author's, but nothing is lacking and all numbers are finite"
+        )
     if damaged:
-        raise WeightsError("\n".join((*damaged, f"{pulls(what, revision, variant)} brings what is not here")))
+        raise WeightsError("\n".join(dict.fromkeys((*damaged, *remedies))))
+
+
+def _examined(weights: str, counts: dict[str, int]) -> Iterator[str]:
+    """Say and count the state of each file of weights that are not the hub's; what is wrong comes out."""
+    from dovetail.experts.wholeness import examined
+
+    for name, state, wrong in examined(weights):
+        counts[state] += 1
+        say(f"  {state:<8} {name}")
+        if wrong:
+            yield f"{name}: {wrong}"
 
 
 def doctor() -> None:
