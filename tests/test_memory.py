@@ -56,10 +56,30 @@ def test_who_is_asked_sooner_stays() -> None:
     assert within(asked, {"A": 4, "B": 4, "C": 4}, [12, 12, 8, 8])[1] == {"A", "B", "C"}
 
 
-@pytest.mark.parametrize("text", ["8", "8 gigs", "-1GB", "GB", ""])
-def test_memory_is_a_number_and_a_unit(text: str) -> None:
-    with pytest.raises(RecipeError, match=r"as in 8GB, 500MB or 7\.5GiB"):
-        recipes.changed(EXACT, {"vram": text})
+@pytest.mark.parametrize(
+    ("given", "came"),
+    [
+        ("8", r"'8' \(text\)"),
+        (8, r"8 \(a number\)"),
+        ("8 gigs", "'8 gigs'"),
+        ("-1GB", "'-1GB'"),
+        ("GB", "'GB'"),
+        ("", "''"),
+    ],
+)
+def test_memory_is_a_number_and_a_unit(given: object, came: str) -> None:
+    with pytest.raises(
+        RecipeError, match=rf"^vram: {came}.* came; what fits is a number and a unit, as in 8GB, 500MB or 7\.5GiB$"
+    ):
+        recipes.changed(EXACT, {"vram": given})
+
+
+def test_memory_is_said_in_any_case_and_without_its_b() -> None:
+    for text in ("8G", "8gb", "8 GB", "8000m", "8000000k"):
+        assert budget_of(recipes.changed(EXACT, {"vram": text})) == 7_500_000_000
+    assert budget_of(recipes.changed(EXACT, {"vram": "8gi"})) == budget_of(recipes.changed(EXACT, {"vram": "8GiB"}))
+    said = CliRunner().invoke(cli.app, ["plan", "sprites-exact", "--vram", "8"])
+    assert said.stderr.startswith("error: vram: '8' (text) came; what fits is a number and a unit, as in 8GB")
 
 
 # --- a pretended device -----------------------------------------------------------------------------------------------
