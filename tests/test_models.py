@@ -30,6 +30,7 @@ from dovetail.experts.shelf import SHELF, licence_of
 from dovetail.experts.tensors import opened
 from dovetail.experts.wholeness import examined
 from dovetail.recipe import models
+from dovetail.run import weights_used
 from dovetail.run.cast import same_words
 from dovetail.run.manifest import sources
 from dovetail.run.wants import EVERYTHING, shelved, shipped, wants, wants_of
@@ -587,6 +588,39 @@ def test_list_says_licence_size_and_users(hub: Hub) -> None:
     last = told.rpartition("used by ")[2]
     assert "cerspense/zeroscope_v2_576w\n  CC-BY-NC-4.0, which forbids commercial use\n  not here\n" in last
     assert "animatediff_lightning_8step_diffusers.safetensors" in last
+
+
+def test_experts_says_what_list_says(hub: Hub) -> None:
+    hub.down = True
+    rows = dict(
+        line.split(" (", 1)
+        for line in CliRunner().invoke(cli.app, ["experts"]).stdout.splitlines()
+        if "used by" in line
+    )
+    listed = said("list").stdout
+    for want, users in shipped().items():
+        told = rows[str(want)]
+        about = re.search(r"not here, about .* to download", told)
+        assert about is not None
+        assert f"{about[0]}; {licence_of(want.repo)}; used by " in told
+        assert about[0] in listed
+        by = told.rpartition("used by ")[2].split(", ")
+        assert sorted(set(by)) == sorted(by)
+        assert set(by) <= set(users)
+    assert rows["YaohuiW/LaVie/lavie_base.pt"].startswith("adapter of lavie): not here, about 3.64 GB to download")
+    assert rows["ByteDance/AnimateDiff-Lightning/animatediff_lightning_4step_diffusers.safetensors"].startswith(
+        "adapter of"
+    )
+    assert "CC-BY-NC-4.0, which forbids commercial use" in rows["ali-vilab/text-to-video-ms-1.7b"]
+    assert {want.repo for want in shipped()} == {"/".join(row.split("/")[:2]) for row in rows if "sprites/" not in row}
+
+
+def test_experts_says_what_of_it_is_here(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    bring(WANT)
+    monkeypatch.setattr("dovetail.run.wants.shipped", lambda: {WANT: ["one"]})
+    monkeypatch.setattr("dovetail.run.catalogue._named", lambda recipe: [(SD, "stable-diffusion")])
+    (line,) = weights_used()
+    assert line.startswith(f"{SD} (stable-diffusion): here, 0.0")
 
 
 def test_list_and_size_know_a_model_as_a_whole(hub: Hub) -> None:

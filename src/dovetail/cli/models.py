@@ -47,12 +47,12 @@ def list_() -> None:
     is here, who uses it."""
     from dovetail.experts.hub import cached
     from dovetail.experts.shelf import licence_of
-    from dovetail.run.wants import shelved, shipped
+    from dovetail.run.wants import shelved, shipped, state
 
     for want, users in (*shipped().items(), *((want, []) for want in shelved())):
         out.print(f"[bold]{escape(str(want))}[/]{escape(_which(want))}", soft_wrap=True)
         say(f"  {licence_of(want.repo)}")
-        say(f"  {_state(cached(want))}")
+        say(f"  {state(cached(want))}")
         say(f"  used by {', '.join(users)}" if users else "  in no shipped recipe")
 
 
@@ -63,6 +63,8 @@ def size(
     variant: VariantOption = None,
 ) -> None:
     """How large what is needed is, file by file, and how much of it is still to come."""
+    from dovetail.run.wants import state
+
     stocks = [_known(want, offline) for want in _wants(what, revision, variant)]
     for stock in stocks:
         _head(stock)
@@ -70,7 +72,7 @@ def size(
             mark = "here" if file.here else "damaged" if file.place is not None else "to come"
             say(f"  {_giga(file.size)}  {mark:<8} {file.name}")
         if not stock.files:
-            say(f"  {_state(stock)}")
+            say(f"  {state(stock)}")
     _total(stocks)
 
 
@@ -85,13 +87,14 @@ def pull(
     from dovetail.errors import WeightsError
     from dovetail.experts.pulling import pull as pulled
     from dovetail.experts.refusals import pulls
+    from dovetail.run.wants import state
 
     stocks = [_known(want, offline) for want in _wants(what, revision, variant)]
     for stock in stocks:
         _head(stock)
     _total(stocks)
     if offline:
-        lacks = [f"{stock.want}: {_state(stock)}" for stock in stocks if not stock.whole]
+        lacks = [f"{stock.want}: {state(stock)}" for stock in stocks if not stock.whole]
         if lacks:
             raise WeightsError("not all is here, and --offline brings nothing. " + "; ".join(lacks))
         return
@@ -191,24 +194,6 @@ def _head(stock: "Stock") -> None:
     licence = licence_of(stock.want.repo) if stock.want.repo in SHELF or not stock.licence else stock.licence
     commit = "" if stock.commit is None else f" @ {stock.commit[:12]}"
     out.print(f"[bold]{escape(str(stock.want))}[/]{escape(commit)}  licence: {escape(licence)}", soft_wrap=True)
-
-
-def _state(stock: "Stock") -> str:
-    from dovetail.experts.shelf import SHELF
-    from dovetail.run.wants import EVERYTHING
-
-    here = sum(file.size or (file.place.stat().st_size if file.place else 0) for file in stock.files if file.here)
-    if stock.whole:
-        doubt = "" if stock.listed else ", as far as the cache can tell"
-        return f"here, {here / 1e9:.2f} GB{doubt}"
-    if stock.files:
-        return f"partly here, {here / 1e9:.2f} of {stock.size / 1e9:.2f} GB; {len(stock.missing)} files are missing"
-    want, told = stock.want, SHELF.get(stock.want.repo)
-    taken = (want.file,) if want.file is not None else tuple(part for part in want.parts if part)
-    if told is not None and want.parts == EVERYTHING:
-        taken = tuple(part for part in EVERYTHING if told.knows(part, want.variant))
-    about = None if told is None or not taken else told.size(taken, want.variant)
-    return "not here" + ("" if about is None else f", about {about:.2f} GB to download")
 
 
 def _total(stocks: "list[Stock]") -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from dovetail import recipe as recipes
 from dovetail.errors import RecipeError, WeightsError, nearest
 from dovetail.experts.checkpoint import here
-from dovetail.experts.hub import Want
+from dovetail.experts.hub import Stock, Want
 from dovetail.experts.loras import USUAL
 from dovetail.experts.shelf import SHELF
 from dovetail.experts.single_file import USUAL_BASE
@@ -172,3 +172,19 @@ def shelved() -> tuple[Want, ...]:
         files = [part for part in told.parts if is_file(part)]
         found += [Want(repo, (), file) for file in files] if files else [Want(repo, EVERYTHING)]
     return tuple(want for want in found if (want.repo, want.file) not in taken)
+
+
+def state(stock: Stock) -> str:
+    """How much of what is wanted is here, in words; of what is not, how large it is about, where that is written down."""
+    here = sum(file.size or (file.place.stat().st_size if file.place else 0) for file in stock.files if file.here)
+    if stock.whole:
+        doubt = "" if stock.listed else ", as far as the cache can tell"
+        return f"here, {here / 1e9:.2f} GB{doubt}"
+    if stock.files:
+        return f"partly here, {here / 1e9:.2f} of {stock.size / 1e9:.2f} GB; {len(stock.missing)} files are missing"
+    want, told = stock.want, SHELF.get(stock.want.repo)
+    taken = (want.file,) if want.file is not None else tuple(part for part in want.parts if part)
+    if told is not None and want.parts == EVERYTHING:
+        taken = tuple(part for part in EVERYTHING if told.knows(part, want.variant))
+    about = None if told is None or not taken else told.size(taken, want.variant)
+    return "not here" + ("" if about is None else f", about {about:.2f} GB to download")
