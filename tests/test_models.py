@@ -577,6 +577,29 @@ def test_size_without_a_network_goes_by_what_is_written_down(hub: Hub) -> None:
     assert "not here, about 6.19 GB to download" in told
 
 
+@pytest.mark.parametrize("verb", ["size", "pull"])
+def test_without_a_network_the_command_that_helps_is_of_what_was_asked(hub: Hub, verb: str) -> None:
+    hub.down = True
+    told = said(verb, "confiner-sd15-modelscope", code=1).stderr
+    first, second = re.findall("`dovetail models (.*?)`", told)
+    assert first == "pull confiner-sd15-modelscope"
+    assert second == "size confiner-sd15-modelscope --offline"
+    assert "to download" in said(*shlex.split(second)).stdout
+    told = said(verb, SD, "--variant", "fp16", code=1).stderr
+    assert f"`dovetail models size {SD} --variant fp16 --offline`" in told
+
+
+def test_a_model_that_nothing_is_known_of_gets_the_nearest_name(hub: Hub) -> None:
+    meant = "did you mean 'Wan-AI/Wan2.1-T2V-14B-Diffusers'?"
+    wrong = "Wan-AI/Wan2.1-T2V-14B-Difusers"
+    for words in (("size", wrong, "--offline"), ("pull", wrong, "--offline"), ("verify", wrong), ("pull", wrong)):
+        assert meant in said(*words, code=1).stderr
+    told = said("size", "someone/model", "--offline", code=1)
+    assert "not here, and no size of it is written down\n" in told.stdout
+    assert "nothing here tells how large 'someone/model' is; without --offline, the hub is asked" in told.stderr
+    assert "did you mean" not in said("pull", "someone/model", code=1).stderr
+
+
 def test_list_says_licence_size_and_users(hub: Hub) -> None:
     hub.down = True
     told = said("list").stdout

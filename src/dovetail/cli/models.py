@@ -63,9 +63,11 @@ def size(
     variant: VariantOption = None,
 ) -> None:
     """How large what is needed is, file by file, and how much of it is still to come."""
+    from dovetail.errors import WeightsError
+    from dovetail.experts.shelf import SHELF, meant
     from dovetail.run.wants import state
 
-    stocks = [_known(want, offline) for want in _wants(what, revision, variant)]
+    stocks = _stocks(what, revision, variant, offline)
     for stock in stocks:
         _head(stock)
         for file in stock.files:
@@ -74,6 +76,10 @@ def size(
         if not stock.files:
             say(f"  {state(stock)}")
     _total(stocks)
+    if stocks and not any(stock.files or stock.want.repo in SHELF for stock in stocks):
+        raise WeightsError(
+            f"nothing here tells how large '{what}' is{meant(stocks[0].want.repo)}; without --offline, the hub is asked"
+        )
 
 
 def pull(
@@ -89,7 +95,7 @@ def pull(
     from dovetail.experts.refusals import pulls
     from dovetail.run.wants import state
 
-    stocks = [_known(want, offline) for want in _wants(what, revision, variant)]
+    stocks = _stocks(what, revision, variant, offline)
     for stock in stocks:
         _head(stock)
     _total(stocks)
@@ -113,6 +119,7 @@ def verify(what: WholeArgument, revision: RevisionOption = None, variant: Varian
     from dovetail.errors import WeightsError
     from dovetail.experts.hub import cached, verified
     from dovetail.experts.refusals import pulls
+    from dovetail.experts.shelf import meant
     from dovetail.experts.soundness import again
     from dovetail.run.wants import local_of, wants_of
 
@@ -121,7 +128,7 @@ def verify(what: WholeArgument, revision: RevisionOption = None, variant: Varian
     wants, ours = wants_of(what, revision, variant), local_of(what)
     for stock in map(cached, wants):
         if not stock.files:
-            damaged.append(f"{stock.want} is not in the cache")
+            damaged.append(f"{stock.want} is not in the cache{meant(stock.want.repo)}")
         for file, verdict in verified(stock):
             counts[verdict] += 1
             if verdict == "damaged":
@@ -175,10 +182,16 @@ def _wants(what: str, revision: str | None, variant: str | None) -> tuple["Want"
     return found
 
 
-def _known(want: "Want", offline: bool) -> "Stock":
+def _stocks(what: str, revision: str | None, variant: str | None, offline: bool) -> "list[Stock]":
     from dovetail.experts.hub import cached, listed
+    from dovetail.experts.refusals import pulls
 
-    return cached(want) if offline else listed(want)
+    there = pulls(what, revision, variant, "size").rstrip("`")
+    remedy = (
+        f"{pulls(what, revision, variant)} brings all that is asked for; without one, {there} --offline` says what of it is "
+        "here, and the sizes that are written down"
+    )
+    return [cached(want) if offline else listed(want, remedy) for want in _wants(what, revision, variant)]
 
 
 def _which(want: "Want") -> str:

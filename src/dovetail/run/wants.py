@@ -8,7 +8,7 @@ from dovetail.errors import RecipeError, WeightsError, nearest
 from dovetail.experts.checkpoint import here
 from dovetail.experts.hub import Stock, Want
 from dovetail.experts.loras import USUAL
-from dovetail.experts.shelf import SHELF
+from dovetail.experts.shelf import SHELF, meant
 from dovetail.experts.single_file import USUAL_BASE
 from dovetail.experts.tensors import is_file
 from dovetail.experts.wholeness import PARTS
@@ -183,8 +183,10 @@ def state(stock: Stock) -> str:
     if stock.files:
         return f"partly here, {here / 1e9:.2f} of {stock.size / 1e9:.2f} GB; {len(stock.missing)} files are missing"
     want, told = stock.want, SHELF.get(stock.want.repo)
+    if told is None:
+        return f"not here, and no size of it is written down{meant(want.repo)}"
     taken = (want.file,) if want.file is not None else tuple(part for part in want.parts if part)
-    if told is not None and want.parts == EVERYTHING:
+    if want.parts == EVERYTHING:
         taken = tuple(part for part in EVERYTHING if told.knows(part, want.variant))
-    about = None if told is None or not taken else told.size(taken, want.variant)
+    about = None if not taken else told.size(taken, want.variant)
     return "not here" + ("" if about is None else f", about {about:.2f} GB to download")
