@@ -67,26 +67,35 @@ class NetworkError(DovetailError, ArithmeticError):
 LESS_ROOM = (
     "What needs less: fewer frames or a smaller size (--frames, video.height, video.width), frames in windows (windowed, or "
     "window on a stage), weights in 16 bits (dtype: bfloat16) or kept in 8 (store: float8), experts in turns (residency: "
-    "turns) or in blocks (offload: true), tiles for the codec (codec.tiles: 32); `dovetail plan --vram 8GB` counts it"
+    "turns) or in blocks (offload: true), tiles for the codec (codec.tiles: 32); `dovetail plan RECIPE --vram 8GB` counts it"
 )
-"""What can be done where memory does not suffice."""
+"""What can be done where memory does not suffice in the middle of a run."""
 
 
 class RoomError(DovetailError, MemoryError):
     """A device's memory does not suffice, for the least that can be done at once: who, what, where, stage and step."""
 
-    def __init__(self, who: str, what: str, device: str, stage: str | None = None, step: int | None = None) -> None:
-        """`stage` and `step` (counted from 1) are None where only the network is known; see `at`."""
-        super().__init__(who, what, device, stage, step)
-        self.who, self.what, self.device, self.stage, self.step = who, what, device, stage, step
+    def __init__(
+        self,
+        who: str,
+        what: str,
+        device: str,
+        stage: str | None = None,
+        step: int | None = None,
+        less: str = LESS_ROOM,
+    ) -> None:
+        """`stage` and `step` (counted from 1) are None where only the network is known; see `at`. less: what can be
+        done, as a sentence."""
+        super().__init__(who, what, device, stage, step, less)
+        self.who, self.what, self.device, self.stage, self.step, self.less = who, what, device, stage, step, less
 
     def __str__(self) -> str:
         where = f" in stage '{self.stage}', step {self.step}" if self.stage is not None else ""
-        return f"{self.who}: {self.what} do not fit in the memory of {self.device}{where}. {LESS_ROOM}"
+        return f"{self.who}: {self.what} do not fit in the memory of {self.device}{where}. {self.less}"
 
     def at(self, stage: str, step: int) -> "RoomError":
         """The same error, with the stage and step (counted from 1) at which it happened."""
-        return RoomError(self.who, self.what, self.device, stage, step)
+        return RoomError(self.who, self.what, self.device, stage, step, self.less)
 
 
 def _verifies(weights: str) -> str:
