@@ -546,4 +546,5 @@ def test_files_on_this_machine_are_counted_as_they_are(shelf: Shelf, kind: str) 
 def test_the_command_line_knows_it(shelf: Shelf) -> None:
     said = CliRunner().invoke(cli.app, ["experts"]).output
     assert "CogVideoX 2B and 5B" in said
-    assert "THUDM/CogVideoX-2b (cogvideox): on the hub, Apache-2.0; used by cogvideox-2b" in " ".join(said.split())
+    assert "THUDM/CogVideoX-2b (cogvideox, codec): " in said
+    assert "Apache-2.0; used by cogvideox-2b, syncos-cogvideox-2b" in " ".join(said.split())

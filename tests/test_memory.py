@@ -27,6 +27,7 @@ from dovetail.experts.residency import CODEC, Platform, turns, within
 from dovetail.recipe import Recipe, models
 from dovetail.run import Cast, Look, Piece, Step, decode, finished, keep, load, play
 from dovetail.run.budget import Fit, budget_of, fit, fitted, foreseen
+from dovetail.run.lessening import less
 from dovetail.run.sizes import decoders, outlines
 from dovetail.video import Video, settings_of
 
@@ -56,10 +57,30 @@ def test_who_is_asked_sooner_stays() -> None:
     assert within(asked, {"A": 4, "B": 4, "C": 4}, [12, 12, 8, 8])[1] == {"A", "B", "C"}
 
 
-@pytest.mark.parametrize("text", ["8", "8 gigs", "-1GB", "GB", ""])
-def test_memory_is_a_number_and_a_unit(text: str) -> None:
-    with pytest.raises(RecipeError, match=r"as in 8GB, 500MB or 7\.5GiB"):
-        recipes.changed(EXACT, {"vram": text})
+@pytest.mark.parametrize(
+    ("given", "came"),
+    [
+        ("8", r"'8' \(text\)"),
+        (8, r"8 \(a number\)"),
+        ("8 gigs", "'8 gigs'"),
+        ("-1GB", "'-1GB'"),
+        ("GB", "'GB'"),
+        ("", "''"),
+    ],
+)
+def test_memory_is_a_number_and_a_unit(given: object, came: str) -> None:
+    with pytest.raises(
+        RecipeError, match=rf"^vram: {came}.* came; what fits is a number and a unit, as in 8GB, 500MB or 7\.5GiB$"
+    ):
+        recipes.changed(EXACT, {"vram": given})
+
+
+def test_memory_is_said_in_any_case_and_without_its_b() -> None:
+    for text in ("8G", "8gb", "8 GB", "8000m", "8000000k"):
+        assert budget_of(recipes.changed(EXACT, {"vram": text})) == 7_500_000_000
+    assert budget_of(recipes.changed(EXACT, {"vram": "8gi"})) == budget_of(recipes.changed(EXACT, {"vram": "8GiB"}))
+    said = CliRunner().invoke(cli.app, ["plan", "sprites-exact", "--vram", "8"])
+    assert said.stderr.startswith("error: vram: '8' (text) came; what fits is a number and a unit, as in 8GB")
 
 
 # --- a pretended device -----------------------------------------------------------------------------------------------
@@ -223,8 +244,51 @@ def test_what_is_given_up_comes_in_order(pair: Recipe) -> None:
     assert seen == sorted(seen)
     assert seen[0] == (False, False, False)
     assert (True, True, True) in seen
-    with pytest.raises(RoomError, match=r"part '(video|decode)' of the run: at least .* What needs less: fewer frames"):
+    with pytest.raises(
+        RoomError, match=r"part '(video|decode)' of the run: at least .* fit, added to the same command: `"
+    ):
         load(vram(recipe, budget))
+
+
+def test_what_is_advised_where_memory_is_short_makes_it_fit(pair: Recipe) -> None:
+    """Each alone, of what the run does not do by itself; then together, and then nothing."""
+    most = max(part.total for part in fit_in(pair, None).parts)
+    least = next(size for n in range(40) if fit_in(pair, size := most * 9**n // 10**n * 9 // 10).short is not None)
+    seen = set()
+    for budget in (least, least * 2 // 3, least // 3, 200):
+        tight = vram(pair, budget)
+        said = less(tight, budget)
+        seen.add(said.partition(" ")[0])
+        advised = re.findall("`(.*?)`", said)
+        for words in advised:
+            paths = re.findall(r"--set (\S+)", words) + [
+                f"video.frames={n}" for n in re.findall(r"--frames (\d+)", words)
+            ]
+            assert paths
+            assert fit_in(recipes.changed(pair, paths), budget).short is None, words
+            assert not re.search("residency|offload|tiles|chunk", words)
+        assert bool(advised) != ("a device with more memory" in said)
+        with pytest.raises(RoomError) as refused:
+            fitted(tight)
+        assert str(refused.value).endswith(said)
+        assert str(refused.value.at("video", 2)).endswith(said)
+    assert {"What", "Experts"} <= seen
+
+
+def test_what_is_done_already_is_not_advised(pair: Recipe) -> None:
+    done = {f"experts.{name}": {**spec.model_dump(), "store": "float8"} for name, spec in pair.experts.items()}
+    said = less(recipes.changed(pair, {**done, "codec.store": "float8", "codec.dtype": "bfloat16"}), 60_000)
+    assert "store" not in said
+    assert "codec.dtype" not in said
+
+
+@pytest.mark.slow
+def test_the_published_pair_on_four_gigabytes() -> None:
+    recipe = recipes.changed(recipes.load("confiner-sd15-modelscope"), {"vram": "4GB"})
+    with pytest.raises(RoomError, match="part 'refine' of the run") as refused:
+        fitted(recipe)
+    assert "`--set experts.spatial.store=float8`, `--set experts.temporal.store=float8`" in str(refused.value)
+    assert not re.search("residency|offload|tiles|dtype|dovetail plan", str(refused.value))
 
 
 def test_an_expert_that_is_too_large_alone_comes_in_blocks(pair: Recipe) -> None:
@@ -340,7 +404,7 @@ def test_plan_prints_memory_and_refuses(pair: Recipe, tmp_path: Path) -> None:
     tight = CliRunner().invoke(cli.app, ["plan", str(file), "--vram", "1kB"])
     assert tight.exit_code == 1
     assert "on the device at most" in tight.stdout, "the table comes before the refusal"
-    assert "What needs less" in tight.stderr
+    assert "take smaller experts (--set experts.NAME.weights=..) or a device with more memory" in tight.stderr
     refused = CliRunner().invoke(cli.app, ["generate", "-r", str(file), "--vram", "1kB", "-o", str(tmp_path / "a.mp4")])
     assert refused.exit_code == 1
     assert not (tmp_path / "a.mp4").exists()

@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 import dovetail
 from dovetail import cli
 from dovetail import recipe as recipes
-from dovetail.errors import RecipeError, WeightsError
+from dovetail.errors import DecodeError, EncodeError, RecipeError, WeightsError
 from dovetail.experts import load, loras, pulling
 from dovetail.experts.cache import folder_of
 from dovetail.experts.checkpoint import Checkpoint, find, find_file
@@ -27,7 +27,10 @@ from dovetail.experts.encoders import load_encoder
 from dovetail.experts.hub import Want, cached, listed, verified
 from dovetail.experts.pulling import kept, pull
 from dovetail.experts.shelf import SHELF, licence_of
+from dovetail.experts.tensors import opened
+from dovetail.experts.wholeness import examined
 from dovetail.recipe import models
+from dovetail.run import weights_used
 from dovetail.run.cast import same_words
 from dovetail.run.manifest import sources
 from dovetail.run.wants import EVERYTHING, shelved, shipped, wants, wants_of
@@ -163,7 +166,7 @@ def test_what_is_named_alone_is_a_model_a_file_or_a_mistake() -> None:
     assert wants_of(FILE) == (Want(LIGHTNING, (), "lightning_4step.safetensors"),)
     (wan,) = wants_of("Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
     assert "text_encoder" in wan.parts, "another shipped recipe reads with it"
-    with pytest.raises(RecipeError, match=r"no recipe, and no model.*did you mean 'flowblending-wan21'"):
+    with pytest.raises(RecipeError, match=r"no recipe, .* and no model.*did you mean 'flowblending-wan21'"):
         wants_of("flowblending-wan2")
 
 
@@ -453,6 +456,107 @@ def test_verify_names_what_is_not_here(hub: Hub) -> None:
     assert "is missing" in said("verify", SD, code=1).stderr
 
 
+# --- weights that are not the hub's -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    return tiny.stable_diffusion(tmp_path / "mine")
+
+
+def test_verify_tells_that_weights_of_ones_own_are_whole(hub: Hub, mine: Path) -> None:
+    for what in (mine, mine / UNET, "sprites/temporal"):
+        told = said("verify", what).stdout.splitlines()
+        assert re.fullmatch(r"\d+ whole", told[-2]), told
+        assert told[-1].startswith("whole: no digest tells whether these are their author's")
+    assert f"  whole    {mine / UNET}" in said("verify", mine).stdout.splitlines()
+    assert not hub.asked
+
+
+def cut(folder: Path) -> None:
+    (folder / UNET).write_bytes((folder / UNET).read_bytes()[:-3])
+
+
+def not_numbers(folder: Path) -> None:
+    found = opened(folder / "vae" / "diffusion_pytorch_model.safetensors")
+    found["decoder.conv_out.bias"][0] = torch.nan
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(save(found))
+
+
+def half_a_network(folder: Path) -> None:
+    index = {"weight_map": {"a": "diffusion_pytorch_model.safetensors", "b": "b.safetensors"}}
+    (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def emptied(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+SPOILT = {
+    cut: r"unet/diffusion_pytorch_model.safetensors: it has \d+ bytes, and by its header \d+; it is cut short",
+    not_numbers: r"1 of its tensors hold NaN or infinity, the first is 'decoder.conv_out.bias'",
+    half_a_network: r"unet: unet of '.*mine' cannot be loaded: 1 of its 2 files are not there, .*unet/b.safetensors",
+    emptied: r"mine: it holds no weights: no .safetensors in it or in its unet/, .* there is nothing",
+    lambda folder: (folder / UNET).unlink(): r"mine/unet: it holds no .safetensors",
+    lambda folder: (folder / UNET).write_text("hi"): "its header is broken or cut off",
+    lambda folder: (folder / "vae" / "config.json").write_text("{"): "vae/config.json: it is no JSON",
+    lambda folder: (folder / "model_index.json").write_text(
+        '{"unet": ["a", "B"], "transformer": [null, null], "transformer_2": ["a", "B"]}'
+    ): "transformer_2: model_index.json names it",
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_verify_tells_what_is_wrong_with_weights_of_ones_own(mine: Path, spoil: Callable[[Path], object]) -> None:
+    spoil(mine)
+    told = said("verify", mine, code=1)
+    assert re.search(SPOILT[spoil], told.stderr), told.stderr
+    assert "Copy it again from where it came" in told.stderr
+    assert len(re.findall("^  (?:damaged|missing) ", told.stdout, re.MULTILINE)) == 1
+
+
+def test_verify_looks_at_the_weights_of_a_recipe_that_are_here(hub: Hub, recipe: Path, mine: Path) -> None:
+    changed = recipes.changed(recipes.load(recipe), {"codec.weights": str(mine)})
+    recipe.write_text(recipes.dump(changed))
+    said("pull", recipe)
+    right, whole = re.fullmatch(r"(\d+) right, (\d+) whole", said("verify", recipe).stdout.splitlines()[-2]).groups()
+    assert min(int(right), int(whole)) > 5
+    not_numbers(mine)
+    assert "hold NaN" in said("verify", recipe, code=1).stderr
+    assert f"{len(list(examined('sprites/vae')))} whole" in said("verify", "sprites/vae").stdout
+
+
+@pytest.mark.parametrize("what", ["/no/such/path", "./nowhere", "../a/b.safetensors", "~/nowhere"])
+@pytest.mark.parametrize("verb", ["verify", "size", "pull"])
+def test_a_path_that_is_not_there_is_told_so(hub: Hub, verb: str, what: str) -> None:
+    told = said(verb, what, code=1).stderr
+    assert f"there is no '{what}' (/" in told
+    assert "Known" not in told
+    assert not hub.asked
+
+
+def test_what_lies_here_takes_nothing_from_the_hub(hub: Hub, mine: Path) -> None:
+    assert said("pull", mine).stdout.splitlines()[0] == f"{mine} takes nothing from the hub"
+    assert not hub.asked
+    assert "--revision and --variant are for a model" in said("size", mine, "--variant", "fp16", code=1).stderr
+    assert (
+        "'no/such/path' is no recipe, no file or folder here, and no model"
+        in said("size", "no/such/path", code=1).stderr
+    )
+    assert "did you mean 'vae'" in said("verify", "sprites/vea", code=1).stderr
+
+
+@pytest.mark.parametrize("error", [DecodeError, lambda weights: EncodeError(weights, "float32")])
+def test_the_command_that_looks_at_a_codecs_weights_can_be_run(
+    mine: Path, error: Callable[[str], Exception], tmp_path: Path
+) -> None:
+    not_numbers(mine)
+    odd = mine.rename(tmp_path / "my own")
+    (command,) = re.findall("`dovetail models (.*?)`", str(error(str(odd))))
+    assert "hold NaN" in said(*shlex.split(command), code=1).stderr
+
+
 # --- what is said -----------------------------------------------------------------------------------------------------
 
 
@@ -473,6 +577,29 @@ def test_size_without_a_network_goes_by_what_is_written_down(hub: Hub) -> None:
     assert "not here, about 6.19 GB to download" in told
 
 
+@pytest.mark.parametrize("verb", ["size", "pull"])
+def test_without_a_network_the_command_that_helps_is_of_what_was_asked(hub: Hub, verb: str) -> None:
+    hub.down = True
+    told = said(verb, "confiner-sd15-modelscope", code=1).stderr
+    first, second = re.findall("`dovetail models (.*?)`", told)
+    assert first == "pull confiner-sd15-modelscope"
+    assert second == "size confiner-sd15-modelscope --offline"
+    assert "to download" in said(*shlex.split(second)).stdout
+    told = said(verb, SD, "--variant", "fp16", code=1).stderr
+    assert f"`dovetail models size {SD} --variant fp16 --offline`" in told
+
+
+def test_a_model_that_nothing_is_known_of_gets_the_nearest_name(hub: Hub) -> None:
+    meant = "did you mean 'Wan-AI/Wan2.1-T2V-14B-Diffusers'?"
+    wrong = "Wan-AI/Wan2.1-T2V-14B-Difusers"
+    for words in (("size", wrong, "--offline"), ("pull", wrong, "--offline"), ("verify", wrong), ("pull", wrong)):
+        assert meant in said(*words, code=1).stderr
+    told = said("size", "someone/model", "--offline", code=1)
+    assert "not here, and no size of it is written down\n" in told.stdout
+    assert "nothing here tells how large 'someone/model' is; without --offline, the hub is asked" in told.stderr
+    assert "did you mean" not in said("pull", "someone/model", code=1).stderr
+
+
 def test_list_says_licence_size_and_users(hub: Hub) -> None:
     hub.down = True
     told = said("list").stdout
@@ -484,6 +611,39 @@ def test_list_says_licence_size_and_users(hub: Hub) -> None:
     last = told.rpartition("used by ")[2]
     assert "cerspense/zeroscope_v2_576w\n  CC-BY-NC-4.0, which forbids commercial use\n  not here\n" in last
     assert "animatediff_lightning_8step_diffusers.safetensors" in last
+
+
+def test_experts_says_what_list_says(hub: Hub) -> None:
+    hub.down = True
+    rows = dict(
+        line.split(" (", 1)
+        for line in CliRunner().invoke(cli.app, ["experts"]).stdout.splitlines()
+        if "used by" in line
+    )
+    listed = said("list").stdout
+    for want, users in shipped().items():
+        told = rows[str(want)]
+        about = re.search(r"not here, about .* to download", told)
+        assert about is not None
+        assert f"{about[0]}; {licence_of(want.repo)}; used by " in told
+        assert about[0] in listed
+        by = told.rpartition("used by ")[2].split(", ")
+        assert sorted(set(by)) == sorted(by)
+        assert set(by) <= set(users)
+    assert rows["YaohuiW/LaVie/lavie_base.pt"].startswith("adapter of lavie): not here, about 3.64 GB to download")
+    assert rows["ByteDance/AnimateDiff-Lightning/animatediff_lightning_4step_diffusers.safetensors"].startswith(
+        "adapter of"
+    )
+    assert "CC-BY-NC-4.0, which forbids commercial use" in rows["ali-vilab/text-to-video-ms-1.7b"]
+    assert {want.repo for want in shipped()} == {"/".join(row.split("/")[:2]) for row in rows if "sprites/" not in row}
+
+
+def test_experts_says_what_of_it_is_here(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    bring(WANT)
+    monkeypatch.setattr("dovetail.run.wants.shipped", lambda: {WANT: ["one"]})
+    monkeypatch.setattr("dovetail.run.catalogue._named", lambda recipe: [(SD, "stable-diffusion")])
+    (line,) = weights_used()
+    assert line.startswith(f"{SD} (stable-diffusion): here, 0.0")
 
 
 def test_list_and_size_know_a_model_as_a_whole(hub: Hub) -> None:

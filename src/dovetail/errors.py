@@ -21,6 +21,7 @@ StepsWarning       (a UserWarning)
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from shlex import quote
 
 
 class DovetailError(Exception):
@@ -66,26 +67,40 @@ class NetworkError(DovetailError, ArithmeticError):
 LESS_ROOM = (
     "What needs less: fewer frames or a smaller size (--frames, video.height, video.width), frames in windows (windowed, or "
     "window on a stage), weights in 16 bits (dtype: bfloat16) or kept in 8 (store: float8), experts in turns (residency: "
-    "turns) or in blocks (offload: true), tiles for the codec (codec.tiles: 32); `dovetail plan --vram 8GB` counts it"
+    "turns) or in blocks (offload: true), tiles for the codec (codec.tiles: 32); `dovetail plan RECIPE --vram 8GB` counts it"
 )
-"""What can be done where memory does not suffice."""
+"""What can be done where memory does not suffice in the middle of a run."""
 
 
 class RoomError(DovetailError, MemoryError):
     """A device's memory does not suffice, for the least that can be done at once: who, what, where, stage and step."""
 
-    def __init__(self, who: str, what: str, device: str, stage: str | None = None, step: int | None = None) -> None:
-        """`stage` and `step` (counted from 1) are None where only the network is known; see `at`."""
-        super().__init__(who, what, device, stage, step)
-        self.who, self.what, self.device, self.stage, self.step = who, what, device, stage, step
+    def __init__(
+        self,
+        who: str,
+        what: str,
+        device: str,
+        stage: str | None = None,
+        step: int | None = None,
+        less: str = LESS_ROOM,
+    ) -> None:
+        """`stage` and `step` (counted from 1) are None where only the network is known; see `at`. less: what can be
+        done, as a sentence."""
+        super().__init__(who, what, device, stage, step, less)
+        self.who, self.what, self.device, self.stage, self.step, self.less = who, what, device, stage, step, less
 
     def __str__(self) -> str:
         where = f" in stage '{self.stage}', step {self.step}" if self.stage is not None else ""
-        return f"{self.who}: {self.what} do not fit in the memory of {self.device}{where}. {LESS_ROOM}"
+        return f"{self.who}: {self.what} do not fit in the memory of {self.device}{where}. {self.less}"
 
     def at(self, stage: str, step: int) -> "RoomError":
         """The same error, with the stage and step (counted from 1) at which it happened."""
-        return RoomError(self.who, self.what, self.device, stage, step)
+        return RoomError(self.who, self.what, self.device, stage, step, self.less)
+
+
+def _verifies(weights: str) -> str:
+    """The command that looks at weights, of the hub or not."""
+    return f"`dovetail models verify {quote(weights)}`"
 
 
 class DecodeError(DovetailError, ArithmeticError):
@@ -98,7 +113,7 @@ class DecodeError(DovetailError, ArithmeticError):
     def __str__(self) -> str:
         return (
             f"codec '{self.weights}' made frames of NaN or infinity in float32, so its weights are not what they should "
-            f"be: `dovetail models verify {self.weights}` tells, and codec.weights names others. A run that has a folder "
+            f"be: {_verifies(self.weights)} tells, and codec.weights names others. A run that has a folder "
             "keeps its latents: `dovetail decode` makes frames of them again"
         )
 
@@ -112,7 +127,7 @@ class EncodeError(DovetailError, ArithmeticError):
 
     def __str__(self) -> str:
         remedy = (
-            f"its weights are not what they should be: `dovetail models verify {self.weights}` tells"
+            f"its weights are not what they should be: {_verifies(self.weights)} tells"
             if self.dtype == "float32"
             else "its encoder overflows there; say codec.dtype: float32"
         )

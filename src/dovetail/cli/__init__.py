@@ -269,7 +269,7 @@ def recipes_() -> None:
 @app.command("experts")
 @taught
 def experts_() -> None:
-    """Families of networks, and the weights that recipes use: which are here, how large, under which licence."""
+    """Families of networks, and the weights that recipes use: how much of them is here, how large, under which licence."""
     from dovetail.run import FAMILIES_SAID, weights_used
 
     for family, said in FAMILIES_SAID.items():

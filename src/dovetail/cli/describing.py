@@ -85,7 +85,7 @@ def _room(known: "Costs", recipe: Recipe) -> None:
     if fit.short is None:
         how = "; ".join(fit.given_up) or "as it is asked"
         say(f"in {_gigabytes(fit.budget).strip()} that may be filled it fits: {how}")
-    fit.checked()
+    fit.checked(recipe)
 
 
 def _tera(spent: "Operations") -> str:

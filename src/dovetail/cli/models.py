@@ -16,6 +16,13 @@ WhatArgument = Annotated[
     str,
     typer.Argument(metavar="WHAT", help="A recipe (its name, or a .yaml file), or a model of the hub: OWNER/REPO."),
 ]
+WholeArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="WHAT",
+        help="A recipe, a model of the hub (OWNER/REPO), or weights here: a folder, a file, sprites/NAME.",
+    ),
+]
 RevisionOption = Annotated[
     str | None, typer.Option("--revision", metavar="NAME", help="Of a model: a branch, a tag or a commit, for main.")
 ]
@@ -40,12 +47,12 @@ def list_() -> None:
     is here, who uses it."""
     from dovetail.experts.hub import cached
     from dovetail.experts.shelf import licence_of
-    from dovetail.run.wants import shelved, shipped
+    from dovetail.run.wants import shelved, shipped, state
 
     for want, users in (*shipped().items(), *((want, []) for want in shelved())):
         out.print(f"[bold]{escape(str(want))}[/]{escape(_which(want))}", soft_wrap=True)
         say(f"  {licence_of(want.repo)}")
-        say(f"  {_state(cached(want))}")
+        say(f"  {state(cached(want))}")
         say(f"  used by {', '.join(users)}" if users else "  in no shipped recipe")
 
 
@@ -56,15 +63,23 @@ def size(
     variant: VariantOption = None,
 ) -> None:
     """How large what is needed is, file by file, and how much of it is still to come."""
-    stocks = [_known(want, offline) for want in _wants(what, revision, variant)]
+    from dovetail.errors import WeightsError
+    from dovetail.experts.shelf import SHELF, meant
+    from dovetail.run.wants import state
+
+    stocks = _stocks(what, revision, variant, offline)
     for stock in stocks:
         _head(stock)
         for file in stock.files:
             mark = "here" if file.here else "damaged" if file.place is not None else "to come"
             say(f"  {_giga(file.size)}  {mark:<8} {file.name}")
         if not stock.files:
-            say(f"  {_state(stock)}")
+            say(f"  {state(stock)}")
     _total(stocks)
+    if stocks and not any(stock.files or stock.want.repo in SHELF for stock in stocks):
+        raise WeightsError(
+            f"nothing here tells how large '{what}' is{meant(stocks[0].want.repo)}; without --offline, the hub is asked"
+        )
 
 
 def pull(
@@ -78,13 +93,14 @@ def pull(
     from dovetail.errors import WeightsError
     from dovetail.experts.pulling import pull as pulled
     from dovetail.experts.refusals import pulls
+    from dovetail.run.wants import state
 
-    stocks = [_known(want, offline) for want in _wants(what, revision, variant)]
+    stocks = _stocks(what, revision, variant, offline)
     for stock in stocks:
         _head(stock)
     _total(stocks)
     if offline:
-        lacks = [f"{stock.want}: {_state(stock)}" for stock in stocks if not stock.whole]
+        lacks = [f"{stock.want}: {state(stock)}" for stock in stocks if not stock.whole]
         if lacks:
             raise WeightsError("not all is here, and --offline brings nothing. " + "; ".join(lacks))
         return
@@ -97,17 +113,22 @@ def pull(
     say(f"all of {what} is here")
 
 
-def verify(what: WhatArgument, revision: RevisionOption = None, variant: VariantOption = None) -> None:
-    """Hash the files that are here, and compare with what the hub has said of them; asks nobody."""
+def verify(what: WholeArgument, revision: RevisionOption = None, variant: VariantOption = None) -> None:
+    """Hash the files that are here, and compare with what the hub has said of them; asks nobody. Weights that are not the
+    hub's are read through: whether they are whole, and all numbers finite."""
     from dovetail.errors import WeightsError
     from dovetail.experts.hub import cached, verified
     from dovetail.experts.refusals import pulls
+    from dovetail.experts.shelf import meant
+    from dovetail.experts.soundness import again
+    from dovetail.run.wants import local_of, wants_of
 
     damaged: list[str] = []
-    counts = dict.fromkeys(("right", "damaged", "missing", "unknown"), 0)
-    for stock in map(cached, _wants(what, revision, variant)):
+    counts = dict.fromkeys(("right", "whole", "damaged", "missing", "unknown"), 0)
+    wants, ours = wants_of(what, revision, variant), local_of(what)
+    for stock in map(cached, wants):
         if not stock.files:
-            damaged.append(f"{stock.want} is not in the cache")
+            damaged.append(f"{stock.want} is not in the cache{meant(stock.want.repo)}")
         for file, verdict in verified(stock):
             counts[verdict] += 1
             if verdict == "damaged":
@@ -116,9 +137,29 @@ def verify(what: WhatArgument, revision: RevisionOption = None, variant: Variant
             elif verdict == "missing":
                 damaged.append(f"{stock.want.repo}/{file.name} is missing")
             say(f"  {verdict:<8} {stock.want.repo}/{file.name}")
+    remedies = [f"{pulls(what, revision, variant)} brings what is not here"] if damaged else []
+    for weights in ours:
+        states = list(_examined(weights, counts))
+        damaged += states
+        remedies += [again(weights)] if states else []
     say(", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) or "nothing to verify")
+    if counts["whole"]:
+        say(
+            "whole: no digest tells whether these are their author's, but nothing is lacking and all numbers are finite"
+        )
     if damaged:
-        raise WeightsError("\n".join((*damaged, f"{pulls(what, revision, variant)} brings what is not here")))
+        raise WeightsError("\n".join(dict.fromkeys((*damaged, *remedies))))
+
+
+def _examined(weights: str, counts: dict[str, int]) -> Iterator[str]:
+    """Say and count the state of each file of weights that are not the hub's; what is wrong comes out."""
+    from dovetail.experts.wholeness import examined
+
+    for name, state, wrong in examined(weights):
+        counts[state] += 1
+        say(f"  {state:<8} {name}")
+        if wrong:
+            yield f"{name}: {wrong}"
 
 
 def doctor() -> None:
@@ -141,10 +182,16 @@ def _wants(what: str, revision: str | None, variant: str | None) -> tuple["Want"
     return found
 
 
-def _known(want: "Want", offline: bool) -> "Stock":
+def _stocks(what: str, revision: str | None, variant: str | None, offline: bool) -> "list[Stock]":
     from dovetail.experts.hub import cached, listed
+    from dovetail.experts.refusals import pulls
 
-    return cached(want) if offline else listed(want)
+    there = pulls(what, revision, variant, "size").rstrip("`")
+    remedy = (
+        f"{pulls(what, revision, variant)} brings all that is asked for; without one, {there} --offline` says what of it is "
+        "here, and the sizes that are written down"
+    )
+    return [cached(want) if offline else listed(want, remedy) for want in _wants(what, revision, variant)]
 
 
 def _which(want: "Want") -> str:
@@ -160,24 +207,6 @@ def _head(stock: "Stock") -> None:
     licence = licence_of(stock.want.repo) if stock.want.repo in SHELF or not stock.licence else stock.licence
     commit = "" if stock.commit is None else f" @ {stock.commit[:12]}"
     out.print(f"[bold]{escape(str(stock.want))}[/]{escape(commit)}  licence: {escape(licence)}", soft_wrap=True)
-
-
-def _state(stock: "Stock") -> str:
-    from dovetail.experts.shelf import SHELF
-    from dovetail.run.wants import EVERYTHING
-
-    here = sum(file.size or (file.place.stat().st_size if file.place else 0) for file in stock.files if file.here)
-    if stock.whole:
-        doubt = "" if stock.listed else ", as far as the cache can tell"
-        return f"here, {here / 1e9:.2f} GB{doubt}"
-    if stock.files:
-        return f"partly here, {here / 1e9:.2f} of {stock.size / 1e9:.2f} GB; {len(stock.missing)} files are missing"
-    want, told = stock.want, SHELF.get(stock.want.repo)
-    taken = (want.file,) if want.file is not None else tuple(part for part in want.parts if part)
-    if told is not None and want.parts == EVERYTHING:
-        taken = tuple(part for part in EVERYTHING if told.knows(part, want.variant))
-    about = None if told is None or not taken else told.size(taken, want.variant)
-    return "not here" + ("" if about is None else f", about {about:.2f} GB to download")
 
 
 def _total(stocks: "list[Stock]") -> None:

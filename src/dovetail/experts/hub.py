@@ -138,11 +138,12 @@ def _file(snapshot: Path, name: str, known: Mapping[str, Mapping[str, Any]]) -> 
     return File(name, size, digest if digest and len(digest) in (40, 64) else None, place if place.is_file() else None)
 
 
-def listed(want: Want) -> Stock:
-    """What the hub has, and what of that the cache has already. Raises WeightsError where the hub does not answer."""
+def listed(want: Want, remedy: str | None = None) -> Stock:
+    """What the hub has, and what of that the cache has already. Raises WeightsError where the hub does not answer;
+    remedy: what helps where there is no network, for what is asked of more than this."""
     from huggingface_hub import HfApi
 
-    with refusals(str(want), revision=want.revision, variant=want.variant):
+    with refusals(str(want), revision=want.revision, variant=want.variant, remedy=remedy):
         found = HfApi().model_info(want.repo, revision=want.revision, files_metadata=True)
     snapshot = folder_of(want.repo) / "snapshots" / str(found.sha)
     known = {

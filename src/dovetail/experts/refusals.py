@@ -5,25 +5,32 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 
 from dovetail.errors import WeightsError
+from dovetail.experts.shelf import meant
 
 
-def pulls(name: str, revision: str | None = None, variant: str | None = None) -> str:
-    """The command that brings a model.
+def pulls(name: str, revision: str | None = None, variant: str | None = None, verb: str = "pull") -> str:
+    """The command that brings a model, or another command about it.
 
     >>> pulls("some/model", variant="fp16")
     '`dovetail models pull some/model --variant fp16`'
     """
     options = {"revision": revision, "variant": variant}
     said = "".join(f" --{option} {value}" for option, value in options.items() if value is not None)
-    return f"`dovetail models pull {name}{said}`"
+    return f"`dovetail models {verb} {quote(name)}{said}`"
+
+
+EXAMPLE = ", as in stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 
 @contextmanager
-def refusals(name: str, where: str = "", revision: str | None = None, variant: str | None = None) -> Iterator[None]:
+def refusals(
+    name: str, where: str = "", revision: str | None = None, variant: str | None = None, remedy: str | None = None
+) -> Iterator[None]:
     """What huggingface_hub raises inside, as WeightsError about `name`, in a revision and variant; `where` ends the
-    message."""
+    message. remedy: what helps where there is no network, instead of pulling just that."""
     from huggingface_hub.errors import RevisionResolutionError
 
     try:
@@ -35,7 +42,9 @@ def refusals(name: str, where: str = "", revision: str | None = None, variant: s
         ours = isinstance(error, OSError | ValueError | RuntimeError | RevisionResolutionError) or _network(error)
         if not ours:
             raise
-        raise WeightsError(f"{_told(name, error, pulls(name, revision, variant))} {where}".strip()) from error
+        raise WeightsError(
+            f"{_told(name, error, remedy or f'{pulls(name, revision, variant)} brings it')} {where}".strip()
+        ) from error
 
 
 def _network(error: Exception) -> bool:
@@ -44,9 +53,9 @@ def _network(error: Exception) -> bool:
     return type(error).__module__.partition(".")[0] in ("httpx", "httpx2")
 
 
-def _told(name: str, error: Exception, command: str) -> str:
-    """One message for each kind of refusal; subclasses stand before what they are subclasses of. command: what brings
-    it."""
+def _told(name: str, error: Exception, remedy: str) -> str:
+    """One message for each kind of refusal; subclasses stand before what they are subclasses of. remedy: what helps where
+    there is no network."""
     from huggingface_hub import constants, errors
 
     repo = "/".join(name.split("/")[:2])
@@ -58,8 +67,8 @@ def _told(name: str, error: Exception, command: str) -> str:
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return (
-            f"the hub has no '{repo}', or it is private. Look at its spelling, as in stable-diffusion-v1-5/"
-            "stable-diffusion-v1-5; for one of your own, `hf auth login` first."
+            f"the hub has no '{repo}', or it is private. Look at its spelling{meant(repo) or EXAMPLE}; for one of your own, "
+            "`hf auth login` first."
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return (
@@ -79,7 +88,7 @@ def _told(name: str, error: Exception, command: str) -> str:
         return (
             f"no weights '{name}': no such path here, not whole in the cache ({constants.HF_HUB_CACHE}), and the hub does "
             f"not give it ({type(error).__name__}: {said}). With a network, and without HF_HUB_OFFLINE, "
-            f"{command} brings it; a copied cache is found where HF_HUB_CACHE points."
+            f"{remedy}; a copied cache is found where HF_HUB_CACHE points."
         )
     return f"no weights '{name}': no such path here, and the hub does not give it ({type(error).__name__}: {said})."
 

@@ -8,6 +8,7 @@ The commit is the last one under which these repositories are named in public co
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 
 from dovetail.experts.lavie import facts as lavie
 
@@ -100,6 +101,16 @@ SHELF: dict[str, Shelved] = {
     "guoyww/animatediff-motion-adapter-v1-5-3": Shelved(_MOTION, {"": 1.67}),
 }
 """By hub id."""
+
+
+def meant(repo: str) -> str:
+    """The end of a sentence about a repository that is not written down: the one that is spelt nearly so, if any.
+
+    >>> meant("Wan-AI/Wan2.1-T2V-14B-Difusers"), meant("someone/model")
+    (" (did you mean 'Wan-AI/Wan2.1-T2V-14B-Diffusers'?)", '')
+    """
+    close = [] if repo in SHELF else get_close_matches(repo, SHELF, n=1, cutoff=0.8)
+    return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def licence_of(repo: str) -> str:

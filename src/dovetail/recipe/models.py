@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, RootModel, model_validator
+from pydantic import BeforeValidator, Field, RootModel, model_validator
 from pydantic_core import PydanticCustomError
 
 from dovetail.errors import nearest
@@ -132,29 +132,32 @@ class Story(Part):
         return {"events": data} if isinstance(data, list | tuple) else data
 
 
-def memory(text: str) -> int:
-    """Bytes of a text like 8GB, 500 MB or 7.5GiB. Raises ValueError.
+MEMORY = "a number and a unit, as in 8GB, 500MB or 7.5GiB"
 
-    >>> memory("8GB"), memory("500 MB"), memory("1.5 GiB")
+
+def memory(text: str) -> int:
+    """Bytes of a text like 8GB, 500 MB or 7.5GiB, in any case and with or without the B. Raises ValueError.
+
+    >>> memory("8GB"), memory("500 mb"), memory("1.5 Gi")
     (8000000000, 500000000, 1610612736)
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMG])(i?)B", text.strip())
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg])(i?)b?", text.strip().lower())
     if found is None:
-        raise ValueError(f"memory is a number and a unit, as in 8GB, 500MB or 7.5GiB, not {text!r}")
+        raise ValueError(f"memory is {MEMORY}, not {text!r}")
     number, unit, binary = found.groups()
     thousand: int = 1024 if binary else 1000
-    return round(float(number) * float(thousand ** ("kMG".index(unit) + 1)))
+    return round(float(number) * float(thousand ** ("kmg".index(unit) + 1)))
 
 
-def _memory(text: str) -> str:
+def _memory(text: Any) -> Any:
     try:
-        memory(text)
-    except ValueError as error:
-        raise PydanticCustomError("memory", "{said}", {"said": str(error)}) from None
+        memory(text if isinstance(text, str) else "")
+    except ValueError:
+        raise PydanticCustomError("memory", "{said}", {"said": MEMORY}) from None
     return text
 
 
-Memory = Annotated[str, AfterValidator(_memory)] | None
+Memory = Annotated[str, BeforeValidator(_memory)] | None
 
 
 class Recipe(Part):

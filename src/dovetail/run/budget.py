@@ -83,8 +83,10 @@ class Fit:
         found += [f"{_the(name)} is given {n} frame{'s' * (n > 1)} at once" for name, n in self.chunks.items()]
         return (*found, *(f"{_the(name)} is given tiles of {n} cells a side" for name, n in self.tiles.items()))
 
-    def checked(self) -> "Fit":
-        """Itself; raises RoomError if the run does not fit."""
+    def checked(self, recipe: Recipe) -> "Fit":
+        """Itself; raises RoomError if the recipe's run does not fit."""
+        from dovetail.run.lessening import less
+
         if self.short is None or self.budget is None:
             return self
         part = self.short
@@ -92,7 +94,12 @@ class Fit:
             f"at least {_gb(part.total)} (weights {_gb(part.weights)}, what networks work in {_gb(part.activations)}, latents "
             f"{_gb(part.latents)})"
         )
-        raise RoomError(f"part '{part.name}' of the run", what, f"a device with {_gb(self.budget)} to fill")
+        raise RoomError(
+            f"part '{part.name}' of the run",
+            what,
+            f"a device with {_gb(self.budget)} to fill",
+            less=less(recipe, self.budget),
+        )
 
 
 def _the(codec: str) -> str:
@@ -151,7 +158,7 @@ def fitted(recipe: Recipe) -> Fit | None:
     known = outlines(recipe, notes, plan.counts)
     for note in notes:
         warnings.warn(note, RoomWarning, stacklevel=2)
-    return fit(plan, known, budget).checked()
+    return fit(plan, known, budget).checked(recipe)
 
 
 def fit(plan: Plan, known: Mapping[str, "Outline"], budget: int | None) -> Fit:

@@ -1,10 +1,12 @@
 """Families of experts and the weights that shipped recipes use, listed."""
 
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 from dovetail import recipe as recipes
 from dovetail.errors import WeightsError
-from dovetail.recipe import models
+from dovetail.experts.hub import Want, cached
+from dovetail.recipe import Recipe, models
+from dovetail.run.bridging import codecs_of
 
 FAMILIES_SAID = {
     "stable-diffusion": "UNet2DConditionModel, one frame at a time: Stable Diffusion 1.x and 2.x",
@@ -20,35 +22,53 @@ FAMILIES_SAID = {
 
 
 def weights_used() -> list[str]:
-    """One line for each weights that a shipped recipe names: where they are, their size and licence, who uses them."""
-    users: dict[tuple[str, str], list[str]] = {}
+    """One line for each weights that a shipped recipe names, adapters among them: as what, how much of them is here, their
+    licence, who uses them."""
+    from dovetail.run.wants import shipped
+
+    roles: dict[str, dict[str, None]] = {}
+    users: dict[str, dict[str, None]] = {}
     for name in recipes.names():
-        recipe = recipes.load(name)
-        for spec in recipe.experts.values():
-            if isinstance(spec, models.Pretrained):
-                users.setdefault((spec.weights, spec.family), []).append(name)
-        if isinstance(recipe.codec, models.Autoencoder):
-            users.setdefault((recipe.codec.weights, "codec"), []).append(name)
+        for weights, role in _named(recipes.load(name)):
+            roles.setdefault(weights, {})[role] = None
+            users.setdefault(weights, {})[name] = None
+    taken: dict[str, list[Want]] = {}
+    for want in shipped():
+        taken.setdefault(str(want), []).append(want)
     return [
-        f"{weights} ({family}): {_whereabouts(weights)}; used by {', '.join(by)}"
-        for (weights, family), by in sorted(users.items())
+        f"{weights} ({', '.join(roles[weights])}): {_whereabouts(weights, taken.get(weights, []))}; "
+        f"used by {', '.join(users[weights])}"
+        for weights in sorted(roles)
     ]
 
 
-def _whereabouts(weights: str) -> str:
-    from dovetail.experts.checkpoint import Checkpoint, find
-    from dovetail.experts.published import PUBLISHED
+def _named(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """The weights that a recipe names, and as what."""
+    for spec in recipe.experts.values():
+        if isinstance(spec, models.Pretrained):
+            yield spec.weights, spec.family
+            if spec.adapter is not None:
+                yield spec.adapter, f"adapter of {spec.family}"
+            yield from ((lora.weights, f"LoRA of {spec.family}") for lora in spec.loras)
+    yield from (
+        (codec.weights, "codec") for codec in codecs_of(recipe).values() if isinstance(codec, models.Autoencoder)
+    )
 
-    local = weights.startswith("sprites/") or Path(weights).expanduser().is_dir()
-    if not local:
-        licences = {name: told.licence for (name, _), told in PUBLISHED.items()}
-        return f"on the hub, {licences.get(weights, 'licence in its model card')}"
+
+def _whereabouts(weights: str, taken: Sequence[Want]) -> str:
+    """How much of weights is here, and their licence. taken: what recipes take of them, of the hub."""
+    from dovetail.experts.checkpoint import Checkpoint, find
+    from dovetail.experts.shelf import licence_of
+    from dovetail.run.wants import state
+
+    if taken:
+        variants = (f"variant {want.variant} " if want.variant and len(taken) > 1 else "" for want in taken)
+        here = (f"{variant}{state(cached(want))}" for variant, want in zip(variants, taken, strict=True))
+        return f"{'; '.join(here)}; {licence_of(taken[0].repo)}"
     try:
         found = find(weights, None, None, [])
         assert isinstance(found, Checkpoint)
     except WeightsError as error:
         return f"missing ({error})"
     size = sum(file.stat().st_size for file in found.path.rglob("*") if file.is_file()) / 2**20
-    return f"{size:.1f} MB, " + (
-        "packaged, Apache-2.0" if weights.startswith("sprites/") else "licence in its model card"
-    )
+    return f"{size:.1f} MB, packaged, Apache-2.0"

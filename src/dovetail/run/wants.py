@@ -4,19 +4,22 @@ import re
 from pathlib import Path
 
 from dovetail import recipe as recipes
-from dovetail.errors import RecipeError, nearest
-from dovetail.experts.hub import Want
+from dovetail.errors import RecipeError, WeightsError, nearest
+from dovetail.experts.checkpoint import here
+from dovetail.experts.hub import Stock, Want
 from dovetail.experts.loras import USUAL
-from dovetail.experts.shelf import SHELF
+from dovetail.experts.shelf import SHELF, meant
 from dovetail.experts.single_file import USUAL_BASE
 from dovetail.experts.tensors import is_file
+from dovetail.experts.wholeness import PARTS
 from dovetail.recipe import Recipe, models
+from dovetail.recipe.reading import weights_in
 from dovetail.run.bridging import codecs_of
 from dovetail.run.cast import READ_WITH_CLIP, same_words, used
 
 EVERYTHING = (
-    *("unet", "transformer", "transformer_2", "text_encoder", "tokenizer", "scheduler", "vae", ""),
-    *("model.safetensors", "preprocessor_config.json"),
+    *PARTS,
+    *("", "model.safetensors", "preprocessor_config.json"),
 )
 """The parts of any model, an image encoder's among them; of those that a repository does not have, nothing is taken."""
 
@@ -61,11 +64,34 @@ def _base(spec: models.Pretrained | models.Autoencoder, parts: tuple[str, ...]) 
 
 
 def _want(weights: str, parts: tuple[str, ...], revision: str | None, variant: str | None) -> list[Want]:
-    if weights.startswith(("sprites/", ".")) or Path(weights).expanduser().exists():
+    if local(weights):
         return []
     if (file := _file(weights)) is not None:
         return [Want(*file, revision=revision)]
     return [Want(weights, parts, None, revision, variant)] if re.fullmatch(r"[\w.-]+/[\w.-]+", weights) else []
+
+
+def local(weights: str) -> bool:
+    """Whether weights are no model of the hub's: packaged, a path by its spelling, or one that is there.
+
+    >>> local("sprites/vae"), local("../mine"), local("Lightricks/LTX-Video")
+    (True, True, False)
+    """
+    return weights.startswith((".", "/", "~")) or here(weights)
+
+
+def local_of(what: str) -> tuple[str, ...]:
+    """The weights of a recipe, or by one name, that lie on this machine or would.
+
+    Raises RecipeError for a recipe that does not fit.
+    """
+    if not _is_recipe(what):
+        return (what,) if local(what) else ()
+    return tuple(dict.fromkeys(filter(local, weights_in(recipes.load(what)).values())))
+
+
+def _is_recipe(what: str) -> bool:
+    return what in recipes.names() or what.endswith((".yaml", ".yml"))
 
 
 def _file(name: str) -> tuple[str, tuple[str, ...], str] | None:
@@ -87,11 +113,12 @@ def _joined(found: list[Want]) -> tuple[Want, ...]:
 
 def wants_of(what: str, revision: str | None = None, variant: str | None = None) -> tuple[Want, ...]:
     """What is taken for a recipe (a shipped one's name, or a .yaml file), which says revisions and variants itself, or
-    of a model (OWNER/REPO, or a file in it): all that any expert could load of it.
+    of a model (OWNER/REPO, or a file in it): all that any expert could load of it. Nothing for what lies on this machine.
 
-    Raises RecipeError for what is none of these, and for an option that it does not take.
+    Raises RecipeError for what is none of these, and for an option that it does not take, WeightsError for a path that is
+    not there.
     """
-    recipe, file = what in recipes.names() or what.endswith((".yaml", ".yml")), _file(what)
+    recipe, file = _is_recipe(what), _file(what)
     if recipe and (revision, variant) != (None, None):
         raise RecipeError(
             f"'{what}' is a recipe, whose experts and codec say their own revision and variant; --revision and --variant "
@@ -99,15 +126,33 @@ def wants_of(what: str, revision: str | None = None, variant: str | None = None)
         )
     if recipe:
         return wants(recipes.load(what))
+    if local(what):
+        return _nothing_of(what, revision, variant)
     if file is not None and variant is not None:
         raise RecipeError(f"'{what}' is one file, which has no variants; leave out --variant, or name its repository")
     if file is not None:
         return (Want(*file, revision=revision),)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", what):
+    if is_file(what) or not re.fullmatch(r"[\w.-]+/[\w.-]+", what):
+        known = "" if "/" in what else f"; {nearest(what, recipes.names())}"
         raise RecipeError(
-            f"'{what}' is no recipe, and no model of the hub (OWNER/REPO); {nearest(what, recipes.names())}"
+            f"'{what}' is no recipe, no file or folder here, and no model of the hub (OWNER/REPO, or OWNER/REPO/FILE){known}"
         )
     return (Want(what, EVERYTHING, None, revision, variant),)
+
+
+def _nothing_of(what: str, revision: str | None, variant: str | None) -> tuple[Want, ...]:
+    """What the hub gives for weights on this machine. Raises WeightsError where they are not there, RecipeError for an
+    option that is the hub's."""
+    if not here(what):
+        raise WeightsError(
+            f"there is no '{what}' ({Path(what).expanduser().absolute()}): no such file or folder; what fits is one that is "
+            "there, a recipe, or a model of the hub, OWNER/REPO"
+        )
+    if (revision, variant) != (None, None):
+        raise RecipeError(
+            f"'{what}' lies on this machine, and is taken as it is; --revision and --variant are for a model, OWNER/REPO"
+        )
+    return ()
 
 
 def shipped() -> dict[Want, list[str]]:
@@ -127,3 +172,21 @@ def shelved() -> tuple[Want, ...]:
         files = [part for part in told.parts if is_file(part)]
         found += [Want(repo, (), file) for file in files] if files else [Want(repo, EVERYTHING)]
     return tuple(want for want in found if (want.repo, want.file) not in taken)
+
+
+def state(stock: Stock) -> str:
+    """How much of what is wanted is here, in words; of what is not, how large it is about, where that is written down."""
+    here = sum(file.size or (file.place.stat().st_size if file.place else 0) for file in stock.files if file.here)
+    if stock.whole:
+        doubt = "" if stock.listed else ", as far as the cache can tell"
+        return f"here, {here / 1e9:.2f} GB{doubt}"
+    if stock.files:
+        return f"partly here, {here / 1e9:.2f} of {stock.size / 1e9:.2f} GB; {len(stock.missing)} files are missing"
+    want, told = stock.want, SHELF.get(stock.want.repo)
+    if told is None:
+        return f"not here, and no size of it is written down{meant(want.repo)}"
+    taken = (want.file,) if want.file is not None else tuple(part for part in want.parts if part)
+    if want.parts == EVERYTHING:
+        taken = tuple(part for part in EVERYTHING if told.knows(part, want.variant))
+    about = None if not taken else told.size(taken, want.variant)
+    return "not here" + ("" if about is None else f", about {about:.2f} GB to download")
