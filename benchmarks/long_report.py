@@ -132,7 +132,12 @@ def answers(rows: Rows, long: int, short: int) -> str:
     for base, way, own, words in OWN:
         frames = next((n for n in (short, long) if {f"{base} {n}", f"{way} {n}"} <= rows.keys()), None)
         if frames:
-            claims = [needed(rows, f"{base} {frames}", f"{way} {frames}", measure, sign) for measure, sign in own]
+            one, other = f"{base} {frames}", f"{way} {frames}"
+            claims = [
+                needed(rows, one, other, measure, sign)
+                for measure, sign in own
+                if column(rows[one], measure).keys() & column(rows[other], measure).keys()
+            ]
             asked.append((f"Does '{base}' need what '{way}' lacks, over {frames} frames? ({words})", claims))
     return questions(asked, "Questions. p: sign flips of prompts' differences, Holm over all {n} tests below.")
 

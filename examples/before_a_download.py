@@ -2,7 +2,7 @@
 
 import dovetail
 from dovetail import recipe
-from dovetail.costs import weights_needed
+from dovetail.costs import costs
 from dovetail.experts.hub import cached
 from dovetail.experts.shelf import SHELF, licence_of
 from dovetail.run.wants import wants
@@ -15,7 +15,7 @@ for want in wants(recipe.load(name)):
     here = "here" if cached(want).whole else "not here"
     print(f"{want}: {', '.join(filter(None, want.parts))}; {size} GB, {here}; {licence_of(want.repo)}")
 
-memory = weights_needed(plan)
+memory = costs(plan).memory
 for stage, needed in memory.items():
     print(f"{stage}: {needed / 1e9:.2f} GB of weights on the device")
 

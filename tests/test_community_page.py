@@ -10,13 +10,23 @@ import tiny
 
 from dovetail import recipe as recipes
 from dovetail import run
+from dovetail.errors import WeightsError
 
 PAGE = (Path(__file__).parents[1] / "docs" / "community-checkpoints.md").read_text(encoding="utf-8")
 COMMUNITY, BRIDGED = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 SMALL = {"video.height": 16, "video.width": 16, "video.frames": 4}
 
 
-def test_the_recipes_are_planned_as_they_stand() -> None:
+def test_the_recipes_are_planned_as_they_stand(
+    files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder that has the files which the page says are here; without one of them that is told."""
+    with pytest.raises(WeightsError, match=r"no weights file './dreamshaper_8\.safetensors': no such path"):
+        run.plan(recipes.parse(COMMUNITY))
+    for name, path in files.items():
+        if name.startswith("./"):
+            (tmp_path / name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
     assert set(run.plan(recipes.parse(COMMUNITY)).counts) == {"control", "spatial", "temporal"}
     plan = run.plan(recipes.parse(BRIDGED))
     shown = re.search(r"^    stage structure: \.\.\.\n(.*?)\n\n", PAGE, re.MULTILINE | re.DOTALL)

@@ -93,14 +93,15 @@ def test_answers_follow_from_the_numbers():
     shared = {"colour_drift": 1.0, "background_moved": 1.0, "dynamic_degree": 0.5}
     kept = {"whole": 1.0, "identity_whole": 1.0, "ground_whole": 1.0, "no_rhythm": 1.0, "seams": 0.01, "jumps": 0.01}
     rows = {
-        "full 600": exactly(row(drift_end=0.3, motion=4, **shared), **kept),
+        "full 600": exactly(row(drift_end=0.3, motion=4, motion_right=0.2, **shared), **kept),
         "plain 600": exactly(row(drift_end=0.9, motion=5, **shared), whole=0.0, no_rhythm=0.0),
         "freenoise 600": row(drift_end=0.2),
         "full 128": row(identity=0.9, ground=0.9, lurch=1.0, border=1.0, rhythm=1.0, seams=0.0),
         "no init 128": row(identity=0.7, ground=0.7, lurch=1.0, border=1.0),
         "no overlap 128": row(identity=0.9, ground=0.9, lurch=2.0, border=1.0),
-        "paper 128": row(identity=0.9, ground=0.9, lurch=1.0, border=1.0),
-        "no guidance 128": row(identity=0.9, ground=0.9, lurch=0.5, border=1.0),
+        "paper 128": row(identity=0.9, ground=0.9, lurch=1.0, border=1.0, leap=1.0),
+        "no guidance 128": row(identity=0.9, ground=0.9, lurch=0.5, border=1.0, leap=2.0),
+        "onward 600": row(motion_right=0.9, rhythm=1.0),
         "no staggering 128": row(identity=0.9, ground=0.9, lurch=1.0, border=3.0),
         "staggered 128": row(rhythm=9.0, seams=0.3),
     }
@@ -124,7 +125,12 @@ def test_answers_follow_from_the_numbers():
     assert verdict("'no overlap'", "lurch") == "yes"
     assert verdict("'no overlap'", "identity") == "no difference seen"
     assert verdict("'staggered'", "rhythm") == "yes"
-    assert verdict("'no guidance'") == "no, it is better without"
+    assert verdict("'no guidance'", "lurch") == "no, it is better without"
+    assert verdict("'no guidance'", "leap") == "yes"
+    assert verdict("'onward'", "motion_right") == "yes"
+    at = next(i for i, words in enumerate(said) if "'onward'" in words)
+    assert said[at + 1].startswith("  motion_right: ")
+    assert not said[at + 2].startswith("  "), "what one of the two has no numbers of is not asked"
     assert verdict("'no staggering'") == "yes"
     few = {name: {cell: line for cell, line in of.items() if cell[0] < 4} for name, of in rows.items()}
     assert "too few prompts" in answers(few, 600, 128)
