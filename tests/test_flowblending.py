@@ -580,7 +580,7 @@ def test_a_dry_run_disagrees_about_everything() -> None:
         ("{else: large}", "one interval only"),
         (
             "{above 0.3: {expert: large, guidance: 2}, else: {expert: small, guidance: 1}, guidance: 3}",
-            'all experts here say one of their own, so change theirs, as in "above 0.3".guidance',
+            'all experts here have one of their own already, so change theirs, as in "above 0.3".guidance',
         ),
         ("{abov 0.3: large, else: small}", "did you mean 'above 0.5'?"),
         ("{above 0.3: large, else: smal}", "no expert is called 'smal'; did you mean 'small'?"),

@@ -20,7 +20,7 @@ from dovetail.core.combine import Windowed
 from dovetail.core.denoiser import predicts_eps, predicts_flow, timeline
 from dovetail.core.exact import Gaussian, spoken
 from dovetail.core.excerpts import Reach
-from dovetail.core.hold import Hold, middle
+from dovetail.core.hold import Hold, alike, middle
 from dovetail.core.ladders import even, levels, timesteps
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix, split
@@ -375,6 +375,7 @@ def test_places_are_held_where_they_differ_as_most_do(t, left):
     hold, first, slipped = Hold(within=3.0, below=0.8), squared(ground(0.0), 0), squared(ground(0.1), 5)
     x = torch.randn(1, 1, 4, 8, 8)
     seen, same = (hold(split(x, z, t), x, t, hold.of(first)).x0 for z in (slipped, first))
+    assert not alike(torch.zeros(1, 1, 1, 4, 4, dtype=torch.float16), 2.0).any(), "in half precision too"
     torch.testing.assert_close(same, first)
     colour = 0.1  # the median of the ground that has slipped is that much lower
     torch.testing.assert_close((seen - first)[..., 4:, :], (0.1 + colour) * left * torch.ones(1, 1, 4, 4, 8))
@@ -675,6 +676,14 @@ def refused(*changes):
         (
             ["chain.structure.denoise={onward: {of: control, below: 0.2}}", "chain.structure.hop=8"],
             "below 0.2 leaves out every level, so new frames would stand still",
+        ),
+        (
+            [
+                "chain.structure.denoise={onward: control}",
+                "chain.structure.hop=8",
+                "chain.structure.ladder={below: {of: control, timestep: 499, steps: 2}}",
+            ],
+            "no level lies above below 0.9, since the ladder begins at",
         ),
         (["chain.refine.denoise=spatial"], "sees at most 1 frames at once, not 8; wrap it in framewise"),
     ],

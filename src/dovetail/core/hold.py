@@ -14,6 +14,8 @@ the middle: a background does, an object that moves over it does not. In places 
 covers most, one that stands out is an object's, here or in the first window, and is left: Tukey's biweight. One
 shift for all frames of a window changes no motion in it. Beyond all four papers; where a story asks for another
 background, it is not to be held.
+
+Windows that are made in turn are held to the first one as it is finished, at every level.
 """
 
 from dataclasses import dataclass
@@ -92,4 +94,4 @@ def alike(apart: Tensor, within: float) -> Tensor:
     """
     size: Tensor = torch.linalg.vector_norm(apart, dim=1, keepdim=True)
     most = within * middle(size)
-    return apart * (1 - (size / most.clamp(min=1e-12)).square()).clamp(min=0).square()
+    return apart * (1 - (size / most.clamp(min=torch.finfo(size.dtype).tiny)).square()).clamp(min=0).square()

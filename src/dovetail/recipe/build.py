@@ -266,6 +266,11 @@ class _Place:
                 f"{self.path}: below {asked.below:g} leaves out every level, so new frames would stand still; the last one "
                 f"is {last:.3f}, take more"
             )
+        if asked.below >= (first := self.ladder.levels[0]):
+            raise RecipeError(
+                f"{self.path}: no level lies above below {asked.below:g}, since the ladder begins at {first:.3f}, so nothing is "
+                "left out; take less, or reinjected, which is that"
+            )
         return Onward(self.denoiser(asked.of), self.noise, asked.below)
 
     def denoiser(self, asked: Any) -> Denoiser:

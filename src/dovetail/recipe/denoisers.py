@@ -266,7 +266,9 @@ class Blended(Worded):
         if (guidance := data.get("guidance")) is not None:
             of, said = {key: guided(part, guidance) for key, part in of.items()}, of
             if of == said:
-                message = 'guidance: all experts here say one of their own, so change theirs, as in "{key}".guidance'
+                message = (
+                    'guidance: all experts here have one of their own already, so change theirs, as in "{key}".guidance'
+                )
                 raise PydanticCustomError("falling", message, {"key": next(iter(of), "else")})
         return {"(of)": of, **options}
 
@@ -396,6 +398,12 @@ class Onward(Worded):
     word: ClassVar[str] = "onward"
     of: "Denoise"
     below: Annotated[float, Field(gt=0, lt=1)] = 0.9
+
+    @model_validator(mode="before")
+    @classmethod
+    def _open(cls, data: Any) -> Any:
+        data = data[cls.word] if keys(data) == [cls.word] else data
+        return data if isinstance(data, dict) and "of" in data else {"of": data}
 
 
 PAIRS = (Coordinated, Alternating, Averaged, Fused, Relayed, TemporalFirst, Skipping)

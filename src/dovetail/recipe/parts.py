@@ -47,7 +47,7 @@ class Part(BaseModel):
 
 
 class Hold(Part):
-    """How averaged windows keep what stands still in the first one, as a background does; beyond the papers.
+    """How windows that overlap keep what stands still in the first one, as a background does; beyond the papers.
 
     A number alone is its `share`: how far colours are drawn to the first window's. `within`: places are drawn too, where they
     differ by less than so many times what most places do, at levels t <= `below`.

@@ -16,9 +16,9 @@ class Stage(Part):
     """One walk down a ladder.
 
     `window`: latent frames worked on at once; none is the whole video. `hop`: from window to window; where windows
-    overlap they are averaged at every step, with `weights`. `offset`: the first window's length, so that windows
-    straddle those of the stage before. `ends`: what shorter windows at both ends see: what they make, or full windows.
-    `hold`: how averaged windows keep what stands still in the first one.
+    overlap they are averaged at every step, with `weights`, unless a method makes them in turn. `offset`: the first
+    window's length, so that windows straddle those of the stage before. `ends`: what shorter windows at both ends see:
+    what they make, or full windows. `hold`: how windows that overlap keep what stands still in the first one.
     `noise`: what the windows of a first stage start from.
 
     `bridge: pixels`: the latents of the stage before are others than this one's, and are decoded, resized and encoded.

@@ -124,7 +124,7 @@ def _give(source: Folder, folder: Folder, run: Ready, target: Path) -> dict[str,
 
 def _same_windows(before: Recipe, now: Recipe) -> None:
     """Raise RecipeError unless what the other run holds can be gone on with."""
-    fits = {
+    fits: dict[str, tuple[Any, Any]] = {
         "video.height": (before.video.height, now.video.height),
         "video.width": (before.video.width, now.video.width),
         "codec": (before.codec, now.codec),
@@ -134,6 +134,9 @@ def _same_windows(before: Recipe, now: Recipe) -> None:
         keys = ["window", "hop", "offset", "ends"]
         if one.hop is not None and one.hop < (one.window or 0):
             keys += ["weights", "ladder", "solver"]
+        if one.hold and other.hold:
+            then, asked = ("colours and places" if hold.within else "colours" for hold in (one.hold, other.hold))
+            fits[f"chain.{one.stage}.hold"] = then, asked
         fits |= {f"chain.{one.stage}.{key}": (getattr(one, key), getattr(other, key)) for key in keys}
     for path, (then, asked) in fits.items():
         if then != asked:
