@@ -26,8 +26,9 @@ ABLATIONS = (
     "plain",
 )
 """`paper` has the three strategies as published, `no guidance` and `no staggering` two of them. In `full` windows of both
-stages overlap instead, and are held; `onward` is `sprites-long-onward`, whose structures go on; `no hold` takes the hold from both, `colours` holds nothing else, `no overlap` takes
-both from its structure, `staggered` both from its refinement."""
+stages overlap instead, and are held; `onward` is `sprites-long-onward`, whose structures go on. `no hold` takes the hold
+from `full`, `colours` holds nothing else, `no overlap` takes both from its structure, `staggered` both from its
+refinement."""
 
 AVERAGED = ("hop", "weights", "hold")
 """What is said of windows that are averaged."""

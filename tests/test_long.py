@@ -673,6 +673,7 @@ def refused(*changes):
         (["chain.refine.denoise={framewise: {reinjected: spatial}}"], "reinjected goes by the window before"),
         (["chain.structure.denoise={onward: {of: control}}"], "onward windows begin with the end of the one before"),
         (["chain.structure.denoise={onward: {of: control, below: 1.0}}", "chain.structure.hop=8"], "less than 1"),
+        (["chain.structure.denoise={onward: {below: 0.8}}", "chain.structure.hop=8"], "onward.of: "),
         (
             ["chain.structure.denoise={onward: {of: control, below: 0.2}}", "chain.structure.hop=8"],
             "below 0.2 leaves out every level, so new frames would stand still",

@@ -127,22 +127,19 @@ def here(weights: str) -> bool:
 
 
 def nearby(weights: str) -> bool:
-    """Whether weights are on this machine, or nowhere: what is written as a path is no name on the hub.
+    """Whether weights are on this machine, or nowhere: the hub could have none of that name.
 
     >>> nearby("./missing"), nearby("~/missing.safetensors"), nearby("OWNER/REPO"), nearby("OWNER/REPO/FILE.safetensors")
     (True, True, False, False)
     """
-    return here(weights) or weights.startswith((".", "/", "~"))
+    return here(weights) or not (_hub_file(weights) if is_file(weights) else _hub_id(weights))
 
 
 def must_be(weights: str, where: str = "") -> None:
     """Raise WeightsError for what `find` will not take: a name that is no path on this machine and none that the hub
     could have, a GGUF file. `where` ends the message."""
     _no_gguf(weights)
-    owner, _, rest = weights.partition("/")
-    repo, _, file = rest.partition("/")
-    named = bool(file) and _hub_id(f"{owner}/{repo}") if is_file(weights) else _hub_id(weights)
-    if not here(weights) and not named:
+    if nearby(weights) and not here(weights):
         raise _no_file(weights) if is_file(weights) else _nowhere(weights, where)
 
 
@@ -177,12 +174,18 @@ def _hub_id(weights: str) -> bool:
     return re.fullmatch(r"[\w.-]+/[\w.-]+", weights) is not None and not weights.startswith(".")
 
 
-def _cached_file(name: str, revision: str | None) -> Path | None:
-    """Where OWNER/REPO/FILE is in the cache."""
+def _hub_file(name: str) -> tuple[str, str] | None:
+    """The repository and the file that OWNER/REPO/FILE names; None if the hub could have no such thing."""
     owner, _, rest = name.partition("/")
     repo, _, file = rest.partition("/")
-    place = snapshot(f"{owner}/{repo}", revision) if file and _hub_id(f"{owner}/{repo}") else None
-    return place / file if place is not None and (place / file).is_file() else None
+    return (f"{owner}/{repo}", file) if file and _hub_id(f"{owner}/{repo}") else None
+
+
+def _cached_file(name: str, revision: str | None) -> Path | None:
+    """Where OWNER/REPO/FILE is in the cache."""
+    if (hub := _hub_file(name)) is None or (place := snapshot(hub[0], revision)) is None:
+        return None
+    return place / hub[1] if (place / hub[1]).is_file() else None
 
 
 def bring_configs(weights: str, revision: str | None, parts: Sequence[str], where: str = "") -> None:
@@ -325,11 +328,10 @@ def find_file(name: str, revision: str | None = None) -> Path:
     if path.is_file():
         sound([path], f"'{name}'", name)
         return path
-    pieces = name.split("/", 2)
-    if len(pieces) < 3 or not all(pieces) or nearby(name):
+    if (hub := _hub_file(name)) is None:
         raise _no_file(name)
     with refusals(name, revision=revision):
-        found = Path(hf_hub_download("/".join(pieces[:2]), pieces[2], revision=revision))
+        found = Path(hf_hub_download(*hub, revision=revision))
     sound([found], f"'{name}'", name, revision)
     return found
 

@@ -403,7 +403,7 @@ class Onward(Worded):
     @classmethod
     def _open(cls, data: Any) -> Any:
         data = data[cls.word] if keys(data) == [cls.word] else data
-        return data if isinstance(data, dict) and "of" in data else {"of": data}
+        return {"of": data} if isinstance(data, str) else data
 
 
 PAIRS = (Coordinated, Alternating, Averaged, Fused, Relayed, TemporalFirst, Skipping)
