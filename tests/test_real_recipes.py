@@ -94,7 +94,7 @@ def test_a_head_says_what_is_on_the_device_at_most_and_where(name: str) -> None:
 def test_a_head_names_the_commits_that_are_known(name: str) -> None:
     repos = dict.fromkeys(want.repo for want in wants(recipes.load(name)))
     (said,) = re.findall(r"Commits: (.*?)\. Time:", head(name))
-    assert said.split("; ") == [f"{repo} {SHELF[repo].commit or 'not pinned'}" for repo in repos]
+    assert said.split("; ") == [f"{repo} {SHELF[repo].commit or 'not known'}" for repo in repos]
 
 
 @pytest.mark.parametrize("name", REAL)
