@@ -260,7 +260,7 @@ def report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, names: tuple[str, ..
 
 def test_a_machine_with_everything_plays_everything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lines = report(monkeypatch, tmp_path, ("flowblending-wan21", "confiner-sd15-modelscope"))
-    assert lines[2] == "device: a card, 80.0 GB of its memory free"
+    assert lines[2:4] == ["device: a card, 80.0 GB of its memory free", "Apple's MPS: none"]
     assert [line for line in lines if ": fits" in line or "not fit" in line] == [
         "flowblending-wan21: fits; experts and codec come in turns",
         "confiner-sd15-modelscope: fits; experts and codec come in turns",
@@ -328,6 +328,15 @@ def test_what_is_done_so_that_a_recipe_fits_is_said(monkeypatch: pytest.MonkeyPa
 def test_a_device_without_bfloat16_is_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lines = report(monkeypatch, tmp_path, (), bfloat16=False)
     assert "it has no bfloat16, so --set experts.NAME.dtype=float16" in lines[2]
+
+
+def test_apples_device_is_named_with_what_is_not_known_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lines = report(monkeypatch, tmp_path, (), device=None, mps=True)
+    assert lines[2:4] == ["device: the CPU alone; large models take hours on it", f"Apple's MPS: {doctor.MPS}"]
+    assert "Nothing here has been run on it" in doctor.MPS
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    assert doctor.machine().mps
 
 
 def test_the_doctor_says_what_is_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

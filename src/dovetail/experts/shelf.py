@@ -62,9 +62,7 @@ SHELF: dict[str, Shelved] = {
         {"unet": 3.44, "unet.fp16": 1.72, "text_encoder": 0.492, "text_encoder.fp16": 0.246, **_IMAGE_VAE},
         "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
     ),
-    "ByteDance/AnimateDiff-Lightning": Shelved(
-        _OPENRAIL, _LIGHTNING, "027c893eec01df7330f5d4b733bc9485ee02e8b2"
-    ),
+    "ByteDance/AnimateDiff-Lightning": Shelved(_OPENRAIL, _LIGHTNING, "027c893eec01df7330f5d4b733bc9485ee02e8b2"),
     "CompVis/stable-diffusion-v1-4": Shelved(
         _OPENRAIL,
         {"unet": 3.44, "text_encoder": 0.492, "vae": 0.335},
