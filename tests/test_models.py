@@ -162,6 +162,22 @@ def test_an_expert_whose_lora_weights_change_its_words_brings_its_own() -> None:
     assert not same_words(plain, styled)
 
 
+def test_a_file_reads_with_its_bases_text_model_unless_it_may_hold_one() -> None:
+    base = "Lightricks/LTX-Video-0.9.5"
+    file, folder = (
+        models.Pretrained(family="ltx", **weights)
+        for weights in ({"weights": "some/ltx/it.safetensors", "base": base}, {"weights": f"{base[:-1]}7-dev"})
+    )
+    assert same_words(folder, file)
+    image = {
+        "family": "stable-diffusion",
+        "weights": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "subfolder": "unet",
+    }
+    one = models.Pretrained(**{**image, "weights": "some/sd/it.safetensors", "base": image["weights"]})
+    assert not same_words(models.Pretrained(**image), one)
+
+
 def test_what_is_named_alone_is_a_model_a_file_or_a_mistake() -> None:
     assert wants_of("someone/model") == (Want("someone/model", EVERYTHING),)
     assert wants_of(FILE) == (Want(LIGHTNING, (), "lightning_4step.safetensors"),)

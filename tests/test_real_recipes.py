@@ -35,6 +35,7 @@ REAL = (
     "confiner-sd15-lavie",
     "cogvideox-2b",
     "flowblending-ltx",
+    "flowblending-ltx-distilled",
     "flowblending-wan21",
     "story-wan21",
     "syncos-cogvideox-2b",
@@ -167,6 +168,27 @@ def test_syncos_has_even_windows_and_the_papers_floor(name: str, windows: int, a
     assert not plan.missed, "every event is asked for"
 
 
+def test_the_distilled_pair_is_the_authors_first_pass() -> None:
+    """Seven levels and no guidance; 3 steps of the large expert, 3 of the small one, 1 of the large one."""
+    plan = dovetail.plan("flowblending-ltx-distilled")
+    (stage,) = plan.stages
+    assert stage.ladder.levels == (1.0, 0.9937, 0.9875, 0.9812, 0.975, 0.9094, 0.725, 0.0)
+    assert {name: count.calls for name, count in plan.counts.items()} == {"large": 4, "small": 3}
+    assert isinstance(stage.denoise, Blended)
+    files = [want.file for want in wants(plan.recipe) if want.file is not None]
+    assert files == ["ltxv-2b-0.9.8-distilled.safetensors"]
+    texts = [want.repo for want in wants(plan.recipe) if "text_encoder" in want.parts]
+    assert texts == ["Lightricks/LTX-Video-0.9.8-13B-distilled"], "one T5 reads for both"
+
+
+def test_the_later_undistilled_2b_of_a_head_is_planned() -> None:
+    changes = re.findall(r"--set (experts\.small\.\S+)", head("flowblending-ltx"))
+    assert len(changes) == 2
+    plan, usual = dovetail.plan("flowblending-ltx", overrides=changes), dovetail.plan("flowblending-ltx")
+    assert costs(plan).spent == costs(usual).spent, "of one architecture"
+    assert "Lightricks/LTX-Video" in [want.repo for want in wants(plan.recipe)]
+
+
 def test_a_story_blends_inside_windows_and_agrees_by_the_small_expert() -> None:
     plan = dovetail.plan("story-wan21")
     flow = dovetail.plan("flowblending-wan21")
@@ -204,6 +226,7 @@ SMALL: dict[str, tuple[dict[str, int], dict[str, str], dict[str, Any]]] = {
     "story-wan21": ({"frames": 17, **FLOW}, {"large": "large", "small": "wan"}, few()),
     "flowblending-wan21": ({"frames": 5, **FLOW}, {"large": "large", "small": "wan"}, {}),
     "flowblending-ltx": ({"frames": 9, "height": 64, "width": 64}, {}, {}),
+    "flowblending-ltx-distilled": ({"frames": 9, "height": 64, "width": 64}, {}, {}),
     "wan22-three-way": ({"frames": 5, **FLOW}, {"high": "a14b", "low": "a14b"}, {"chain.video.ladder.own.steps": 8}),
     "cogvideox-2b": ({"frames": 5, **COG}, {}, {}),
 }
@@ -224,6 +247,8 @@ def test_a_recipe_runs_on_tiny_weights(name: str, folders: dict[str, str]) -> No
         asked |= {f"experts.{expert}.{key}": value for key, value in TINY.items()} | {
             f"experts.{expert}.weights": where
         }
+        if spec.base is not None:
+            asked[f"experts.{expert}.base"] = None
         if spec.adapter is not None:
             asked[f"experts.{expert}.adapter"] = folders["lightning"]
     asked |= {f"codec.{key}": value for key, value in TINY.items()}
@@ -238,7 +263,8 @@ def test_a_recipe_runs_on_tiny_weights(name: str, folders: dict[str, str]) -> No
         asked["story"] = {"events": ["it moves left", "it moves right"]}
     if not name.startswith("confiner"):
         ladder = recipe.chain[0].ladder
-        asked.setdefault(f"chain.video.ladder.{ladder.word}.steps", 4)  # type: ignore[union-attr]
+        if not isinstance(ladder, models.Levels):
+            asked.setdefault(f"chain.video.ladder.{ladder.word}.steps", 4)  # type: ignore[union-attr]
     video = dovetail.generate("a red circle", recipes.changed(recipe, asked))
     assert video.frames.shape == (size["frames"], size["height"], size["width"], 3)
     assert set(video.settings["calls"]) == set(recipe.experts)

@@ -53,6 +53,7 @@ _COGVIDEOX_2B = {"transformer": 3.39, "text_encoder": 9.52, "vae": 0.431}
 _COGVIDEOX_2B_AT = "1137dacfc2c9c012bed6a0793f4ecf2ca8e7ba01"
 _COGVIDEOX_5B = {**_COGVIDEOX_2B, "transformer": 11.14}
 _LTX, _LTX_13B = "LTXV Open Weights, see its model card", {"transformer": 26.09, "text_encoder": _T5, "vae": 2.49}
+_LTX_FILES = dict.fromkeys(("ltxv-2b-0.9.8-distilled.safetensors", "ltxv-2b-0.9.6-dev-04-25.safetensors"), 6.34)
 _MOTION = "Apache-2.0, says AnimateDiff's repository"
 _LIGHTNING = {f"animatediff_lightning_{steps}step_diffusers.safetensors": 0.908 for steps in (1, 2, 4, 8)}
 
@@ -103,7 +104,7 @@ SHELF: dict[str, Shelved] = {
     "zai-org/CogVideoX-5b": Shelved(_COGVIDEOX, _COGVIDEOX_5B),
     "Lightricks/LTX-Video-0.9.7-distilled": Shelved(_LTX, _LTX_13B),
     "Lightricks/LTX-Video-0.9.8-13B-distilled": Shelved(_LTX, _LTX_13B),
-    "Lightricks/LTX-Video": Shelved(_LTX, {}, "8984fa25007f376c1a299016d0957a37a2f797bb"),
+    "Lightricks/LTX-Video": Shelved(_LTX, _LTX_FILES, "8984fa25007f376c1a299016d0957a37a2f797bb"),
     "Wan-AI/Wan2.2-TI2V-5B-Diffusers": Shelved(_APACHE, {}, "b8fff7315c768468a5333511427288870b2e9635"),
     "cerspense/zeroscope_v2_576w": Shelved(
         "CC-BY-NC-4.0", {}, "6963642a64dbefa93663d1ecebb4ceda2d9ecb28", forbids="commercial use"
