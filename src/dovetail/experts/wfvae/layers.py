@@ -88,14 +88,13 @@ class Resnet(nn.Module):
         self.norm1, self.norm2 = Norm(before), Norm(after)
         self.conv1 = CausalConv(before, after) if over_time else FrameConv(before, after, 3, padding=1)
         self.conv2 = CausalConv(after, after) if over_time else FrameConv(after, after, 3, padding=1)
-        if before != after:
-            self.nin_shortcut = CausalConv(before, after, 1, padding=0)
+        self.nin_shortcut = None if before == after else CausalConv(before, after, 1, padding=0)
 
     def forward(self, x: Tensor, past: Past) -> Tensor:
         hidden = self.conv1(silu(self.norm1(x)), past)
         hidden = self.conv2(silu(self.norm2(hidden)), past)
-        short: Tensor = self.nin_shortcut(x, past) if hasattr(self, "nin_shortcut") else x
-        return short + hidden
+        out: Tensor = hidden + (x if self.nin_shortcut is None else self.nin_shortcut(x, past))
+        return out
 
 
 class Attention(nn.Module):
