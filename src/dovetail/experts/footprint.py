@@ -107,8 +107,8 @@ def decoding(kind: str, config: Mapping[str, Any], shape: Shape, size: int, chun
     frames = min(frames, chunk) if kind == "AutoencoderKL" else frames
     # Wan's and WF-VAE's take one latent frame after another. Wan's keeps what it has made, which is copied when more is
     # added to it; what WF-VAE's makes is gone before the next.
-    if kind == WFVAE:
-        frames = min(frames, STEADY)
+    if kind == WFVAE:  # Of the last one nothing more is shown to it.
+        frames = min(frames, STEADY + 1)
     more = max(0, frames - STEADY) if kind == WAN else 0
     found = _decoded(kind, written(config), channels, frames - more, size) * height * width // CELLS**2
     each = 4 * 3 * 64 * height * width * size

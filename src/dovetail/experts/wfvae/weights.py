@@ -20,6 +20,11 @@ from dovetail.experts.wfvae.facts import KINDS, SIZES, UNSAID, WHERE, learned
 OURS = ("encoder.", "decoder.")
 """How names of the autoencoder's tensors begin; others are of what it was trained with."""
 
+APART = (
+    "If these are weights of a WF-VAE, its config.json is of another generation: take both from one revision of one "
+    f"repository. {WHERE}"
+)
+
 ROUNDED = 1e-3
 """How far filters of this code are from those of a file, which may be in half precision."""
 
@@ -53,24 +58,17 @@ def _fitting(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], file: 
     mine = {name: tensor for name, tensor in tensors.items() if name.startswith(OURS)}
     found = learned(mine)
     if missing := sorted(wanted.keys() - found.keys()):
-        raise WeightsError(f"'{file}' lacks {len(missing)} tensors of a WF-VAE, the first is '{missing[0]}'. {WHERE}")
+        raise WeightsError(f"'{file}' lacks {len(missing)} tensors of a WF-VAE, the first is '{missing[0]}'. {APART}")
     if more := sorted(found.keys() - wanted.keys()):
         raise WeightsError(
-            f"'{file}' has {len(more)} tensors that are none of this WF-VAE's, the first is '{more[0]}'. {_apart()}"
+            f"'{file}' has {len(more)} tensors that are none of this WF-VAE's, the first is '{more[0]}'. {APART}"
         )
     for name, tensor in found.items():
         if tensor.shape != wanted[name].shape:
             came, fits = (tuple(it.shape) for it in (tensor, wanted[name]))
-            raise WeightsError(f"'{file}': '{name}' is of shape {came}, and {fits} fits its config. {_apart()}")
+            raise WeightsError(f"'{file}': '{name}' is of shape {came}, and {fits} fits its config. {APART}")
     for name in mine.keys() - found.keys():
         share = 0.5 if mine[name].numel() == 4 else 0.3536
         if not torch.allclose(mine[name].float().abs(), torch.tensor(share), rtol=0, atol=ROUNDED):
             raise WeightsError(f"'{file}': '{name}' is no filter of Haar's wavelets, which is what this WF-VAE has")
     return found
-
-
-def _apart() -> str:
-    return (
-        "Its config.json and its weights are of different generations: take both from one revision of one repository. "
-        + WHERE
-    )
