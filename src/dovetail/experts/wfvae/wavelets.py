@@ -20,7 +20,7 @@ def bands(x: Tensor, along: tuple[int, ...]) -> Tensor:
     """The bands "b (n c) ..." of x "b c ...", each dimension of `along` halved; n is 2 for each of these.
 
     >>> bands(torch.tensor([[1.0, 2.0], [3.0, 5.0]])[None, None, None], PLANE).flatten().tolist()
-    [5.5, -1.5, -2.5, 0.5]
+    [5.5, -2.5, -1.5, 0.5]
     """
     parts = [x]
     for dim in along:
@@ -33,7 +33,7 @@ def bands(x: Tensor, along: tuple[int, ...]) -> Tensor:
 def joined(x: Tensor, along: tuple[int, ...]) -> Tensor:
     """What has the bands x "b (n c) ...", as "b c ...": each dimension of `along` is doubled.
 
-    >>> joined(torch.tensor([5.5, -1.5, -2.5, 0.5])[None, :, None, None, None], PLANE).flatten().tolist()
+    >>> joined(torch.tensor([5.5, -2.5, -1.5, 0.5])[None, :, None, None, None], PLANE).flatten().tolist()
     [1.0, 2.0, 3.0, 5.0]
     """
     parts: Sequence[Tensor] = x.chunk(2 ** len(along), 1)
