@@ -1,5 +1,6 @@
 """The command line. Exit codes: 0 done; 1 an error that says what to do; 2 wrong usage; 130 Ctrl-C."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
@@ -55,8 +56,14 @@ SHARED = (
 )
 
 
+NOISY = ("torchao", "torch.utils._pytree", "diffusers.quantizers")
+"""Loggers that warn of parts of torchao that are missing wherever diffusers finds it, asked for or not."""
+
+
 def main() -> None:
     """The entry point of the `dovetail` command."""
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     app()
 
 
