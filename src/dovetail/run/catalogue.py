@@ -16,6 +16,7 @@ FAMILIES_SAID = {
     "wan": "WanTransformer3DModel: Wan 2.1 of both sizes, and each expert of Wan 2.2 A14B by its subfolder",
     "ltx": "LTXVideoTransformer3DModel: LTX-Video 2B and 13B",
     "cogvideox": "CogVideoXTransformer3DModel: CogVideoX 2B and 5B",
+    "open-sora-plan": "OpenSoraT2V_v1_3, dovetail's own: Open-Sora Plan v1.3, which reads with mT5-XXL",
     "exact": "closed-form denoisers of finite sets of sprite renders; no weights",
 }
 """What each family of experts is."""

@@ -26,7 +26,7 @@ EVERYTHING = (
 
 def wants(recipe: Recipe) -> tuple[Want, ...]:
     """What the hub must give for a recipe; nothing for packaged weights and folders."""
-    from dovetail.experts.loading import parts_of
+    from dovetail.experts.loading import parts_of, words_of
 
     found: list[Want] = []
     specs = {name: spec for name, spec in recipe.experts.items() if isinstance(spec, models.Pretrained)}
@@ -38,6 +38,8 @@ def wants(recipe: Recipe) -> tuple[Want, ...]:
         parts = tuple(parts_of(spec.family, spec.subfolder, spec.adapter, shared))
         found += _want(spec.weights, parts, spec.revision, spec.variant)
         found += _base(spec, parts)
+        if not shared and (apart := words_of(spec.family, spec.words)) is not None:
+            found += _want(*apart, None, None)
         if spec.adapter is not None:
             found += _want(spec.adapter, ("", "scheduler"), None, None)
         for lora in spec.loras:
