@@ -45,9 +45,13 @@ def weights_used() -> list[str]:
 
 def _named(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """The weights that a recipe names, and as what."""
+    from dovetail.experts.loading import words_of
+
     for spec in recipe.experts.values():
         if isinstance(spec, models.Pretrained):
             yield spec.weights, spec.family
+            if (apart := words_of(spec.family, spec.words)) is not None:
+                yield apart[0], f"words of {spec.family}"
             if spec.adapter is not None:
                 yield spec.adapter, f"adapter of {spec.family}"
             yield from ((lora.weights, f"LoRA of {spec.family}") for lora in spec.loras)
