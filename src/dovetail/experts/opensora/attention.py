@@ -105,7 +105,8 @@ class TokenAttention(Projections):
         # Tokens are turned by where they lie in the clip, before they are grouped.
         q, k, v = turned(self.split(self.to_q(x))), turned(self.split(self.to_k(x))), self.split(self.to_v(x))
         mask = self.groups.there(v)
-        seen = scaled_dot_product_attention(*(self.groups.apart(part) for part in (q, k, v)), attn_mask=mask)
+        q, k, v = (self.groups.apart(part) for part in (q, k, v))
+        seen = scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.joined(self.groups.back(seen, x.shape[1]))
 
 
@@ -116,7 +117,6 @@ class WordAttention(Projections):
     """
 
     def forward(self, x: Tensor, words: Tensor, mask: Tensor | None) -> Tensor:
-        q, k, v = (self.split(part) for part in (self.to_q(x), self.to_k(words), self.to_v(words)))
-        hidden = None if mask is None else mask[:, None, None]
-        seen = scaled_dot_product_attention(*(part.transpose(1, 2) for part in (q, k, v)), attn_mask=hidden)
+        q, k, v = (self.split(part).transpose(1, 2) for part in (self.to_q(x), self.to_k(words), self.to_v(words)))
+        seen = scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None])
         return self.joined(seen.transpose(1, 2))

@@ -46,7 +46,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, words: Tensor, mask: Tensor | None, time: Tensor, turned: Turns) -> Tensor:
         """x "b n c", words "b l c", mask "b l", time "b (6 c)"."""
         told = self.scale_shift_table + rearrange(time, "b (six c) -> b six c", six=6)
-        shift, scale, gate, shift_ff, scale_ff, gate_ff = told.split(1, 1)
+        shift, scale, gate, shift_ff, scale_ff, gate_ff = told.chunk(6, 1)
         x = x + gate * self.attn1(self.norm1(x) * (1 + scale) + shift, turned)
         x = x + self.attn2(x, words, mask)
         out: Tensor = x + gate_ff * self.ff(self.norm2(x) * (1 + scale_ff) + shift_ff)
@@ -128,7 +128,7 @@ class OpenSoraT2V_v1_3(ModelMixin, ConfigMixin):  # type: ignore[misc]  # noqa: 
         turned = turns((frames, height, width), config.attention_head_dim, scales, x.dtype, x.device)
         for block in self.transformer_blocks:
             x = block(x, words, mask, time, turned)
-        shift, scale = (self.scale_shift_table + at_end[:, None]).split(1, 1)
+        shift, scale = (self.scale_shift_table + at_end[:, None]).chunk(2, 1)
         x = self.proj_out(self.norm_out(x) * (1 + scale) + shift)
         shape = {"f": frames, "h": height, "w": width, "p": side, "q": side}
         out = rearrange(x, "b (f h w) (p q c) -> b c f (h p) (w q)", **shape)
