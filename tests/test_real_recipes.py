@@ -155,7 +155,8 @@ def test_confiner_long_has_the_papers_three_parts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "windows", "above"), [("syncos-cogvideox-2b", 10, 5), ("syncos-opensora-plan", 13, 5), ("syncos-wan21", 8, 10), ("story-wan21", 4, 7)],
+    ("name", "windows", "above"),
+    [("syncos-cogvideox-2b", 10, 5), ("syncos-opensora-plan", 13, 5), ("syncos-wan21", 8, 10), ("story-wan21", 4, 7)],
 )
 def test_syncos_has_even_windows_and_the_papers_floor(name: str, windows: int, above: int) -> None:
     plan = dovetail.plan(name)
