@@ -19,6 +19,7 @@ from dovetail.experts.codec import Conditioning, codec_of
 from dovetail.experts.decoders import reach_of
 from dovetail.experts.residency import CODEC
 from dovetail.experts.space import space_of
+from dovetail.experts.wfvae.autoencoder import WFVAEModel
 from dovetail.recipe import Recipe
 from dovetail.run import Piece, folder_of, keep, load, resume
 from dovetail.run.budget import foreseen
@@ -38,6 +39,7 @@ DECODERS: dict[str, Callable[[], Any]] = {
     "wan": partial(decoder, tiny.wan_vae),
     "ltx": partial(decoder, tiny.ltx_vae),
     "ltx, told": partial(decoder, partial(tiny.ltx_vae, True), torch.float32, conditioning=Conditioning()),
+    "wfvae": partial(decoder, tiny.wfvae),
     "images": partial(decoder, tiny.vae),
 }
 
@@ -64,7 +66,7 @@ def test_a_video_that_comes_in_pieces_decodes_to_what_the_whole_does(kind: str, 
     assert abs(np.concatenate(made).astype(int) - whole).max() <= ("ltx" in kind)
 
 
-@pytest.mark.parametrize(("kind", "back", "ahead"), [("wan", 30, 0), ("ltx", 9, 9), ("images", 0, 0)])
+@pytest.mark.parametrize(("kind", "back", "ahead"), [("wan", 30, 0), ("ltx", 9, 9), ("wfvae", 26, 1), ("images", 0, 0)])
 def test_a_decoder_looks_as_far_as_its_convolutions_say_and_no_farther(kind: str, back: int, ahead: int) -> None:
     """Of a latent frame that is one further away, its frames know nothing; of the last that counts, they do."""
     codec, latent, place = DECODERS[kind](), grain(back + ahead + 4), back + 2
@@ -79,12 +81,12 @@ def test_a_decoder_looks_as_far_as_its_convolutions_say_and_no_farther(kind: str
 
 
 def test_published_decoders_look_farther() -> None:
-    """From their configs: Wan 2.1's, LTX-Video's and CogVideoX's, in latent frames."""
+    """From their configs: Wan 2.1's, LTX-Video's, CogVideoX's and Open-Sora Plan's, in latent frames."""
     found = {}
-    for kind in (AutoencoderKLWan, AutoencoderKLLTXVideo, AutoencoderKLCogVideoX):
+    for kind in (AutoencoderKLWan, AutoencoderKLLTXVideo, AutoencoderKLCogVideoX, WFVAEModel):
         with torch.device("meta"):
             found[kind] = reach_of(kind())
-    assert list(found.values()) == [Reach(38), Reach(24, 24), Reach(77, 1, pairs=True)]
+    assert list(found.values()) == [Reach(38), Reach(24, 24), Reach(77, 1, pairs=True), Reach(32, 1)]
 
 
 def test_a_causal_ltx_decoder_waits_for_nothing() -> None:
@@ -147,12 +149,16 @@ def windowed(folder: Path, family: str, latent_frames: int) -> Recipe:
     return recipes.checked(data)
 
 
-@pytest.mark.parametrize("family", GRID)
+@pytest.mark.parametrize("family", [*GRID, "wfvae"])
 def test_a_run_makes_and_goes_on_to_the_frames_of_its_whole_latent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
 ) -> None:
     monkeypatch.setattr("dovetail.video.frames.SHOWN", 32)  # small files are quick
-    recipe = windowed(tiny.MAKERS[family](tmp_path / "weights"), family, 14)
+    expert = "wan" if family == "wfvae" else family
+    recipe = windowed(tiny.MAKERS[expert](tmp_path / "weights"), expert, 14)
+    if family == "wfvae":  # Its latents are of the size of Wan's.
+        codec = str(tiny.wfvae_published(tmp_path / "codec"))
+        recipe = recipes.changed(recipe, {"codec.weights": codec, "experts.it.trust_space": True})
     cast = load(recipe)
     cast = replace(cast, codec=replace(cast.codec, module=cast.codec.module.double(), dtype=torch.float64))
     out = tmp_path / "a.npz"

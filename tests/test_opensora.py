@@ -29,7 +29,7 @@ from dovetail.core.sampler import Ancestral, last, sample
 from dovetail.core.schedules import VariancePreserving, schedule_of
 from dovetail.costs import costs
 from dovetail.errors import PromptWarning, RecipeError, WeightsError
-from dovetail.experts import FAMILIES, Adapter, load
+from dovetail.experts import FAMILIES, Adapter, load, load_codec, same_space
 from dovetail.experts.adapter import masked
 from dovetail.experts.flops import flops, operations
 from dovetail.experts.opensora import facts
@@ -670,12 +670,9 @@ def test_its_usual_space_is_that_of_its_autoencoder() -> None:
 
 
 @pytest.fixture(scope="module")
-def pixels(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tiny checkpoint that works on pixels in squares: three channels."""
-    place = tiny.open_sora_plan(tmp_path_factory.mktemp("pixels"))
-    shutil.rmtree(place / facts.PART)
-    tiny.opensora_transformer(channels=3).save_pretrained(place / facts.PART)
-    return str(place)
+def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny checkpoint with its autoencoder, as training left it."""
+    return str(tiny.wfvae_published(tiny.open_sora_plan(tmp_path_factory.mktemp("whole"))))
 
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -689,36 +686,39 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
+def small(weights: str) -> dict[str, Any]:
+    """A recipe's changes for tiny weights: 5 latent frames of 4x6 cells."""
+    here = {"weights": weights, "dtype": "float32", "device": "cpu"}
+    placed = {f"{part}.{key}": value for part in ("experts.base", "codec") for key, value in here.items()}
+    return {**placed, "video.frames": 17, "video.height": 32, "video.width": 48}
+
+
 @pytest.mark.parametrize("name", SMALL)
-def test_a_recipe_runs_on_tiny_weights(name: str, pixels: str) -> None:
-    """Over squares of pixels, in place of its autoencoder."""
-    video = {"video.frames": 5, "video.height": 32, "video.width": 48}
-    expert = {"experts.base.weights": pixels, "experts.base.dtype": "float32", "experts.base.device": "cpu"}
-    recipe = recipes.changed(recipes.load(name), {**video, **expert, **SMALL[name], "codec": {"pixels": 8}})
+def test_a_recipe_runs_on_tiny_weights(name: str, whole: str) -> None:
+    recipe = recipes.changed(recipes.load(name), {**small(whole), **SMALL[name]})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PromptWarning)
         made = dovetail.generate("a red circle", recipe)
-    assert made.frames.shape == (5, 32, 48, 3)
+    assert made.frames.shape == (17, 32, 48, 3)
     assert set(made.settings["calls"]) == {"base"}
 
 
-def test_blocks_can_be_left_out_and_reused(pixels: str) -> None:
-    changes = {
-        "video.frames": 5,
-        "video.height": 32,
-        "video.width": 48,
-        "experts.base.weights": pixels,
-        "experts.base.dtype": "float32",
-        "experts.base.device": "cpu",
-        "codec": {"pixels": 8},
-        "negative": "",
-    }
-    whole = {"own": {"of": "base", "steps": 4}}
+def test_its_latents_are_its_autoencoders(whole: str) -> None:
+    it = network(load("it", "open-sora-plan", whole))
+    usual = FAMILIES["open-sora-plan"].space
+    assert (it.space.vae, it.space.factor, it.space.compression) == (usual.vae, usual.factor, usual.compression)
+    assert (it.space.scaling, it.space.shift) == (usual.scaling, usual.shift)
+    same_space(it.space, load_codec(whole).space)
+
+
+def test_blocks_can_be_left_out_and_reused(whole: str) -> None:
+    changes, ladder = {**small(whole), "negative": ""}, {"own": {"of": "base", "steps": 4}}
 
     def made(denoise: Any) -> Any:
-        recipe = recipes.load("opensora-plan")
-        chain = [{"stage": "video", "ladder": whole, "denoise": denoise}]
-        return dovetail.generate("red", recipes.changed(recipe, {**changes, "chain": chain})).frames
+        chain = [{"stage": "video", "ladder": ladder, "denoise": denoise}]
+        return dovetail.generate(
+            "red", recipes.changed(recipes.load("opensora-plan"), {**changes, "chain": chain})
+        ).frames
 
     right = made("base")
     for denoise in ({"expert": "base", "skip": [2]}, {"expert": "base", "reuse": [1, 2]}):

@@ -20,6 +20,9 @@ from dovetail.experts.single_file import OWN, USUAL_BASE, SingleFile, single
 from dovetail.experts.soundness import again, brought, shards, sound
 from dovetail.experts.tensors import PICKLES, is_file, keys_of, opened
 
+OLD = (".bin", ".ckpt")
+"""Ends of weights that are brought of a repository where a part has no .safetensors, the first before the second."""
+
 VARIANTS = ("fp16", "bf16", "fp32", "non_ema", "ema")
 
 
@@ -101,12 +104,10 @@ class Checkpoint:
 
     def tensors(self, name: str, starts: tuple[str, ...]) -> dict[str, Tensor]:
         """A part's tensors whose names begin so, of its first file; none if there is no file, in whatever variant."""
-        files = [
-            f for f in sorted(self.path.glob(f"{name}/*" if name else "*")) if f.suffix in (".safetensors", ".bin")
-        ]
+        files = [f for f in self.path.glob(f"{name}/*" if name else "*") if is_file(f.name)]
         if not files:
             return {}
-        first = min(files, key=lambda f: (f.suffix == ".bin", _variant(f.name) != (self.variant or ""), f.name))
+        first = min(files, key=lambda f: (f.suffix != ".safetensors", _variant(f.name) != (self.variant or ""), f.name))
         sound([first], f"{name or 'the folder'} of '{self.weights}'", self.weights, self.revision, self.variant)
         return opened(first, [key for key in keys_of(first) if key.startswith(starts)])
 
@@ -293,8 +294,10 @@ def _download(
     with refusals(repo, where, revision, variant):
         path = fetched(parts, more=[f"{part}/*.json" if part else "config.json" for part in bare])
         # Repositories that are old have their weights as pickles alone.
-        old = [part for part in parts if (path / part / "config.json").is_file() and not _has_weights(path / part)]
-        return fetched(old, ".bin") if old else path
+        for end in OLD:
+            old = [part for part in parts if (path / part / "config.json").is_file() and not _weights(path / part)]
+            path = fetched(old, end) if old else path
+        return path
 
 
 def patterns(
@@ -306,8 +309,9 @@ def patterns(
     return [pattern for part in parts for pattern in _wanted(part, variant, end)], others
 
 
-def _has_weights(folder: Path) -> bool:
-    return any(True for _ in folder.glob("*.safetensors"))
+def _weights(folder: Path) -> bool:
+    """Whether there are weights in a folder, of a kind that is looked for before another."""
+    return any(file.suffix in (".safetensors", *OLD) for file in folder.iterdir())
 
 
 def _wanted(part: str, variant: str | None, end: str = ".safetensors") -> list[str]:

@@ -14,7 +14,7 @@ from dovetail.core.excerpts import Excerpt, Reach, Trail
 from dovetail.core.noise import Noise
 from dovetail.errors import EncodeError, RecipeError, WeightsError, nearest
 from dovetail.experts.checkpoint import Checkpoint, at_hand, find, model
-from dovetail.experts.decoders import COGVIDEOX, LTX, WAN, follow, reach_of
+from dovetail.experts.decoders import COGVIDEOX, LTX, WAN, WFVAE, follow, reach_of
 from dovetail.experts.halving import LEAST, Shortage, halving, sparing
 from dovetail.experts.moving import present
 from dovetail.experts.placement import device_of, dtype_of
@@ -138,8 +138,8 @@ class Conditioning:
 
 @dataclass(frozen=True, eq=False)
 class VideoCodec:
-    """An AutoencoderKLWan, AutoencoderKLLTXVideo or AutoencoderKLCogVideoX: the first latent frame is one frame, each
-    other is `compression`.
+    """An AutoencoderKLWan, AutoencoderKLLTXVideo, AutoencoderKLCogVideoX or WFVAEModel: the first latent frame is one
+    frame, each other is `compression`.
 
     mean, deviation: latent = (code - mean) / deviation, "c". conditioning: for decoders that take a timestep. tiles:
     as `Codec`'s.
@@ -180,8 +180,8 @@ class VideoCodec:
         return torch.cat(list(self.stream(latent)), 1)
 
     def stream(self, latent: Tensor) -> Iterator[Tensor]:
-        """What `decode` gives, piece by piece "b f c h w": CogVideoX's in the pieces that its decoder takes, the
-        others' in one."""
+        """What `decode` gives, piece by piece "b f c h w": CogVideoX's and WF-VAE's in the pieces that their decoders
+        take, the others' in one."""
         yield from sparing(self, self._code(latent), self._pieces)
 
     @property
@@ -212,8 +212,7 @@ class VideoCodec:
 
     def _pieces(self, code: Tensor) -> Iterator[Tensor]:
         given = code.to(self.device, self.dtype)
-        pairs = self.space.vae == COGVIDEOX
-        for frames in _in_pairs(self.module, given) if pairs else _whole(self.module, given, *self._told(len(code))):
+        for frames in pieces_of(self.module, given, *self._told(len(code))):
             yield self._shown(frames, code.device)
 
     def _parts(self, code: Tensor, asked: Excerpt, trail: Trail) -> Iterator[Tensor]:
@@ -291,10 +290,15 @@ def _whole(module: Any, code: Tensor, *extra: Tensor) -> Iterator[Tensor]:
     yield frames
 
 
-def _in_pairs(module: Any, code: Tensor) -> Iterator[Tensor]:
-    """Frames "b c f h w" of codes "b c f h w", in the pieces that CogVideoX's decoder takes."""
-    whole = Excerpt(0, 0, code.shape[2], ends=True)
-    return follow(module, code, whole, Trail(), None, int(module.config.temporal_compression_ratio))
+def pieces_of(module: Any, code: Tensor, *extra: Tensor) -> Iterator[Tensor]:
+    """Frames "b c f h w" of codes "b c f h w", in the pieces that a video autoencoder's decoder takes: CogVideoX's and
+    WF-VAE's go on from one to the next, others make one. extra: what it is told beside the code."""
+    kind, whole = type(module).__name__, Excerpt(0, 0, code.shape[2], ends=True)
+    if kind not in (COGVIDEOX, WFVAE):
+        return _whole(module, code, *extra)
+    compression = space_of({**module.config, "_class_name": kind}).compression
+    assert compression is not None
+    return follow(module, code, whole, Trail(), None, compression)
 
 
 def load_codec(
@@ -361,7 +365,7 @@ def codec_of(
     return VideoCodec(weights, module, space, mean, deviation, device, dtype, conditioning, tiles)
 
 
-KINDS = ("AutoencoderKL", WAN, LTX, COGVIDEOX)
+KINDS = ("AutoencoderKL", WAN, LTX, COGVIDEOX, WFVAE)
 """The autoencoders that a codec can be made of."""
 
 
@@ -409,9 +413,32 @@ def _folder(weights: str, checkpoint: Checkpoint | SingleFile, subfolder: str | 
 
 
 def _module(kind: str, checkpoint: Checkpoint | SingleFile, subfolder: str, dtype: str) -> Any:
+    if kind == WFVAE:
+        return _wfvae(checkpoint, subfolder, dtype_of(dtype))
+    return model(codec_class(kind), checkpoint, subfolder, dtype_of(dtype))
+
+
+def _wfvae(checkpoint: Checkpoint | SingleFile, subfolder: str, dtype: torch.dtype) -> Any:
+    """WF-VAE out of its own files, or out of one file in the sizes of its base."""
+    from dovetail.experts.wfvae.weights import autoencoder, sizes
+
+    config = sizes(checkpoint.config(subfolder), f"{subfolder or 'the folder'} of '{checkpoint.weights}'")
+    if isinstance(checkpoint, SingleFile) and not checkpoint.holds(subfolder):
+        assert isinstance(checkpoint.base, Checkpoint)
+        checkpoint = checkpoint.base
+    file = checkpoint.file if isinstance(checkpoint, SingleFile) else checkpoint.file(subfolder)
+    return autoencoder(config, file, dtype)
+
+
+def codec_class(kind: str) -> Any:
+    """The class of an autoencoder by its name, one of `KINDS`: one of diffusers, or one that diffusers has not."""
+    if kind == WFVAE:
+        from dovetail.experts.wfvae.autoencoder import WFVAEModel
+
+        return WFVAEModel
     import diffusers
 
-    return model(getattr(diffusers, kind), checkpoint, subfolder, dtype_of(dtype))
+    return getattr(diffusers, kind)
 
 
 def _conditioning(
@@ -434,4 +461,6 @@ def _statistics(module: Any) -> tuple[Tensor, Tensor]:
     if type(module).__name__ == COGVIDEOX:
         channels = module.config.latent_channels
         return torch.zeros(channels), torch.full((channels,), 1 / module.config.scaling_factor)
+    if type(module).__name__ == WFVAE:
+        return torch.tensor(module.config.shift, dtype=torch.float32), 1 / torch.tensor(module.config.scale)
     return torch.tensor(module.config.latents_mean), torch.tensor(module.config.latents_std)

@@ -1,10 +1,11 @@
 """Decoders of video autoencoders: how far each looks in time, and how one goes on where it was left.
 
-Wan's and CogVideoX's look back only, and keep what their convolutions saw last. LTX-Video's looks both ways and keeps
-nothing, so it is shown again what lies on both sides.
+Wan's and CogVideoX's look back only, and keep what their convolutions saw last; so does WF-VAE's, which is shown one
+latent frame more than it makes. LTX-Video's looks both ways and keeps nothing, so it is shown again what lies on both
+sides.
 """
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from dovetail.core.excerpts import Excerpt, Reach, Trail
 
-COGVIDEOX, WAN, LTX = "AutoencoderKLCogVideoX", "AutoencoderKLWan", "AutoencoderKLLTXVideo"
+COGVIDEOX, WAN, LTX, WFVAE = "AutoencoderKLCogVideoX", "AutoencoderKLWan", "AutoencoderKLLTXVideo", "WFVAEModel"
 
 
 # --- how far they look -------------------------------------------------------------------------------------------
@@ -26,6 +27,8 @@ def reach_of(module: Any) -> Reach:
         return Reach(1 + sum(_looks(module.decoder, "CogVideoXCausalConv3d", "time_kernel_size")), 1, pairs=True)
     if kind == WAN:
         return _reach(_looks(module.decoder, "WanCausalConv3d", "kernel_size"), causal=True)
+    if kind == WFVAE:
+        return module.decoder.reach  # type: ignore[no-any-return]
     looks = _looks(module.decoder, "LTXVideoCausalConv3d", "kernel_size")
     return _reach(looks, causal=bool(module.config.decoder_causal))
 
@@ -67,7 +70,8 @@ def follow(
     tile: what tells these codes from others of the same frames. An even number of CogVideoX's codes, which takes pairs
     after the first three, is decoded with the last one twice, and what that adds is left out.
     """
-    pairs = type(module).__name__ == COGVIDEOX
+    kind = type(module).__name__
+    pairs = kind == COGVIDEOX
     at, kept = trail.kept.get(tile, (-1, None))
     if not asked.first <= at <= asked.start:
         at, kept = asked.first, None
@@ -76,7 +80,9 @@ def follow(
         piece = code[:, :, start - asked.first : stop - asked.first]
         if spare := stop - start - piece.shape[2]:
             piece = torch.cat([piece, piece[:, :, -1:]], 2)
-        frames, kept = (_pair if pairs else _single)(module, piece, kept)
+        elif kind == WFVAE:
+            piece = code[:, :, start - asked.first : stop - asked.first + 1]
+        frames, kept = STEPS[kind](module, piece, kept)
         if stop <= asked.stop and not spare:
             left = (stop, kept)
         if stop > asked.start:
@@ -117,6 +123,17 @@ def _pair(module: Any, code: Tensor, kept: Any) -> tuple[Tensor, Any]:
     given = code if module.post_quant_conv is None else module.post_quant_conv(code)
     frames, cache = module.decoder(given, conv_cache=kept)
     return frames, cache
+
+
+@torch.no_grad()
+def _ahead(module: Any, code: Tensor, kept: Any) -> tuple[Tensor, Any]:
+    """The same of WF-VAE's decoder, which is shown the code behind the one whose frames it makes, if there is one."""
+    frames, cache = module.after(code, kept)
+    return frames, cache
+
+
+STEPS: dict[str, Callable[[Any, Tensor, Any], tuple[Tensor, Any]]] = {WAN: _single, COGVIDEOX: _pair, WFVAE: _ahead}
+"""How each decoder that keeps something goes on."""
 
 
 def _moved(kept: Any, device: torch.device) -> Any:

@@ -19,8 +19,8 @@ from torch.utils._pytree import tree_leaves
 
 from dovetail.experts.adapter import Embedding
 from dovetail.experts.checkpoint import quietly
-from dovetail.experts.codec import _in_pairs, _whole
-from dovetail.experts.decoders import COGVIDEOX
+from dovetail.experts.codec import pieces_of
+from dovetail.experts.decoders import WAN, WFVAE
 from dovetail.experts.loading import FAMILIES
 from dovetail.experts.outline import Outline, Shape, hollow_of, written
 
@@ -105,8 +105,11 @@ def decoding(kind: str, config: Mapping[str, Any], shape: Shape, size: int, chun
     if tiles is not None:
         height, width = min(height, tiles), min(width, tiles)
     frames = min(frames, chunk) if kind == "AutoencoderKL" else frames
-    # Wan's takes one latent frame after another and keeps what it has made, which is copied when more is added to it.
-    more = max(0, frames - STEADY) if kind == "AutoencoderKLWan" else 0
+    # Wan's and WF-VAE's take one latent frame after another. Wan's keeps what it has made, which is copied when more is
+    # added to it; what WF-VAE's makes is gone before the next.
+    if kind == WFVAE:  # Of the last one nothing more is shown to it.
+        frames = min(frames, STEADY + 1)
+    more = max(0, frames - STEADY) if kind == WAN else 0
     found = _decoded(kind, written(config), channels, frames - more, size) * height * width // CELLS**2
     each = 4 * 3 * 64 * height * width * size
     return max(found + more * each, 2 * frames * each) if more else found
@@ -116,7 +119,7 @@ CELLS = 8
 """Cells a side on which decoders are followed: all that lives in one grows with their number."""
 
 STEADY = 3
-"""Latent frames after which Wan's decoder does the same for each."""
+"""Latent frames after which Wan's and WF-VAE's decoders do the same for each."""
 
 
 def blockwise(it: Outline) -> int:
@@ -170,10 +173,9 @@ def _decoded(kind: str, config: str, channels: int, frames: int, size: int) -> i
             return held(lambda: module.decode(rows, return_dict=False), (*_tensors(module), rows))
         if module.config.get("timestep_conditioning"):
             told = (torch.zeros(1, dtype=DTYPES[size]),)  # type: ignore[assignment]
-        pieces = _in_pairs if kind == COGVIDEOX else _whole
 
         def decode() -> None:
-            for _ in pieces(module, code, *told):
+            for _ in pieces_of(module, code, *told):
                 pass
 
         return held(decode, (*_tensors(module), code, *told))

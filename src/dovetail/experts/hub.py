@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from dovetail.errors import WeightsError
 from dovetail.experts.cache import commit_of, folder_of
-from dovetail.experts.checkpoint import patterns
+from dovetail.experts.checkpoint import OLD, patterns
 from dovetail.experts.refusals import refusals
 from dovetail.experts.tensors import is_file
 
@@ -42,13 +42,12 @@ class Want:
         allow, ignore = self.patterns()
         found = set(filter_repo_objects(names, allow_patterns=allow, ignore_patterns=ignore))
         # Repositories that are old have their weights as pickles alone.
-        old = [
-            part
-            for part in self.parts
-            if not any(_lies_in(part, name) for name in found if name.endswith(".safetensors"))
-        ]
-        allow, ignore = patterns(old, self.variant, ".bin")
-        return sorted(found | set(filter_repo_objects(names, allow_patterns=allow, ignore_patterns=ignore)))
+        for end in OLD:
+            kept = [name for name in found if name.endswith((".safetensors", *OLD))]
+            old = [part for part in self.parts if not any(_lies_in(part, name) for name in kept)]
+            allow, ignore = patterns(old, self.variant, end)
+            found |= set(filter_repo_objects(names, allow_patterns=allow, ignore_patterns=ignore))
+        return sorted(found)
 
     def __str__(self) -> str:
         return self.repo if self.file is None else f"{self.repo}/{self.file}"

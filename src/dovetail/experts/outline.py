@@ -16,7 +16,8 @@ from torch import nn
 from dovetail.errors import RecipeError, WeightsError
 from dovetail.experts.adapter import Embedding
 from dovetail.experts.checkpoint import Checkpoint, at_hand, config_at, here, must_be, quietly
-from dovetail.experts.codec import seen, space_at
+from dovetail.experts.codec import KINDS, codec_class, seen, space_at
+from dovetail.experts.decoders import WFVAE
 from dovetail.experts.flops import Operations, operations
 from dovetail.experts.loading import FAMILIES, OURS, check_network, network_class, network_part, published_of
 from dovetail.experts.opensora import facts as opensora
@@ -37,6 +38,7 @@ from dovetail.experts.published import (
 from dovetail.experts.single_file import SingleFile
 from dovetail.experts.space import LatentSpace, space_of
 from dovetail.experts.tensors import is_file
+from dovetail.experts.wfvae.facts import CODEC as WFVAE_CODEC
 
 Shape = tuple[int, int, int, int]
 """Channels, frames, height and width of a latent."""
@@ -97,8 +99,10 @@ def hollow_of(kind: str, config: str) -> nn.Module:
     import diffusers
 
     with quietly(), torch.device("meta"):
-        if kind in OURS or hasattr(diffusers, kind):
-            module: nn.Module = network_class(kind).from_config(json.loads(config))
+        if kind in KINDS:
+            module: nn.Module = codec_class(kind).from_config(json.loads(config))
+        elif kind in OURS or hasattr(diffusers, kind):
+            module = network_class(kind).from_config(json.loads(config))
         else:
             import transformers
 
@@ -177,7 +181,7 @@ def space_ahead(
     must_be(weights, f"Weights of this family: {FAMILIES[family].where}")
     told = None if here(weights) else published_of(name, family, weights, subfolder, adapter, base)
     if told is not None:
-        return FAMILIES[family].space if told.codec is None else _published_space(told.codec)
+        return _published_space(told.codec)
     part = FAMILIES[family].part if subfolder is None else subfolder
     try:
         if (checkpoint := at_hand(weights, revision, variant, [part], base)) is None:
@@ -272,6 +276,12 @@ def codec_outline(
     found = seen(weights, subfolder, revision, variant, base)
     if found is not None and (here(weights) or found[0].has(found[1])):
         config = found[0].config(found[1])
+        if config.get("_class_name") == WFVAE:
+            from dovetail.experts.wfvae.weights import sizes
+
+            return WFVAE, sizes(config, f"{found[1] or 'the folder'} of '{weights}'")
         return str(config.get("_class_name")), {key: value for key, value in config.items() if key[0] != "_"}
     kind = FAMILIES[family].space.vae if family is not None else None
-    return next((codec for codec in (IMAGE_CODEC, WAN_CODEC, LTX_CODEC, COGVIDEOX_CODEC) if codec[0] == kind), None)
+    return next(
+        (codec for codec in (IMAGE_CODEC, WAN_CODEC, LTX_CODEC, COGVIDEOX_CODEC, WFVAE_CODEC) if codec[0] == kind), None
+    )

@@ -17,6 +17,7 @@ from typing import Any
 
 from dovetail.experts.lavie import facts as lavie
 from dovetail.experts.opensora import facts as opensora
+from dovetail.experts.wfvae.facts import CODEC as WFVAE_CODEC
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,13 @@ class Words:
 @dataclass(frozen=True)
 class Published:
     """A network, what it reads with, and its autoencoder. kind, codec: classes in diffusers, or ours, the codec with its
-    config, None for one that nothing here can load yet; scheduler: scheduler_config.json as the repository has it, or what
+    config; scheduler: scheduler_config.json as the repository has it, or what
     its authors sample by; licence: of the weights."""
 
     kind: str
     config: Mapping[str, Any]
     words: Words
-    codec: tuple[str, Mapping[str, Any]] | None
+    codec: tuple[str, Mapping[str, Any]]
     scheduler: Mapping[str, Any]
     licence: str
 
@@ -339,7 +340,7 @@ PUBLISHED: dict[tuple[str, str], Published] = {
     ("zai-org/CogVideoX-2b", "transformer"): _COG_2B,
     ("zai-org/CogVideoX-5b", "transformer"): _COG_5B,
     (opensora.REPO, opensora.PART): Published(
-        opensora.KIND, opensora.SIZES, MT5, None, opensora.SCHEDULER, opensora.LICENCE
+        opensora.KIND, opensora.SIZES, MT5, WFVAE_CODEC, opensora.SCHEDULER, opensora.LICENCE
     ),
 }
 """By hub id and the folder of the network; LaVie's by its file, whatever it is laid over."""

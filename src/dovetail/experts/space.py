@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dovetail.errors import SpaceError
+from dovetail.experts.wfvae.facts import COMPRESSION, FACTOR, SCALE, learned
 
 SAME_WEIGHTS = 0.02
 """Encoders whose weights are apart by no more than this share are one: half precision rounds to 0.0005, bfloat16 to
@@ -123,6 +124,7 @@ def space_of(config: Mapping[str, Any], tensors: Tensors | None = None) -> Laten
         "AutoencoderKLWan": _wan_space,
         "AutoencoderKLLTXVideo": _ltx_space,
         "AutoencoderKLCogVideoX": _cogvideox_space,
+        "WFVAEModel": _wfvae_space,
     }
     return known.get(config.get("_class_name", ""), _kl_space)(config, tensors)
 
@@ -174,6 +176,23 @@ def _cogvideox_space(config: Mapping[str, Any], tensors: Tensors | None) -> Late
         scaling=config.get("scaling_factor", 1.15258426),
         encoder=encoder_sketch(tensors),
         compression=int(config.get("temporal_compression_ratio", 4)),
+    )
+
+
+def _wfvae_space(config: Mapping[str, Any], tensors: Tensors | None) -> LatentSpace:
+    channels = config.get("latent_dim", 8)
+    scale, shift = config.get("scale") or [SCALE] * channels, config.get("shift") or [0.0] * channels
+    one = len({*scale}) == len({*shift}) == 1
+    return LatentSpace(
+        channels=channels,
+        vae="WFVAEModel",
+        factor=FACTOR,
+        scaling=scale[0] if one else None,
+        shift=float(shift[0]) if one else None,
+        # Files may lack the wavelets' filters, which are constants.
+        encoder=encoder_sketch(None if tensors is None else lambda *starts: learned(tensors(*starts))),
+        compression=COMPRESSION,
+        statistics=None if one else (*map(float, shift), *(1 / value for value in scale)),
     )
 
 

@@ -20,8 +20,8 @@ from dovetail.errors import WeightsError
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 """Ends of files that torch.save writes."""
 
-WRAPS = ("ema", "state_dict")
-"""Under what checkpoints keep their tensors, where these lie beside other things; the first that is there is taken."""
+WRAPS = ("ema_state_dict", "ema", "state_dict", "gen_model")
+"""Under what checkpoints keep their tensors, where these lie beside other things; the first that holds any is taken."""
 
 SUFFIXES = (".safetensors", *PICKLES)
 """Ends of files that hold weights."""
@@ -51,7 +51,7 @@ def opened(file: Path, only: Collection[str] | None = None) -> dict[str, Tensor]
     """The tensors in a file by name, in the precision in which they lie there; `only` those, if they are named.
 
     A pickle can run any code when it is opened, so it is opened by torch's own reader of tensors, which refuses all
-    else; of what checkpoints wrap around their tensors (`state_dict`, `ema`, `module.`), nothing is left.
+    else; of what checkpoints wrap around their tensors (`WRAPS`, `module.`), nothing is left.
 
     Raises WeightsError for a file that is damaged or holds more than tensors.
     """
@@ -109,14 +109,15 @@ def _unsafe(file: Path, said: str) -> WeightsError | None:
         f"'{file}' is a pickle that holds more than tensors (it asks for {asks[1]}), and opening it could run any code, so "
         "dovetail does not. Take the .safetensors of these weights; or, if you trust this file, convert it once, which runs what "
         f"it holds, and name the new one instead: python -c \"import torch, safetensors.torch as s; t = torch.load('{file}', "
-        "weights_only=False); t = t.get('ema', t.get('state_dict', t)); s.save_file({k: v.clone() for k, v in t.items() if "
+        f"weights_only=False); [t := t[k] for k in {WRAPS} if t.get(k)]; s.save_file({{k.removeprefix('module.'): v.clone() for "
+        "k, v in t.items() if "
         f"torch.is_tensor(v)}}, '{file.with_suffix('.safetensors').name}')\""
     )
 
 
 def _unwrapped(found: Any) -> dict[str, Tensor]:
     """The tensors themselves: of a training's state, the averaged ones."""
-    while isinstance(found, dict) and (inner := [found[key] for key in WRAPS if isinstance(found.get(key), dict)]):
+    while isinstance(found, dict) and (inner := [found[key] for key in WRAPS if _items(found.get(key))]):
         found = inner[0]
     tensors = {str(name): part for name, part in _items(found) if isinstance(part, Tensor)}
     if tensors and all(name.startswith("module.") for name in tensors):
