@@ -499,6 +499,16 @@ def test_the_published_text_model_comes_from_its_own_repository(hub: Hub, expert
     assert not brought & {"tf_model.h5", "flax_model.msgpack"}
 
 
+def test_what_lies_beside_the_network_is_not_asked_for_elsewhere(folder: Path, two: tuple[Path, Path]) -> None:
+    recipe = recipes.load("opensora-plan")
+    for place, repos in ((folder, []), (two[0], [facts.WORDS])):
+        changes = {"experts.base.weights": str(place), "codec.weights": str(place)}
+        assert [want.repo for want in wants(recipes.changed(recipe, changes))] == repos
+    apart = {**changes, "experts.base.words": str(two[1])}
+    assert not wants(recipes.changed(recipe, apart))
+    assert recipes.weights_in(recipes.changed(recipe, apart))["experts.base.words"] == str(two[1])
+
+
 def test_two_experts_of_it_share_their_words() -> None:
     one = recipes.load("opensora-plan").experts["base"]
     assert same_words(one, one)

@@ -262,11 +262,13 @@ def parts_of(family: str, subfolder: str | None, adapter: str | None, shares_wor
     return [network, *(other for other in PARTS if other not in without)]
 
 
-def words_of(family: str, words: str | None = None) -> tuple[str, tuple[str, ...]] | None:
-    """Where the text model of an expert lies whose weights come without one, and what is taken of that; None for other
-    families. words: as for `load`."""
+def words_of(family: str, weights: str, words: str | None = None) -> tuple[str, tuple[str, ...]] | None:
+    """Where the text model of an expert lies whose weights come without one, and what is taken of that; None where they
+    come with it, as those of most families, or a folder that has it. Arguments as for `load`."""
     usual = FAMILIES[family].words
-    return usual if usual is None or words in (None, usual[0]) else (str(words), (*WORDS, *usual[1]))
+    if usual is None or (words is None and (Path(weights).expanduser() / "text_encoder").is_dir()):
+        return None
+    return usual if words in (None, usual[0]) else (str(words), (*WORDS, *usual[1]))
 
 
 def published_of(
@@ -465,8 +467,8 @@ def _encoder(asked: _Asked, kind: str, device: torch.device) -> nn.Module:
 
 def _words_apart(asked: _Asked) -> Checkpoint | SingleFile:
     """The checkpoint that has the text model: the network's, or another, of weights that come without one."""
-    apart = words_of(asked.family, asked.words)
-    if apart is None or (asked.words is None and asked.checkpoint.has("text_encoder")):
+    apart = words_of(asked.family, asked.checkpoint.weights, asked.words)
+    if apart is None:
         return asked.checkpoint
     where, parts = apart
     return find(where, None, None, parts, f"The text model of family '{asked.family}': {FAMILIES[asked.family].where}")

@@ -50,7 +50,7 @@ def _named(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for spec in recipe.experts.values():
         if isinstance(spec, models.Pretrained):
             yield spec.weights, spec.family
-            if (apart := words_of(spec.family, spec.words)) is not None:
+            if (apart := words_of(spec.family, spec.weights, spec.words)) is not None:
                 yield apart[0], f"words of {spec.family}"
             if spec.adapter is not None:
                 yield spec.adapter, f"adapter of {spec.family}"

@@ -38,7 +38,7 @@ def wants(recipe: Recipe) -> tuple[Want, ...]:
         parts = tuple(parts_of(spec.family, spec.subfolder, spec.adapter, shared))
         found += _want(spec.weights, parts, spec.revision, spec.variant)
         found += _base(spec, parts)
-        if not shared and (apart := words_of(spec.family, spec.words)) is not None:
+        if not shared and (apart := words_of(spec.family, spec.weights, spec.words)) is not None:
             found += _want(*apart, None, None)
         if spec.adapter is not None:
             found += _want(spec.adapter, ("", "scheduler"), None, None)
