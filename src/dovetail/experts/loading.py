@@ -443,7 +443,7 @@ def _text(asked: _Asked, config: Any, device: torch.device) -> Text:
             f"{what} is a {found}. Weights of family '{asked.family}': {FAMILIES[asked.family].where}"
         )
     apart = _words_apart(asked)
-    words = tokenizer(getattr(transformers, TEXTS[found][1]), apart, _folder(apart, "tokenizer"))
+    words = tokenizer(getattr(transformers, TEXTS[found][1]), apart, _folder(asked, apart, "tokenizer"))
 
     def again() -> nn.Module:
         encoder = _encoder(asked, found, device)
@@ -458,7 +458,7 @@ def _encoder(asked: _Asked, kind: str, device: torch.device) -> nn.Module:
     import transformers
 
     checkpoint = _words_apart(asked)
-    part = _folder(checkpoint, "text_encoder")
+    part = _folder(asked, checkpoint, "text_encoder")
     encoder: nn.Module = model(getattr(transformers, kind), checkpoint, part, asked.dtype)
     place = checkpoint.path / part if isinstance(checkpoint, Checkpoint) else checkpoint.file
     tied(encoder, f"text_encoder of '{checkpoint.weights}' ({place})")
@@ -474,10 +474,12 @@ def _words_apart(asked: _Asked) -> Checkpoint | SingleFile:
     return find(where, None, None, parts, f"The text model of family '{asked.family}': {FAMILIES[asked.family].where}")
 
 
-def _folder(checkpoint: Checkpoint | SingleFile, part: str) -> str:
-    """A part's folder; "" in a folder that holds nothing but a text model and its tokenizer."""
-    bare = isinstance(checkpoint, Checkpoint) and (checkpoint.path / "config.json").is_file()
-    return "" if bare and not checkpoint.has(part) else part
+def _folder(asked: _Asked, checkpoint: Checkpoint | SingleFile, part: str) -> str:
+    """The folder of a part of the checkpoint with the text model; "" of another than the network's that holds nothing
+    else."""
+    if checkpoint is asked.checkpoint or isinstance(checkpoint, SingleFile) or checkpoint.has(part):
+        return part
+    return "" if (checkpoint.path / "config.json").is_file() else part
 
 
 def _space(asked: _Asked) -> LatentSpace:

@@ -70,7 +70,7 @@ def sparse(config: Mapping[str, Any], block: int) -> bool:
     >>> [block for block in range(32) if not sparse(SIZES, block)]
     [0, 1, 30, 31]
     """
-    return bool(config["sparse1d"]) and 1 < block < 30
+    return bool(config.get("sparse1d", SIZES["sparse1d"])) and 1 < block < 30
 
 
 def odd(config: Mapping[str, Any]) -> str | None:
