@@ -15,7 +15,7 @@ core (and, beside them, by the clock), without reading texts and without decodin
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from statistics import fmean
 from time import perf_counter, process_time
@@ -33,18 +33,22 @@ from torch import Tensor
 from dovetail import recipe as recipes
 from dovetail import run
 from dovetail.calibrate import Calibration, calibrate
-from dovetail.calibrate.candidates import Case, Ready, ready
+from dovetail.calibrate.candidates import Case, Ready, cost, latent_shape, ready
 from dovetail.calibrate.comparing import film, frames_of
 from dovetail.calibrate.judging import oracle, psnr, similarity
 from dovetail.calibrate.report import kept
 from dovetail.calibrate.running import Settings, small_of
 from dovetail.core.noise import Noise
+from dovetail.core.sampler import last, sample
+from dovetail.core.stages import Stage
 from dovetail.errors import PromptWarning
 from dovetail.recipe import Recipe
+from dovetail.recipe.build import build
 from dovetail.run import Cast
 from dovetail.sprites.oracle import judge
 from dovetail.sprites.world import Ask, caption, imagine
 
+DISTILLED = "sprites-flowblending-ldl"
 RECIPES = {"trained": "sprites-flowblending", "exact": "sprites-flowblending-exact"}
 OWN = HELD + 50_000
 """Scenes of these seeds and up are for calibrating alone."""
@@ -101,7 +105,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def fingerprint(found: Mapping[str, Calibration], recipe: Recipe) -> str:
     """What a way's results depend on, beside itself: the recipe, who the candidates are, the weights."""
-    return digest_of(*(result.case.digest for result in found.values()), weights_of(recipe))
+    others = [] if is_exact(recipe) else [weights_of(recipes.load(DISTILLED))]
+    return digest_of(*(result.case.digest for result in found.values()), weights_of(recipe), *others)
+
+
+def is_exact(recipe: Recipe) -> bool:
+    return any(spec.family == "exact" for spec in recipe.experts.values())
 
 
 # --- calibrating -------------------------------------------------------------------------------------------------
@@ -225,7 +234,8 @@ def play(
     for done, cell in enumerate(cells):
         ways = {way.name: way for name, way in rows(found, cell.prompt).items() if only is None or name in only}
         todo = [way for name, way in ways.items() if (name, key, cell.prompt, cell.seed) not in there]
-        if todo and any(spec.family == "exact" for spec in recipe.experts.values()) and cell.prompt != last:
+        todo = [way for way in todo if way.distilled is None or not is_exact(recipe)]
+        if todo and is_exact(recipe) and cell.prompt != last:
             # Exact experts keep the candidates of every prompt they were ever asked for.
             cast, last = run.load(recipe), cell.prompt
         stages = {solver: Stand(result.case, cast, cell) for solver, result in found.items()}
@@ -276,13 +286,55 @@ class Stand:
     @torch.no_grad()
     def made(self, way: Way) -> dict[str, Any]:
         at, x, whole = self.at, self.start(way.start), self.whole
+        stage, flops = self.between(*way.distilled) if way.distilled else (None, self.spent(way.choice))
         clock, spent = perf_counter(), process_time()
-        latent = film(at, way.choice, _itself, x)
+        latent = made_by(stage, x, at.frames) if stage else film(at, way.choice, _itself, x)
         took = {"seconds": process_time() - spent, "clock": perf_counter() - clock}
         video = self.decoded(latent)
         likeness = {"psnr": psnr(video, whole), "agreement": similarity(oracle, video, whole)}
-        flops = sum(self.case.costs[who] for who in way.choice)
         return {"scores": scores(video, self.cell.scene) | likeness, "flops": flops, **took}
+
+    def spent(self, choice: Sequence[int]) -> float:
+        return sum(self.case.costs[who] for who in choice)
+
+    def between(self, early: int, late: int) -> tuple[Stage, float]:
+        """LDL with this many large steps, which has looked once too, and its operations."""
+        levels, cast = self.at.stage.ladder.levels, distilled()
+        bounds = [(levels[k - 1] + levels[k]) / 2 for k in (early, len(levels) - 1 - late)]
+        recipe = parted(recipes.load(DISTILLED), *bounds)
+        video = recipes.plain(self.case.recipe)["video"] | {"seed": self.cell.noise}
+        recipe = recipes.changed(recipe, {"prompt": caption(self.cell.scene.ask), "video": video})
+        (stage,) = build(recipe, cast.experts, latent_shape(recipe, cast)[1:])
+        own = stage.ladder.steps - early - late
+        for level in (1.0, sum(bounds) / 2):
+            stage.denoise(self.at.x, level, self.at.frames)
+        small = recipe.chain[0].denoise.of[parts_of(bounds)[1]]
+        return stage, (early + late) * self.case.costs[0] + own * cost(recipe, 0, small, cast)
+
+
+@cache
+def distilled() -> Cast:
+    return run.load(recipes.load(DISTILLED))
+
+
+def parts_of(bounds: Sequence[float]) -> tuple[str, ...]:
+    """Names of a blend's three intervals."""
+    return (*(f"above {bound:.6f}" for bound in bounds), "else")
+
+
+def parted(recipe: Recipe, early: float, late: float) -> Recipe:
+    """LDL with other boundaries."""
+    stage = recipes.plain(recipe)["chain"][0]
+    blended = stage["denoise"]["blended"]
+    who = [blended.pop(name) for name in list(blended) if name == "else" or name.startswith("above")]
+    blended |= dict(zip(parts_of((early, late)), who, strict=True))
+    stage["ladder"]["spliced"] |= {"early": early, "late": late}
+    return recipes.checked({**recipes.plain(recipe), "chain": [stage]})
+
+
+def made_by(stage: Stage, x: Tensor, frames: Tensor) -> Tensor:
+    """A stage's frames, from this latent."""
+    return last(sample(stage.denoise, x, frames, stage.ladder.levels, stage.solver)).seen.x0
 
 
 def _itself(latent: Tensor) -> Tensor:

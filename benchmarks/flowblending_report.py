@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from flowblending_rows import BUDGET, CURVE, EQUAL, MAIN, SECOND, large_steps, rows
+from flowblending_rows import BUDGET, CURVE, DISTILLED, EQUAL, MAIN, SECOND, large_steps, rows
 from harness import Claim, questions
 from report import FEWEST, MARGIN, aligned
 
@@ -192,13 +192,17 @@ def normalised(table: Table, measure: str, name: str) -> Interval | None:
 def answers(table: Table, found: Mapping[str, Calibration]) -> str:
     """The questions that have the rows they need."""
     asked: list[tuple[str, list[Claim]]] = []
-    for name in ("LSL budget", "LSL fit", f"any schedule {BUDGET}"):
+    for name in ("LSL budget", "LSL fit", DISTILLED, f"any schedule {BUDGET}"):
         if all(row in table for row in ("LLL", "SSS", name)):
             asked.append((f"Is {name} as good as the large expert alone, for less?", as_good(table, name)))
     if "LSL budget" in table:
         n = large_steps(found[MAIN])
         others = [name for name in EQUAL if name in table]
-        asked.append((f"Is LSL budget better than {n} large steps elsewhere? (difference)", placed(table, others)))
+        title = f"Is LSL budget better than {n} large steps elsewhere? (difference)"
+        asked.append((title, placed(table, "LSL budget", others)))
+        if DISTILLED in table:
+            title = "Is a distilled expert between better than the small one? (difference)"
+            asked.append((title, placed(table, DISTILLED, ["LSL budget"])))
     for solver, prefix in ((MAIN, ""), (SECOND, f"{SECOND}: ")):
         if all(f"{prefix}{row}" in table for row in ("LLL", "SSS", "LSL budget")):
             title = f"How far is LSL budget from the best boundary of all, by {solver}?"
@@ -249,13 +253,13 @@ def inferiority(table: Table, name: str, measure: str) -> Claim:
     return Claim(f"{measure}: lacks {lacks} of the span, which is {span}; margin {MARGIN}", enough(three, verdict))
 
 
-def placed(table: Table, others: Sequence[str]) -> list[Claim]:
-    """LSL minus each other placement, in everything."""
+def placed(table: Table, name: str, others: Sequence[str]) -> list[Claim]:
+    """A row minus each other, in everything."""
     claims = []
     for other in others:
         for measure in (*LIKENESS, *ORACLE):
-            both = cells(table, measure, "LSL budget", other)
-            found, each = both.difference("LSL budget", other), both.differences("LSL budget", other)
+            both = cells(table, measure, name, other)
+            found, each = both.difference(name, other), both.differences(name, other)
             verdict = "better" if found.low > 0 else "worse" if found.high < 0 else "no difference seen"
             wins = f"{sum(d > 0 for d in each)} prompts up and {sum(d < 0 for d in each)} down of {len(each)}"
             claims.append(Claim(f"{other}: {measure} {found}, {wins}", enough(both, verdict), sign_flip(each)))

@@ -19,20 +19,28 @@ ENDS = ("LLL", "SSS", "other seed", "nudged")
 noise that is changed by 1 %, between which likeness is normalised."""
 EQUAL = ("LSS", "SLL", "random", "interleaved")
 """As many large steps as the automatic LSL has, elsewhere."""
+DISTILLED = "LDL"
+"""The large steps of the automatic LSL, and a distilled expert between; of experts that have one."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """A video's solver, the places of the candidates that take its steps, and what is done to its first noise."""
+    """A video's solver, the places of the candidates that take its steps, and what is done to its first noise.
+
+    distilled: large steps before and behind the distilled expert, which takes its own levels between; no `choice` then.
+    """
 
     solver: str
     choice: tuple[int, ...]
     start: str = ""
+    distilled: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:
         """The same for every row that is made so."""
         who = "".join("abcdefghijklmnop"[place] for place in self.choice)
+        if self.distilled is not None:
+            who = "LDL {}+{}".format(*self.distilled)
         return " ".join(part for part in (self.solver, who, self.start) if part)
 
 
@@ -68,6 +76,7 @@ def compared(found: Calibration, prompt: int) -> dict[str, Way]:
         "interleaved": interleaved(steps, n),
     }
     made = {name: Way(MAIN, placed(found, word)) for name, word in letters.items()}
+    made[DISTILLED] = Way(MAIN, (), distilled=around(found.choices["budget"].choice))
     case, errors = found.case, errors_of(found.case, found.weighted)
     edge = frontier(case.costs, errors, follows=case.follows)
     for share in CURVE:
@@ -79,6 +88,12 @@ def compared(found: Calibration, prompt: int) -> dict[str, Way]:
         except ValueError:  # even the cheapest costs more
             continue
     return made
+
+
+def around(choice: tuple[int, ...]) -> tuple[int, int]:
+    """Large steps before and behind all others."""
+    small = [k for k, place in enumerate(choice) if place != 0]
+    return (small[0], len(choice) - 1 - small[-1]) if small else (len(choice), 0)
 
 
 def large_steps(found: Calibration) -> int:

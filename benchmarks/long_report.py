@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from math import exp, log
 from typing import Any
 
 from harness import Claim, questions
@@ -52,8 +53,9 @@ OWN = (
     (
         "paper",
         "no guidance",
-        (("lurch", -1), ("leap", -1)),
-        "continuity of motion: change of velocity at borders, and how far from where it was bound to an object goes on",
+        (("lurch", -1), ("leap", -1), ("log leap", -1)),
+        "continuity of motion: change of velocity at borders, and how far from where it was bound to an object goes on; "
+        "as a factor too: leaps are from .1 to 18 pixels, and the longest are most of a mean",
     ),
     ("paper", "no staggering", (("border", -1),), "seams, how far borders stand out"),
     (
@@ -70,6 +72,8 @@ OWN = (
     ),
 )
 """What each strategy is for: the way with it, the way without, measures, each with whether more of it is better."""
+LOG = "log "
+"""Before a measure: differences of its logarithm, which are factors."""
 MARGIN = 0.02
 """Borders may be seen so much more often than other steps are taken for one."""
 
@@ -136,14 +140,21 @@ def answers(rows: Rows, long: int, short: int) -> str:
             claims = [
                 needed(rows, one, other, measure, sign)
                 for measure, sign in own
-                if column(rows[one], measure).keys() & column(rows[other], measure).keys()
+                if values(rows[one], measure).keys() & values(rows[other], measure).keys()
             ]
             asked.append((f"Does '{base}' need what '{way}' lacks, over {frames} frames? ({words})", claims))
     return questions(asked, "Questions. p: sign flips of prompts' differences, Holm over all {n} tests below.")
 
 
 def paired(rows: Rows, measure: str, *names: str) -> Cells:
-    return Cells.of({name: column(rows[name], measure) for name in names})
+    return Cells.of({name: values(rows[name], measure) for name in names})
+
+
+def values(row: Mapping[tuple[int, int], Mapping[str, Any]], measure: str) -> dict[tuple[int, int], float]:
+    """A row's numbers; of `LOG` and a name the natural logarithms of that one's."""
+    plain = measure.removeprefix(LOG)
+    found = column(row, plain)
+    return found if plain == measure else {cell: log(value) for cell, value in found.items() if value > 0}
 
 
 def counted(rows: Rows, name: str, measure: str, target: float, words: str) -> Claim:
@@ -225,5 +236,9 @@ def needed(rows: Rows, full: str, lacking: str, measure: str, sign: int) -> Clai
     better, worse = (found.low > 0, found.high < 0) if sign > 0 else (found.high < 0, found.low > 0)
     verdict = "yes" if better else "no, it is better without" if worse else "no difference seen"
     each = [sign * d for d in cells.differences(full, lacking)]
-    text = f"{measure}: with - without {found}, {sum(d > 0 for d in each)} prompts better and {sum(d < 0 for d in each)} worse"
+    said = f"{measure}: with - without {found}"
+    if measure.startswith(LOG):
+        factor = Interval(*(exp(value) for value in (found.value, found.low, found.high)))
+        said = f"{measure.removeprefix(LOG)}: with / without {factor}"
+    text = f"{said}, {sum(d > 0 for d in each)} prompts better and {sum(d < 0 for d in each)} worse"
     return Claim(text, enough(cells, verdict), sign_flip(each))

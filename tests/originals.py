@@ -140,6 +140,15 @@ def ltx(module: nn.Module) -> dict[str, Tensor]:
     return {f"model.diffusion_model.{put(key, LTX)}": tensor for key, tensor in module.state_dict().items()}
 
 
+def ltx_vae(module: nn.Module) -> dict[str, Tensor]:
+    """The autoencoder in that file: its statistics by their names there; blocks, which are counted otherwise, by ours."""
+    told = {
+        "latents_mean": "per_channel_statistics.mean-of-means",
+        "latents_std": "per_channel_statistics.std-of-means",
+    }
+    return {f"vae.{told.get(key, key)}": tensor for key, tensor in module.state_dict().items()}
+
+
 def written(file: Path, *parts: Mapping[str, Tensor], half: bool = False) -> Path:
     """A .safetensors file of these tensors, or a pickle if its name says so."""
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -127,6 +127,7 @@ def test_answers_follow_from_the_numbers():
     assert verdict("'staggered'", "rhythm") == "yes"
     assert verdict("'no guidance'", "lurch") == "no, it is better without"
     assert verdict("'no guidance'", "leap") == "yes"
+    assert verdict("'no guidance'", "leap: with / without 0.500 [0.500, 0.500]") == "yes"
     assert verdict("'onward'", "motion_right") == "yes"
     at = next(i for i, words in enumerate(said) if "'onward'" in words)
     assert said[at + 1].startswith("  motion_right: ")

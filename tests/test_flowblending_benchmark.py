@@ -106,6 +106,30 @@ def test_rows_at_equal_operations_and_every_boundary() -> None:
     assert made["random"] != rows({"unipc": one, "euler": one}, 4)["random"]
     assert made["euler: LLL"].name == "euler aaaaaaaaaa"
     assert made["nudged"].name == "unipc aaaaaaaaaa nudged"
+    assert made["LDL"].distilled == (3, 2)
+    assert made["LDL"].name == "unipc LDL 3+2"
+
+
+def test_a_distilled_expert_stands_between_as_many_large_steps() -> None:
+    import flowblending
+    from confiner_tables import Cell
+    from flowblending_rows import Way
+
+    from dovetail import recipe as recipes
+    from dovetail import run
+    from dovetail.calibrate.candidates import case_of
+
+    recipe = recipes.changed(recipes.load("sprites-flowblending"), {"video.frames": 3})
+    cast = run.load(recipe)
+    case = case_of(recipe, cast)
+    stand = flowblending.Stand(case, cast, Cell(0, 0))
+    stage, flops = stand.between(4, 5)
+    assert stage.ladder.levels[4:8] == pytest.approx((12 / 13, 0.9, 0.75, 0.5))  # handed over, its own two, handed back
+    assert stage.ladder.steps == 4 + 3 + 5
+    assert flops == pytest.approx(9 * case.costs[0] + 3 * case.costs[1] / 2)  # without guidance
+    found = stand.made(Way("unipc", (), distilled=(4, 5)))
+    assert found["flops"] == flops
+    assert 0 < found["scores"]["psnr"] < 50
 
 
 def planted(**values: dict[str, float]) -> dict[str, Any]:
@@ -167,7 +191,7 @@ def test_verdicts_follow_from_the_numbers() -> None:
     worse = as_good(table, "LSS")
     assert said(worse, "sharpness: lacks") == "no"
     assert said(worse, "psnr, normalised") == "no"
-    both = placed(table, ("LSS", "interleaved"))
+    both = placed(table, "LSL budget", ("LSS", "interleaved"))
     assert said(both, "LSS: psnr") == "better"
     assert said(both, "interleaved: psnr") == "worse"
     assert said(both, "interleaved: prompt") == "no difference seen"

@@ -27,7 +27,7 @@ from dovetail.experts.residency import CODEC, Platform, turns, within
 from dovetail.recipe import Recipe, models
 from dovetail.run import Cast, Look, Piece, Step, decode, finished, keep, load, play
 from dovetail.run.budget import Fit, budget_of, fit, fitted, foreseen
-from dovetail.run.lessening import less
+from dovetail.run.lessening import advising, less, lighter
 from dovetail.run.sizes import decoders, outlines
 from dovetail.video import Video, settings_of
 
@@ -517,8 +517,8 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     )
 
 
-def narrow(cast: Cast, rows: int) -> Narrow:
-    module: Any = cast.experts["it"].network.module  # type: ignore[attr-defined]
+def narrow(cast: Cast, rows: int, name: str = "it") -> Narrow:
+    module: Any = cast.experts[name].network.module  # type: ignore[attr-defined]
     found = Narrow(rows, module.forward)
     module.forward = found
     return found
@@ -556,8 +556,38 @@ def test_where_one_row_does_not_fit_the_error_teaches(single: Recipe) -> None:
     said = str(caught.value)
     assert "expert 'it': latents of 1 frames of 8x8 cells, 1 at once, do not fit" in said
     assert "in stage 'video', step 1" in said
-    assert "dtype: bfloat16" in said
-    assert "offload: true" in said
+    assert re.search(r"added to the same command: `--vram \d+KB.*`$", said)
+    assert lighter(single, None, "video") is not None
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_where_one_row_does_not_fit_what_the_plan_can_do_is_named(pair: Recipe, tmp_path: Path, kept: bool) -> None:
+    """In a stage, of a run that was let pass: with each of the options the plan needs three quarters of that at most."""
+    cast = load(pair)
+    narrow(cast, 0, "large")
+    with pytest.raises(RoomError) as caught:
+        list(keep(pair, tmp_path / "it.mp4", cast=cast) if kept else play(pair, cast))
+    said = str(caught.value)
+    assert "1 at once, do not fit in the memory of cpu in stage 'video', step 1. The plan counts " in said
+    assert "dovetail plan" not in said
+    need = next(part.total for part in fit_in(pair, None).parts if part.name == "video")
+    advised = re.findall("`(.*?)`", said)
+    assert advised
+    for words in advised:
+        (vram,) = re.findall(r"^--vram (\S+)", words)
+        lessened = recipes.changed(pair, [f"vram={vram}", *re.findall(r"--set (\S+)", words)])
+        assert (budget_of(lessened) or 0) <= need * 3 // 4
+        assert fitted(lessened) is not None, "it fits, as is said"
+
+
+def test_where_no_plan_tells_advice_in_a_run_is_general() -> None:
+    assert lighter(EXACT, None, "video") is None, "exact experts take no memory that is counted"
+    error = RoomError("it", "its weights", "cpu")
+    with pytest.raises(RoomError, match="What needs less: fewer frames"), advising(EXACT, None):
+        raise error
+    told = error.advised("Wait.")
+    with pytest.raises(RoomError, match=r"cpu\. Wait\.$"), advising(EXACT, None):
+        raise told
 
 
 def test_a_run_in_a_folder_remembers_what_a_killed_process_did_with_less(single: Recipe, tmp_path: Path) -> None:

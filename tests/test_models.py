@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ from dovetail.recipe import models
 from dovetail.run import weights_used
 from dovetail.run.cast import same_words
 from dovetail.run.manifest import sources
-from dovetail.run.wants import EVERYTHING, shelved, shipped, wants, wants_of
+from dovetail.run.wants import EVERYTHING, commit_said, shelved, shipped, wants, wants_of
 
 SD, LIGHTNING, MODELSCOPE = "some/sd", "some/lightning", "some/modelscope"
 FILE = f"{LIGHTNING}/lightning_4step.safetensors"
@@ -160,6 +161,22 @@ def test_an_expert_whose_lora_weights_change_its_words_brings_its_own() -> None:
     plain, styled = models.Pretrained(**both), models.Pretrained(**both, loras=(models.Lora(weights="some/style"),))
     assert same_words(plain, plain)
     assert not same_words(plain, styled)
+
+
+def test_a_file_reads_with_its_bases_text_model_unless_it_may_hold_one() -> None:
+    base = "Lightricks/LTX-Video-0.9.5"
+    file, folder = (
+        models.Pretrained(family="ltx", **weights)
+        for weights in ({"weights": "some/ltx/it.safetensors", "base": base}, {"weights": f"{base[:-1]}7-dev"})
+    )
+    assert same_words(folder, file)
+    image = {
+        "family": "stable-diffusion",
+        "weights": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "subfolder": "unet",
+    }
+    one = models.Pretrained(**{**image, "weights": "some/sd/it.safetensors", "base": image["weights"]})
+    assert not same_words(models.Pretrained(**image), one)
 
 
 def test_what_is_named_alone_is_a_model_a_file_or_a_mistake() -> None:
@@ -322,6 +339,43 @@ def test_a_revision_is_taken_as_it_was(hub: Hub) -> None:
     assert cached(Want(SD, WANT.parts, revision="other")).commit == "2" * 40
     assert cached(Want(SD, WANT.parts, revision="2" * 40)).whole
     assert cached(WANT).commit is None, "main was not asked for"
+
+
+def test_a_pinned_commit_is_that_one_and_recipes_without_pins_take_what_is_here(hub: Hub, recipe: Path) -> None:
+    """Who has another commit in the cache plays on without a network; only who asks for a commit needs that one."""
+    mine, other = "a" * 40, "b" * 40
+    hub.repos[SD].branches["main"] = mine
+    said("pull", recipe)
+    hub.repos[SD].branches["main"] = other
+    hub.down = True
+    assert dovetail.generate("a red circle", recipe).settings["commits"][SD] == mine
+    pinned = [f"{part}.revision={mine}" for part in ("experts.control", "experts.spatial", "codec")]
+    assert dovetail.generate("a red circle", recipe, overrides=pinned).settings["commits"][f"{SD}@{mine}"] == mine
+    with pytest.raises(WeightsError, match=rf"`dovetail models pull {SD} --revision {other}` brings it"):
+        dovetail.generate("a red circle", recipe, overrides=[f"codec.revision={other}"])
+
+
+def test_recipes_pin_nothing_and_the_shelf_knows_whole_commits() -> None:
+    assert all(want.revision is None for want in shipped())
+    commits = {repo: told.commit for repo, told in SHELF.items() if told.commit is not None}
+    assert all(re.fullmatch("[0-9a-f]{40}", commit) for commit in commits.values())
+    same = {commits[repo] for repo in ("THUDM/CogVideoX-2b", "zai-org/CogVideoX-2b")}
+    assert len(set(commits.values())) == len(commits) - 1
+    assert len(same) == 1, "one repository under two names"
+
+
+def test_list_and_verify_say_which_commit_is_here(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = SHELF["CompVis/stable-diffusion-v1-4"]
+    assert known.commit is not None
+    named = f"commit {known.commit} is named in public code"
+    assert f"  {named}" in said("list").stdout.splitlines()
+    bring(WANT)
+    assert said("verify", SD).stdout.splitlines()[0] == f"{SD} @ {COMMIT}"
+    assert commit_said(cached(WANT)) == f"commit {COMMIT} is here"
+    monkeypatch.setitem(SHELF, SD, known)
+    assert commit_said(cached(WANT)) == f"commit {COMMIT} is here, {named}"
+    monkeypatch.setitem(SHELF, SD, replace(known, commit=COMMIT))
+    assert commit_said(cached(WANT)) == f"commit {COMMIT} is here"
 
 
 # --- what can go wrong ------------------------------------------------------------------------------------------------

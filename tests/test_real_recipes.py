@@ -35,6 +35,7 @@ REAL = (
     "confiner-sd15-lavie",
     "cogvideox-2b",
     "flowblending-ltx",
+    "flowblending-ltx-distilled",
     "flowblending-wan21",
     "opensora-plan",
     "story-wan21",
@@ -96,7 +97,7 @@ def test_a_head_says_what_is_on_the_device_at_most_and_where(name: str) -> None:
 def test_a_head_names_the_commits_that_are_known(name: str) -> None:
     repos = dict.fromkeys(want.repo for want in wants(recipes.load(name)))
     (said,) = re.findall(r"Commits: (.*?)\. Time:", head(name))
-    assert said.split("; ") == [f"{repo} {SHELF[repo].commit or 'not pinned'}" for repo in repos]
+    assert said.split("; ") == [f"{repo} {SHELF[repo].commit or 'not known'}" for repo in repos]
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -170,6 +171,27 @@ def test_syncos_has_even_windows_and_the_papers_floor(name: str, windows: int, a
     assert not plan.missed, "every event is asked for"
 
 
+def test_the_distilled_pair_is_the_authors_first_pass() -> None:
+    """Seven levels and no guidance; 3 steps of the large expert, 3 of the small one, 1 of the large one."""
+    plan = dovetail.plan("flowblending-ltx-distilled")
+    (stage,) = plan.stages
+    assert stage.ladder.levels == (1.0, 0.9937, 0.9875, 0.9812, 0.975, 0.9094, 0.725, 0.0)
+    assert {name: count.calls for name, count in plan.counts.items()} == {"large": 4, "small": 3}
+    assert isinstance(stage.denoise, Blended)
+    files = [want.file for want in wants(plan.recipe) if want.file is not None]
+    assert files == ["ltxv-2b-0.9.8-distilled.safetensors"]
+    texts = [want.repo for want in wants(plan.recipe) if "text_encoder" in want.parts]
+    assert texts == ["Lightricks/LTX-Video-0.9.8-13B-distilled"], "one T5 reads for both"
+
+
+def test_the_later_undistilled_2b_of_a_head_is_planned() -> None:
+    changes = re.findall(r"--set (experts\.small\.\S+)", head("flowblending-ltx"))
+    assert len(changes) == 2
+    plan, usual = dovetail.plan("flowblending-ltx", overrides=changes), dovetail.plan("flowblending-ltx")
+    assert costs(plan).spent == costs(usual).spent, "of one architecture"
+    assert "Lightricks/LTX-Video" in [want.repo for want in wants(plan.recipe)]
+
+
 def test_a_story_blends_inside_windows_and_agrees_by_the_small_expert() -> None:
     plan = dovetail.plan("story-wan21")
     flow = dovetail.plan("flowblending-wan21")
@@ -207,6 +229,7 @@ SMALL: dict[str, tuple[dict[str, int], dict[str, str], dict[str, Any]]] = {
     "story-wan21": ({"frames": 17, **FLOW}, {"large": "large", "small": "wan"}, few()),
     "flowblending-wan21": ({"frames": 5, **FLOW}, {"large": "large", "small": "wan"}, {}),
     "flowblending-ltx": ({"frames": 9, "height": 64, "width": 64}, {}, {}),
+    "flowblending-ltx-distilled": ({"frames": 9, "height": 64, "width": 64}, {}, {}),
     "wan22-three-way": ({"frames": 5, **FLOW}, {"high": "a14b", "low": "a14b"}, {"chain.video.ladder.own.steps": 8}),
     "cogvideox-2b": ({"frames": 5, **COG}, {}, {}),
 }
@@ -227,6 +250,8 @@ def test_a_recipe_runs_on_tiny_weights(name: str, folders: dict[str, str]) -> No
         asked |= {f"experts.{expert}.{key}": value for key, value in TINY.items()} | {
             f"experts.{expert}.weights": where
         }
+        if spec.base is not None:
+            asked[f"experts.{expert}.base"] = None
         if spec.adapter is not None:
             asked[f"experts.{expert}.adapter"] = folders["lightning"]
     asked |= {f"codec.{key}": value for key, value in TINY.items()}
@@ -241,7 +266,8 @@ def test_a_recipe_runs_on_tiny_weights(name: str, folders: dict[str, str]) -> No
         asked["story"] = {"events": ["it moves left", "it moves right"]}
     if not name.startswith("confiner"):
         ladder = recipe.chain[0].ladder
-        asked.setdefault(f"chain.video.ladder.{ladder.word}.steps", 4)  # type: ignore[union-attr]
+        if not isinstance(ladder, models.Levels):
+            asked.setdefault(f"chain.video.ladder.{ladder.word}.steps", 4)  # type: ignore[union-attr]
     video = dovetail.generate("a red circle", recipes.changed(recipe, asked))
     assert video.frames.shape == (size["frames"], size["height"], size["width"], 3)
     assert set(video.settings["calls"]) == set(recipe.experts)
@@ -263,7 +289,7 @@ def report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, names: tuple[str, ..
 
 def test_a_machine_with_everything_plays_everything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lines = report(monkeypatch, tmp_path, ("flowblending-wan21", "confiner-sd15-modelscope"))
-    assert lines[2] == "device: a card, 80.0 GB of its memory free"
+    assert lines[2:4] == ["device: a card, 80.0 GB of its memory free", "Apple's MPS: none"]
     assert [line for line in lines if ": fits" in line or "not fit" in line] == [
         "flowblending-wan21: fits; experts and codec come in turns",
         "confiner-sd15-modelscope: fits; experts and codec come in turns",
@@ -331,6 +357,15 @@ def test_what_is_done_so_that_a_recipe_fits_is_said(monkeypatch: pytest.MonkeyPa
 def test_a_device_without_bfloat16_is_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lines = report(monkeypatch, tmp_path, (), bfloat16=False)
     assert "it has no bfloat16, so --set experts.NAME.dtype=float16" in lines[2]
+
+
+def test_apples_device_is_named_with_what_is_not_known_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lines = report(monkeypatch, tmp_path, (), device=None, mps=True)
+    assert lines[2:4] == ["device: the CPU alone; large models take hours on it", f"Apple's MPS: {doctor.MPS}"]
+    assert "Nothing here has been run on it" in doctor.MPS
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    assert doctor.machine().mps
 
 
 def test_the_doctor_says_what_is_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

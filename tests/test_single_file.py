@@ -116,6 +116,24 @@ def test_a_transformer_in_one_file(tmp_path: Path, family: str) -> None:
     same_space(expert.network.space, load_codec(str(base)).space)
 
 
+def test_ltx_video_in_its_authors_file_has_its_own_autoencoder(tmp_path: Path) -> None:
+    """Network and autoencoder, as ltxv-2b-0.9.8-distilled.safetensors has them; a base says their sizes and reads."""
+    base = tiny.ltx(tmp_path / "base", conditioned=True)
+    other, vae = tiny.grown(lambda: tiny.ltx_transformer(1, 2), 50, 0.05), tiny.ltx_vae(conditioned=True)
+    moved = tiny.grown(lambda: tiny.ltx_vae(conditioned=True), 5)
+    for name, inside in (("same", vae), ("other", moved)):
+        originals.written(tmp_path / f"{name}.safetensors", originals.ltx(other), originals.ltx_vae(inside))
+    expert, stranger = (
+        load("it", "ltx", str(tmp_path / f"{name}.safetensors"), base=str(base)) for name in ("same", "other")
+    )
+    ours, theirs = expert.network.module.state_dict(), other.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert expert.network.space.encoder is not None
+    same_space(expert.network.space, load_codec(str(base)).space)
+    with pytest.raises(SpaceError, match="encoder weights are"):
+        same_space(stranger.network.space, load_codec(str(base)).space)
+
+
 PLACES = (
     (r"decoder\.up_blocks\.(\d)\.resnets\.(\d)", lambda at: f"decoder.upsamples.{4 * int(at[1]) + int(at[2])}"),
     (r"decoder\.up_blocks\.(\d)\.upsamplers\.0", lambda at: f"decoder.upsamples.{4 * int(at[1]) + 3}"),

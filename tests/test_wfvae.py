@@ -3,6 +3,7 @@ formulas, what it sees of a video's past, decoding and encoding in pieces, its f
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -508,11 +509,22 @@ def test_a_config_that_says_less_means_what_the_authors_class_does(repository: P
         load_codec(str(folder))
 
 
-def test_a_pickle_that_holds_more_than_tensors_is_not_opened(repository: Path, tmp_path: Path) -> None:
+def test_a_pickle_that_holds_more_than_tensors_is_not_opened(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The advice works, where the file is what one trusts it to be."""
     folder = Path(shutil.copytree(repository, tmp_path / "it"))
-    torch.save({"ema_state_dict": {"a": torch.ones(1)}, "harm": Path}, folder / "vae" / "merged.ckpt")
-    with pytest.raises(WeightsError, match=r"merged\.ckpt' is a pickle that holds more than tensors"):
+    ema = {f"module.{name}": tensor for name, tensor in opened(repository / "vae" / "merged.ckpt").items()}
+    torch.save(
+        {"state_dict": {"a": torch.ones(1)}, "ema_state_dict": ema, "more": Path}, folder / "vae" / "merged.ckpt"
+    )
+    with pytest.raises(WeightsError, match=r"merged\.ckpt' is a pickle that holds more than tensors") as caught:
         load_codec(str(folder))
+    code = re.search(r'python -c "(.*)"$', str(caught.value))
+    assert code is not None
+    monkeypatch.chdir(folder / "vae")
+    exec(code[1], {})
+    assert load_codec(str(folder)).space == load_codec(str(repository)).space
 
 
 # --- what a plan counts -----------------------------------------------------------------------------------------------

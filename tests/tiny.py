@@ -348,6 +348,68 @@ def ltx_vae(conditioned: bool = False, noisy: bool = False) -> AutoencoderKLLTXV
     return vae
 
 
+WFVAE: Mapping[str, Any] = {
+    "latent_dim": CHANNELS,
+    "base_channels": 4,
+    "encoder_num_resblocks": 1,
+    "encoder_energy_flow_hidden_size": 4,
+    "decoder_num_resblocks": 1,
+    "decoder_energy_flow_hidden_size": 4,
+    "connect_res_layer_num": 2,
+}
+"""Sizes of a tiny WF-VAE."""
+
+
+def wfvae(**sizes: Any) -> WFVAEModel:
+    """8x along height and width, 4x along time, as the real one."""
+    return grown(lambda: WFVAEModel(**{**WFVAE, **sizes}), 12)
+
+
+def haar() -> dict[str, torch.Tensor]:
+    """The filters of WF-VAE's wavelets, by the names that its authors' modules give them: along time, height and width
+    the sum (1, 1) or the difference (1, -1), times 0.3536 of a video and 1/2 of frames."""
+    one = {"+": torch.tensor([1.0, 1.0]), "-": torch.tensor([1.0, -1.0])}
+    video = {"h": "+++", "g": "++-", "hh": "+-+", "gh": "+--", "h_v": "-++", "g_v": "-+-", "hh_v": "--+", "gh_v": "---"}
+    flat = {"aa": "++", "ad": "-+", "da": "+-", "dd": "--"}
+    found = {}
+    for name, (t, h, w) in video.items():
+        cells = 0.3536 * torch.einsum("t,h,w->thw", one[t], one[h], one[w])[None, None]
+        for place in ("in", "l2"):
+            found[f"encoder.wavelet_transform_{place}.{name}_conv.conv.weight"] = cells
+        for place in ("out", "l2"):
+            found[f"decoder.inverse_wavelet_transform_{place}.{name}"] = cells
+    for name, (h, w) in flat.items():
+        cells = torch.outer(one[h], one[w])[None, None] / 2
+        found |= {f"{side}_transform_l1.{name}": cells for side in ("encoder.wavelet", "decoder.inverse_wavelet")}
+    return found
+
+
+def wfvae_published(folder: Path, how: str = "ema_state_dict") -> Path:
+    """A repository with WF-VAE as Open-Sora Plan v1.3's has it: a config and, as training left it, merged.ckpt, with the
+    tensors in one of three places (`how`) of it."""
+    module = wfvae()
+    tensors = {**module.state_dict(), **haar()}
+    away = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+    spent: dict[str, Any] = {"epoch": 3, "optimizer_state": {"state": {0: {"step": torch.tensor(2.0)}}}}
+    states: dict[str, dict[str, Any]] = {
+        "ema_state_dict": {
+            "state_dict": {"gen_model": away, "dis_model": {"main.0.weight": torch.zeros(3)}},
+            "ema_state_dict": {f"module.{name}": tensor for name, tensor in tensors.items()},
+        },
+        "gen_model": {
+            "state_dict": {"gen_model": tensors, "dis_model": {"main.0.weight": torch.zeros(3)}},
+            "ema_state_dict": {},
+        },
+        "state_dict": {"state_dict": {**tensors, "loss.discriminator.main.0.weight": torch.zeros(3)}},
+    }
+    (folder / "vae").mkdir(parents=True)
+    said = {"_class_name": "WFVAEModel", "_diffusers_version": "0.30.2", "dropout": 0.0, "use_attention": True}
+    said |= {**WFVAE, "norm_type": "layernorm", "t_interpolation": "trilinear"}
+    (folder / "vae" / "config.json").write_text(json.dumps(said))
+    torch.save({**spent, **states[how]}, folder / "vae" / "merged.ckpt")
+    return folder
+
+
 def wan(folder: Path, *, layers: int = 1, low: int | None = None, euler: bool = False, **scheduler: Any) -> Path:
     """A repository of Wan 2.1 as diffusers writes it or, with `low` layers in transformer_2/, of Wan 2.2 A14B."""
     from diffusers import WanPipeline  # Takes long to import, and most tests need no pipeline.
@@ -490,70 +552,6 @@ def open_sora_plan(folder: Path, *, layers: int = 4, apart: Path | None = None) 
     tokenizer, encoder = mt5()
     tokenizer.save_pretrained(folder / "tokenizer" if apart is None else apart)
     encoder.save_pretrained(folder / "text_encoder" if apart is None else apart)
-    return folder
-
-
-# --- Open-Sora Plan's autoencoder -------------------------------------------------------------------------------------
-
-WFVAE: Mapping[str, Any] = {
-    "latent_dim": CHANNELS,
-    "base_channels": 4,
-    "encoder_num_resblocks": 1,
-    "encoder_energy_flow_hidden_size": 4,
-    "decoder_num_resblocks": 1,
-    "decoder_energy_flow_hidden_size": 4,
-    "connect_res_layer_num": 2,
-}
-"""Sizes of a tiny WF-VAE."""
-
-
-def wfvae(**sizes: Any) -> WFVAEModel:
-    """8x along height and width, 4x along time, as the real one."""
-    return grown(lambda: WFVAEModel(**{**WFVAE, **sizes}), 12)
-
-
-def haar() -> dict[str, torch.Tensor]:
-    """The filters of WF-VAE's wavelets, by the names that its authors' modules give them: along time, height and width
-    the sum (1, 1) or the difference (1, -1), times 0.3536 of a video and 1/2 of frames."""
-    one = {"+": torch.tensor([1.0, 1.0]), "-": torch.tensor([1.0, -1.0])}
-    video = {"h": "+++", "g": "++-", "hh": "+-+", "gh": "+--", "h_v": "-++", "g_v": "-+-", "hh_v": "--+", "gh_v": "---"}
-    flat = {"aa": "++", "ad": "-+", "da": "+-", "dd": "--"}
-    found = {}
-    for name, (t, h, w) in video.items():
-        cells = 0.3536 * torch.einsum("t,h,w->thw", one[t], one[h], one[w])[None, None]
-        for place in ("in", "l2"):
-            found[f"encoder.wavelet_transform_{place}.{name}_conv.conv.weight"] = cells
-        for place in ("out", "l2"):
-            found[f"decoder.inverse_wavelet_transform_{place}.{name}"] = cells
-    for name, (h, w) in flat.items():
-        cells = torch.outer(one[h], one[w])[None, None] / 2
-        found |= {f"{side}_transform_l1.{name}": cells for side in ("encoder.wavelet", "decoder.inverse_wavelet")}
-    return found
-
-
-def wfvae_published(folder: Path, how: str = "ema_state_dict") -> Path:
-    """A repository with WF-VAE as Open-Sora Plan v1.3's has it: a config and, as training left it, merged.ckpt, with the
-    tensors in one of three places (`how`) of it."""
-    module = wfvae()
-    tensors = {**module.state_dict(), **haar()}
-    away = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
-    spent: dict[str, Any] = {"epoch": 3, "optimizer_state": {"state": {0: {"step": torch.tensor(2.0)}}}}
-    states: dict[str, dict[str, Any]] = {
-        "ema_state_dict": {
-            "state_dict": {"gen_model": away, "dis_model": {"main.0.weight": torch.zeros(3)}},
-            "ema_state_dict": {f"module.{name}": tensor for name, tensor in tensors.items()},
-        },
-        "gen_model": {
-            "state_dict": {"gen_model": tensors, "dis_model": {"main.0.weight": torch.zeros(3)}},
-            "ema_state_dict": {},
-        },
-        "state_dict": {"state_dict": {**tensors, "loss.discriminator.main.0.weight": torch.zeros(3)}},
-    }
-    (folder / "vae").mkdir(parents=True)
-    said = {"_class_name": "WFVAEModel", "_diffusers_version": "0.30.2", "dropout": 0.0, "use_attention": True}
-    said |= {**WFVAE, "norm_type": "layernorm", "t_interpolation": "trilinear"}
-    (folder / "vae" / "config.json").write_text(json.dumps(said))
-    torch.save({**spent, **states[how]}, folder / "vae" / "merged.ckpt")
     return folder
 
 

@@ -32,6 +32,12 @@ PACKAGES = (
     "av",
 )
 GIGA = 10**9
+MPS = (
+    "there, and used only by experts and codecs that say device: mps. Nothing here has been run on it. Known not to work: "
+    "store: float8, bitsandbytes, doing less at once where memory runs short (say batch: 1 and codec.tiles), a budget by "
+    "itself (say --vram)"
+)
+"""Of Apple's devices, what is known by reading."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,8 @@ class Machine:
     """Bytes free: of the device's memory, of the computer's, of the cache's disk. device: its name, None for a CPU
     alone.
 
-    bfloat16: whether the device computes in it.
+    bfloat16: whether the device computes in it. mps: whether there is Apple's MPS, which no device is taken for unless a
+    recipe names it.
     """
 
     device: str | None
@@ -47,13 +54,14 @@ class Machine:
     computer: int | None
     disk: int
     bfloat16: bool = True
+    mps: bool = False
 
 
 def machine() -> Machine:
     """This one."""
     disk, computer = free(cache_folder()), _available()
     if not torch.cuda.is_available():
-        return Machine(None, computer or 0, computer, disk)
+        return Machine(None, computer or 0, computer, disk, mps=torch.backends.mps.is_available())
     return Machine(torch.cuda.get_device_name(), free_on("cuda"), computer, disk, torch.cuda.is_bf16_supported())
 
 
@@ -100,6 +108,7 @@ def _hardware(here: Machine) -> Iterator[str]:
     else:
         half = "" if here.bfloat16 else "; it has no bfloat16, so --set experts.NAME.dtype=float16"
         yield f"device: {here.device}, {_giga(here.memory)} of its memory free{half}"
+    yield f"Apple's MPS: {MPS if here.mps else 'none'}"
     said = "not known" if here.computer is None else f"{_giga(here.computer)} free"
     yield f"memory: {said}, {os.cpu_count()} CPU cores"
     yield f"cache: {cache_folder()}, {here.disk / GIGA:.0f} GB free on its disk (HF_HUB_CACHE moves it)"

@@ -97,6 +97,10 @@ class RoomError(DovetailError, MemoryError):
         """The same error, with the stage and step (counted from 1) at which it happened."""
         return RoomError(self.who, self.what, self.device, stage, step, self.less)
 
+    def advised(self, less: str) -> "RoomError":
+        """The same error, with other advice."""
+        return RoomError(self.who, self.what, self.device, self.stage, self.step, less)
+
 
 def _verifies(weights: str) -> str:
     """The command that looks at weights, of the hub or not."""

@@ -47,12 +47,15 @@ def list_() -> None:
     is here, who uses it."""
     from dovetail.experts.hub import cached
     from dovetail.experts.shelf import licence_of
-    from dovetail.run.wants import shelved, shipped, state
+    from dovetail.run.wants import commit_said, shelved, shipped, state
 
     for want, users in (*shipped().items(), *((want, []) for want in shelved())):
         out.print(f"[bold]{escape(str(want))}[/]{escape(_which(want))}", soft_wrap=True)
         say(f"  {licence_of(want.repo)}")
-        say(f"  {state(cached(want))}")
+        stock = cached(want)
+        say(f"  {state(stock)}")
+        if commit := commit_said(stock):
+            say(f"  {commit}")
         say(f"  used by {', '.join(users)}" if users else "  in no shipped recipe")
 
 
@@ -129,6 +132,8 @@ def verify(what: WholeArgument, revision: RevisionOption = None, variant: Varian
     for stock in map(cached, wants):
         if not stock.files:
             damaged.append(f"{stock.want} is not in the cache{meant(stock.want.repo)}")
+        else:
+            say(f"{stock.want} @ {stock.commit}")
         for file, verdict in verified(stock):
             counts[verdict] += 1
             if verdict == "damaged":

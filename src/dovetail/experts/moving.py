@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
 @runtime_checkable
@@ -44,7 +45,8 @@ class Weights:
             table[name] = there[id(tensor)]
 
     def _copied(self, tensor: Tensor) -> Tensor:
-        copy = tensor.detach().to(self.device, non_blocking=True)
+        # On Apple's MPS a copy that is not waited for may hold other numbers (pytorch/pytorch#139550, #189690).
+        copy = tensor.detach().to(self.device, non_blocking=self.device.type == "cuda")
         return nn.Parameter(copy, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copy
 
     def go(self) -> None:
@@ -54,7 +56,23 @@ class Weights:
     @property
     def bytes(self) -> int:
         """What is copied when it comes."""
-        return sum({id(tensor): tensor.nbytes for _, _, tensor in self.home}.values())
+        held = {id(tensor): tensor for _, _, tensor in self.home}.values()
+        return sum(inner.nbytes for tensor in held for _, inner in inside(tensor))
+
+
+def inside(tensor: Tensor, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors that one really is, with names that begin with its own: of a quantised weight, whose size and kind are
+    those of what it stands for, the numbers and their scales; of any other, itself.
+
+    >>> [(name, inner.shape) for name, inner in inside(torch.zeros(2), "weight")]
+    [('weight', torch.Size([2]))]
+    """
+    if not is_traceable_wrapper_subclass(tensor):
+        yield name, tensor
+        return
+    names, _ = tensor.__tensor_flatten__()
+    for part in names:
+        yield from inside(getattr(tensor, part), f"{name}.{part}")
 
 
 @contextmanager

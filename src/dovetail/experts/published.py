@@ -301,6 +301,7 @@ def _cogvideox_weights(
     )
 
 
+_LTXV = "LTXV Open Weights, see its model card"
 _COG_2B = _cogvideox_weights(COGVIDEOX_2B, 1.15258426, "CogVideoXDDIMScheduler", 3.0, "Apache-2.0")
 _COG_5B = _cogvideox_weights(COGVIDEOX_5B, 0.7, "CogVideoXDPMScheduler", 1.0, "CogVideoX licence, see its model card")
 
@@ -332,7 +333,9 @@ PUBLISHED: dict[tuple[str, str], Published] = {
     ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "transformer"): _wan_weights(WAN_1_3B),
     ("Wan-AI/Wan2.2-T2V-A14B-Diffusers", "transformer"): _wan_weights(WAN_14B),
     ("Wan-AI/Wan2.2-T2V-A14B-Diffusers", "transformer_2"): _wan_weights(WAN_14B),
-    ("Lightricks/LTX-Video-0.9.7-dev", "transformer"): _ltx_weights(LTX_13B, "LTXV Open Weights, see its model card"),
+    ("Lightricks/LTX-Video-0.9.7-dev", "transformer"): _ltx_weights(LTX_13B, _LTXV),
+    ("Lightricks/LTX-Video-0.9.7-distilled", "transformer"): _ltx_weights(LTX_13B, _LTXV),
+    ("Lightricks/LTX-Video-0.9.8-13B-distilled", "transformer"): _ltx_weights(LTX_13B, _LTXV),
     ("Lightricks/LTX-Video-0.9.5", "transformer"): _ltx_weights(LTX_2B, "OpenRAIL-M"),
     # The authors' organisation has two names.
     ("THUDM/CogVideoX-2b", "transformer"): _COG_2B,

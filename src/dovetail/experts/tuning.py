@@ -83,6 +83,11 @@ def tune(who: str, module: Any, tuning: Tuning, dtype: torch.dtype, device: torc
             raise RecipeError(f"{who}: unknown store '{tuning.store}'; {nearest(tuning.store, STORES)}")
         if tuning.quantize is not None:
             raise RecipeError(f"{who}: weights are kept in 8 bits or quantised, not both; say store or quantize")
+        if device.type == "mps":
+            raise RecipeError(
+                f"{who}: store: {tuning.store} is not to be had on Apple's MPS, which has no numbers of 8 bits; leave out "
+                "store, or say device: cpu"
+            )
         with quietly():
             module.enable_layerwise_casting(storage_dtype=STORES[tuning.store], compute_dtype=dtype)
     if tuning.offload:

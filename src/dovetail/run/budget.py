@@ -91,13 +91,13 @@ class Fit:
             return self
         part = self.short
         what = (
-            f"at least {_gb(part.total)} (weights {_gb(part.weights)}, what networks work in {_gb(part.activations)}, latents "
-            f"{_gb(part.latents)})"
+            f"at least {said_bytes(part.total)} (weights {said_bytes(part.weights)}, what networks work in {said_bytes(part.activations)}, latents "
+            f"{said_bytes(part.latents)})"
         )
         raise RoomError(
             f"part '{part.name}' of the run",
             what,
-            f"a device with {_gb(self.budget)} to fill",
+            f"a device with {said_bytes(self.budget)} to fill",
             less=less(recipe, self.budget),
         )
 
@@ -107,7 +107,8 @@ def _the(codec: str) -> str:
     return f"the {codec.strip('()')}"
 
 
-def _gb(size: int) -> str:
+def said_bytes(size: int) -> str:
+    """Bytes in words: gigabytes, or megabytes where it is little."""
     return f"{size / 1e9:.2f} GB" if size >= 5e6 else f"{size / 1e6:.2f} MB"
 
 

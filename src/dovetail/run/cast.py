@@ -187,12 +187,12 @@ READ_WITH_CLIP = ("stable-diffusion", "animatediff", "text-to-video-sd", "lavie"
 
 def same_words(a: models.ExpertSpec, b: models.ExpertSpec) -> bool:
     """Whether one text model serves two experts: they come from one repository, or it is known that theirs have the
-    same. Wan's is as large as a network."""
+    same, a file's being its base's unless it may hold one itself. Wan's is as large as a network."""
     if not isinstance(a, models.Pretrained) or not isinstance(b, models.Pretrained):
         return False
     from dovetail.experts.published import known
 
-    one, two = (known(spec.weights, spec.subfolder or "transformer") for spec in (a, b))
+    one, two = (known(_reads_by(spec), spec.subfolder or "transformer") for spec in (a, b))
     told = one is not None and two is not None and one.words is two.words and a.revision is b.revision is None
     changed = ("loras",) if a.family in READ_WITH_CLIP else ()
     keys = (
@@ -204,6 +204,11 @@ def same_words(a: models.ExpertSpec, b: models.ExpertSpec) -> bool:
         *(() if told else ("weights", "revision", "variant", "base")),
     )
     return all(getattr(a, key) == getattr(b, key) for key in keys)
+
+
+def _reads_by(spec: models.Pretrained) -> str:
+    """The weights whose text model an expert reads with."""
+    return spec.weights if spec.base is None or spec.family in READ_WITH_CLIP else spec.base
 
 
 def check_spaces(recipe: Recipe, cast: Cast) -> None:

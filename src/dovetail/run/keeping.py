@@ -25,6 +25,7 @@ from dovetail.run.decoding import Clock, Decoding
 from dovetail.run.events import End, Latent, Piece, Step
 from dovetail.run.folder import EVERY, Folder, Origin
 from dovetail.run.growing import Film, Grown, grown
+from dovetail.run.lessening import advising
 from dovetail.run.manifest import machine, record, sources, spent, versions, weights_of
 from dovetail.run.onward import goes_on
 from dovetail.run.outlook import latent_of
@@ -81,7 +82,8 @@ def keep(
     with place.locked(), _as_many_threads(place):
         run = ready(recipe, load(recipe) if cast is None else cast, pulse=pulse)
         try:
-            yield from _Kept.of(place, run, Path(target), given).events()
+            with advising(recipe, run.cast.fit):
+                yield from _Kept.of(place, run, Path(target), given).events()
         except DamagedError as error:
             raise OutputError(f"{place}: {error}, though it was whole a moment ago; resume the run") from None
 

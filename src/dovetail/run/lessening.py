@@ -1,13 +1,14 @@
 """What a recipe leaves open that makes a run fit which does not: each change is tried on the plan before it is named."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from dovetail.errors import RecipeError, WeightsError
+from dovetail.errors import LESS_ROOM, RecipeError, RoomError, WeightsError
 from dovetail.recipe import Recipe, changed, models
 from dovetail.recipe.planning import Plan
-from dovetail.run.budget import fit, foreseen
+from dovetail.run.budget import SPARE, Fit, fit, foreseen, said_bytes
 from dovetail.run.sizes import outlines
 
 if TYPE_CHECKING:
@@ -32,23 +33,72 @@ class Change:
 def less(recipe: Recipe, budget: int) -> str:
     """What makes a recipe's run fit in so many bytes, in words: single changes, or else what does together. What a run
     does by itself where memory is short (turns, rows, tiles, blocks) is none of them."""
-    trial = _Trial.of(recipe, budget)
-    kept, smaller, shorter = [list(kind(recipe)) for kind in (_kept, _smaller, _shorter)]
-    least = [[*kept, *smaller[-1:], *shorter[-1:]], [*kept, *smaller[-1:]], [*kept, *shorter[-1:]]]
-    if not trial.first(least):
+    options = _Trial.of(recipe, budget).options()
+    if not options:
         return (
             "Experts in turns, in blocks and fewer rows or tiles at once are tried already, and neither weights kept in 8 "
             "bits nor a quarter of the frames and of each side makes it fit: take smaller experts (--set "
             "experts.NAME.weights=..) or a device with more memory"
         )
-    alone = [change for change in kept if trial.fits([change])]
-    alone += [change for kind in (smaller, shorter) for change in trial.first([[change] for change in kind])]
-    if alone:
-        *rest, last = [f"`{change.option}`" for change in alone]
-        return f"What makes it fit, added to the same command: {', '.join(rest)}{' or ' if rest else ''}{last}"
-    pairs = [[*kept, *one, *two] for one in ([], *([c] for c in smaller)) for two in ([], *([c] for c in shorter))]
-    options = " ".join(change.option for change in trial.first([pair for pair in pairs if len(pair) > 1]))
-    return f"No single change makes it fit; these together do, added to the same command: `{options}`"
+    if len(options[0]) > 1:
+        return f"No single change makes it fit; these together do, added to the same command: {_said(options)}"
+    return f"What makes it fit, added to the same command: {_said(options)}"
+
+
+def _said(options: Sequence[Sequence["Change"]], first: str = "") -> str:
+    """Sets of changes as the command line takes them, one or another; first: what begins each."""
+    *rest, last = [f"`{' '.join([*first.split(), *(change.option for change in some)])}`" for some in options]
+    return f"{', '.join(rest)}{' or ' if rest else ''}{last}"
+
+
+# --- in the middle of a run -------------------------------------------------------------------------------------------
+
+LIGHTER = 0.75
+"""What a run needs by its plan is lessened to this share of what found no room."""
+
+
+@contextmanager
+def advising(recipe: Recipe, found: Fit | None) -> Iterator[None]:
+    """What finds no room inside is told what to do by the plan, as far as there is one. found: how the run was made to
+    fit; None where nothing was known of its device."""
+    try:
+        yield
+    except RoomError as error:
+        said = lighter(recipe, found, error.stage) if error.less == LESS_ROOM else None
+        raise (error if said is None else error.advised(said)) from None
+
+
+def lighter(recipe: Recipe, found: Fit | None, where: str | None) -> str | None:
+    """What to do where a run found no room that its plan had let pass, in words: plan for a smaller device, with changes
+    if that alone does not go. where: the stage; None is where the plan needs most. None where no plan tells."""
+    try:
+        # Fewer rows at once have been tried by then, down to one.
+        one = {f"experts.{name}.batch": 1 for name, s in recipe.experts.items() if isinstance(s, models.Pretrained)}
+        trial = _Trial.of(changed(recipe, one), 0)
+        parts = fit(trial.plan, trial.known, None if found is None else found.budget).parts
+    except (RecipeError, WeightsError):
+        return None
+    part = next((one for one in parts if one.name == where), max(parts, key=lambda one: one.total, default=None))
+    if part is None or not part.total:
+        return None
+    trial = replace(trial, budget=int(part.total * LIGHTER))
+    options = [()] if trial.fits(()) else trial.options()
+    if not options:
+        return None
+    return (
+        f"The plan counts {said_bytes(part.total)} there for one row at once, so it counts too little, or something else fills the "
+        f"device. What makes it need a quarter less, added to the same command: {_said(options, _vram(trial.budget))}"
+    )
+
+
+def _vram(budget: int) -> str:
+    """The option that lets a run fill so many bytes, in whole thousands.
+
+    >>> _vram(7_500_000_000), _vram(2_812_000)
+    ('--vram 8000MB', '--vram 2999KB')
+    """
+    unit, name = (10**6, "MB") if budget >= 10**9 else (10**3, "KB")
+    return f"--vram {budget * SPARE // (SPARE - 1) // unit}{name}"
 
 
 def _kept(recipe: Recipe) -> Iterator[Change]:
@@ -97,6 +147,19 @@ class _Trial:
     def of(cls, recipe: Recipe, budget: int) -> "_Trial":
         plan = foreseen(recipe, [])
         return cls(recipe, budget, plan, outlines(recipe, [], plan.counts))
+
+    def options(self) -> Sequence[Sequence[Change]]:
+        """What makes it fit: single changes, or else the fewest that do together; none if none does."""
+        kept, smaller, shorter = [list(kind(self.recipe)) for kind in (_kept, _smaller, _shorter)]
+        least = [[*kept, *smaller[-1:], *shorter[-1:]], [*kept, *smaller[-1:]], [*kept, *shorter[-1:]]]
+        if not self.first(least):
+            return ()
+        alone = [[change] for change in kept if self.fits([change])]
+        alone += [[change] for kind in (smaller, shorter) for change in self.first([[change] for change in kind])]
+        if alone:
+            return alone
+        pairs = [[*kept, *one, *two] for one in ([], *([c] for c in smaller)) for two in ([], *([c] for c in shorter))]
+        return [self.first([pair for pair in pairs if len(pair) > 1])]
 
     def first(self, changes: Sequence[Sequence[Change]]) -> Sequence[Change]:
         """The first of these sets of changes that makes it fit; none if none does."""

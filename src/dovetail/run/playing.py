@@ -27,6 +27,7 @@ from dovetail.run.cast import Cast, check_spaces, check_words, known_of, load, p
 from dovetail.run.decoding import Clock, decoded
 from dovetail.run.events import End, Latent, Piece, Step, Turned
 from dovetail.run.given import encoded, start_of, warn_about, warn_of_steps, warn_of_story
+from dovetail.run.lessening import advising
 from dovetail.run.manifest import record, sources, spent
 from dovetail.run.outlook import latent_of
 from dovetail.run.pulse import Pulse
@@ -59,6 +60,11 @@ def together(
     RecipeError.
     """
     cast = load(asked[0]) if cast is None else cast
+    with advising(asked[0], cast.fit):
+        yield from _together(asked, cast, pulse)
+
+
+def _together(asked: Sequence[Recipe], cast: Cast, pulse: Pulse | None) -> Iterator[tuple[int, Step | Piece | End]]:
     if not cast.moves(asked[0]):
         for run, recipe in enumerate(asked):
             told = _told(ready(recipe, cast, pulse=pulse))

@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from dovetail.errors import OutputError
+from dovetail.experts.moving import inside
 
 
 class DamagedError(Exception):
@@ -106,8 +107,9 @@ def _add(found: Any, name: str, tensor: Tensor) -> None:
 def fingerprint(module: nn.Module) -> str:
     """A sha256 of a network's weights as they are in memory."""
     found = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        _add(found, name, tensor)
+    for key, weight in module.state_dict().items():
+        for name, tensor in inside(weight, key):
+            _add(found, name, tensor)
     return found.hexdigest()
 
 

@@ -184,6 +184,17 @@ def shelved() -> tuple[Want, ...]:
     return tuple(want for want in found if (want.repo, want.file) not in taken)
 
 
+def commit_said(stock: Stock) -> str:
+    """Of which commit what is here is, and which one is written down, in words; nothing where neither is known."""
+    told = SHELF.get(stock.want.repo)
+    known = None if told is None else told.commit
+    here = stock.commit if stock.files else None
+    found = [] if here is None else [f"commit {here} is here"]
+    if known is not None and known != here:
+        found.append(f"commit {known} is named in public code")
+    return ", ".join(found)
+
+
 def state(stock: Stock) -> str:
     """How much of what is wanted is here, in words; of what is not, how large it is about, where that is written down."""
     here = sum(file.size or (file.place.stat().st_size if file.place else 0) for file in stock.files if file.here)
