@@ -444,7 +444,8 @@ def allocated(call: Callable[[], object]) -> int:
 @pytest.mark.parametrize("family", tiny.MAKERS)
 def test_what_a_network_works_in_is_what_torch_allocates(family: str, tmp_path: Path) -> None:
     """Counted from its config alone, and measured on one that runs."""
-    shape = (4, 3, 8, 12) if family in ("wan", "ltx", "cogvideox") else (4, 1, 16, 16)
+    usual = {"wan": (4, 3, 8, 12), "ltx": (4, 3, 8, 12), "cogvideox": (4, 3, 8, 12), "open-sora-plan": (4, 6, 16, 24)}
+    shape = usual.get(family, (4, 1, 16, 16))
     network: Any = experts.load("it", family, str(tiny.MAKERS[family](tmp_path))).network
     network.read(["a"])
     x, told = torch.randn(2, *shape), [Condition("a")] * 2

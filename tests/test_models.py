@@ -26,6 +26,7 @@ from dovetail.experts.cache import folder_of
 from dovetail.experts.checkpoint import Checkpoint, find, find_file
 from dovetail.experts.encoders import load_encoder
 from dovetail.experts.hub import Want, cached, listed, verified
+from dovetail.experts.opensora import facts as opensora
 from dovetail.experts.pulling import kept, pull
 from dovetail.experts.shelf import SHELF, licence_of
 from dovetail.experts.tensors import opened
@@ -190,7 +191,9 @@ def test_what_is_named_alone_is_a_model_a_file_or_a_mistake() -> None:
 def test_a_model_by_its_id_is_taken_whole_whatever_recipes_take_of_it() -> None:
     for want in shipped():
         if want.file is None:
-            assert wants_of(want.repo) == (Want(want.repo, EVERYTHING),)
+            # Of what is words for others alone, that is all there is.
+            everything = opensora.WORDS_FILES if want.repo == opensora.WORDS else EVERYTHING
+            assert wants_of(want.repo) == (Want(want.repo, everything),)
     assert wants_of("some/model", "v2", "fp16") == (Want("some/model", EVERYTHING, None, "v2", "fp16"),)
     assert wants_of(FILE, "v2") == (Want(LIGHTNING, (), "lightning_4step.safetensors", "v2"),)
     with pytest.raises(RecipeError, match=r"'sprites' is a recipe, whose experts and codec say their own revision"):

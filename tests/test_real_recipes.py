@@ -37,8 +37,10 @@ REAL = (
     "flowblending-ltx",
     "flowblending-ltx-distilled",
     "flowblending-wan21",
+    "opensora-plan",
     "story-wan21",
     "syncos-cogvideox-2b",
+    "syncos-opensora-plan",
     "syncos-wan21",
     "wan22-three-way",
 )
@@ -154,7 +156,8 @@ def test_confiner_long_has_the_papers_three_parts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "windows", "above"), [("syncos-cogvideox-2b", 10, 5), ("syncos-wan21", 8, 10), ("story-wan21", 4, 7)]
+    ("name", "windows", "above"),
+    [("syncos-cogvideox-2b", 10, 5), ("syncos-opensora-plan", 13, 5), ("syncos-wan21", 8, 10), ("story-wan21", 4, 7)],
 )
 def test_syncos_has_even_windows_and_the_papers_floor(name: str, windows: int, above: int) -> None:
     plan = dovetail.plan(name)
@@ -230,7 +233,7 @@ SMALL: dict[str, tuple[dict[str, int], dict[str, str], dict[str, Any]]] = {
     "wan22-three-way": ({"frames": 5, **FLOW}, {"high": "a14b", "low": "a14b"}, {"chain.video.ladder.own.steps": 8}),
     "cogvideox-2b": ({"frames": 5, **COG}, {}, {}),
 }
-"""Of each recipe but LaVie's (tests/test_lavie.py): a small size, whose weights its experts take, and windows that fit."""
+"""Of each recipe but LaVie's (tests/test_lavie.py) and Open-Sora Plan's (tests/test_opensora.py): a small size, whose weights its experts take, and windows that fit."""
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,8 @@ from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTokenizer,
+    MT5Config,
+    MT5EncoderModel,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -41,6 +43,8 @@ from transformers import (
 
 from dovetail.experts.lavie.attention import Rotary
 from dovetail.experts.lavie.unet import LaVieUNet
+from dovetail.experts.opensora import facts
+from dovetail.experts.opensora.transformer import OpenSoraT2V_v1_3
 from dovetail.experts.wfvae.autoencoder import WFVAEModel
 
 CHANNELS, SIZE = 4, 8
@@ -516,6 +520,41 @@ def cogvideox(
     return folder
 
 
+# --- v-prediction, sparse: Open-Sora Plan -----------------------------------------------------------------------------
+
+
+def opensora_transformer(layers: int = 4, channels: int = CHANNELS, **options: Any) -> OpenSoraT2V_v1_3:
+    """Four blocks: two in which all tokens meet, and one of each kind in which they do not."""
+    sizes = {"num_attention_heads": 2, "attention_head_dim": 12, "cross_attention_dim": 24, "caption_channels": WIDE}
+    made = {**sizes, "in_channels": channels, "out_channels": channels, "num_layers": layers, **options}
+    return grown(lambda: OpenSoraT2V_v1_3(**made), 40 + layers, 0.2)
+
+
+def mt5() -> tuple[T5Tokenizer, MT5EncoderModel]:
+    """T5's tiny tokenizer, and a text model of mT5's kind."""
+    tokenizer, _ = t5()
+    config = MT5Config(
+        vocab_size=len(tokenizer),
+        d_model=WIDE,
+        d_kv=4,
+        d_ff=16,
+        num_layers=2,
+        num_heads=2,
+        feed_forward_proj="gated-gelu",
+    )
+    return tokenizer, grown(lambda: MT5EncoderModel(config), 44, 0.3)
+
+
+def open_sora_plan(folder: Path, *, layers: int = 4, apart: Path | None = None) -> Path:
+    """The network's folder as Open-Sora Plan's repository has it, with neither scheduler nor autoencoder, and a text model
+    beside it, or `apart`, in a folder that holds nothing else."""
+    opensora_transformer(layers).save_pretrained(folder / facts.PART)
+    tokenizer, encoder = mt5()
+    tokenizer.save_pretrained(folder / "tokenizer" if apart is None else apart)
+    encoder.save_pretrained(folder / "text_encoder" if apart is None else apart)
+    return folder
+
+
 MAKERS: dict[str, Callable[..., Path]] = {
     "stable-diffusion": stable_diffusion,
     "animatediff": animatediff,
@@ -524,6 +563,7 @@ MAKERS: dict[str, Callable[..., Path]] = {
     "wan": wan,
     "ltx": ltx,
     "cogvideox": cogvideox,
+    "open-sora-plan": open_sora_plan,
 }
 """A checkpoint of each family."""
 

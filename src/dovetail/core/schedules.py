@@ -98,6 +98,9 @@ class VariancePreserving:
 
     def native(self, t: float) -> float:
         shares = self.shares
+        # Where schedulers leave some signal in pure noise (`schedule_of`), the timestep before it may have less.
+        if t == shares[-1]:
+            return float(len(shares) - 1)
         above = bisect_left(shares, t)
         if above == 0 or above == len(shares):
             return float(min(above, len(shares) - 1))

@@ -19,7 +19,7 @@ REACH = 6
 """Steps on each side that a step is compared with."""
 SEAM = 4.0
 """Above this a step stands out."""
-COMPRESSION = {"wan": 4, "ltx": 8, "cogvideox": 4}
+COMPRESSION = {"wan": 4, "ltx": 8, "cogvideox": 4, "open-sora-plan": 4}
 """Frames to a latent frame, of families whose autoencoder joins frames; the first one stands alone."""
 PERIODS = range(4, 33)
 """Lengths of segments that are looked for."""

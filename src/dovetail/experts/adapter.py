@@ -57,6 +57,12 @@ def volume(module: nn.Module, x: Tensor, time: Tensor, text: Embedding) -> Tenso
     return _first(module(x, time, text[0], return_dict=False))
 
 
+def masked(module: nn.Module, x: Tensor, time: Tensor, text: Embedding) -> Tensor:
+    """OpenSoraT2V_v1_3: video in, one text per video and its mask."""
+    hidden, mask = text
+    return _first(module(x, time, hidden, mask, return_dict=False))
+
+
 @dataclass(frozen=True)
 class Packed:
     """LTXVideoTransformer3DModel: a token per latent cell, the text with its mask, and where tokens lie in seconds and

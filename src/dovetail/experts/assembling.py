@@ -12,7 +12,7 @@ from dovetail.core.schedules import schedule_of
 from dovetail.errors import RecipeError, nearest
 from dovetail.experts.adapter import Adapter, Convention, Packed, Text
 from dovetail.experts.space import LatentSpace
-from dovetail.experts.text import T5, UMT5, Borrowed, Clip
+from dovetail.experts.text import MT5, T5, UMT5, Borrowed, Clip
 
 if TYPE_CHECKING:
     from dovetail.experts.loading import Family
@@ -100,6 +100,7 @@ TEXTS: dict[str, tuple[Callable[[Any, Borrowed, str], Text], str]] = {
     "CLIPTextModel": (Clip, "CLIPTokenizer"),
     "T5EncoderModel": (T5, "T5Tokenizer"),
     "UMT5EncoderModel": (UMT5, "T5Tokenizer"),
+    "MT5EncoderModel": (MT5, "T5Tokenizer"),
 }
 """How each of transformers' text models is asked, and its tokenizer there."""
 

@@ -317,7 +317,7 @@ def _weights(folder: Path) -> bool:
 def _wanted(part: str, variant: str | None, end: str = ".safetensors") -> list[str]:
     """Patterns of the files of a part, or of the one file that it names. In a pattern * also matches /, so at the top
     files are named from the start."""
-    if part.endswith(".json") or is_file(part):
+    if part.endswith((".json", ".model")) or is_file(part):
         return [part]
     start = f"{part}/*" if part else "diffusion_pytorch_model"
     weights = [f"{start}.{variant}{end}", f"{start}.{variant}-*{end}"] if variant else [f"{start}*{end}"]

@@ -132,9 +132,10 @@ def blockwise(it: Outline) -> int:
 
 
 def _short(config: Mapping[str, Any]) -> str:
-    """A config as text; of a stack of blocks, two: what lives at once does not grow with how many there are."""
-    layers = config.get("num_layers")
-    return written({**config, "num_layers": min(layers, 2)} if isinstance(layers, int) else config)
+    """A config as text; of a stack of blocks, two, or one of each kind: what lives at once does not grow with how many there
+    are."""
+    layers, kinds = config.get("num_layers"), 4 if "sparse1d" in config else 2
+    return written({**config, "num_layers": min(layers, kinds)} if isinstance(layers, int) else config)
 
 
 DTYPES = {4: torch.float32, 2: torch.bfloat16}

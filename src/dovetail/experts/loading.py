@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ from torch import nn
 
 from dovetail.core.denoiser import Expert
 from dovetail.errors import RecipeError, WeightsError, nearest
-from dovetail.experts.adapter import Convention, Packed, Text, frames_first, motion, per_frame, volume
+from dovetail.experts.adapter import Convention, Packed, Text, frames_first, masked, motion, per_frame, volume
 from dovetail.experts.assembling import TEXTS, assembled, reader, spoken
 from dovetail.experts.checkpoint import Checkpoint, at_hand, config_at, find, find_file, model
 from dovetail.experts.lavie import facts as lavie
 from dovetail.experts.loras import Lora, add, add_to_words
 from dovetail.experts.motion import scheduler_of, with_motion
+from dovetail.experts.opensora import facts as opensora
 from dovetail.experts.placement import device_of, dtype_of
 from dovetail.experts.published import Published, known
 from dovetail.experts.single_file import USUAL_BASE, SingleFile
@@ -45,7 +47,8 @@ class Family:
     """Networks that are called in one way. networks: the classes that fit it, of diffusers or ours. batch: rows
     per call, unless the recipe says otherwise. where: repositories that have such weights. part: the folder
     in which they lie there. texts: the text models that fit, by the names transformers has for them. even:
-    see `Adapter`. space: the latents of the published weights."""
+    see `Adapter`. space: the latents of the published weights. words: the repository of the text model that they come
+    without, and the files that are taken of it; scheduler: the config of the scheduler that they come without."""
 
     networks: tuple[str, ...]
     convention: Convention
@@ -56,6 +59,8 @@ class Family:
     texts: tuple[str, ...] = ("CLIPTextModel",)
     even: bool = False
     space: LatentSpace = IMAGES
+    words: tuple[str, tuple[str, ...]] | None = None
+    scheduler: Mapping[str, Any] | None = None
 
 
 FAMILIES: dict[str, Family] = {
@@ -113,6 +118,18 @@ FAMILIES: dict[str, Family] = {
         texts=("T5EncoderModel",),
         space=LatentSpace(channels=16, vae="AutoencoderKLCogVideoX", factor=8, compression=4),
     ),
+    "open-sora-plan": Family(
+        (opensora.KIND,),
+        masked,
+        2,
+        f"{opensora.REPO}, read with {opensora.WORDS} (v1.3 alone; {opensora.PART}_i2v is another network)",
+        max_frames=opensora.FRAMES,
+        part=opensora.PART,
+        texts=("MT5EncoderModel",),
+        space=LatentSpace(channels=8, vae="WFVAEModel", factor=8, scaling=0.18215, shift=0.0, compression=4),
+        words=(opensora.WORDS, opensora.WORDS_FILES),
+        scheduler=opensora.SCHEDULER,
+    ),
 }
 """The families of networks that dovetail can call."""
 
@@ -133,6 +150,7 @@ class _Asked:
     loras: Sequence[Lora] = ()
     tuning: Tuning = field(default_factory=Tuning)
     waiting: bool = False
+    words: str | None = None
 
 
 def load(
@@ -151,6 +169,7 @@ def load(
     loras: Sequence[Lora] = (),
     fps: float | None = None,
     text: Text | None = None,
+    words: str | None = None,
     waiting: bool = False,
     words_wait: bool = False,
     tuning: Tuning | None = None,
@@ -163,6 +182,8 @@ def load(
     checkpoint that has what the file has not. batch: rows per call of the network; results do not depend on it.
     subfolder: the network's folder, where a repository has several, as Wan 2.2 has transformer_2. fps: frames per
     second, for networks that are told (ltx; 25 without). text: the text model of an expert loaded before, to share it.
+    words: for weights that come without a text model (open-sora-plan), the folder or hub id that has it and its tokenizer,
+    each in its part or both at the top; the family's published one without.
     waiting: the weights stay in the computer's memory until `residency` brings them to the device; words_wait: those of
     the text model do. tuning: how the network is kept and called. adapter: for animatediff over an image unet/, the
     motion modules: a MotionAdapter's folder or hub id, or one file of them (see `motion`); for lavie over an image
@@ -174,13 +195,13 @@ def load(
     WeightsError for weights that are missing or unsafe to open.
     """
     tuning = Tuning() if tuning is None else tuning
-    _check(name, family, batch, loras, tuning)
+    _check(name, family, batch, loras, tuning, words)
     kind, placed, precision = FAMILIES[family], device_of(device), dtype_of(dtype)
     parts = parts_of(family, subfolder, adapter, text is not None)
     checkpoint = find(weights, revision, variant, parts, f"Weights of this family: {kind.where}", base)
     part = kind.part if subfolder is None else subfolder
     asked = _Asked(
-        name, family, checkpoint, adapter, part, precision, placed, batch, fps, tuple(loras), tuning, waiting
+        name, family, checkpoint, adapter, part, precision, placed, batch, fps, tuple(loras), tuning, waiting, words
     )
     return _made(asked, text, CPU if waiting or words_wait else placed)
 
@@ -210,12 +231,19 @@ def _made(asked: _Asked, text: Text | None, reading: torch.device) -> Expert:
     )
 
 
-def _check(name: str, family: str, batch: int | None, loras: Sequence[Lora], tuning: Tuning) -> None:
+def _check(
+    name: str, family: str, batch: int | None, loras: Sequence[Lora], tuning: Tuning, words: str | None = None
+) -> None:
     """Raise RecipeError for what no expert can be."""
     if family not in FAMILIES:
         raise RecipeError(f"unknown family '{family}' of expert '{name}'; {nearest(family, FAMILIES)}")
     if batch is not None and batch < 1:
         raise RecipeError(f"batch of expert '{name}' is a number of rows, at least 1, not {batch}")
+    if words is not None and FAMILIES[family].words is None:
+        raise RecipeError(
+            f"expert '{name}' asks for words '{words}', but weights of family '{family}' come with their text model; leave "
+            "words out"
+        )
     if loras and tuning.quantize is not None:
         raise RecipeError(
             f"expert '{name}': LoRA weights cannot be added to weights that are quantised as they are loaded; leave out "
@@ -225,11 +253,22 @@ def _check(name: str, family: str, batch: int | None, loras: Sequence[Lora], tun
 
 def parts_of(family: str, subfolder: str | None, adapter: str | None, shares_words: bool) -> list[str]:
     """What such an expert takes of its checkpoint: folders, or single .json files; arguments as for `load`.
-    shares_words: whether its text model is another expert's."""
-    part = FAMILIES[family].part if subfolder is None else subfolder
+    shares_words: whether its text model is another expert's. See `words_of` for one that lies elsewhere."""
+    kind = FAMILIES[family]
+    part = kind.part if subfolder is None else subfolder
     # Where LaVie's network takes the place of an image network, only the sizes of that are looked at.
     network = part if family != "lavie" or adapter is None else f"{part}/config.json"
-    return [network, *(other for other in PARTS if not shares_words or other not in WORDS)]
+    without = {*(WORDS if shares_words or kind.words else ()), *(("scheduler",) if kind.scheduler else ())}
+    return [network, *(other for other in PARTS if other not in without)]
+
+
+def words_of(family: str, weights: str, words: str | None = None) -> tuple[str, tuple[str, ...]] | None:
+    """Where the text model of an expert lies whose weights come without one, and what is taken of that; None where they
+    come with it, as those of most families, or a folder that has it. Arguments as for `load`."""
+    usual = FAMILIES[family].words
+    if usual is None or (words is None and (Path(weights).expanduser() / "text_encoder").is_dir()):
+        return None
+    return usual if words in (None, usual[0]) else (str(words), (*WORDS, *usual[1]))
 
 
 def published_of(
@@ -276,6 +315,11 @@ def check_network(
         raise RecipeError(
             f"expert '{name}' is of family '{family}', which calls a {' or '.join(kind.networks)}, but "
             f"{_at(what, path)} {said}. Weights of family '{family}': {kind.where}"
+        )
+    if family == "open-sora-plan" and (odd := opensora.odd(config)) is not None:
+        raise RecipeError(
+            f"expert '{name}': {what} is no network of Open-Sora Plan v1.3 that dovetail can call: {odd}. Weights of this "
+            f"family: {kind.where}"
         )
     if family == "cogvideox" and config.get("patch_size_t") is not None:
         raise RecipeError(
@@ -342,13 +386,18 @@ def _network(asked: _Asked) -> Any:
 
 def network_class(kind: str) -> Any:
     """The class of a network by its name: one of diffusers, or one that diffusers has not."""
-    if kind == "LaVieUNet":
-        from dovetail.experts.lavie.unet import LaVieUNet
-
-        return LaVieUNet
+    if kind in OURS:
+        return getattr(import_module(OURS[kind]), kind)
     import diffusers
 
     return getattr(diffusers, kind)
+
+
+OURS = {
+    "LaVieUNet": "dovetail.experts.lavie.unet",
+    "OpenSoraT2V_v1_3": "dovetail.experts.opensora.transformer",
+}
+"""Networks that diffusers has not, and where they are."""
 
 
 def _lavie(asked: _Asked, config: dict[str, Any], where: str) -> Any:
@@ -369,7 +418,10 @@ def network_part(checkpoint: Checkpoint | SingleFile, part: str) -> str:
 
 def _scheduler(asked: _Asked) -> dict[str, Any]:
     """The scheduler config that the expert was trained with; motion modules carry their own, LaVie's betas are its
-    authors'."""
+    authors', and of weights that come without one it is the family's."""
+    usual = FAMILIES[asked.family].scheduler
+    if usual is not None and not asked.checkpoint.has("scheduler"):
+        return spoken(usual, f"the scheduler of family '{asked.family}'")
     config = asked.checkpoint.config("scheduler", "scheduler_config.json")
     if asked.adapter is not None:
         config = config | lavie.BETAS if asked.family == "lavie" else scheduler_of(asked.adapter, config)
@@ -390,7 +442,8 @@ def _text(asked: _Asked, config: Any, device: torch.device) -> Text:
             f"expert '{asked.name}' is of family '{asked.family}', which reads with a {' or '.join(fits)}, but "
             f"{what} is a {found}. Weights of family '{asked.family}': {FAMILIES[asked.family].where}"
         )
-    words = tokenizer(getattr(transformers, TEXTS[found][1]), asked.checkpoint)
+    apart = _words_apart(asked)
+    words = tokenizer(getattr(transformers, TEXTS[found][1]), apart, _folder(asked, apart, "tokenizer"))
 
     def again() -> nn.Module:
         encoder = _encoder(asked, found, device)
@@ -404,11 +457,29 @@ def _encoder(asked: _Asked, kind: str, device: torch.device) -> nn.Module:
     """The network of a text model, of this class of transformers."""
     import transformers
 
-    checkpoint = asked.checkpoint
-    encoder: nn.Module = model(getattr(transformers, kind), checkpoint, "text_encoder", asked.dtype)
-    place = checkpoint.path / "text_encoder" if isinstance(checkpoint, Checkpoint) else checkpoint.file
+    checkpoint = _words_apart(asked)
+    part = _folder(asked, checkpoint, "text_encoder")
+    encoder: nn.Module = model(getattr(transformers, kind), checkpoint, part, asked.dtype)
+    place = checkpoint.path / part if isinstance(checkpoint, Checkpoint) else checkpoint.file
     tied(encoder, f"text_encoder of '{checkpoint.weights}' ({place})")
     return encoder.to(device)
+
+
+def _words_apart(asked: _Asked) -> Checkpoint | SingleFile:
+    """The checkpoint that has the text model: the network's, or another, of weights that come without one."""
+    apart = words_of(asked.family, asked.checkpoint.weights, asked.words)
+    if apart is None:
+        return asked.checkpoint
+    where, parts = apart
+    return find(where, None, None, parts, f"The text model of family '{asked.family}': {FAMILIES[asked.family].where}")
+
+
+def _folder(asked: _Asked, checkpoint: Checkpoint | SingleFile, part: str) -> str:
+    """The folder of a part of the checkpoint with the text model; "" of another than the network's that holds nothing
+    else."""
+    if checkpoint is asked.checkpoint or isinstance(checkpoint, SingleFile) or checkpoint.has(part):
+        return part
+    return "" if (checkpoint.path / "config.json").is_file() else part
 
 
 def _space(asked: _Asked) -> LatentSpace:

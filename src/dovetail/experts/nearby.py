@@ -25,8 +25,10 @@ def check_expert(
         checkpoint.config(part)
         if family != "lavie" or adapter is None:
             _whole(checkpoint, part)
-        checkpoint.config("scheduler", "scheduler_config.json")
-        checkpoint.config("text_encoder")
+        if kind.scheduler is None:
+            checkpoint.config("scheduler", "scheduler_config.json")
+        if kind.words is None:
+            checkpoint.config("text_encoder")
     if adapter is not None:
         _found(adapter, None)
 

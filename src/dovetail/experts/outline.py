@@ -19,12 +19,14 @@ from dovetail.experts.checkpoint import Checkpoint, at_hand, config_at, here, mu
 from dovetail.experts.codec import KINDS, codec_class, seen, space_at
 from dovetail.experts.decoders import WFVAE
 from dovetail.experts.flops import Operations, operations
-from dovetail.experts.loading import FAMILIES, check_network, network_class, network_part, published_of
+from dovetail.experts.loading import FAMILIES, OURS, check_network, network_class, network_part, published_of
+from dovetail.experts.opensora import facts as opensora
 from dovetail.experts.placement import dtype_of
 from dovetail.experts.published import (
     COGVIDEOX_CODEC,
     IMAGE_CODEC,
     LTX_CODEC,
+    MT5,
     T5,
     UMT5,
     USUAL_WORDS,
@@ -71,15 +73,19 @@ class Outline:
         return Operations(*self._told(lambda config: _looked(self.family, self.kind, config, words, shape), skipped))
 
     def _told(self, tell: Callable[[str], tuple[int, ...]], skipped: tuple[int, ...] = ()) -> tuple[int, ...]:
-        """What `tell` says of the whole network, made of what it says of one and of two blocks."""
+        """What `tell` says of the whole network, made of what it says of one and of two blocks; Open-Sora Plan's third is
+        the first of those in which tokens meet but a part of the others."""
         layers = self.config.get("num_layers")
         if not isinstance(layers, int):
             if skipped:
                 raise RecipeError(f"a {self.kind} is no stack of blocks of one size, so none can be skipped")
             return tell(written(self.config))
         one, two = (tell(written({**self.config, "num_layers": n})) for n in (1, 2))
-        more = layers - len(skipped) - 1
-        return tuple(a + (b - a) * more for a, b in zip(one, two, strict=True))
+        kept = [block for block in range(layers) if block not in skipped]
+        sparse = sum(self.kind == opensora.KIND and opensora.sparse(self.config, block) for block in kept)
+        three = tell(written({**self.config, "num_layers": 3})) if sparse else two
+        more = len(kept) - sparse - 1
+        return tuple(a + (b - a) * more + (c - b) * sparse for a, b, c in zip(one, two, three, strict=True))
 
 
 def written(config: Mapping[str, Any]) -> str:
@@ -95,7 +101,7 @@ def hollow_of(kind: str, config: str) -> nn.Module:
     with quietly(), torch.device("meta"):
         if kind in KINDS:
             module: nn.Module = codec_class(kind).from_config(json.loads(config))
-        elif kind == "LaVieUNet" or hasattr(diffusers, kind):
+        elif kind in OURS or hasattr(diffusers, kind):
             module = network_class(kind).from_config(json.loads(config))
         else:
             import transformers
@@ -234,7 +240,7 @@ def _words(family: str, checkpoint: Checkpoint | SingleFile, length: int | None)
     kind = str(next(iter(config.get("architectures") or ["CLIPTextModel"])))
     if length is not None:
         return Words(kind, config, length)
-    usual_of = {words.kind: words for words in (UMT5, T5)}
+    usual_of = {words.kind: words for words in (UMT5, T5, MT5)}
     if kind in usual_of:
         return Words(kind, config, usual_of[kind].limit, usual_of[kind].masked)
     return Words(kind, config, int(config["max_position_embeddings"]))

@@ -5,7 +5,8 @@ They are used where the weights are not on this machine; where they are, their o
 carries over; for LTX-Video, `ltx_video/utils/diffusers_config_mapping.py` of github.com/Lightricks/LTX-Video (5260738)
 and diffusers' conversion script; for Stable Diffusion 1.5 and ModelScope the config.json of their repositories, whose
 numbers of parameters are those of the files there; for CogVideoX, `sat/configs/cogvideox_2b.yaml` and
-`cogvideox_5b.yaml`, `tools/convert_weight_sat2hf.py` and the README of github.com/THUDM/CogVideo (e519ece).
+`cogvideox_5b.yaml`, `tools/convert_weight_sat2hf.py` and the README of github.com/THUDM/CogVideo (e519ece); for LaVie
+and Open-Sora Plan, `facts` of their folders.
 `tests/test_costs.py` holds what follows from them.
 """
 
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from dovetail.experts.lavie import facts as lavie
+from dovetail.experts.opensora import facts as opensora
+from dovetail.experts.wfvae.facts import CODEC as WFVAE_CODEC
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,9 @@ class Words:
 
 @dataclass(frozen=True)
 class Published:
-    """A network, what it reads with, and its autoencoder. kind, codec: classes in diffusers, the codec with its config;
-    scheduler: scheduler_config.json as the repository has it; licence: of the weights."""
+    """A network, what it reads with, and its autoencoder. kind, codec: classes in diffusers, or ours, the codec with its
+    config; scheduler: scheduler_config.json as the repository has it, or what
+    its authors sample by; licence: of the weights."""
 
     kind: str
     config: Mapping[str, Any]
@@ -178,6 +182,9 @@ UMT5 = Words("UMT5EncoderModel", {**_XXL, "vocab_size": 256384}, 512)
 T5 = Words("T5EncoderModel", {**_XXL, "vocab_size": 32128}, 128, masked=True)
 """google/t5-v1_1-xxl, the encoder; the tokens are those of LTXPipeline."""
 
+MT5 = Words("MT5EncoderModel", {**_XXL, "vocab_size": 250112}, 512, masked=True)
+"""google/mt5-xxl, the encoder, as Open-Sora Plan reads with it."""
+
 COGVIDEOX_T5 = Words("T5EncoderModel", T5.config, 226)
 """The same encoder, as CogVideoX reads with it."""
 
@@ -187,6 +194,7 @@ USUAL_WORDS: dict[str, Words] = {
     "wan": UMT5,
     "ltx": T5,
     "cogvideox": COGVIDEOX_T5,
+    "open-sora-plan": MT5,
 }
 """What the networks of a family usually read with."""
 
@@ -334,6 +342,9 @@ PUBLISHED: dict[tuple[str, str], Published] = {
     ("THUDM/CogVideoX-5b", "transformer"): _COG_5B,
     ("zai-org/CogVideoX-2b", "transformer"): _COG_2B,
     ("zai-org/CogVideoX-5b", "transformer"): _COG_5B,
+    (opensora.REPO, opensora.PART): Published(
+        opensora.KIND, opensora.SIZES, MT5, WFVAE_CODEC, opensora.SCHEDULER, opensora.LICENCE
+    ),
 }
 """By hub id and the folder of the network; LaVie's by its file, whatever it is laid over."""
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from dovetail.experts.lavie import facts as lavie
+from dovetail.experts.opensora import facts as opensora
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ class Shelved:
         >>> SHELF["stable-diffusion-v1-5/stable-diffusion-v1-5"].size(("unet", "vae", "tokenizer"), "fp16")
         1.887
         """
-        heavy = [part for part in parts if part not in ("tokenizer", "scheduler") and not part.endswith(".json")]
+        heavy = [
+            part for part in parts if part not in ("tokenizer", "scheduler") and not part.endswith((".json", ".model"))
+        ]
         found = [self.parts.get(_key(part, variant)) for part in heavy]
         return None if None in found else round(sum(size for size in found if size is not None), 3)
 
@@ -99,6 +102,8 @@ SHELF: dict[str, Shelved] = {
     ),
     "THUDM/CogVideoX-2b": Shelved(_APACHE, _COGVIDEOX_2B, _COGVIDEOX_2B_AT),
     "zai-org/CogVideoX-2b": Shelved(_APACHE, _COGVIDEOX_2B, _COGVIDEOX_2B_AT),
+    opensora.REPO: Shelved(opensora.LICENCE, {opensora.PART: 11.09, "vae": 1.03}),
+    opensora.WORDS: Shelved(_APACHE, {"pytorch_model.bin": 51.7}),
     # What follows is in no shipped recipe; without sizes where no page was to be had and the precision is not known.
     "THUDM/CogVideoX-5b": Shelved(_COGVIDEOX, _COGVIDEOX_5B, "8d6ea3f817438460b25595a120f109b88d5fdfad"),
     "zai-org/CogVideoX-5b": Shelved(_COGVIDEOX, _COGVIDEOX_5B),

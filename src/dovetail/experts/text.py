@@ -132,6 +132,24 @@ class UMT5:
         return (hidden * read.attention_mask[..., None].to(hidden.dtype),)
 
 
+@dataclass(frozen=True, eq=False)
+class MT5:
+    """mT5's encoder as Open-Sora Plan uses it: the padding is hidden from the encoder and, by a mask, from the network.
+    Texts are read as they are."""
+
+    tokenizer: Any
+    borrowed: Borrowed
+    expert: str = ""
+    limit: int = 512
+
+    @torch.no_grad()
+    def __call__(self, text: str) -> Embedding:
+        """The last hidden states "1 limit d" and a mask "1 limit", True where there are words. Warns with PromptWarning
+        about words beyond the limit."""
+        read = _read(self, text)
+        return self.borrowed.network(read.input_ids, read.attention_mask)[0], read.attention_mask.bool()
+
+
 def cleaned(text: str) -> str:
     """A text as WanPipeline cleans it: no HTML entities, single spaces and, where ftfy is installed, Unicode mended.
 
@@ -143,7 +161,7 @@ def cleaned(text: str) -> str:
     return re.sub(r"\s+", " ", html.unescape(html.unescape(text))).strip()
 
 
-def _read(text_model: Clip | T5 | UMT5, text: str) -> Any:
+def _read(text_model: Clip | T5 | UMT5 | MT5, text: str) -> Any:
     """Tokens and mask, padded to the model's limit, on its device. Warns about words beyond the limit."""
     from diffusers.utils.torch_utils import get_module_execution_device
 

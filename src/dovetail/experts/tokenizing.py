@@ -17,13 +17,13 @@ VOCABULARIES: Mapping[str, tuple[tuple[str, ...], ...]] = {
 """The files in which a tokenizer's words may stand, by the class that reads them; the first that are there count."""
 
 
-def tokenizer(kind: Any, checkpoint: Checkpoint | SingleFile) -> Any:
-    """The tokenizer of a checkpoint, of a class of transformers.
+def tokenizer(kind: Any, checkpoint: Checkpoint | SingleFile, part: str = "tokenizer") -> Any:
+    """The tokenizer of a checkpoint, of a class of transformers. part: its folder there, "" being the checkpoint itself.
 
     Raises WeightsError for one whose files are not there or cannot be read. (Without its words, transformers would make
     one that takes every text for unknown, in silence.)
     """
-    folder = checkpoint.part("tokenizer")
+    folder = checkpoint.part(part)
     if isinstance(checkpoint, SingleFile) and isinstance(checkpoint.base, Checkpoint):
         checkpoint = checkpoint.base
     where = f"tokenizer of '{checkpoint.weights}' ({folder})"

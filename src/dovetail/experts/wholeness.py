@@ -10,12 +10,13 @@ from torch import Tensor
 
 from dovetail.errors import WeightsError
 from dovetail.experts.checkpoint import Checkpoint, find, here
+from dovetail.experts.opensora import facts as opensora
 from dovetail.experts.soundness import again, damage, shards
 from dovetail.experts.tensors import PICKLES, SUFFIXES, is_file, keys_of, opened
 
 State = Literal["whole", "damaged", "missing"]
 
-PARTS = ("unet", "transformer", "transformer_2", "text_encoder", "tokenizer", "scheduler", "vae")
+PARTS = ("unet", "transformer", "transformer_2", opensora.PART, "text_encoder", "tokenizer", "scheduler", "vae")
 """Folders of a checkpoint that experts and codecs load; what others hold is nothing to them."""
 
 

@@ -66,7 +66,7 @@ def weights_in(recipe: Recipe) -> dict[str, str]:
     found: dict[str, str | None] = {}
     for path, spec in owners.items():
         if isinstance(spec, Autoencoder | Pretrained):
-            found |= {f"{path}.{key}": getattr(spec, key, None) for key in ("weights", "base", "adapter")}
+            found |= {f"{path}.{key}": getattr(spec, key, None) for key in ("weights", "base", "adapter", "words")}
             found |= {f"{path}.loras.{i}.weights": lora.weights for i, lora in enumerate(getattr(spec, "loras", ()))}
     return {path: place for path, place in found.items() if place is not None}
 

@@ -23,15 +23,19 @@ class Lora(Part):
 
 class Pretrained(Part):
     """A network with weights: a hub id, a diffusers folder, `sprites/NAME` for packaged ones, or one file. `subfolder`:
-    the network's, where there are several. `base`: for one file, a checkpoint that has what it does not hold.
+    the network's, where there are several. `base`: for one file, a checkpoint that has what it does not hold. `words`: of
+    open-sora-plan, where its text model and tokenizer lie, if not where they were published.
     `trust_space`: its latents are taken for those of its stage's codec, whatever its own autoencoder says. From `store`
     on: how it is kept and called (docs/memory.md)."""
 
-    family: Literal["stable-diffusion", "animatediff", "text-to-video-sd", "lavie", "wan", "ltx", "cogvideox"]
+    family: Literal[
+        "stable-diffusion", "animatediff", "text-to-video-sd", "lavie", "wan", "ltx", "cogvideox", "open-sora-plan"
+    ]
     weights: str
     subfolder: str | None = None
     base: str | None = None
     adapter: str | None = None
+    words: str | None = None
     loras: Annotated[tuple[Lora, ...], Field(strict=False)] = ()
     revision: str | None = None
     variant: str | None = None
@@ -58,7 +62,10 @@ class Exact(Part):
     schedule: Literal["own", "flow"] = "own"
 
 
-FAMILIES = ("stable-diffusion", "animatediff", "text-to-video-sd", "lavie", "wan", "ltx", "cogvideox", "exact")
+FAMILIES = (
+    *("stable-diffusion", "animatediff", "text-to-video-sd", "lavie", "wan", "ltx", "cogvideox", "open-sora-plan"),
+    "exact",
+)
 
 
 def _family(data: Any) -> str:

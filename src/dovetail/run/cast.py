@@ -107,7 +107,8 @@ def check_nearby(recipe: Recipe) -> None:
     for spec in (recipe.experts[name] for name in recipe.experts if name in used(recipe)):
         if isinstance(spec, models.Pretrained):
             check_expert(spec.family, spec.weights, spec.variant, spec.adapter, spec.subfolder)
-            check_files([*([spec.base] if spec.base is not None else []), *(lora.weights for lora in spec.loras)])
+            others = [place for place in (spec.base, spec.words) if place is not None]
+            check_files([*others, *(lora.weights for lora in spec.loras)])
 
 
 def load_codec(recipe: Recipe) -> Codec:
@@ -166,6 +167,7 @@ def _expert(recipe: Recipe, name: str, cast: Cast, before: Mapping[str, Expert])
         adapter=spec.adapter,
         subfolder=spec.subfolder,
         base=spec.base,
+        words=spec.words,
         loras=[experts.Lora(lora.weights, lora.scale) for lora in spec.loras],
         fps=recipe.video.fps,
         text=next((_words(before[other]) for other in before if same_words(recipe.experts[other], spec)), None),
@@ -193,7 +195,14 @@ def same_words(a: models.ExpertSpec, b: models.ExpertSpec) -> bool:
     one, two = (known(_reads_by(spec), spec.subfolder or "transformer") for spec in (a, b))
     told = one is not None and two is not None and one.words is two.words and a.revision is b.revision is None
     changed = ("loras",) if a.family in READ_WITH_CLIP else ()
-    keys = ("family", "dtype", "device", *changed, *(() if told else ("weights", "revision", "variant", "base")))
+    keys = (
+        "family",
+        "dtype",
+        "device",
+        "words",
+        *changed,
+        *(() if told else ("weights", "revision", "variant", "base")),
+    )
     return all(getattr(a, key) == getattr(b, key) for key in keys)
 
 

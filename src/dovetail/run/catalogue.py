@@ -16,6 +16,7 @@ FAMILIES_SAID = {
     "wan": "WanTransformer3DModel: Wan 2.1 of both sizes, and each expert of Wan 2.2 A14B by its subfolder",
     "ltx": "LTXVideoTransformer3DModel: LTX-Video 2B and 13B",
     "cogvideox": "CogVideoXTransformer3DModel: CogVideoX 2B and 5B",
+    "open-sora-plan": "OpenSoraT2V_v1_3, dovetail's own: Open-Sora Plan v1.3, which reads with mT5-XXL",
     "exact": "closed-form denoisers of finite sets of sprite renders; no weights",
 }
 """What each family of experts is."""
@@ -44,9 +45,13 @@ def weights_used() -> list[str]:
 
 def _named(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """The weights that a recipe names, and as what."""
+    from dovetail.experts.loading import words_of
+
     for spec in recipe.experts.values():
         if isinstance(spec, models.Pretrained):
             yield spec.weights, spec.family
+            if (apart := words_of(spec.family, spec.weights, spec.words)) is not None:
+                yield apart[0], f"words of {spec.family}"
             if spec.adapter is not None:
                 yield spec.adapter, f"adapter of {spec.family}"
             yield from ((lora.weights, f"LoRA of {spec.family}") for lora in spec.loras)

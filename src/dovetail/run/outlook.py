@@ -20,9 +20,10 @@ USUAL: dict[str, Schedule] = {
     "wan": Flow(whole=True),
     "ltx": Flow(),
     "cogvideox": VariancePreserving.betas("scaled_linear", 0.00085, 0.012, snr_shift_scale=3.0, zero_terminal_snr=True),
+    "open-sora-plan": VariancePreserving.betas("linear", 1e-4, 0.02, zero_terminal_snr=True),
 }
 """Each family's published schedule (Stable Diffusion 1.5, AnimateDiff, ModelScope, LaVie, Wan, LTX-Video, CogVideoX
-2B): what a plan supposes of weights that are not on this machine."""
+2B, Open-Sora Plan): what a plan supposes of weights that are not on this machine."""
 
 
 def outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:

@@ -96,7 +96,8 @@ def bring_configs(recipe: Recipe, names: Collection[str]) -> None:
         part = family.part if spec.subfolder is None else spec.subfolder
         if published_of(name, spec.family, spec.weights, spec.subfolder, spec.adapter, spec.base) is None:
             found = at_hand(spec.weights, spec.revision, spec.variant, [part], spec.base)
-            if found is None or not (found.has(part) and found.has("scheduler")):
+            planned = family.scheduler is not None or (found is not None and found.has("scheduler"))
+            if found is None or not (found.has(part) and planned):
                 _bring(spec, [part, "scheduler", "text_encoder", "vae"], f"Weights of this family: {family.where}")
     for codec in codecs_of(recipe).values():
         if not isinstance(codec, models.Autoencoder) or here(codec.weights):

@@ -26,7 +26,7 @@ EVERYTHING = (
 
 def wants(recipe: Recipe) -> tuple[Want, ...]:
     """What the hub must give for a recipe; nothing for packaged weights and folders."""
-    from dovetail.experts.loading import parts_of
+    from dovetail.experts.loading import parts_of, words_of
 
     found: list[Want] = []
     specs = {name: spec for name, spec in recipe.experts.items() if isinstance(spec, models.Pretrained)}
@@ -38,6 +38,8 @@ def wants(recipe: Recipe) -> tuple[Want, ...]:
         parts = tuple(parts_of(spec.family, spec.subfolder, spec.adapter, shared))
         found += _want(spec.weights, parts, spec.revision, spec.variant)
         found += _base(spec, parts)
+        if not shared and (apart := words_of(spec.family, spec.weights, spec.words)) is not None:
+            found += _want(*apart, None, None)
         if spec.adapter is not None:
             found += _want(spec.adapter, ("", "scheduler"), None, None)
         for lora in spec.loras:
@@ -137,7 +139,15 @@ def wants_of(what: str, revision: str | None = None, variant: str | None = None)
         raise RecipeError(
             f"'{what}' is no recipe, no file or folder here, and no model of the hub (OWNER/REPO, or OWNER/REPO/FILE){known}"
         )
-    return (Want(what, EVERYTHING, None, revision, variant),)
+    return (Want(what, _parts_of_all(what), None, revision, variant),)
+
+
+def _parts_of_all(repo: str) -> tuple[str, ...]:
+    """All that any expert could load of a model; of one that is nothing but words for others, what those take."""
+    from dovetail.experts.loading import FAMILIES
+
+    words = [kind.words for kind in FAMILIES.values() if kind.words is not None]
+    return next((parts for place, parts in words if place == repo), EVERYTHING)
 
 
 def _nothing_of(what: str, revision: str | None, variant: str | None) -> tuple[Want, ...]:
@@ -166,7 +176,7 @@ def shipped() -> dict[Want, list[str]]:
 
 def shelved() -> tuple[Want, ...]:
     """What no shipped recipe takes of the repositories that are written down in `shelf`: models whole, and files."""
-    taken = {(want.repo, want.file) for want in shipped()}
+    taken = {(want.repo, part) for want in shipped() for part in (want.file, *want.parts)}
     found: list[Want] = []
     for repo, told in SHELF.items():
         files = [part for part in told.parts if is_file(part)]
