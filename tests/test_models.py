@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import originals
 import pytest
 import tiny
 import torch
@@ -21,13 +22,14 @@ import dovetail
 from dovetail import cli
 from dovetail import recipe as recipes
 from dovetail.errors import DecodeError, EncodeError, RecipeError, WeightsError
-from dovetail.experts import load, loras, pulling
+from dovetail.experts import load, load_codec, loras, pulling
 from dovetail.experts.cache import folder_of
 from dovetail.experts.checkpoint import Checkpoint, find, find_file
 from dovetail.experts.encoders import load_encoder
 from dovetail.experts.hub import Want, cached, listed, verified
 from dovetail.experts.loading import words_of
 from dovetail.experts.opensora import facts as opensora
+from dovetail.experts.outline import outline
 from dovetail.experts.pulling import kept, pull
 from dovetail.experts.shelf import SHELF, licence_of
 from dovetail.experts.tensors import opened
@@ -407,6 +409,18 @@ def test_the_command_for_a_name_with_a_revision_brings_that_one(older: Hub, what
     found = ask(name)
     path = found.path if isinstance(found, Checkpoint) else found
     assert f"/snapshots/{OLDER}" in str(path)
+
+
+def test_a_base_may_be_of_a_revision(older: Hub, tmp_path: Path) -> None:
+    """Its tokenizer is all that a file of Stable Diffusion takes of it, and its configurations."""
+    file = str(originals.stable_diffusion(tmp_path / "sd.safetensors"))
+    assert load("it", "stable-diffusion", file, base=f"{SD}@before").name == "it"
+    assert load_codec(file, base=f"{SD}@before").factor == 2
+    assert [path.name for path in (folder_of(SD) / "snapshots").iterdir()] == [OLDER]
+    constants.HF_HUB_OFFLINE = True  # The fixture's monkeypatch puts it back.
+    assert outline("it", "stable-diffusion", file, base=f"{SD}@before").kind == "UNet2DConditionModel"
+    with pytest.raises(WeightsError, match=rf"`dovetail models pull {SD}@after` brings it"):
+        load("it", "stable-diffusion", file, base=f"{SD}@after")
 
 
 def test_every_hub_id_of_a_recipe_may_say_its_revision(recipe: Path) -> None:
