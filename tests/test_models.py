@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import originals
 import pytest
 import tiny
 import torch
@@ -21,12 +22,14 @@ import dovetail
 from dovetail import cli
 from dovetail import recipe as recipes
 from dovetail.errors import DecodeError, EncodeError, RecipeError, WeightsError
-from dovetail.experts import load, loras, pulling
+from dovetail.experts import load, load_codec, loras, pulling
 from dovetail.experts.cache import folder_of
 from dovetail.experts.checkpoint import Checkpoint, find, find_file
 from dovetail.experts.encoders import load_encoder
 from dovetail.experts.hub import Want, cached, listed, verified
+from dovetail.experts.loading import words_of
 from dovetail.experts.opensora import facts as opensora
+from dovetail.experts.outline import outline
 from dovetail.experts.pulling import kept, pull
 from dovetail.experts.shelf import SHELF, licence_of
 from dovetail.experts.tensors import opened
@@ -353,6 +356,170 @@ def test_a_pinned_commit_is_that_one_and_recipes_without_pins_take_what_is_here(
     assert dovetail.generate("a red circle", recipe, overrides=pinned).settings["commits"][f"{SD}@{mine}"] == mine
     with pytest.raises(WeightsError, match=rf"`dovetail models pull {SD} --revision {other}` brings it"):
         dovetail.generate("a red circle", recipe, overrides=[f"codec.revision={other}"])
+
+
+NEWER, OLDER = "c" * 40, "d" * 40
+
+
+@pytest.fixture
+def older(hub: Hub) -> Hub:
+    """That hub, with a LoRA in it, where each repository has had another commit on main."""
+    hub.repos["some/style"] = Repo({loras.USUAL[0]: save({"a": torch.ones(1)})})
+    for repo in hub.repos.values():
+        repo.branches = {"main": NEWER, "before": OLDER}
+    return hub
+
+
+def test_a_name_may_say_its_revision(older: Hub, recipe: Path) -> None:
+    """The adapter's, which is no repository of the expert's: pulled, and then played without a network."""
+    pinned = f"{LIGHTNING}@{OLDER}/lightning_4step.safetensors"
+    asked = recipes.changed(recipes.load(recipe), {"experts.control.adapter": pinned})
+    recipe.write_text(recipes.dump(asked))
+    assert said("pull", recipe).stdout.count(f"@ {OLDER[:12]}") == 1
+    assert (folder_of(LIGHTNING) / "snapshots" / OLDER).is_dir()
+    assert not (folder_of(LIGHTNING) / "snapshots" / NEWER).exists()
+    constants.HF_HUB_OFFLINE = True  # The fixture's monkeypatch puts it back.
+    commits = dovetail.generate("a red circle", recipe).settings["commits"]
+    assert commits == {SD: NEWER, MODELSCOPE: NEWER, f"{LIGHTNING}@{OLDER}": OLDER}
+    assert f"{LIGHTNING}/lightning_4step.safetensors @ {OLDER}" in said("verify", recipe).stdout.splitlines()
+    for other in (FILE, f"{LIGHTNING}@after/lightning_4step.safetensors"):
+        with pytest.raises(WeightsError, match=rf"`dovetail models pull {other}` brings it"):
+            dovetail.generate("a red circle", recipe, overrides=[f"experts.control.adapter={other}"])
+
+
+NAMED = {
+    "a folder": (f"{SD}@before", lambda name: find(name, None, None, WANT.parts)),
+    "a file": (f"{LIGHTNING}@before/lightning_4step.safetensors", find_file),
+    "LoRA weights": ("some/style@before", loras._file),
+    "a request of the hub's": (f"{SD}@refs/pr/3", lambda name: find(name, None, None, WANT.parts)),
+}
+
+
+@pytest.mark.parametrize("what", NAMED)
+def test_the_command_for_a_name_with_a_revision_brings_that_one(older: Hub, what: str) -> None:
+    name, ask = NAMED[what]
+    older.repos[SD].branches["refs/pr/3"] = OLDER
+    constants.HF_HUB_OFFLINE = True  # The fixture's monkeypatch puts it back.
+    with pytest.raises(WeightsError) as caught:
+        ask(name)
+    commands = [shlex.split(command) for command in re.findall("`dovetail models (.*?)`", str(caught.value))]
+    constants.HF_HUB_OFFLINE = False
+    said(*commands[0])
+    constants.HF_HUB_OFFLINE = True
+    found = ask(name)
+    path = found.path if isinstance(found, Checkpoint) else found
+    assert f"/snapshots/{OLDER}" in str(path)
+
+
+def test_a_base_may_be_of_a_revision(older: Hub, tmp_path: Path) -> None:
+    """Its tokenizer is all that a file of Stable Diffusion takes of it, and its configurations."""
+    file = str(originals.stable_diffusion(tmp_path / "sd.safetensors"))
+    assert load("it", "stable-diffusion", file, base=f"{SD}@before").name == "it"
+    assert load_codec(file, base=f"{SD}@before").factor == 2
+    assert [path.name for path in (folder_of(SD) / "snapshots").iterdir()] == [OLDER]
+    constants.HF_HUB_OFFLINE = True  # The fixture's monkeypatch puts it back.
+    assert outline("it", "stable-diffusion", file, base=f"{SD}@before").kind == "UNet2DConditionModel"
+    with pytest.raises(WeightsError, match=rf"`dovetail models pull {SD}@after` brings it"):
+        load("it", "stable-diffusion", file, base=f"{SD}@after")
+
+
+def test_every_hub_id_of_a_recipe_may_say_its_revision(recipe: Path) -> None:
+    asked = {
+        "experts.control.adapter": f"{LIGHTNING}@v1/lightning_4step.safetensors",
+        "experts.control.loras": ["some/style@v2", "some/style@v3/other.safetensors"],
+        "experts.spatial": {
+            "family": "stable-diffusion",
+            "weights": f"{SD}@v4/v1-5-pruned.safetensors",
+            "base": f"{SD}@v5",
+        },
+        "codec.weights": f"{SD}@v6",
+    }
+    found = {(want.repo, want.file, want.revision) for want in wants(recipes.changed(recipes.load(recipe), asked))}
+    assert found == {
+        (SD, None, None),
+        (MODELSCOPE, None, None),
+        (LIGHTNING, "lightning_4step.safetensors", "v1"),
+        ("some/style", None, "v2"),
+        ("some/style", "other.safetensors", "v3"),
+        (SD, "v1-5-pruned.safetensors", "v4"),
+        (SD, None, "v5"),
+        (SD, None, "v6"),
+    }
+
+
+def test_the_words_of_open_sora_plan_may_be_of_a_revision() -> None:
+    said_so = words_of("open-sora-plan", opensora.REPO, f"{opensora.WORDS}@v1")
+    assert said_so == (f"{opensora.WORDS}@v1", opensora.WORDS_FILES), "the published one has what that one has"
+    assert wants_of(f"{opensora.WORDS}@v1") == (Want(opensora.WORDS, opensora.WORDS_FILES, revision="v1"),)
+
+
+def test_a_path_with_an_at_sign_is_a_path(
+    hub: Hub, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny.stable_diffusion(tmp_path / "some" / "sd@v2")
+    file = tiny.lightning(tmp_path / "some" / "lightning@v2" / "lightning_4step.safetensors").relative_to(tmp_path)
+    places = {"experts.control.adapter": str(file), "codec.weights": "some/sd@v2"}
+    places |= {f"experts.{name}.weights": "some/sd@v2" for name in ("control", "spatial")}
+    asked = recipes.changed(recipes.load(recipe), places)
+    assert {want.repo for want in wants(asked)} == {MODELSCOPE}
+    assert dovetail.generate("a red circle", asked).frames.shape == (2, 16, 16, 3)
+    assert {path.split("/")[2] for _, path, _ in hub.asked if path.startswith("/some/")} == {"modelscope"}
+
+
+def test_a_revision_is_said_once_and_after_the_repository(older: Hub, recipe: Path) -> None:
+    for override in ("experts.control", "codec"):
+        changes = {f"{override}.weights": f"{SD}@v1", f"{override}.revision": "v2"}
+        asked = recipes.changed(recipes.load(recipe), changes)
+        with pytest.raises(RecipeError, match=rf"'{SD}@v1' says its revision itself, and revision 'v2' beside it"):
+            dovetail.generate("a red circle", asked)
+    with pytest.raises(RecipeError, match="says its revision itself"):
+        wants_of(f"{SD}@v1", "v2")
+    assert wants_of(f"{SD}@v1", "v1") == wants_of(SD, "v1") == wants_of(f"{SD}@v1")
+    assert not older.asked
+    changes = {"experts.control.adapter": f"{FILE}@v1"}
+    with pytest.raises(WeightsError, match=rf"stands after its repository: {LIGHTNING}@v1/lightning_4step.safetensors"):
+        dovetail.generate("a red circle", recipes.changed(recipes.load(recipe), changes))
+    assert not older.asked
+
+
+def test_what_is_not_here_is_said_with_its_revision(older: Hub) -> None:
+    bring(WANT)
+    assert f"{SD}@v9 is not in the cache" in said("verify", f"{SD}@v9", code=1).stderr
+    assert f"{SD}@v9: not here" in said("pull", SD, "--revision", "v9", "--offline", code=1).stderr
+    assert said("size", f"{SD}@v9", "--offline", code=1).stdout.startswith(f"{SD}@v9  licence")
+    with pytest.raises(WeightsError, match=rf"'{SD}' has no such revision .*{SD}/commits/main.*from the @ on"):
+        find(f"{SD}@v9", None, None, WANT.parts)
+    with pytest.raises(WeightsError, match=rf"'{LIGHTNING}' has no 'x.ckpt'; its files: .*{LIGHTNING}/tree/before"):
+        find_file(f"{LIGHTNING}@before/x.ckpt")
+
+
+def test_two_revisions_are_no_one_text_model() -> None:
+    base, other = "Lightricks/LTX-Video-0.9.5", "Lightricks/LTX-Video-0.9.7-dev"
+
+    def ltx(**options: str) -> models.Pretrained:
+        return models.Pretrained(family="ltx", **{"weights": base, **options})
+
+    file = {"weights": "some/ltx/it.safetensors"}
+    assert same_words(ltx(weights=f"{base}@v1"), ltx(revision="v1"))
+    assert not same_words(ltx(weights=f"{base}@v1"), ltx())
+    assert same_words(ltx(weights=other), ltx(**file, base=base))
+    assert not same_words(ltx(weights=other), ltx(**file, base=f"{base}@v1"))
+    assert not same_words(ltx(**file, base=base), ltx(**file, base=f"{base}@v1"))
+    plan = {"family": "open-sora-plan", "weights": opensora.REPO, "subfolder": opensora.PART}
+    one, two = (models.Pretrained(**plan, words=f"{opensora.WORDS}@{at}") for at in ("v1", "v2"))
+    assert same_words(one, one)
+    assert not same_words(one, two)
+
+
+def test_what_is_published_of_a_model_is_known_of_its_revisions() -> None:
+    recipe = recipes.load("confiner-sd15-modelscope")
+    pinned = {path: re.sub("^([^/]+/[^/]+)", r"\1@v1", place) for path, place in recipes.weights_in(recipe).items()}
+    assert len(pinned) == 5
+    assert all("@v1" in place for place in pinned.values())
+    one, two = (dovetail.plan(asked) for asked in (recipe, recipes.changed(recipe, pinned)))
+    assert replace(two, recipe=recipe, notes=one.notes) == one
+    assert [re.sub("@v1", "", note) for note in two.notes] == list(one.notes)
 
 
 def test_recipes_pin_nothing_and_the_shelf_knows_whole_commits() -> None:

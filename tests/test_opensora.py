@@ -31,13 +31,16 @@ from dovetail.costs import costs
 from dovetail.errors import PromptWarning, RecipeError, WeightsError
 from dovetail.experts import FAMILIES, Adapter, load, load_codec, same_space
 from dovetail.experts.adapter import masked
+from dovetail.experts.checkpoint import find
 from dovetail.experts.flops import flops, operations
+from dovetail.experts.hub import listed
 from dovetail.experts.opensora import facts
 from dovetail.experts.opensora.attention import Groups, TokenAttention, Way, WordAttention
 from dovetail.experts.opensora.places import turns
 from dovetail.experts.opensora.transformer import OpenSoraT2V_v1_3
 from dovetail.experts.outline import Outline, outline, space_ahead, text_parameters
 from dovetail.experts.published import MT5, PUBLISHED, Words
+from dovetail.experts.pulling import pull
 from dovetail.experts.schedulers import ladder_of
 from dovetail.experts.shelf import SHELF
 from dovetail.run.cast import same_words
@@ -497,6 +500,23 @@ def test_the_published_text_model_comes_from_its_own_repository(hub: Hub, expert
     brought = {path.name for path in Path(huggingface_hub.constants.HF_HUB_CACHE).rglob("*") if path.is_file()}
     assert {"pytorch_model.bin", "spiece.model"} <= brought
     assert not brought & {"tf_model.h5", "flax_model.msgpack"}
+
+
+def test_the_text_model_may_be_of_a_revision(hub: Hub, expert: Expert, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Played without a network, by what was pulled; another revision is not here."""
+    before = "d" * 40
+    hub.repos[facts.WORDS].branches["before"] = before
+    words = f"{facts.WORDS}@{before}"
+    recipe = recipes.changed(recipes.load("opensora-plan"), {"experts.base.words": words})
+    for want in wants(recipe):
+        if want.repo == facts.WORDS:
+            assert want.revision == before
+            list(pull(listed(want)))
+    find(facts.REPO, None, None, [facts.PART, "vae"])
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert apart(look(load("it", "open-sora-plan", facts.REPO, words=words)), look(expert)) <= 1e-5
+    with pytest.raises(WeightsError, match=r"`dovetail models pull google/mt5-xxl` brings it"):
+        load("it", "open-sora-plan", facts.REPO)
 
 
 def test_what_lies_beside_the_network_is_not_asked_for_elsewhere(folder: Path, two: tuple[Path, Path]) -> None:

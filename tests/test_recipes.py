@@ -119,6 +119,23 @@ def test_values_are_yaml_and_may_contain_equals_signs() -> None:
     assert recipe.chain[0].ladder == models.Even(steps=3)
 
 
+@pytest.mark.parametrize("commit", ["1234567", "0123456", "1.5", "2026-01-01", "on", "'1234567'"])
+def test_a_revision_is_text_whatever_it_looks_like(commit: str) -> None:
+    """YAML would read 0123456 as 42798."""
+    spec = {"family": "wan", "weights": "some/wan"}
+    base = recipes.changed(EXACT, {"codec": {"weights": "some/wan"}, "experts.temporal": spec})
+    asked = recipes.changed(
+        base, [f"experts.temporal.revision={commit}", f"codec={{weights: some/wan, revision: {commit}}}"]
+    )
+    text = commit.strip("'")
+    assert asked.experts["temporal"].revision == text  # type: ignore[union-attr]
+    assert asked.codec.revision == text  # type: ignore[union-attr]
+    assert recipes.parse(recipes.dump(asked)) == asked
+    written = recipes.dump(base).replace("revision: null", f"revision: {commit}")
+    assert recipes.parse(written) == asked
+    assert recipes.changed(asked, ["experts.temporal.revision=null", "codec.revision="]) == base
+
+
 def test_a_key_that_holds_a_dot_stands_in_quotes() -> None:
     blended = recipes.load("sprites-flowblending-exact")
     place = "chain.video.denoise.blended"

@@ -103,7 +103,7 @@ def pull(
         _head(stock)
     _total(stocks)
     if offline:
-        lacks = [f"{stock.want}: {state(stock)}" for stock in stocks if not stock.whole]
+        lacks = [f"{stock.want.pinned}: {state(stock)}" for stock in stocks if not stock.whole]
         if lacks:
             raise WeightsError("not all is here, and --offline brings nothing. " + "; ".join(lacks))
         return
@@ -131,7 +131,7 @@ def verify(what: WholeArgument, revision: RevisionOption = None, variant: Varian
     wants, ours = wants_of(what, revision, variant), local_of(what)
     for stock in map(cached, wants):
         if not stock.files:
-            damaged.append(f"{stock.want} is not in the cache{meant(stock.want.repo)}")
+            damaged.append(f"{stock.want.pinned} is not in the cache{meant(stock.want.repo)}")
         else:
             say(f"{stock.want} @ {stock.commit}")
         for file, verdict in verified(stock):
@@ -211,7 +211,8 @@ def _head(stock: "Stock") -> None:
 
     licence = licence_of(stock.want.repo) if stock.want.repo in SHELF or not stock.licence else stock.licence
     commit = "" if stock.commit is None else f" @ {stock.commit[:12]}"
-    out.print(f"[bold]{escape(str(stock.want))}[/]{escape(commit)}  licence: {escape(licence)}", soft_wrap=True)
+    name = stock.want.pinned if stock.commit is None else str(stock.want)
+    out.print(f"[bold]{escape(name)}[/]{escape(commit)}  licence: {escape(licence)}", soft_wrap=True)
 
 
 def _total(stocks: "list[Stock]") -> None:

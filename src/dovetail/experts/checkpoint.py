@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dovetail.errors import WeightsError, nearest
 from dovetail.experts.cache import snapshot
+from dovetail.experts.pins import pin, unpinned
 from dovetail.experts.refusals import refusals
 from dovetail.experts.single_file import OWN, USUAL_BASE, SingleFile, single
 from dovetail.experts.soundness import again, brought, shards, sound
@@ -161,7 +162,7 @@ def at_hand(
     if here(weights):
         return find(weights, revision, variant, parts, base=base)
     if not is_file(weights):
-        place = snapshot(weights, revision) if _hub_id(weights) else None
+        place = snapshot(*unpinned(weights, revision)) if _hub_id(weights) else None
         return None if place is None else Checkpoint(weights, place, variant, revision)
     beside = None if base is None else at_hand(base, None, None, parts)
     file = _cached_file(weights, revision)
@@ -172,19 +173,20 @@ def at_hand(
 
 
 def _hub_id(weights: str) -> bool:
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", weights) is not None and not weights.startswith(".")
+    bare, _ = unpinned(weights)
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", bare) is not None and not weights.startswith(".")
 
 
 def _hub_file(name: str) -> tuple[str, str] | None:
     """The repository and the file that OWNER/REPO/FILE names; None if the hub could have no such thing."""
-    owner, _, rest = name.partition("/")
+    owner, _, rest = unpinned(name)[0].partition("/")
     repo, _, file = rest.partition("/")
     return (f"{owner}/{repo}", file) if file and _hub_id(f"{owner}/{repo}") else None
 
 
 def _cached_file(name: str, revision: str | None) -> Path | None:
     """Where OWNER/REPO/FILE is in the cache."""
-    if (hub := _hub_file(name)) is None or (place := snapshot(hub[0], revision)) is None:
+    if (hub := _hub_file(name)) is None or (place := snapshot(hub[0], unpinned(name, revision)[1])) is None:
         return None
     return place / hub[1] if (place / hub[1]).is_file() else None
 
@@ -207,8 +209,9 @@ def find(
 ) -> Checkpoint | SingleFile:
     """The checkpoint of this name on this machine, downloaded if it is a hub id.
 
-    weights: "sprites/NAME" (packaged), a folder, "OWNER/REPO", or one file (a path, or "OWNER/REPO/FILE"). parts: the
-    subfolders to download, or single files. base: for one file, the checkpoint that has what it does not hold.
+    weights: "sprites/NAME" (packaged), a folder, "OWNER/REPO", or one file (a path, or "OWNER/REPO/FILE"); what is
+    the hub's may say its revision (see `pins`). parts: the subfolders to download, or single files. base: for one file, the
+    checkpoint that has what it does not hold.
     Raises WeightsError if it is nowhere; `where` ends the message.
     """
     _no_gguf(weights)
@@ -235,6 +238,9 @@ def _no_gguf(weights: str) -> None:
 
 
 def _nowhere(weights: str, where: str) -> WeightsError:
+    name, _, revision = weights.partition("@")
+    if is_file(name) and (hub := _hub_file(name)) is not None:
+        where = f"The revision of a file stands after its repository: {pin('/'.join(hub), revision)}"
     return WeightsError(f"no weights at '{weights}': no such folder, and no hub id (OWNER/REPO). {where}".strip())
 
 
@@ -276,7 +282,7 @@ def _packaged(name: str) -> Path:
 
 
 def _download(
-    repo: str,
+    weights: str,
     revision: str | None,
     variant: str | None,
     parts: Sequence[str],
@@ -286,12 +292,14 @@ def _download(
     """The folder of a repository with these parts, and with the configurations alone of the `bare` ones."""
     from huggingface_hub import snapshot_download
 
+    repo, commit = unpinned(weights, revision)
+
     def fetched(parts: Sequence[str], end: str = ".safetensors", more: Sequence[str] = ()) -> Path:
         allow, ignore = patterns(parts, variant, end)
         allow = [*allow, *more]
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=allow, ignore_patterns=ignore))
+        return Path(snapshot_download(repo, revision=commit, allow_patterns=allow, ignore_patterns=ignore))
 
-    with refusals(repo, where, revision, variant):
+    with refusals(weights, where, revision, variant):
         path = fetched(parts, more=[f"{part}/*.json" if part else "config.json" for part in bare])
         # Repositories that are old have their weights as pickles alone.
         for end in OLD:
@@ -335,7 +343,7 @@ def find_file(name: str, revision: str | None = None) -> Path:
     if (hub := _hub_file(name)) is None:
         raise _no_file(name)
     with refusals(name, revision=revision):
-        found = Path(hf_hub_download(*hub, revision=revision))
+        found = Path(hf_hub_download(*hub, revision=unpinned(name, revision)[1]))
     sound([found], f"'{name}'", name, revision)
     return found
 

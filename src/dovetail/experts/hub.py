@@ -15,6 +15,7 @@ from typing import Any, Literal
 from dovetail.errors import WeightsError
 from dovetail.experts.cache import commit_of, folder_of
 from dovetail.experts.checkpoint import OLD, patterns
+from dovetail.experts.pins import pin
 from dovetail.experts.refusals import refusals
 from dovetail.experts.tensors import is_file
 
@@ -51,6 +52,11 @@ class Want:
 
     def __str__(self) -> str:
         return self.repo if self.file is None else f"{self.repo}/{self.file}"
+
+    @property
+    def pinned(self) -> str:
+        """The same with its revision, where one is asked for."""
+        return pin(str(self), self.revision)
 
 
 def _lies_in(part: str, name: str) -> bool:

@@ -18,6 +18,7 @@ from dovetail.experts.lavie import facts as lavie
 from dovetail.experts.loras import Lora, add, add_to_words
 from dovetail.experts.motion import scheduler_of, with_motion
 from dovetail.experts.opensora import facts as opensora
+from dovetail.experts.pins import unpinned
 from dovetail.experts.placement import device_of, dtype_of
 from dovetail.experts.published import Published, known
 from dovetail.experts.single_file import USUAL_BASE, SingleFile
@@ -188,8 +189,8 @@ def load(
     the text model do. tuning: how the network is kept and called. adapter: for animatediff over an image unet/, the
     motion modules: a MotionAdapter's folder or hub id, or one file of them (see `motion`); for lavie over an image
     unet/, LaVie's own file, which takes that network's place and leaves its weights unopened. loras: added to the
-    weights, in order (see `loras`). `revision` and `variant` are those of `weights`; pickles are opened if they hold
-    tensors alone.
+    weights, in order (see `loras`). `revision` and `variant` are those of `weights`; every other hub id may say its own
+    revision (see `pins`). Pickles are opened if they hold tensors alone.
 
     Raises RecipeError for an unknown family, dtype or device, or weights of another family;
     WeightsError for weights that are missing or unsafe to open.
@@ -268,7 +269,9 @@ def words_of(family: str, weights: str, words: str | None = None) -> tuple[str, 
     usual = FAMILIES[family].words
     if usual is None or (words is None and (Path(weights).expanduser() / "text_encoder").is_dir()):
         return None
-    return usual if words in (None, usual[0]) else (str(words), (*WORDS, *usual[1]))
+    if words is None:
+        return usual
+    return words, usual[1] if unpinned(words)[0] == usual[0] else (*WORDS, *usual[1])
 
 
 def published_of(

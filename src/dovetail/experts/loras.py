@@ -45,7 +45,7 @@ ROLE = re.compile(
 
 @dataclass(frozen=True)
 class Lora:
-    """One LoRA. weights: a file, a folder, OWNER/REPO or OWNER/REPO/FILE; scale: how much of it is added."""
+    """One LoRA. weights: a file, a folder, OWNER/REPO or OWNER/REPO/FILE, either with @REVISION after REPO; scale: how much of it is added."""
 
     weights: str
     scale: float = 1.0
@@ -123,7 +123,7 @@ def _on_the_hub(weights: str) -> Path:
         try:
             return find_file(f"{weights}/{usual}")
         except WeightsError as error:
-            missed = error
+            missed = missed or error  # What helps is told of the more usual name.
     raise WeightsError(f"no LoRA '{weights}': {missed}. If its file has another name, say OWNER/REPO/FILE") from missed
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from dovetail.experts.lavie import facts as lavie
 from dovetail.experts.opensora import facts as opensora
+from dovetail.experts.pins import unpinned
 from dovetail.experts.wfvae.facts import CODEC as WFVAE_CODEC
 
 
@@ -350,11 +351,11 @@ PUBLISHED: dict[tuple[str, str], Published] = {
 
 
 def known(weights: str, part: str = "transformer", adapter: str | None = None) -> Published | None:
-    """What is published of a hub id, and of an adapter over it; None if nothing is written down here. With another
-    adapter than LaVie's it is Stable Diffusion 1 with the largest motion modules that there are."""
+    """What is published of a hub id, in whatever revision, and of an adapter over it; None if nothing is written down here.
+    With another adapter than LaVie's it is Stable Diffusion 1 with the largest motion modules that there are."""
     if lavie.named(adapter):
         return PUBLISHED[lavie.FILE, "unet"]
-    found = PUBLISHED.get((weights, part))
+    found = PUBLISHED.get((unpinned(weights)[0], part))
     if adapter is None or found is None:
         return found
     if found.config is not SD_15:
@@ -366,7 +367,8 @@ def known(weights: str, part: str = "transformer", adapter: str | None = None) -
 
 def known_codec(weights: str) -> tuple[str, Mapping[str, Any]] | None:
     """The class and config of the autoencoder that is published of a hub id; None if nothing is written down here."""
-    return next((told.codec for (repo, _), told in PUBLISHED.items() if repo == weights), None)
+    bare, _ = unpinned(weights)
+    return next((told.codec for (repo, _), told in PUBLISHED.items() if repo == bare), None)
 
 
 def over_time(image: Mapping[str, Any]) -> dict[str, Any]:

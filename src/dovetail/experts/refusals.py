@@ -8,6 +8,7 @@ from pathlib import Path
 from shlex import quote
 
 from dovetail.errors import WeightsError
+from dovetail.experts.pins import unpinned
 from dovetail.experts.shelf import meant
 
 
@@ -43,7 +44,7 @@ def refusals(
         if not ours:
             raise
         raise WeightsError(
-            f"{_told(name, error, remedy or f'{pulls(name, revision, variant)} brings it')} {where}".strip()
+            f"{_told(name, revision, error, remedy or f'{pulls(name, revision, variant)} brings it')} {where}".strip()
         ) from error
 
 
@@ -53,12 +54,13 @@ def _network(error: Exception) -> bool:
     return type(error).__module__.partition(".")[0] in ("httpx", "httpx2")
 
 
-def _told(name: str, error: Exception, remedy: str) -> str:
+def _told(name: str, revision: str | None, error: Exception, remedy: str) -> str:
     """One message for each kind of refusal; subclasses stand before what they are subclasses of. remedy: what helps where
     there is no network."""
     from huggingface_hub import constants, errors
 
-    repo = "/".join(name.split("/")[:2])
+    bare, at = unpinned(name, revision)
+    repo = "/".join(bare.split("/")[:2])
     said = (str(error).strip() or "no reason given").splitlines()[0]
     if isinstance(error, errors.GatedRepoError):
         return (
@@ -73,12 +75,12 @@ def _told(name: str, error: Exception, remedy: str) -> str:
     if isinstance(error, errors.RevisionNotFoundError):
         return (
             f"'{repo}' has no such revision ({said}). Take a branch, a tag or a whole commit of its history at "
-            f"{constants.ENDPOINT}/{repo}/commits/main, or leave revision out, as by --set experts.NAME.revision=null"
+            f"{constants.ENDPOINT}/{repo}/commits/main, or leave it out: --set experts.NAME.revision=null, or in a name that "
+            "says it, from the @ on"
         )
     if isinstance(error, errors.RemoteEntryNotFoundError):
-        return (
-            f"'{repo}' has no '{name.removeprefix(repo).strip('/')}'; its files: {constants.ENDPOINT}/{repo}/tree/main"
-        )
+        files = f"{constants.ENDPOINT}/{repo}/tree/{at or 'main'}"
+        return f"'{repo}' has no '{bare.removeprefix(repo).strip('/')}'; its files: {files}"
     if is_full(error):
         return full(name)
     offline = (

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dovetail.errors import WeightsError
+from dovetail.experts.pins import unpinned
 from dovetail.experts.refusals import pulls
 
 LONGEST = 100_000_000
@@ -50,7 +51,7 @@ def again(weights: str, revision: str | None = None, variant: str | None = None)
     """How to get weights anew."""
     if weights.startswith("sprites/"):
         return "It comes with dovetail: install that again"
-    hub = re.fullmatch(r"[\w.-]+(/[\w.-]+)+", weights) and not Path(weights).expanduser().exists()
+    hub = re.fullmatch(r"[\w.-]+(/[\w.-]+)+", unpinned(weights)[0]) and not Path(weights).expanduser().exists()
     return (
         f"Delete it; {pulls(weights, revision, variant)} brings it again"
         if hub

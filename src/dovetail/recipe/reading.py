@@ -71,16 +71,22 @@ def weights_in(recipe: Recipe) -> dict[str, str]:
     return {path: place for path, place in found.items() if place is not None}
 
 
+NULL = "tag:yaml.org,2002:null"
+
+
 class _Loader(yaml.SafeLoader):
-    """Plain YAML, but a key that stands twice is an error; otherwise the first would be lost in silence."""
+    """Plain YAML, but a key that stands twice is an error; otherwise the first would be lost in silence. A revision is
+    text: a commit may have digits alone, and those that begin with 0 would be read as another number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
-        for key, _ in node.value:
+        for key, value in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
                     raise ConstructorError(None, None, f"the key '{key.value}' stands twice", key.start_mark)
                 seen.add(key.value)
+                if key.value == "revision" and isinstance(value, yaml.ScalarNode) and value.tag != NULL:
+                    value.tag = "tag:yaml.org,2002:str"
         return super().construct_mapping(node, deep)
 
 
@@ -144,7 +150,10 @@ def _pair(text: str) -> tuple[str, Any]:
             "a change is written path=value, as in video.frames=16, with keys that hold dots in double quotes, as in "
             f"""chain.video.denoise.blended."above 0.8"=small; {text!r} came"""
         )
-    return written[1], _yaml(written[2], f"{written[1]}: the value")
+    path, text, source = written[1], written[2], f"{written[1]}: the value"
+    if _keys(path)[-1] == "revision":
+        return path, _yaml(f"revision: {text}", source)["revision"]
+    return path, _yaml(text, source)
 
 
 def _keys(path: str) -> list[str]:

@@ -23,7 +23,8 @@ class Lora(Part):
 
 class Pretrained(Part):
     """A network with weights: a hub id, a diffusers folder, `sprites/NAME` for packaged ones, or one file. `subfolder`:
-    the network's, where there are several. `base`: for one file, a checkpoint that has what it does not hold. `words`: of
+    the network's, where there are several. `revision`, `variant`: of `weights`; every other hub id says its own revision
+    itself: OWNER/REPO@REVISION, OWNER/REPO@REVISION/FILE. `base`: for one file, a checkpoint that has what it does not hold. `words`: of
     open-sora-plan, where its text model and tokenizer lie, if not where they were published.
     `trust_space`: its latents are taken for those of its stage's codec, whatever its own autoencoder says. From `store`
     on: how it is kept and called (docs/memory.md)."""

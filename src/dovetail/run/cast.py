@@ -96,16 +96,19 @@ def load(recipe: Recipe) -> Cast:
 
 
 def check_nearby(recipe: Recipe) -> None:
-    """Raise WeightsError for weights that a recipe has on this machine, if they are not there: before any come from the
-    hub."""
+    """Raise WeightsError for weights that a recipe has on this machine, if they are not there, and RecipeError for two
+    revisions of one repository at once: before any come from the hub."""
     from dovetail.experts.nearby import check_codec, check_expert, check_files
+    from dovetail.experts.pins import unpinned
 
     for codec in codecs_of(recipe).values():
         if isinstance(codec, models.Autoencoder):
+            unpinned(codec.weights, codec.revision)
             check_codec(codec.weights, codec.variant, codec.subfolder)
             check_files([codec.base] if codec.base is not None else [])
     for spec in (recipe.experts[name] for name in recipe.experts if name in used(recipe)):
         if isinstance(spec, models.Pretrained):
+            unpinned(spec.weights, spec.revision)
             check_expert(spec.family, spec.weights, spec.variant, spec.adapter, spec.subfolder)
             others = [place for place in (spec.base, spec.words) if place is not None]
             check_files([*others, *(lora.weights for lora in spec.loras)])
@@ -190,20 +193,20 @@ def same_words(a: models.ExpertSpec, b: models.ExpertSpec) -> bool:
     same, a file's being its base's unless it may hold one itself. Wan's is as large as a network."""
     if not isinstance(a, models.Pretrained) or not isinstance(b, models.Pretrained):
         return False
+    from dovetail.experts.pins import unpinned
     from dovetail.experts.published import known
 
+    ids = [(unpinned(spec.weights, spec.revision), unpinned(spec.base or "")) for spec in (a, b)]
     one, two = (known(_reads_by(spec), spec.subfolder or "transformer") for spec in (a, b))
-    told = one is not None and two is not None and one.words is two.words and a.revision is b.revision is None
-    changed = ("loras",) if a.family in READ_WITH_CLIP else ()
-    keys = (
-        "family",
-        "dtype",
-        "device",
-        "words",
-        *changed,
-        *(() if told else ("weights", "revision", "variant", "base")),
+    told = (
+        one is not None
+        and two is not None
+        and one.words is two.words
+        and all(pin is None for place in ids for _, pin in place)
     )
-    return all(getattr(a, key) == getattr(b, key) for key in keys)
+    changed = ("loras",) if a.family in READ_WITH_CLIP else ()
+    keys = ("family", "dtype", "device", "words", *changed, *(() if told else ("variant",)))
+    return (told or ids[0] == ids[1]) and all(getattr(a, key) == getattr(b, key) for key in keys)
 
 
 def _reads_by(spec: models.Pretrained) -> str:

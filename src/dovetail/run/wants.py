@@ -8,6 +8,7 @@ from dovetail.errors import RecipeError, WeightsError, nearest
 from dovetail.experts.checkpoint import here
 from dovetail.experts.hub import Stock, Want
 from dovetail.experts.loras import USUAL
+from dovetail.experts.pins import unpinned
 from dovetail.experts.shelf import SHELF, meant
 from dovetail.experts.single_file import USUAL_BASE
 from dovetail.experts.tensors import is_file
@@ -68,6 +69,7 @@ def _base(spec: models.Pretrained | models.Autoencoder, parts: tuple[str, ...]) 
 def _want(weights: str, parts: tuple[str, ...], revision: str | None, variant: str | None) -> list[Want]:
     if local(weights):
         return []
+    weights, revision = unpinned(weights, revision)
     if (file := _file(weights)) is not None:
         return [Want(*file, revision=revision)]
     return [Want(weights, parts, None, revision, variant)] if re.fullmatch(r"[\w.-]+/[\w.-]+", weights) else []
@@ -115,12 +117,12 @@ def _joined(found: list[Want]) -> tuple[Want, ...]:
 
 def wants_of(what: str, revision: str | None = None, variant: str | None = None) -> tuple[Want, ...]:
     """What is taken for a recipe (a shipped one's name, or a .yaml file), which says revisions and variants itself, or
-    of a model (OWNER/REPO, or a file in it): all that any expert could load of it. Nothing for what lies on this machine.
+    of a model (OWNER/REPO, or a file in it; either may say its revision, see `pins`): all that any expert could load of it. Nothing for what lies on this machine.
 
     Raises RecipeError for what is none of these, and for an option that it does not take, WeightsError for a path that is
     not there.
     """
-    recipe, file = _is_recipe(what), _file(what)
+    recipe = _is_recipe(what)
     if recipe and (revision, variant) != (None, None):
         raise RecipeError(
             f"'{what}' is a recipe, whose experts and codec say their own revision and variant; --revision and --variant "
@@ -130,16 +132,19 @@ def wants_of(what: str, revision: str | None = None, variant: str | None = None)
         return wants(recipes.load(what))
     if local(what):
         return _nothing_of(what, revision, variant)
+    bare, revision = unpinned(what, revision)
+    file = _file(bare)
     if file is not None and variant is not None:
         raise RecipeError(f"'{what}' is one file, which has no variants; leave out --variant, or name its repository")
     if file is not None:
         return (Want(*file, revision=revision),)
-    if is_file(what) or not re.fullmatch(r"[\w.-]+/[\w.-]+", what):
+    if is_file(bare) or not re.fullmatch(r"[\w.-]+/[\w.-]+", bare):
         known = "" if "/" in what else f"; {nearest(what, recipes.names())}"
         raise RecipeError(
-            f"'{what}' is no recipe, no file or folder here, and no model of the hub (OWNER/REPO, or OWNER/REPO/FILE){known}"
+            f"'{what}' is no recipe, no file or folder here, and no model of the hub (OWNER/REPO, or OWNER/REPO/FILE, "
+            f"@REVISION after REPO in either){known}"
         )
-    return (Want(what, _parts_of_all(what), None, revision, variant),)
+    return (Want(bare, _parts_of_all(bare), None, revision, variant),)
 
 
 def _parts_of_all(repo: str) -> tuple[str, ...]:
