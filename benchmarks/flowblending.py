@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
+from math import hypot
 from pathlib import Path
 from statistics import fmean
 from time import perf_counter, process_time
@@ -23,7 +24,7 @@ from typing import Any
 
 import torch
 from confiner_tables import Cell, scores
-from flowblending_report import Study, report
+from flowblending_report import LEFT, Study, report
 from flowblending_rows import BUDGET, MAIN, SECOND, Way, rows
 from harness import HELD, add, arguments, mend, mine, part_of, read, weights_of
 from harness import key as digest_of
@@ -52,6 +53,11 @@ DISTILLED = "sprites-flowblending-ldl"
 RECIPES = {"trained": "sprites-flowblending", "exact": "sprites-flowblending-exact"}
 OWN = HELD + 50_000
 """Scenes of these seeds and up are for calibrating alone."""
+FIRST = 48
+"""Of the prompts that videos are made of. Those before it told that gains are best followed in one look (docs/log.md), so
+no table is of them."""
+FOLLOW = 1
+"""Looks in which an error is followed to the video."""
 ALSO = ("unguided", "halved", "shortened", "cached")
 MOVING = tuple(Ask(motion=way) for way in ("left", "right", "up", "down"))
 SCENES: Mapping[str, tuple[Ask, ...]] = {
@@ -91,14 +97,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     if found is None:
         print("not calibrated yet: budget spent; run (again) to go on")
         return
-    studies = [study(found[MAIN], "all", folder, 4, args.calibrate)]
-    studies += list(kinds(recipe, folder, args.calibrate, part, purse))
+    places = {MAIN: folder, SECOND: folder / SECOND}
+    own = {solver: study(found[solver], "all", place, FOLLOW, args.calibrate) for solver, place in places.items()}
+    scenes = list(kinds(recipe, folder, args.calibrate, part, purse))
     file, key = folder.with_suffix(".jsonl"), fingerprint(found, recipe)
     if args.verb == "run":
-        cells = [Cell(p, s) for s in range(args.seeds) for p in range(args.prompts) if mine(p, part)]
+        asked_ = range(FIRST, FIRST + args.prompts)
+        cells = [Cell(p, s) for s in range(args.seeds) for p in asked_ if mine(p, part)]
         play(recipe, found, cells, args.only, file, key, purse)
-    lines = [line for line in read(file) if line["key"] == key]
-    text = report(lines, found, studies, args.experts)
+    lines = [line for line in read(file) if line["key"] == key and line["prompt"] >= FIRST]
+    text = report(lines, found, own, scenes, args.experts)
     folder.with_suffix(".txt").write_text(text, encoding="utf-8")
     print(text)
 
@@ -137,7 +145,7 @@ def calibrated(
     """
     found = {}
     for solver, also in ((MAIN, ALSO), (SECOND, ())):
-        settings = Settings(shared("all", count, part), also=also, by="budget", budget=BUDGET)
+        settings = Settings(shared("all", count, part), also=also, by="budget", budget=BUDGET, follow=FOLLOW)
         changed = recipes.changed(recipe, {"chain.0.solver": solver})
         result = finished(changed, folder if solver == MAIN else folder / solver, settings, purse)
         if result is None:
@@ -163,12 +171,12 @@ def kinds(recipe: Recipe, folder: Path, count: int, part: tuple[int, int], purse
     small = {"video.height": video.height * 3 // 4, "video.width": video.width * 3 // 4}
     changed = [("half as long", "all", half), ("three quarters as high and wide", "all", small)]
     for name, kind, change in [*((kind, kind, {}) for kind in SCENES), *changed]:
-        settings = Settings(shared(kind, count, part), by="fit", follow=1)
+        settings = Settings(shared(kind, count, part), by="fit", follow=FOLLOW)
         out = folder / name.replace(" ", "-")
         result = finished(recipes.changed(recipe, change), out, settings, purse)
         if result is None:
             return
-        found = study(result, name, out, 1, count, kind)
+        found = study(result, name, out, FOLLOW, count, kind)
         yield found
         if name == "moving":
             yield from paced(found, result, out, asked(kind, count), purse)
@@ -210,9 +218,14 @@ def study(found: Calibration, name: str, out: Path, follow: int, count: int, kin
     for steps in rows_:
         gaps = [step["gaps"][small]["guided"] for step in steps]
         own = {measure: [gap[measure] for gap in gaps] for measure in gaps[0]}
-        own["left in the video"] = [(s["gains"][small] or 0.0) * s["gaps"][small]["guided"]["state"] for s in steps]
+        # On the straight path an error of the video is t of the velocity's, and one of the noise 1 - t of it.
+        levels = found.ladder.levels
+        own["noise"] = [(1 - t) / t * gap for t, gap in zip(levels, own["video"], strict=False)]
+        own["v"] = [hypot(t, 1 - t) / t * gap for t, gap in zip(levels, own["video"], strict=False)]
+        own[LEFT] = [(s["gains"][small] or 0.0) * s["gaps"][small]["guided"]["state"] for s in steps]
         curves.append(own)
-    return Study(name, follow, tuple(found.ladder.levels[:-1]), tuple(curves))
+    costs = case.costs[0], case.costs[small_of(case)]
+    return Study(name, follow, tuple(found.ladder.levels[:-1]), tuple(curves), costs)
 
 
 # --- videos ------------------------------------------------------------------------------------------------------

@@ -1,18 +1,18 @@
 """FlowBlending's result lines to tables and answers, as text."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
 import torch
-from flowblending_rows import BUDGET, CURVE, DISTILLED, EQUAL, MAIN, SECOND, large_steps, rows
+from flowblending_rows import BUDGET, CURVE, DISTILLED, EQUAL, MAIN, SECOND, around, large_steps, rows
 from harness import Claim, questions
 from report import FEWEST, MARGIN, aligned
 
 from dovetail.calibrate import Calibration
-from dovetail.calibrate.choose import two_knots, u_shaped
+from dovetail.calibrate.choose import interval, two_knots, u_shaped
 from dovetail.eval.stats import Cells, Interval, sign_flip
 
 Line = Mapping[str, Any]
@@ -21,8 +21,12 @@ Table = Mapping[str, Mapping[tuple[int, int], Line]]
 
 ORACLE = ("prompt", "identity", "sharpness")
 LIKENESS = ("psnr", "agreement")
+"""The second says more: psnr is capped for the large expert's own video, so a span of it is mostly the cap."""
+LEFT = "left in the video"
 FASTER, CHEAPER, LIKE = 1.5, 0.45, 0.8
 """What is claimed: times faster, share of operations saved, and normalised likeness."""
+FEWEST_LEVELS = 6
+"""That a fit of three lines needs."""
 DRAWS = 100
 """Resamplings of prompts for boundaries, each of which is a fit."""
 
@@ -35,10 +39,17 @@ class Study:
     follow: int
     levels: tuple[float, ...]
     curves: tuple[Mapping[str, Sequence[float]], ...]
+    costs: tuple[float, float]
+    """Operations of one step of the large expert, and of the small one."""
 
     def mean(self, measure: str, prompts: Sequence[int] | None = None) -> list[float]:
         chosen = [self.curves[i] for i in (range(len(self.curves)) if prompts is None else prompts)]
         return [fmean(values) for values in zip(*(curve[measure] for curve in chosen), strict=True)]
+
+    def interval(self, left: Sequence[float]) -> tuple[int, int]:
+        """Large steps before and behind the small expert's, by rule `budget` for these errors left in the video."""
+        errors = ([0.0] * len(left), left)
+        return around(interval(self.costs, errors, budget=BUDGET * self.costs[0] * len(left)).choice)
 
     def resampled(self, measure: str) -> list[list[float]]:
         """Mean curves over prompts drawn anew."""
@@ -47,8 +58,14 @@ class Study:
         return [self.mean(measure, torch.randint(n, (n,), generator=generator).tolist()) for _ in range(DRAWS)]
 
 
-def report(lines: Sequence[Line], found: Mapping[str, Calibration], studies: Sequence[Study], experts: str) -> str:
-    """All tables and answers."""
+def report(
+    lines: Sequence[Line],
+    found: Mapping[str, Calibration],
+    own: Mapping[str, Study],
+    kinds: Sequence[Study],
+    experts: str,
+) -> str:
+    """All tables and answers. own: what each solver's boundaries were chosen by; kinds: curves in kinds of scenes."""
     main = found[MAIN]
     video = main.case.recipe.video
     kind = "trained networks" if experts == "trained" else "EXACT experts: closed-form denoisers, nothing trained"
@@ -59,16 +76,17 @@ def report(lines: Sequence[Line], found: Mapping[str, Calibration], studies: Seq
         "Means over prompts with 95 % intervals: cluster bootstrap over prompts, then seeds. psnr: to the large expert's",
         "video of the same noise, at most 50 dB; agreement: of what the oracle finds in each frame. Normalised: another",
         "seed is 0, a change of the noise by 1 % is 1. Operations: of networks, both branches of guidance, without texts.",
+        "Seconds: of the steps, without texts and decoding.",
     ]
-    parts = ["\n".join(head), divergence(studies[0]), boundaries(found, studies[1:])]
+    parts = ["\n".join(head), divergence(own[MAIN]), boundaries(found, kinds)]
     table = by_row(lines, found)
     if not table:
         return "\n\n".join([*parts, "no videos yet"]) + "\n"
     for solver, prefix in ((MAIN, ""), (SECOND, f"{SECOND}: ")):
-        own = {name.removeprefix(prefix): row for name, row in table.items() if (SECOND in name) == bool(prefix)}
-        if own:
-            parts.append(videos(f"Videos by {solver}", own))
-    return "\n\n".join([*parts, answers(table, found)]) + "\n"
+        its_rows = {name.removeprefix(prefix): row for name, row in table.items() if (SECOND in name) == bool(prefix)}
+        if its_rows:
+            parts.append(videos(f"Videos by {solver}", its_rows))
+    return "\n\n".join([*parts, answers(table, found, own)]) + "\n"
 
 
 def by_row(lines: Sequence[Line], found: Mapping[str, Calibration]) -> Table:
@@ -97,7 +115,7 @@ def divergence(study: Study) -> str:
     for measure in measures:
         yes = shaped(study.levels, means[measure])
         share = fmean(float(shaped(study.levels, curve)) for curve in study.resampled(measure))
-        said = "U-shaped" if yes else f"not U-shaped ({trend(means[measure])})"
+        said = "U-shaped" if yes else f"not U-shaped ({trend(means[measure])}{later(study.levels, means[measure])})"
         verdicts.append(f"  {measure}: {said}; U-shaped in {share:.0%} of resamplings of the prompts")
     note = f"Distance of the small expert from the large one, mean of {len(study.curves)} prompts, by noise share."
     return "\n".join([note, aligned(out), "", "Lower between its own two knots than on either side?", *verdicts])
@@ -105,6 +123,12 @@ def divergence(study: Study) -> str:
 
 def shaped(levels: Sequence[float], curve: Sequence[float]) -> bool:
     return max(curve) > 0 and u_shaped(curve, two_knots(levels, curve))
+
+
+def later(levels: Sequence[float], curve: Sequence[float]) -> str:
+    """From which level on a curve is U-shaped, in words, if half of it or more is; nothing otherwise."""
+    starts = range(1, min(len(levels) // 2, len(levels) - FEWEST_LEVELS) + 1)
+    return next((f"; it is from {levels[k]:.3f} on" for k in starts if shaped(levels[k:], curve[k:])), "")
 
 
 def trend(curve: Sequence[float]) -> str:
@@ -122,14 +146,29 @@ def boundaries(found: Mapping[str, Calibration], studies: Sequence[Study]) -> st
         for rule, choice in result.choices.items():
             bounds = ", ".join(f"{b:.3f}" for b in result.boundaries(rule)[:6])
             out.append([rule, solver, bounds or "none", f"{choice.cost / whole:.2f}"])
-    kinds = [["scenes", "early boundary", "late boundary", "prompts"]]
+    kinds = [["scenes", "fit: early", "late", "budget: early", "late", "prompts"]]
     for study in studies:
-        bounds = [knots(study.levels, curve) for curve in [study.mean("velocity"), *study.resampled("velocity")]]
-        kinds.append(
-            [study.name, *(str(spread(column)) for column in zip(*bounds, strict=True)), str(len(study.curves))]
-        )
+        joints = [knots(study.levels, curve) for curve in [study.mean("velocity"), *study.resampled("velocity")]]
+        chosen = [chosen_by_budget(study, curve) for curve in [study.mean(LEFT), *study.resampled(LEFT)]]
+        columns = [*zip(*joints, strict=True), *zip(*chosen, strict=True)]
+        kinds.append([study.name, *(str(spread(column)) for column in columns), str(len(study.curves))])
     parts = ["Boundaries that the rules chose (cost: share of the large expert's at all steps)", aligned(out)]
-    return "\n".join([*parts, "", "The fit's joints, by scenes", aligned(kinds)])
+    head = (
+        f"Boundaries by scenes, over prompts drawn anew: the fit's joints, and where the small expert begins and ends by "
+        f"budget ({BUDGET} of the operations; 1: at noise, 0: at the video)"
+    )
+    return "\n".join([*parts, "", head, aligned(kinds)])
+
+
+def chosen_by_budget(study: Study, left: Sequence[float]) -> tuple[float, float]:
+    """Noise shares at which the small expert begins and ends."""
+    early, late = study.interval(left)
+    levels = (*study.levels, 0.0)
+    ends = len(study.levels) - late
+    return (
+        (levels[early - 1] + levels[early]) / 2 if early else 1.0,
+        (levels[ends - 1] + levels[ends]) / 2 if late else 0.0,
+    )
 
 
 def knots(levels: Sequence[float], curve: Sequence[float]) -> tuple[float, ...]:
@@ -189,7 +228,7 @@ def normalised(table: Table, measure: str, name: str) -> Interval | None:
 # --- answers -----------------------------------------------------------------------------------------------------
 
 
-def answers(table: Table, found: Mapping[str, Calibration]) -> str:
+def answers(table: Table, found: Mapping[str, Calibration], own: Mapping[str, Study]) -> str:
     """The questions that have the rows they need."""
     asked: list[tuple[str, list[Claim]]] = []
     for name in ("LSL budget", "LSL fit", DISTILLED, f"any schedule {BUDGET}"):
@@ -206,7 +245,8 @@ def answers(table: Table, found: Mapping[str, Calibration]) -> str:
     for solver, prefix in ((MAIN, ""), (SECOND, f"{SECOND}: ")):
         if all(f"{prefix}{row}" in table for row in ("LLL", "SSS", "LSL budget")):
             title = f"How far is LSL budget from the best boundary of all, by {solver}?"
-            asked.append((title, regret(table, prefix, large_steps(found[solver]))))
+            claims = regret(table, prefix, large_steps(found[solver]))
+            asked.append((title, [*claims, *drawn_anew(table, prefix, large_steps(found[solver]), own[solver])]))
     if any(f"any schedule {share_}" in table for share_ in CURVE):
         asked.append(("Does the best schedule of any candidates dominate one interval?", dominates(table)))
     return questions(asked, "Questions. p: sign flips of prompts' means, Holm over all {n} tests below.")
@@ -246,8 +286,8 @@ def inferiority(table: Table, name: str, measure: str) -> Claim:
     """How far a row stays behind LLL, as a share of what LLL and SSS span."""
     three = cells(table, measure, name, "LLL", "SSS")
     span = three.difference("LLL", "SSS")
-    if span.low <= 0 <= span.high:
-        return Claim(f"{measure}: LLL - SSS is {span}", enough(three, "no span to speak of, so no answer"))
+    if span.low <= 0:
+        return Claim(f"{measure}: LLL - SSS is {span}", enough(three, "SSS is not seen to be worse, so no answer"))
     lacks = three.interval(lambda m: (m[..., 1] - m[..., 0]) / (m[..., 1] - m[..., 2]))
     verdict = "yes" if lacks.high <= MARGIN else "no" if lacks.low > MARGIN else "undecided"
     return Claim(f"{measure}: lacks {lacks} of the span, which is {span}; margin {MARGIN}", enough(three, verdict))
@@ -271,15 +311,45 @@ def regret(table: Table, prefix: str, n: int) -> list[Claim]:
     names = [f"{prefix}search {early}+{n - early}" for early in range(n + 1)]
     names = [name for name in names if name in table]
     claims = []
-    for measure in LIKENESS:
+    for measure in reversed(LIKENESS):
         all_ = cells(table, measure, f"{prefix}LSL budget", f"{prefix}LLL", f"{prefix}SSS", *names)
-        best = max(range(3, 3 + len(names)), key=lambda i: float(all_.means[i]))
-        lacks: Callable[[Any], Any] = lambda m, i=best: (m[..., i] - m[..., 0]) / (m[..., 1] - m[..., 2])  # noqa: E731
-        found = all_.interval(lacks)
+        best, worst = (pick(range(3, 3 + len(names)), key=lambda i: float(all_.means[i])) for pick in (max, min))
+        found = all_.interval(lambda m, best=best: lacks(m, 0, best))
         verdict = "yes" if found.high <= MARGIN else "no" if found.low > MARGIN else "undecided"
         won = all_.methods[best].removeprefix(prefix)
         text = f"{measure}: lacks {found} of the span; the best of {len(names)} is {won}; below {MARGIN}"
-        claims.append(Claim(text, enough(all_, verdict)))
+        claims.append(Claim(f"{text} (the worst lacks {lacks(all_.means, worst, best):.3f})", enough(all_, verdict)))
+    return claims
+
+
+def lacks(m: Any, one: int, best: int) -> Any:
+    """What one row lacks of the best, as a share of the span between the second and the third."""
+    return (m[..., best] - m[..., one]) / (m[..., 1] - m[..., 2])
+
+
+def drawn_anew(table: Table, prefix: str, n: int, own: Study) -> list[Claim]:
+    """The same of the boundaries that other prompts to calibrate with would have given: those that were there, drawn
+    anew. A choice with another number of large steps was not played, and is left out."""
+    chosen = [own.interval(left) for left in own.resampled(LEFT)]
+    names = {f"{prefix}search {early}+{n - early}": early for early in range(n + 1)}
+    names = {name: early for name, early in names.items() if name in table}
+    claims = []
+    for measure in reversed(LIKENESS):
+        all_ = cells(table, measure, f"{prefix}LLL", f"{prefix}SSS", *names)
+        whole, small, *each = all_.means.tolist()
+        short = {
+            early: (max(each) - value) / (whole - small) for early, value in zip(names.values(), each, strict=True)
+        }
+        found = [short[early] for early, late in chosen if early + late == n and early in short]
+        if not found:
+            continue
+        within = fmean(value < MARGIN for value in found)
+        first = fmean(early == 0 for early, late in chosen)
+        text = (
+            f"{measure}, from {len(own.curves)} prompts to calibrate with, drawn anew {len(found)} times: lacks "
+            f"{fmean(found):.3f}; the small expert is first in {first:.0%}; below {MARGIN} in {within:.0%}"
+        )
+        claims.append(Claim(text, "beside it"))
     return claims
 
 

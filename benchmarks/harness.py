@@ -98,21 +98,33 @@ def add(file: Path, line: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Claim:
-    """A comparison, what it says, and its p-value before adjustment, if it was tested."""
+    """A comparison, what it says, and its p-value before adjustment, if it was tested. bound: it says that something is
+    no less or no more, which no test of a difference takes back."""
 
     text: str
     verdict: str
     p: float | None = None
+    bound: bool = False
+
+
+DECIDED = ("yes", "better", "worse", "no, it is better without", "no, lower", "no, worse")
+"""Verdicts that claim a difference, by its interval."""
+LEVEL = 0.05
+"""A difference that is less likely than this under none, after Holm, is one however many were asked for."""
 
 
 def questions(asked: list[tuple[str, list[Claim]]], head: str) -> str:
-    """Each question and what answers it; `head` may hold {n}, the number of tests among them (Holm)."""
+    """Each question and what answers it; `head` may hold {n}, the number of tests among them (Holm). A difference whose
+    interval leaves out zero and that does not hold after adjustment is said to be that."""
     tests = [claim.p for _, claims in asked for claim in claims if claim.p is not None]
     adjusted = iter(holm(tests))
     parts = [head.format(n=len(tests))]
     for title, claims in asked:
         parts.append(title)
         for claim in claims:
-            p = "" if claim.p is None else f", p {next(adjusted):.4f}"
-            parts.append(f"  {claim.text}{p}: {claim.verdict}")
+            p = None if claim.p is None else next(adjusted)
+            tested, verdict = "" if p is None else f", p {p:.4f}", claim.verdict
+            if p is not None and p > LEVEL and verdict in DECIDED and not claim.bound:
+                verdict += ", not after Holm"
+            parts.append(f"  {claim.text}{tested}: {verdict}")
     return "\n".join(parts)

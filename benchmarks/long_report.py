@@ -216,7 +216,10 @@ def atmost(rows: Rows, one: str, other: str, measure: str) -> Claim:
     cells = paired(rows, measure, one, other)
     found = cells.difference(one, other)
     return Claim(
-        f"{measure}: difference {found}", enough(cells, below(found)), sign_flip(cells.differences(one, other))
+        f"{measure}: difference {found}",
+        enough(cells, below(found)),
+        sign_flip(cells.differences(one, other)),
+        bound=True,
     )
 
 
@@ -226,7 +229,7 @@ def atleast(rows: Rows, one: str, other: str, measure: str) -> Claim:
     found = cells.difference(one, other)
     verdict = "no, lower" if found.high < 0 else "yes" if found.low >= 0 else "no loss seen"
     text = f"{measure}: {cells.mean(one)} against {cells.mean(other)}, difference {found}"
-    return Claim(text, enough(cells, verdict), sign_flip(cells.differences(one, other)))
+    return Claim(text, enough(cells, verdict), sign_flip(cells.differences(one, other)), bound=True)
 
 
 def needed(rows: Rows, full: str, lacking: str, measure: str, sign: int) -> Claim:

@@ -248,7 +248,7 @@ def not_below(rows: Rows, one: str, other: str, measure: str) -> Claim:
     cells = paired(rows, measure, one, other)
     found = cells.difference(one, other)
     verdict = "no, lower" if found.high < 0 else "yes" if found.low >= 0 else "no loss seen"
-    return Claim(f"{measure}: {found}", enough(cells, verdict), sign_flip(cells.differences(one, other)))
+    return Claim(f"{measure}: {found}", enough(cells, verdict), sign_flip(cells.differences(one, other)), bound=True)
 
 
 def not_worse(rows: Rows, one: str, other: str, measure: str) -> Claim:

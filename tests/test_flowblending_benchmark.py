@@ -59,7 +59,8 @@ def test_it_calibrates_makes_videos_resumes_and_reports(tmp_path: Path, capsys: 
     for said in (
         "EXACT experts",
         "U-shaped in",
-        "The fit's joints",
+        "the fit's joints",
+        "from 2 prompts to calibrate with, drawn anew",
         "the faster half",
         "half as long",
         "LSL budget",
@@ -187,7 +188,7 @@ def test_verdicts_follow_from_the_numbers() -> None:
     assert said(good, "times faster, on its core") == "yes"
     assert said(good, "sharpness: lacks") == "yes"
     assert said(good, "psnr, normalised") == "yes"
-    assert said(good, "prompt: LLL - SSS") == "no span to speak of, so no answer"
+    assert said(good, "prompt: LLL - SSS") == "SSS is not seen to be worse, so no answer"
     worse = as_good(table, "LSS")
     assert said(worse, "sharpness: lacks") == "no"
     assert said(worse, "psnr, normalised") == "no"
@@ -195,9 +196,13 @@ def test_verdicts_follow_from_the_numbers() -> None:
     assert said(both, "LSS: psnr") == "better"
     assert said(both, "interleaved: psnr") == "worse"
     assert said(both, "interleaved: prompt") == "no difference seen"
-    lacks = regret(table, "", 5)[0]
+    agreement, lacks = regret(table, "", 5)
+    assert agreement.text.startswith("agreement: lacks")
     assert "the best of 6 is search 2+3" in lacks.text
+    assert "(the worst lacks 0.300)" in lacks.text
     assert lacks.verdict == "yes"
+    far = table | {"LSL budget": table["search 4+1"]}
+    assert regret(far, "", 5)[1].verdict == "no"
     table |= {"one interval 0.4": table["LSS"], "any schedule 0.4": table["LSL budget"]}
     assert dominates(table)[0].verdict == "yes"
     table["any schedule 0.4"] = table["search 0+5"]
@@ -212,9 +217,59 @@ def test_curves_are_called_what_they_are(monkeypatch: pytest.MonkeyPatch) -> Non
     levels = tuple(1 - k / 12 for k in range(12))
     valley = [1.0, 0.9, 0.8, 0.3, 0.1, 0.05, 0.05, 0.1, 0.3, 0.8, 0.9, 1.0]
     rising = [0.01 * 1.5**k for k in range(12)]
-    study = Study("all", 4, levels, tuple({"velocity": valley, "video": rising} for _ in range(3)))
+    late = [0.02, 0.1, 0.5, 1.0, 0.5, 0.2, 0.1, 0.1, 0.2, 0.5, 1.0, 1.2]
+    curves = {"velocity": valley, "video": rising, "v": late, "left in the video": [1.0] * 3 + [0.1] * 6 + [1.0] * 3}
+    study = Study("all", 4, levels, tuple(curves for _ in range(3)), (10.0, 1.0))
     said = divergence(study)
     assert "velocity: U-shaped; U-shaped in 100%" in said
     assert "video: not U-shaped (rises toward the video); U-shaped in 0%" in said
+    assert "v: not U-shaped (neither rises nor falls; it is from 0.833 on)" in said
+    # Of .55 of the operations six large steps can be paid, best where most is left.
+    assert study.interval(study.mean("left in the video")) == (3, 3)
     table = boundaries({}, [study])
     assert "all" in table.splitlines()[-1]
+
+
+def test_what_other_prompts_would_have_chosen() -> None:
+    """Two kinds of prompts to calibrate with: of one the small expert belongs first, of the other in the middle."""
+    from flowblending_report import Study, drawn_anew
+
+    def one(psnr: float) -> dict[str, float]:
+        return {"psnr": psnr, "agreement": psnr / 50, "flops": 1, "seconds": 1, "clock": 1}
+
+    table = planted(LLL=one(50), SSS=one(10), **{f"search_{i}+{5 - i}": one(20 + 4 * i) for i in range(6)})
+    table = {name.replace("_", " "): row for name, row in table.items()}
+    first, between = [0.1] * 5 + [1.0] * 5, [1.0] * 4 + [0.1] * 5 + [1.0]
+    study = Study("all", 1, (1.0,) * 10, ({"left in the video": first}, {"left in the video": between}), (10.0, 1.0))
+    assert study.interval(first) == (0, 5)
+    assert study.interval(between) == (4, 1)
+    claims = drawn_anew(table, "", 5, study)
+    assert [claim.text.partition(",")[0] for claim in claims] == ["agreement", "psnr"]
+    assert "drawn anew 100 times" in claims[1].text
+    assert "below 0.1 in 0%" not in claims[1].text, "search 4+1 lacks 4 of 40"
+
+
+def test_a_span_the_wrong_way_round_is_no_span() -> None:
+    from flowblending_report import inferiority
+
+    def one(sharpness: float) -> dict[str, float]:
+        return {"sharpness": sharpness, "flops": 1, "seconds": 1, "clock": 1}
+
+    for value in (0.6, 0.8):
+        table = planted(LLL=one(0.7), SSS=one(0.75), X=one(value))
+        assert inferiority(table, "X", "sharpness").verdict == "SSS is not seen to be worse, so no answer"
+    table = planted(LLL=one(0.75), SSS=one(0.65), X=one(0.745), Y=one(0.73))
+    assert inferiority(table, "X", "sharpness").verdict == "yes"
+    assert inferiority(table, "Y", "sharpness").verdict == "no", "the margin is a tenth of the span"
+
+
+def test_a_difference_that_adjustment_takes_back_is_said_to_be_one() -> None:
+    from harness import Claim, questions
+
+    asked = [
+        ("Which?", [Claim("a", "better", 0.04), Claim("b", "better", 0.001), Claim("c", "no difference seen", 0.9)])
+    ]
+    said = questions(asked, "{n} tests")
+    assert "a, p 0.0800: better, not after Holm" in said
+    assert "b, p 0.0030: better\n" in said
+    assert said.endswith("c, p 0.9000: no difference seen")
