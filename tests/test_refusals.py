@@ -349,7 +349,7 @@ class Quantised(torch.Tensor):
     """Weights of a kind of their own, as packages that quantise have them."""
 
 
-@pytest.mark.parametrize("kept", ["quantised", "in 8 bits", "streamed"])
+@pytest.mark.parametrize("kept", ["quantised", "in 8 bits", "elsewhere", "streamed"])
 def test_weights_that_cannot_be_widened_are_an_error_and_no_black_video(image: Path, kept: str) -> None:
     codec = overflowing(image, "float16")
     unused = codec.module.encoder.conv_in
@@ -357,6 +357,8 @@ def test_weights_that_cannot_be_widened_are_an_error_and_no_black_video(image: P
         unused.weight = torch.nn.Parameter(unused.weight.data.as_subclass(Quantised), requires_grad=False)
     elif kept == "in 8 bits":
         unused.weight = torch.nn.Parameter(unused.weight.data.to(torch.int8), requires_grad=False)
+    elif kept == "elsewhere":
+        unused.to("meta")
     else:
         from diffusers.hooks import HookRegistry, ModelHook
 
