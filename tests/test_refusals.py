@@ -329,6 +329,18 @@ def test_frames_that_overflow_in_half_precision_are_decoded_again(image: Path) -
     assert {part.dtype for part in half.module.parameters()} == {torch.float16}, "as it was"
 
 
+def test_a_calibration_compares_frames_that_are_numbers(image: Path) -> None:
+    from dovetail.calibrate.running import _Work
+    from dovetail.run import Cast
+
+    nothing: Any = None
+    work = _Work(nothing, Cast({}, overflowing(image, "float16")), nothing, "", image)
+    with pytest.warns(RunWarning, match="done again in float32"):
+        frames = work.decode(torch.randn(1, 4, 3, 8, 8))
+    assert frames.shape == (3, 3, 16, 16)
+    assert frames.isfinite().all()
+
+
 def test_weights_in_8_bits_are_widened_to_single_precision_where_half_overflows(image: Path) -> None:
     latent = torch.randn(1, 4, 3, 8, 8, generator=torch.Generator().manual_seed(2))
     store = Tuning(store="float8")
