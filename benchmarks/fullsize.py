@@ -11,7 +11,9 @@ of each expert, the share of the time in networks and codec, operations per seco
 among them) against what this device reaches in products of large matrices, and peak memory of the device. Beside each
 target stands how many times fewer operations the networks have: a row becomes as much faster where all networks reach
 the same rate and the codec takes no time, and a target above that is out of reach by counting alone. The text goes to
-benchmarks/results/fullsize-NAME.txt. A CUDA GPU is needed for all but --tiny and --count.
+benchmarks/results/fullsize-NAME.txt after each row; rows there that are not measured again stay, if they are of the same
+machine and setting. A row that does not fit in memory says so, and one for which less was done at once says that. A CUDA
+GPU is needed for all but --tiny and --count.
 """
 
 import argparse
@@ -31,8 +33,10 @@ from machine import machine
 from dovetail import recipe as recipes
 from dovetail import run
 from dovetail.core.denoiser import TARGETS, Expert
+from dovetail.errors import RoomError, RoomWarning, nearest
 from dovetail.experts.adapter import Adapter, Embedding
 from dovetail.experts.codec import Codec, VideoCodec
+from dovetail.experts.halving import is_short, released
 from dovetail.experts.loading import FAMILIES
 from dovetail.experts.outline import Outline
 from dovetail.experts.published import (
@@ -176,7 +180,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--compile", action="store_true", help="also with compiled networks, which takes minutes to begin"
     )
-    parser.add_argument("--only", nargs="*", metavar="ROW", help="these rows alone")
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="these rows alone, by their names")
     parser.add_argument(
         "--results", type=Path, default=None, help="a folder; benchmarks/results without it, if not --tiny"
     )
@@ -185,7 +189,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
-    rows = confiner(args.tiny) if args.what == "confiner" else flowblending(args.tiny, args.steps)
+    known = confiner(args.tiny) if args.what == "confiner" else flowblending(args.tiny, args.steps)
+    known += [compiled(row) for row in known]
+    rows = chosen(known, args.only, args.compile)
     if args.count:
         print("\n".join(counted(args.what, rows)))
         return
@@ -199,17 +205,49 @@ def main(argv: Sequence[str] | None = None) -> None:
         if device.type == "cuda"
         else torch.float32
     )
-    if args.compile:
-        rows += [
-            replace(row, name=f"{row.name}, compiled", against=row.name, target=1.2, tuning=Tuning(compile=True))
-            for row in rows
-        ]
-    rows = [row for row in rows if not args.only or row.name in args.only]
-    lines = report(args.what, rows, device, dtype, args.tiny)
     folder = args.results if args.results is not None or args.tiny else RESULTS
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"fullsize-{args.what}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    file = None if folder is None else folder / f"fullsize-{args.what}.txt"
+    steps = f", {args.steps} steps" if args.what == "flowblending" else ""
+    head = f"{args.what}{steps}{', small networks: the numbers mean nothing' if args.tiny else ''}. {machine()}"
+    lines = kept(file, head, bool(args.only))
+    rate = matrix_rate(device, dtype, args.tiny)
+    heads = [head, f"products of matrices in {dtype}: {rate / 1e12:.4g} TFLOP/s"]
+    print("\n".join(heads), flush=True)
+    for name, line in report(args.what, rows, device, dtype, args.tiny, rate):
+        print(line, flush=True)
+        lines[name] = line
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            ordered = [lines[row.name] for row in known if row.name in lines]
+            file.write_text("\n".join([*heads, *ordered]) + "\n", encoding="utf-8")
+
+
+def compiled(row: Row) -> Row:
+    return replace(row, name=f"{row.name}, compiled", against=row.name, target=1.2, tuning=Tuning(compile=True))
+
+
+def chosen(known: Sequence[Row], only: Sequence[str] | None, compile: bool) -> list[Row]:
+    """The rows to be measured. Raises SystemExit for a name that is none's."""
+    if not only:
+        return [row for row in known if compile or not row.tuning.compile]
+    names = [row.name for row in known]
+    for name in only:
+        if name not in names:
+            raise SystemExit(f"unknown row '{name}'; {nearest(name, names)}")
+    return [row for row in known if row.name in only]
+
+
+def kept(file: Path | None, head: str, only: bool) -> dict[str, str]:
+    """The lines of a file by their rows' names, if it is of this machine and setting. only: some rows are measured, which
+    cannot stand beside others' then; raises SystemExit."""
+    if file is None or not file.exists():
+        return {}
+    first, _, *lines = [*file.read_text(encoding="utf-8").splitlines(), "", ""]
+    if first == head:
+        return {line.partition(": ")[0]: line for line in lines if line}
+    if only:
+        raise SystemExit(f"{file} has rows of another machine or setting ({first}); --results takes another folder")
+    return {}
 
 
 def counted(what: str, rows: Sequence[Row]) -> Iterator[str]:
@@ -228,28 +266,36 @@ def compared(row: Row, totals: Mapping[str, int]) -> str:
     return f", {totals[row.against] / totals[row.name]:.4g} x fewer operations than {row.against}"
 
 
-def report(what: str, rows: Sequence[Row], device: torch.device, dtype: torch.dtype, tiny: bool) -> list[str]:
-    """Every row measured, printed as it comes."""
-    rate, lines, seconds, totals = matrix_rate(device, dtype, tiny), [], dict[str, float](), dict[str, int]()
-
-    def say(line: str) -> None:
-        print(line, flush=True)
-        lines.append(line)
-
-    say(f"{what}{', small networks: the numbers mean nothing' if tiny else ''}. {machine()}")
-    say(f"products of matrices in {dtype}: {rate / 1e12:.4g} TFLOP/s")
-    cast, tuned = None, Tuning()
+def report(
+    what: str, rows: Sequence[Row], device: torch.device, dtype: torch.dtype, tiny: bool, rate: float
+) -> Iterator[tuple[str, str]]:
+    """Every row measured: its name and its line, as it comes. rate: of products of matrices."""
+    cast, tuned, seconds, totals = None, Tuning(), dict[str, float](), dict[str, int]()
     for row in rows:
-        if cast is None or row.tuning != tuned:
-            cast = None  # Before the next is made, so that one of them is in memory.
-            cast, tuned = random_cast(what, row, device, dtype, tiny), row.tuning
-        totals[row.name] = operations(row.recipe, cast, tiny)
-        text, seconds[row.name] = measured(row, cast, device, rate, totals[row.name])
-        if row.against in seconds:
+        try:
+            if cast is None or row.tuning != tuned:
+                cast = None  # Before the next is made, so that one of them is in memory.
+                cast, tuned = random_cast(what, row, device, dtype, tiny), row.tuning
+            totals[row.name] = operations(row.recipe, cast, tiny)
+            text, seconds[row.name] = measured(row, cast, device, rate, totals[row.name])
+        except (RoomError, RuntimeError) as error:
+            if not isinstance(error, RoomError) and not is_short(error):
+                raise
+            text = f"{row.name}: did not fit: {_reason(error)}"
+        if row.name not in seconds:
+            # Outside of the block above, whose error holds on to what is to be freed.
+            cast = None
+            released(device)
+        elif row.against in seconds:
             times = seconds[row.against] / seconds[row.name]
             text += f"; {times:.2f} x as fast as {row.against}, target >= {row.target:g}{compared(row, totals)}"
-        say(text)
-    return lines
+        yield row.name, text
+
+
+def _reason(error: Exception) -> str:
+    """What did not fit where, in one line."""
+    said = str(error.advised("")) if isinstance(error, RoomError) else str(error)
+    return said.strip().partition("\n")[0].rstrip(".")
 
 
 def measured(row: Row, cast: run.Cast, device: torch.device, rate: float, total: int) -> tuple[str, float]:
@@ -263,10 +309,11 @@ def measured(row: Row, cast: run.Cast, device: torch.device, rate: float, total:
     clocks = {name: one.network for name, one in clocked.items() if one.network.calls}  # type: ignore[attr-defined]
     each = ", ".join(f"{name} {one.calls} x {1000 * one.seconds / one.calls:.4g} ms" for name, one in clocks.items())
     reached = total / sum(one.seconds for one in clocks.values())
+    less = "".join(f"; less at once: {one}" for one in settings.get("less_at_once", {"what": ()})["what"])
     memory = f", {torch.cuda.max_memory_allocated(device) / 1e9:.2f} GB at most" if device.type == "cuda" else ""
     return (
         f"{row.name}: {seconds:.4g} s; {each}; {share:.1%} of the time in networks and codec, target >= 97 %; "
-        f"{reached / 1e12:.4g} TFLOP/s, {reached / rate:.0%} of the matrix rate{memory}",
+        f"{reached / 1e12:.4g} TFLOP/s, {reached / rate:.0%} of the matrix rate{memory}{less}",
         seconds,
     )
 
@@ -423,4 +470,5 @@ def flowblending(tiny: bool, steps: int) -> list[Row]:
 if __name__ == "__main__":
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        warnings.simplefilter("default", RoomWarning)
         main()

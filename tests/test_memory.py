@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -546,6 +547,76 @@ def test_rows_halve_until_they_fit_and_the_run_says_so(single: Recipe, tmp_path:
     assert abs(video.frames.astype(int) - undisturbed.frames).max() <= 1
     again = finished(play(single, cast))
     assert again.settings["less_at_once"]["what"][0].startswith("before this run: expert 'it'")
+
+
+SHORT = {
+    "torch": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "cuBLAS": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    "cuDNN": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    "cuDNN 9": RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    "driver": getattr(torch, "AcceleratorError", RuntimeError)("CUDA error: out of memory"),
+    "Apple": RuntimeError("MPS backend out of memory (MPS allocated: 9.05 GB, max allowed: 9.07 GB)"),
+}
+"""How devices and their libraries say that memory ran short."""
+
+
+def failing(error: Exception, times: int, answer: Any = None) -> Any:
+    """Raises an error so many times, then answers as `answer` would."""
+    left = [error] * times
+
+    def called(*args: Any, **named: Any) -> Any:
+        if left:
+            raise left.pop()
+        return None if answer is None else answer(*args, **named)
+
+    return called
+
+
+@pytest.mark.parametrize("who", SHORT)
+@pytest.mark.filterwarnings("ignore::dovetail.errors.RoomWarning")
+def test_whoever_runs_out_of_memory_is_asked_for_less(
+    single: Recipe, who: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network, a decoder, weights that come, a text model."""
+    error, cast = SHORT[who], load(single)
+    network: Any = cast.experts["it"].network.module  # type: ignore[attr-defined]
+    network.forward = failing(error, 1, network.forward)
+    said = finished(play(single, cast)).settings["less_at_once"]["what"]
+    assert said == ["video, step 1: expert 'it': 8 rows at once did not fit in memory; 4 from then on"]
+    codec: Any = cast.codec
+    codec.module.decode = failing(error, 2, codec.module.decode)
+    codec.decode(torch.randn(1, 4, 2, 8, 8))
+    assert [(one.unit, one.now) for one in codec.shortages] == [("frames", 1), ("cells a side", 4)]
+    late = SimpleNamespace(come=failing(error, 1), go=lambda: None)
+    there = SimpleNamespace(come=lambda: None, go=lambda: None)
+    assert len(list(Platform({"L": there, "S": late}).during("LS", "ahead"))) == 2
+    full = SimpleNamespace(come=failing(error, 2), go=lambda: None)
+    with pytest.raises(RoomError, match="expert 'L': its weights do not fit"):
+        list(Platform({"L": full}).during("L", "turns"))
+    monkeypatch.setattr("dovetail.experts.residency.visiting", failing(error, 1))
+    (said,) = finished(play(single)).settings["less_at_once"]["what"]
+    assert "its text model did not fit in the memory of cpu and reads on the CPU" in said
+
+
+def test_an_error_that_is_no_shortage_is_what_it_was(single: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    error, cast = RuntimeError("CUDA error: an illegal memory access was encountered"), load(single)
+    network, codec = cast.experts["it"].network.module, cast.codec  # type: ignore[attr-defined]
+    network.forward = failing(error, 1, network.forward)
+    codec.module.decode = failing(error, 1, codec.module.decode)  # type: ignore[attr-defined]
+    broken = SimpleNamespace(come=failing(error, 1), go=lambda: None)
+    there = SimpleNamespace(come=lambda: None, go=lambda: None)
+    calls: list[Callable[[], Any]] = [
+        lambda: finished(play(single, cast)),
+        lambda: codec.decode(torch.randn(1, 4, 2, 8, 8)),  # type: ignore[union-attr]
+        lambda: list(Platform({"L": SimpleNamespace(come=failing(error, 1), go=lambda: None)}).during("L", "turns")),
+        lambda: list(Platform({"L": there, "S": broken}).during("LS", "ahead")),
+        lambda: finished(play(single)),
+    ]
+    for i, call in enumerate(calls):
+        if i == len(calls) - 1:
+            monkeypatch.setattr("dovetail.experts.residency.visiting", failing(error, 1))
+        with pytest.raises(RuntimeError, match="illegal memory access"):
+            call()
 
 
 def test_where_one_row_does_not_fit_the_error_teaches(single: Recipe) -> None:

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from dovetail.core.denoiser import timeline
 from dovetail.core.noise import Noise
-from dovetail.errors import PromptWarning, RecipeError
+from dovetail.errors import DecodeError, PromptWarning, RecipeError, RunWarning
 from dovetail.experts.moving import present
 from dovetail.pipelines import ConFinerPipeline, FlowBlendingPipeline, SynCoSPipeline, casting, seed_of
 
@@ -243,6 +243,49 @@ def test_a_tuple_holds_what_the_output_holds(kind: str) -> None:
     assert len(parts) == 1
     assert np.array_equal(whole[0], parts[0])
     assert whole.seeds == (seed_of(drawn(3)),)
+
+
+def test_a_generator_gives_the_seed_by_one_draw() -> None:
+    """Of this kind; so seeds that were written down stay what they were."""
+    generator, by_hand = drawn(3), drawn(3)
+    for _ in range(2):
+        assert seed_of(generator) == int(torch.randint(2**63 - 1, (1,), generator=by_hand))
+        assert torch.equal(generator.get_state(), by_hand.get_state())
+    assert seed_of(drawn(3)) == 937055941807507097
+    torch.manual_seed(3)
+    assert seed_of() == 937055941807507097
+    called, by_hand = drawn(3), drawn(3)
+    seeds = pipe_of("confiner")(
+        **call("confiner", generator=called, num_videos_per_prompt=2, output_type="latent")
+    ).seeds
+    assert seeds == tuple(int(torch.randint(2**63 - 1, (1,), generator=by_hand)) for _ in range(2))
+    assert torch.equal(called.get_state(), by_hand.get_state()), "nothing else is drawn from it"
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # numpy 2, of who does not know it
+@pytest.mark.parametrize("kind", ["confiner", "flowblending"])
+def test_frames_that_overflow_in_half_precision_are_decoded_again(kind: str) -> None:
+    """As `dovetail.generate` does, and with the same words."""
+    pipe = own(kind)
+    pipe.vae.half()
+    pipe.vae.decoder.conv_in.register_forward_hook(lambda module, inputs, out: (out * 1e6) / 1e6)
+    with pytest.warns(
+        RunWarning, match=r"in float16, so it was done again in float32.*pipe\.vae\.to\(torch\.float32\)"
+    ):
+        frames = pipe(**call(kind, output_type="pt"))[0]
+    assert frames.isfinite().all()
+    assert frames.max() > 0
+    assert {part.dtype for part in pipe.vae.parameters()} == {torch.float16}, "as it was"
+    pipe.vae.float()
+    assert (frames - pipe(**call(kind, output_type="pt"))[0]).abs().max() < 0.01
+
+
+def test_frames_that_are_no_numbers_are_an_error() -> None:
+    pipe = own("confiner")
+    with torch.no_grad():
+        pipe.vae.decoder.conv_out.bias.fill_(float("nan"))
+    with pytest.raises(DecodeError, match="made frames of NaN or infinity in float32"):
+        pipe(**call("confiner"))
 
 
 @each

@@ -7,9 +7,11 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -17,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from dovetail.core.denoiser import Condition, timeline
 from dovetail.errors import DecodeError, EncodeError, NetworkError, RecipeError, RunWarning, SpaceError, WeightsError
-from dovetail.experts import load, load_codec, loading, same_space
+from dovetail.experts import Tuning, load, load_codec, loading, same_space
 from dovetail.experts.checkpoint import find
 from dovetail.experts.soundness import damage
 from dovetail.run.decoding import frames_of
@@ -307,9 +309,9 @@ def test_nan_of_a_network_names_it_and_the_remedies(whole: dict[str, Path]) -> N
     assert "'it' answered" in str(NetworkError("it", 601.0)), "whose weights are not known"
 
 
-def overflowing(folder: Path, dtype: str) -> Any:
+def overflowing(folder: Path, dtype: str, tuning: Tuning | None = None) -> Any:
     """A codec whose decoder computes what half precision cannot hold."""
-    codec = load_codec(str(folder), dtype=dtype)
+    codec = load_codec(str(folder), dtype=dtype, tuning=tuning)
     first = codec.module.decoder.conv_in
     first.register_forward_hook(lambda module, inputs, out: (out * 1e6) / 1e6)
     return codec
@@ -325,6 +327,58 @@ def test_frames_that_overflow_in_half_precision_are_decoded_again(image: Path) -
         frames = frames_of(half, latent, None)
     assert abs(frames.astype(int) - frames_of(single, latent, None)).max() <= 1
     assert {part.dtype for part in half.module.parameters()} == {torch.float16}, "as it was"
+
+
+def test_a_calibration_compares_frames_that_are_numbers(image: Path) -> None:
+    from dovetail.calibrate.running import _Work
+    from dovetail.run import Cast
+
+    nothing: Any = None
+    work = _Work(nothing, Cast({}, overflowing(image, "float16")), nothing, "", image)
+    with pytest.warns(RunWarning, match="done again in float32"):
+        frames = work.decode(torch.randn(1, 4, 3, 8, 8))
+    assert frames.shape == (3, 3, 16, 16)
+    assert frames.isfinite().all()
+
+
+def test_weights_in_8_bits_are_widened_to_single_precision_where_half_overflows(image: Path) -> None:
+    latent = torch.randn(1, 4, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    store = Tuning(store="float8")
+    half, single = overflowing(image, "float16", store), overflowing(image, "float32", store)
+    kept = {name: (part.dtype, part.clone()) for name, part in half.module.named_parameters()}
+    with pytest.warns(RunWarning, match=r"decoded to black or to no numbers in float16.*codec\.dtype=float32"):
+        frames = frames_of(half, latent, None)
+    assert abs(frames.astype(int) - frames_of(single, latent, None)).max() <= 4, "norms were rounded to half"
+    assert frames.max() > 0
+    for name, part in half.module.named_parameters():
+        assert part.dtype == kept[name][0], "as it was"
+        assert torch.equal(part.float(), kept[name][1].float())
+    with pytest.warns(RunWarning, match="in float16"):
+        assert np.array_equal(frames_of(half, latent, None), frames), "and once more"
+
+
+class Quantised(torch.Tensor):
+    """Weights of a kind of their own, as packages that quantise have them."""
+
+
+@pytest.mark.parametrize("kept", ["quantised", "in 8 bits", "elsewhere", "streamed"])
+def test_weights_that_cannot_be_widened_are_an_error_and_no_black_video(image: Path, kept: str) -> None:
+    codec = overflowing(image, "float16")
+    unused = codec.module.encoder.conv_in
+    if kept == "quantised":
+        unused.weight = torch.nn.Parameter(unused.weight.data.as_subclass(Quantised), requires_grad=False)
+    elif kept == "in 8 bits":
+        unused.weight = torch.nn.Parameter(unused.weight.data.to(torch.int8), requires_grad=False)
+    elif kept == "elsewhere":
+        unused.to("meta")
+    else:
+        from diffusers.hooks import HookRegistry, ModelHook
+
+        hook: Any = ModelHook()
+        hook.group = SimpleNamespace(stream="a stream")
+        HookRegistry.check_if_exists_or_initialize(unused).register_hook(hook, "group_offloading")
+    with pytest.raises(DecodeError, match=r"in float16.*say codec\.dtype=float32 and codec\.store=null"):
+        frames_of(codec, torch.randn(1, 4, 3, 8, 8), None)
 
 
 def test_what_is_black_in_single_precision_stays_black_without_a_word(image: Path) -> None:

@@ -15,6 +15,7 @@ from dovetail import recipe as recipes
 from dovetail.core.denoiser import Condition
 from dovetail.errors import ExtraError, OutputError, RecipeError
 from dovetail.experts import Tuning, load, load_codec
+from dovetail.experts.blocks import blocks_of
 from dovetail.experts.residency import Weights
 from dovetail.experts.tuning import QUANTIZE, tune
 from dovetail.run import End, Step, keep
@@ -100,14 +101,38 @@ def test_blocks_that_come_in_turns_say_the_same(folders: dict[str, str], family:
     assert torch.equal(ours, theirs)
 
 
+def compiled(module: nn.Module) -> list[str]:
+    """Its parts that are compiled when they are first called."""
+    return [name for name, part in module.named_modules() if part._compiled_call_impl is not None]  # type: ignore[attr-defined]
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's compiler deprecates parts of torch as it is imported.
+@pytest.mark.parametrize("family", tiny.MAKERS)
+def test_compile_is_heard(folders: dict[str, str], family: str) -> None:
+    """A stack's blocks, anything else as a whole; nothing is called, which would take minutes."""
+    network: Any = load("it", family, folders[family], tuning=Tuning(compile=True)).network
+    name = blocks_of(network.module)
+    whole = [""] if name is None else [f"{name}.{i}" for i in range(len(getattr(network.module, name)))]
+    assert compiled(network.module) == whole
+    assert (name is None) == ("UNet" in type(network.module).__name__)
+    plain: Any = load("it", family, folders[family]).network
+    assert not compiled(plain.module)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's compiler deprecates parts of torch as it is imported.
+@pytest.mark.parametrize("family", ["stable-diffusion", "wan", "ltx", "cogvideox"])
+def test_compile_is_heard_by_a_codec(folders: dict[str, str], family: str) -> None:
+    for tuning, parts in ((Tuning(compile=True), ["decoder"]), (None, [])):
+        assert compiled(load_codec(folders[family], tuning=tuning).module) == parts
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch's compiler deprecates parts of torch as it is imported.
 @pytest.mark.parametrize("family", ["wan", "stable-diffusion"])
 def test_a_compiled_network_says_the_same(folders: dict[str, str], family: str) -> None:
     tuned, ours, theirs = both(folders, family, compile=True)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
-    parts = [part for part in tuned.network.module.modules() if part._compiled_call_impl is not None]
-    assert len(parts) == 1, "the whole UNet, or the one block of this tiny Wan"
+    assert len(compiled(tuned.network.module)) == 1, "the whole UNet, or the one block of this tiny Wan"
 
 
 REFUSED = {

@@ -108,16 +108,22 @@ def _verifies(weights: str) -> str:
 
 
 class DecodeError(DovetailError, ArithmeticError):
-    """A codec made frames that are no numbers, in single precision too: which codec."""
+    """A codec made frames that are no numbers, in single precision too if it can be had: which codec, in which precision."""
 
-    def __init__(self, weights: str) -> None:
-        super().__init__(weights)
-        self.weights = weights
+    def __init__(self, weights: str, dtype: str = "float32") -> None:
+        super().__init__(weights, dtype)
+        self.weights, self.dtype = weights, dtype
 
     def __str__(self) -> str:
+        remedy = (
+            f"its weights are not what they should be: {_verifies(self.weights)} tells, and codec.weights names others"
+            if self.dtype == "float32"
+            else "its decoder may overflow there, and its weights, as they are kept, cannot be widened for another try: say "
+            "codec.dtype=float32 and codec.store=null; of a pipeline, load the vae in float32, neither quantised nor "
+            "offloaded part by part"
+        )
         return (
-            f"codec '{self.weights}' made frames of NaN or infinity in float32, so its weights are not what they should "
-            f"be: {_verifies(self.weights)} tells, and codec.weights names others. A run that has a folder "
+            f"codec '{self.weights}' made frames of NaN or infinity in {self.dtype}, so {remedy}. A run that has a folder "
             "keeps its latents: `dovetail decode` makes frames of them again"
         )
 

@@ -25,6 +25,7 @@ from dovetail.errors import RecipeError
 from dovetail.recipe import Recipe, models
 from dovetail.run import Cast, load
 from dovetail.run.cast import check_spaces
+from dovetail.run.decoding import pixels_of
 
 RULES = ("fit", "budget", "dp", "sweep")
 """Two-knot fit; one interval within a budget; any schedule within a budget; the paper's sweeps (with features)."""
@@ -255,7 +256,7 @@ class _Work:
     out: Path
 
     def decode(self, latent: Tensor) -> Tensor:
-        return comparing.frames_of(self.cast.codec.decode(latent))
+        return comparing.frames_of(pixels_of(self.cast.codec, latent))
 
     def swept(self, prompts: Sequence[str], weighted: Mapping[str, Sequence[float]]) -> Generator[Look, None, Schedule]:
         """The paper's sweeps: first the early share, then, with it, the late one."""

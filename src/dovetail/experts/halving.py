@@ -34,6 +34,22 @@ class Shortage:
         return f"{self.who}: {self.asked} {self.unit} at once did not fit in memory; {self.now} from then on"
 
 
+SHORT = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")
+"""What CUDA and MPS say, and cuBLAS, cuDNN and their like."""
+
+
+def is_short(error: BaseException) -> bool:
+    """Whether an error says that a device's memory did not suffice. Allocators raise OutOfMemoryError; libraries and
+    drivers, which take memory beside torch's, only say so.
+
+    >>> is_short(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")), is_short(RuntimeError("shapes differ"))
+    (True, False)
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in SHORT)
+
+
 LEAST = 4
 """Latent cells along each side of the smallest tile."""
 
@@ -57,8 +73,9 @@ def halving(
     while True:
         try:
             return act(size)
-        except torch.OutOfMemoryError:
-            pass
+        except RuntimeError as error:
+            if not is_short(error):
+                raise
         # Outside of the block above, whose error would hold on to what is to be freed.
         released(device)
         if size <= least:
@@ -136,8 +153,9 @@ def sparing(codec: Any, latent: Tensor, whole: Callable[[Tensor], Iterator[Tenso
                         made += rest.shape[1]
                         yield rest
                 return
-        except (torch.OutOfMemoryError, RoomError):
-            pass
+        except (RuntimeError, RoomError) as error:
+            if not isinstance(error, RoomError) and not is_short(error):
+                raise
         released(codec.device)
         longest = max(latent.shape[3:])
         now = min(longest, size or longest)

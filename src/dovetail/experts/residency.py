@@ -21,7 +21,7 @@ from dovetail.errors import RoomError, RoomWarning
 from dovetail.experts.adapter import Adapter
 from dovetail.experts.blocks import in_groups
 from dovetail.experts.codec import Codec, VideoCodec
-from dovetail.experts.halving import released, told
+from dovetail.experts.halving import is_short, released, told
 from dovetail.experts.moving import Passenger, Weights, visiting
 from dovetail.experts.text import Borrowed
 
@@ -146,13 +146,16 @@ class Platform:
             if coming is not None:
                 coming.result()
                 return
-        except torch.OutOfMemoryError:
-            pass
+        except RuntimeError as error:
+            if not is_short(error):
+                raise
         device = getattr(self.passengers[name], "device", torch.device("cpu"))
         try:
             released(device)
             self.passengers[name].come()
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_short(error):
+                raise
             who = f"the {name.strip('()')}" if name.startswith("(") else f"expert '{name}'"
             raise RoomError(who, f"{_gigabytes(self.passengers[name])}its weights", told(device)) from None
 
@@ -237,8 +240,9 @@ def _reading(
             for network, texts in sharing:
                 network.read(texts)
         return []
-    except torch.OutOfMemoryError:
-        pass
+    except RuntimeError as error:
+        if not is_short(error):
+            raise
     released(device)
     message = f"expert '{sharing[0][0].name}': its text model did not fit in the memory of {told(device)} and reads on the CPU"
     warnings.warn(message, RoomWarning, stacklevel=3)

@@ -30,6 +30,7 @@ from dovetail.recipe import Recipe
 from dovetail.recipe.planning import Count, Ledger
 from dovetail.recipe.story import joined
 from dovetail.run import Cast
+from dovetail.run.decoding import pixels_of
 from dovetail.run.given import warn_of_story
 from dovetail.run.playing import Ready, ready
 
@@ -267,7 +268,7 @@ class Face(DiffusionPipeline):  # type: ignore[misc]
         for hook in getattr(self, "_all_hooks", ()):
             if hook.model is self.vae:  # A codec may call its parts, which hooks on the whole do not notice.
                 hook.hook.pre_forward(self.vae)
-        pixels = torch.cat([cast.codec.decode(latent) for latent in latents]).transpose(1, 2)
+        pixels = torch.cat([pixels_of(cast.codec, latent) for latent in latents]).transpose(1, 2)
         frames = VideoProcessor().postprocess_video(pixels, output_type)
         return frames.to(self._execution_device) if output_type == "pt" else frames
 

@@ -25,14 +25,12 @@ def seen(codec: Any, make: Callable[[Any], tuple[T, bool]]) -> T:
     """What `make` makes with a codec; it also says whether that is visible.
 
     If it is not, and the codec works in half precision, it is made again in float32, with a RunWarning. What is black
-    then, is black. Raises DecodeError for frames that are no numbers even so.
+    then, is black. Raises DecodeError for frames that are no numbers even so, or where weights cannot be widened.
     """
     made, right = make(codec)
     half = getattr(codec, "dtype", None)
-    if right or half not in HALVES:
+    if right or half not in HALVES or not _widens(codec.module):
         return made
-    if any(part.element_size() == 1 for part in codec.module.parameters()):
-        return made  # Weights that are kept in 8 bits are widened to the codec's own precision alone.
     with _single(codec.module):
         single = replace(codec, dtype=torch.float32)
         single.shortages[:] = codec.shortages
@@ -42,7 +40,7 @@ def seen(codec: Any, make: Callable[[Any], tuple[T, bool]]) -> T:
     if right:
         warnings.warn(
             f"codec '{codec.weights}' decoded to black or to no numbers in {name}, so it was done again in float32; "
-            "--set codec.dtype=float32 does so from the start",
+            "--set codec.dtype=float32 (of a pipeline: pipe.vae.to(torch.float32)) does so from the start",
             RunWarning,
             stacklevel=2,
         )
@@ -50,19 +48,51 @@ def seen(codec: Any, make: Callable[[Any], tuple[T, bool]]) -> T:
 
 
 def numbers(pixels: Tensor, codec: Any) -> None:
-    """Raise DecodeError for frames that are no numbers, from a codec that works in float32."""
-    if getattr(codec, "dtype", None) not in HALVES and not pixels.isfinite().all():
-        raise DecodeError(str(getattr(codec, "weights", "codec")))
+    """Raise DecodeError for frames that are no numbers, from a codec that works in float32 or cannot."""
+    dtype = getattr(codec, "dtype", None)
+    if dtype in HALVES and _widens(codec.module):
+        return
+    if not pixels.isfinite().all():
+        name = str(dtype).removeprefix("torch.") if dtype in HALVES else "float32"
+        raise DecodeError(str(getattr(codec, "weights", "codec")), name)
+
+
+def _hooks(module: Any) -> list[tuple[Any, Any]]:
+    """Parts of a module that hooks of diffusers are on, and these."""
+    found = [(part, getattr(part, "_diffusers_hook", None)) for part in module.modules()]
+    return [(part, hook) for part, known in found if known is not None for hook in known.hooks.values()]
+
+
+def _widens(module: Any) -> bool:
+    """Whether a module's weights can be in float32 for a while: not if they are quantised, or brought in half precision
+    from elsewhere at each call. Weights kept in 8 bits can, where a hook widens them for each layer's work."""
+    hooks = _hooks(module)
+    if any(getattr(getattr(hook, "group", None), "stream", None) is not None for _, hook in hooks):
+        return False
+    cast = {id(weight) for part, hook in hooks if hasattr(hook, "compute_dtype") for weight in part.parameters()}
+    return all(
+        type(weight.data) is Tensor
+        and weight.device.type != "meta"
+        and (weight.element_size() > 1 or id(weight) in cast)
+        for weight in module.parameters()
+    )
 
 
 @contextmanager
 def _single(module: Any) -> Iterator[None]:
-    """The module in float32, for a while. Halves are exact in it, so they come back as they were."""
-    were = [(part, part.dtype) for part in (*module.parameters(), *module.buffers()) if part.is_floating_point()]
+    """The module in float32, for a while. Halves and 8 bits are exact in it, so they come back as they were."""
+    parts = (*module.parameters(), *module.buffers())
+    # What is kept in 8 bits stays so; its hooks widen it.
+    were = [(part, part.dtype) for part in parts if part.is_floating_point() and part.element_size() > 1]
+    hooks = [(hook, hook.compute_dtype) for _, hook in _hooks(module) if hasattr(hook, "compute_dtype")]
     try:
         for part, _ in were:
             part.data = part.data.float()
+        for hook, _ in hooks:
+            hook.compute_dtype = torch.float32
         yield
     finally:
         for part, dtype in were:
             part.data = part.data.to(dtype)
+        for hook, dtype in hooks:
+            hook.compute_dtype = dtype

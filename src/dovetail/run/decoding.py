@@ -80,6 +80,21 @@ def frames_of(codec: Codec, latent: Tensor, asked: Excerpt | None = None, trail:
     return seen(codec, lambda codec: _frames(codec, codec.part(latent, asked, kept)))
 
 
+def pixels_of(codec: Codec, latent: Tensor) -> Tensor:
+    """The pixels "b f c h w" in [-1, 1] that `frames_of` makes frames of."""
+    return seen(codec, lambda codec: _pixels(codec, codec.stream(latent)))
+
+
+def _pixels(codec: Codec, stream: Iterator[Tensor]) -> tuple[Tensor, bool]:
+    """Pixels, and whether they can be seen."""
+    pieces, right = [], []
+    for pixels in stream:
+        numbers(pixels, codec)
+        right.append(visible(pixels))
+        pieces.append(pixels.nan_to_num(-1.0))
+    return torch.cat(pieces, 1), all(right)
+
+
 def _frames(codec: Codec, stream: Iterator[Tensor]) -> tuple[Frames, bool]:
     """Frames, and whether they can be seen."""
     frames, right = [], []
