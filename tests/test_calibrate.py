@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -375,20 +377,22 @@ def test_one_expert_lends_itself_as_several_candidates(tmp_path: Path) -> None:
     assert plan.stages[0].ladder.levels == result.ladder.levels
 
 
-def test_blocks_are_skipped_where_there_are_blocks(tmp_path: Path) -> None:
+def tiny_pair(folder: Path) -> Recipe:
+    """A large and a small transformer of random weights, made in a folder."""
     for name, layers in (("large", 4), ("small", 1)):
-        tiny.MAKERS["wan"](tmp_path / name, layers=layers)
-    experts = {name: {"family": "wan", "weights": str(tmp_path / name)} for name in ("large", "small")}
-    recipe = recipes.changed(
-        quick(),
-        {
-            "experts": experts,
-            "codec": {"weights": str(tmp_path / "large"), "subfolder": "vae"},
-            "video.frames": 5,
-            "chain.video.ladder": {"shifted": {"steps": 6, "shift": 3.0}},
-            "prompt": "a",
-        },
-    )
+        tiny.MAKERS["wan"](folder / name, layers=layers)
+    changes = {
+        "experts": {name: {"family": "wan", "weights": str(folder / name)} for name in ("large", "small")},
+        "codec": {"weights": str(folder / "large"), "subfolder": "vae"},
+        "video.frames": 5,
+        "chain.video.ladder": {"shifted": {"steps": 6, "shift": 3.0}},
+        "prompt": "a",
+    }
+    return recipes.changed(quick(), changes)
+
+
+def test_blocks_are_skipped_where_there_are_blocks(tmp_path: Path) -> None:
+    recipe = tiny_pair(tmp_path)
     settings = Settings(prompts=("a",), unseen=("b",), also=("shortened", "halved"), by="dp", budget=0.8)
     result = found(recipe, tmp_path / "out", settings)
     assert "large, shortened" in result.case.names
@@ -484,6 +488,37 @@ def test_what_was_measured_with_other_settings_is_not_taken(tmp_path: Path) -> N
         assert len(list(calibrate(quick(**change), tmp_path, TWO))) > 1, change
     moved = {"chain.video.denoise": {"blended": {"above 0.5": "large", "else": "small"}}, "about": "else"}
     assert len(list(calibrate(quick(**moved), tmp_path, TWO))) == 1, "boundaries are what is looked for"
+
+
+def test_a_field_that_is_not_set_makes_no_measurement_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if recipes, and candidates in them, had got a field since."""
+    recipe = quick()
+    case, plain, dumped = case_of(recipe, load(recipe)), recipes.plain, models.Leaf.model_dump
+
+    def more(recipe: Recipe, value: object = None) -> dict[str, Any]:
+        said = plain(recipe)
+        return {**said, "new": value, "video": {**said["video"], "new": value}}
+
+    assert case.digest
+    monkeypatch.setattr(recipes, "plain", more)
+    monkeypatch.setattr(models.Leaf, "model_dump", lambda part, **how: {**dumped(part, **how), "new": None})
+    assert replace(case).digest == case.digest
+    monkeypatch.setattr(recipes, "plain", lambda recipe: more(recipe, 1))
+    assert replace(case).digest != case.digest, "a field that is set counts"
+
+
+def test_other_weights_in_the_same_place_are_measured_anew(tmp_path: Path) -> None:
+    recipe = tiny_pair(tmp_path)
+    settings = Settings(prompts=("a",), unseen=("b",), by="budget", budget=0.8)
+    before = found(recipe, tmp_path / "out", settings)
+    assert len(list(calibrate(recipe, tmp_path / "out", settings))) == 1, "the same weights, loaded again"
+    file = next((tmp_path / "small" / "transformer").glob("*.safetensors"))
+    weights = {name: weight + 0.3 * torch.randn_like(weight) for name, weight in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+    *looks, after = calibrate(recipe, tmp_path / "out", settings)
+    assert len(looks) == 6
+    assert isinstance(after, Calibration)
+    assert after.curves["small"]["guided"]["velocity"] != before.curves["small"]["guided"]["velocity"]
 
 
 def test_half_written_measurements_are_made_again(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -27,6 +27,7 @@ from dovetail.methods.flowblending import Blended
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.build import build
 from dovetail.run import Cast, latent_of
+from dovetail.run.manifest import weights_of
 
 Part = Any
 """A denoiser of a recipe, as a model."""
@@ -47,12 +48,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Case:
-    """A recipe, which of its stages is blended, and who could take its steps: the dearest first."""
+    """A recipe, which of its stages is blended, and who could take its steps: the dearest first.
+
+    weights: a digest of what each network has learned, by name.
+    """
 
     recipe: Recipe
     place: int
     candidates: tuple[Candidate, ...]
     notes: tuple[str, ...] = ()
+    weights: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def stage(self) -> models.Stage:
@@ -74,11 +79,20 @@ class Case:
 
     @cached_property
     def digest(self) -> str:
-        """What measurements hang on, but for prompt and seed."""
+        """What measurements hang on, but for prompt and seed. What is not set is left out, so that a field that recipes
+        did not have before, and that is not set, makes no measurement old."""
         said = recipes.plain(recipes.changed(self.recipe, {"about": "", "prompt": "", "video.seed": 0}))
         said["chain"] = [*said["chain"][: self.place], {**said["chain"][self.place], "denoise": self.names}]
         parts = [candidate.part.model_dump(mode="json") for candidate in self.candidates]
-        return hashlib.sha256(json.dumps([said, parts], sort_keys=True).encode()).hexdigest()[:12]
+        told = json.dumps([_set(said), _set(parts), dict(self.weights)], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:12]
+
+
+def _set(value: Any) -> Any:
+    """Plain data without the fields that are not set."""
+    if isinstance(value, dict):
+        return {name: _set(each) for name, each in value.items() if each is not None}
+    return [_set(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +146,8 @@ def case_of(recipe: Recipe, cast: Cast, also: Sequence[str] = ()) -> Case:
             else:
                 parts[f"{name}, {kind}"] = made
     priced = [Candidate(name, part, cost(recipe, place, part, cast)) for name, part in parts.items()]
-    return Case(recipe, place, tuple(sorted(priced, key=lambda candidate: -candidate.cost)), tuple(notes))
+    dearest_first = tuple(sorted(priced, key=lambda candidate: -candidate.cost))
+    return Case(recipe, place, dearest_first, tuple(notes), weights_of(cast))
 
 
 def named(parts: Sequence[Part]) -> dict[str, Part]:
