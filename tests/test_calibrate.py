@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from typer.testing import CliRunner
 import dovetail
 from dovetail import cli
 from dovetail import recipe as recipes
-from dovetail.calibrate import Calibration, Look, calibrate
-from dovetail.calibrate.candidates import case_of, ready, variant
+from dovetail.calibrate import Calibration, Look, calibrate, comparing
+from dovetail.calibrate.candidates import Ready, case_of, ready, variant
 from dovetail.calibrate.choose import (
     Schedule,
     cheapest,
@@ -32,9 +33,9 @@ from dovetail.calibrate.choose import (
 )
 from dovetail.calibrate.comparing import compared, film, frames_of
 from dovetail.calibrate.curves import measure, views
-from dovetail.calibrate.judging import artifacts, oracle, pixels, psnr, similarity
+from dovetail.calibrate.judging import artifacts, oracle, pixels, psnr, sharp, similarity
 from dovetail.calibrate.plot import Line, draw
-from dovetail.calibrate.running import Settings
+from dovetail.calibrate.running import Settings, filled
 from dovetail.core.combine import Guided
 from dovetail.core.denoiser import predicts_flow, timeline
 from dovetail.core.exact import Gaussian, spoken
@@ -426,6 +427,87 @@ def test_a_later_stage_is_calibrated_on_what_the_stages_before_leave(tmp_path: P
     video = finished(play(whole, cast))
     assert isinstance(video, dovetail.Video)
     torch.testing.assert_close(film(at, (0,) * 6, lambda latent: latent), video.latent, rtol=1e-4, atol=1e-4)
+
+
+# --- the paper's sweeps ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("early", "late"), [(8, 4), (4, 2), (12, 0), (0, 6), (2, 10)])
+def test_sweeps_find_the_shares_that_were_planted(early: int, late: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Videos that stop being like the large expert's where it has fewer early steps, and that flicker and lose detail
+    where it has fewer late ones; each prompt a little otherwise."""
+    steps, features = 20, lambda frames: frames.flatten(1)[:, :2]
+    maker = torch.Generator().manual_seed(early)
+
+    def planted(at: Ready, choice: tuple[int, ...], decode: Any, x: Tensor | None = None) -> Tensor:
+        head = next((k for k, who in enumerate(choice) if who), steps)
+        tail = next((k for k, who in enumerate(choice[::-1]) if who), steps)
+        turn = math.acos(1 - 0.03 * max(0, early - head) - 0.01 * (head < steps) - 0.005 * (x is not None))
+        rough = torch.randn(6, 3, 16, 16, generator=maker)
+        frames = (1 - 0.05 * max(0, late - tail)) * rough + 0.001 * tail * rough.flip(0)
+        frames[:, 0, 0, :2] = torch.tensor([math.cos(turn), math.sin(turn)])
+        return frames
+
+    monkeypatch.setattr(comparing, "film", planted)
+    at = ready(case_of(quick(), load(quick())), load(quick()), PROMPTS[0], 0)
+    at = replace(at, stage=replace(at.stage, ladder=shifted(steps, 3.0)))
+    rows = [comparing.early_sweep(at, 1, features, Tensor.clone, 0) for _ in range(4)]
+    assert comparing.early_share(steps, rows) == early
+    tails = [comparing.late_sweep(at, 1, early, Tensor.clone, 0) for _ in range(4)]
+    assert comparing.late_share(steps, early, tails) == late
+
+
+def test_a_late_share_is_where_artifacts_stop_falling() -> None:
+    def chosen(*curve: float, floor: float = 0.0, early: int = 4) -> int:
+        return comparing.late_share(20, early, [[*((value, 0.0) for value in curve), (floor, 0.0)]])
+
+    assert comparing.shares(20, 4) == [0, 2, 4, 6, 8, 10, 12, 14], "the small expert keeps a step"
+    assert chosen(0.08, 0.04, 0.011, 0.01, 0.01, 0.01, 0.01, 0.0105, floor=0.002) == 4
+    assert chosen(0.08, 0.04, 0.011, 0.01, 0.01, 0.01, 0.01, 0.0105) == 6, "no noise, no doubt"
+    assert chosen(-0.08, -0.04, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0) == 4, "detail that is lost is an artifact too"
+    assert chosen(0.08, 0.07, 0.06, 0.05, 0.04, 0.03, 0.02, 0.01) == 14, "it never stops"
+    assert chosen(0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08) == 0, "the large expert's have more"
+    assert chosen(*[0.01] * 8) == 0, "there is nothing to mend"
+    apart = [[(0.02 + off, 0.0), (0.01 - off, 0.0), (0.0, 0.0)] for off in (-0.05, 0.0, 0.05)]
+    assert comparing.late_share(20, 16, apart) == 0, "prompts differ by more than what falls"
+
+
+def test_an_early_share_is_the_last_before_likeness_drops() -> None:
+    assert comparing.shares(20) == [*range(0, 20, 2)]
+    drop = [0.5, 0.6, 0.7, 0.96, 0.97, 0.97, 0.975, 0.975, 0.98, 0.98]
+    assert comparing.early_share(20, [[*drop, 0.99]]) == 6
+    assert comparing.early_share(20, [[*drop, 0.4]]) == 0, "1 % of the noise does more than the small expert"
+    assert comparing.early_share(20, [[*drop, 0.99], [*drop[1:], 1.0, 0.99]]) == 6
+    assert comparing.early_share(20, [[*[0.9 + 0.01 * k for k in range(10)], 1.0]]) == 18, "it drops at once"
+
+
+def test_detail_and_flicker_are_told_without_a_reference() -> None:
+    rough = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    still = rough[:1].expand(5, -1, -1, -1)
+    assert sharp(still)[0] == pytest.approx(sharp(still.roll(4, 3))[0], rel=0.05)
+    assert sharp(still)[1] == 0 < sharp(rough)[1]
+    assert sharp(0.5 * rough) == pytest.approx([amount / 2 for amount in sharp(rough)])
+    assert sharp(rough[:1])[1] == 0, "one frame does not flicker"
+
+
+def test_videos_are_made_as_the_written_recipe_makes_them_where_history_is_dropped() -> None:
+    recipe = quick(**{"chain.video.denoise.blended.history": "dropped", "chain.video.solver": "unipc"})
+    cast, choice = load(recipe), (0, 0, 1, 1, 1, 1, 0, 0)
+    case = case_of(recipe, cast)
+    at = ready(case, cast, PROMPTS[0], 3)
+    own = filled(case, at.stage.ladder, Schedule(choice, 0, 0), "budget")
+    assert isinstance(own.chain[0].denoise, models.Blended)
+    assert own.chain[0].denoise.history == "dropped"
+    assert recipes.dump(own).count("history: dropped") == 1
+    said = {"prompt": PROMPTS[0], "video.seed": 3}
+    videos = []
+    for history in ("dropped", "kept"):
+        video = finished(play(recipes.changed(own, {**said, "chain.0.denoise.blended.history": history}), cast))
+        assert isinstance(video, dovetail.Video)
+        videos.append(video.latent)
+    made = film(at, choice, lambda latent: latent)
+    torch.testing.assert_close(made, videos[0], rtol=1e-4, atol=1e-4)
+    assert float((made - videos[1]).norm() / videos[1].norm()) > 1e-3
 
 
 # --- the whole ---------------------------------------------------------------------------------------------------

@@ -64,6 +64,11 @@ class Case:
         return self.recipe.chain[self.place]
 
     @property
+    def history(self) -> str:
+        """Whether a solver keeps, where candidates change, what it saw above."""
+        return self.stage.denoise.history if isinstance(self.stage.denoise, models.Blended) else "kept"
+
+    @property
     def names(self) -> tuple[str, ...]:
         return tuple(candidate.name for candidate in self.candidates)
 
@@ -100,7 +105,8 @@ class Ready:
     """A case for one prompt and seed: the stage, a denoiser per candidate, the latent that the stage begins with.
 
     denoisers: each by itself, with no memory of another's looks; together: as in one run, where a cached candidate
-    reuses what the whole one left; leaving: of the cached ones by themselves, what leaves them something to reuse.
+    reuses what the whole one left; leaving: of the cached ones by themselves, what leaves them something to reuse;
+    drops: whether a solver forgets, where candidates change, what it saw above.
     """
 
     stage: Stage
@@ -109,6 +115,7 @@ class Ready:
     leaving: tuple[Denoiser, ...]
     frames: Tensor
     x: Tensor
+    drops: bool = False
 
 
 def case_of(recipe: Recipe, cast: Cast, also: Sequence[str] = ()) -> Case:
@@ -245,7 +252,7 @@ def ready(case: Case, cast: Cast, prompt: str, seed: int) -> Ready:
         assert callable(each.denoise)
         denoisers.append(each.denoise)
     leaving = tuple(in_full(denoisers[i]) for i in case.follows)
-    return Ready(stage, tuple(denoisers), together.experts, leaving, frames, x)
+    return Ready(stage, tuple(denoisers), together.experts, leaving, frames, x, case.history == "dropped")
 
 
 def taking_turns(candidates: Sequence[Candidate]) -> models.Blended:

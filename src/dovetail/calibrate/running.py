@@ -22,7 +22,7 @@ from dovetail.calibrate.prompts import usual
 from dovetail.calibrate.report import kept, written
 from dovetail.core.ladders import Ladder
 from dovetail.errors import RecipeError
-from dovetail.recipe import Recipe, models
+from dovetail.recipe import Recipe
 from dovetail.run import Cast, load
 from dovetail.run.cast import check_spaces
 
@@ -227,8 +227,7 @@ def filled(case: Case, ladder: Ladder, schedule: Schedule, rule: str) -> Recipe:
     denoise = plain[choice[0]]
     if len(runs) > 1:
         of = {f"above {bound:.6f}": plain[who] for who, bound in runs[:-1]}
-        history = case.stage.denoise.history if isinstance(case.stage.denoise, models.Blended) else "kept"
-        denoise = {"blended": {**of, "else": plain[choice[-1]], "history": history}}
+        denoise = {"blended": {**of, "else": plain[choice[-1]], "history": case.history}}
     about = f"{case.recipe.about} Boundaries found by dovetail calibrate, rule {rule}.".strip()
     return recipes.changed(case.recipe, {f"chain.{case.place}.denoise": denoise, "about": about[:2000]})
 
@@ -260,18 +259,20 @@ class _Work:
     def swept(self, prompts: Sequence[str], weighted: Mapping[str, Sequence[float]]) -> Generator[Look, None, Schedule]:
         """The paper's sweeps: first the early share, then, with it, the late one."""
         case, small, steps = self.case, small_of(self.case), len(weighted[self.case.names[1]])
-        seed, rows, tails = case.recipe.video.seed, [], []
+        seed = case.recipe.video.seed
+        rows: list[list[float]] = []
+        tails: list[list[Sequence[float]]] = []
         for i, prompt in enumerate(prompts):
             yield Look("early sweep", i + 1, len(prompts))
-            file = kept(self.out, f"early-{self.name}", case.digest, prompt, seed)
-            sweep = partial(comparing.early_sweep, small=small, features=self.features, decode=self.decode)
+            file = kept(self.out, f"early-{self.name}-{case.history}", case.digest, prompt, seed)
+            sweep = partial(comparing.early_sweep, small=small, features=self.features, decode=self.decode, seed=seed)
             rows.append(file.made(partial(self.of, prompt, sweep)))
         early = comparing.early_share(steps, rows)
         for i, prompt in enumerate(prompts):
             yield Look("late sweep", i + 1, len(prompts))
-            file = kept(self.out, f"late-{early}", case.digest, prompt, seed)
-            sweep = partial(comparing.late_sweep, small=small, early=early, decode=self.decode)
-            tails.append(file.made(partial(self.of, prompt, sweep)))
+            file = kept(self.out, f"late-{early}-{case.history}", case.digest, prompt, seed)
+            ends = partial(comparing.late_sweep, small=small, early=early, decode=self.decode, seed=seed)
+            tails.append(file.made(partial(self.of, prompt, ends)))
         late = comparing.late_share(steps, early, tails)
         return Schedule.of(choose.sandwich(steps, early, late, small), case.costs, errors_of(case, weighted))
 
@@ -288,7 +289,7 @@ class _Work:
             rows.append(comparing.compared(self.at(prompt), all_, self.features, self.decode, seed))
         return comparing.averaged(rows)
 
-    def of(self, prompt: str, sweep: Callable[[Ready], list[float]]) -> list[float]:
+    def of(self, prompt: str, sweep: Callable[[Ready], list[Any]]) -> list[Any]:
         return sweep(self.at(prompt))
 
     def at(self, prompt: str) -> Ready:
