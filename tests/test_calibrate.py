@@ -630,6 +630,75 @@ def test_one_candidate_is_none_to_choose_from(denoise: str, said: str, tmp_path:
         found(recipes.changed(quick(), [f"chain.video.denoise={denoise}"]), tmp_path)
 
 
+def turns(**changes: object) -> Recipe:
+    """Two large experts and a small one between, as in wan22-three-way."""
+    spec = {"family": "exact", "kind": "control", "schedule": "flow"}
+    sizes = {"high": 48, "small": 8, "low": 48}
+    recipe = recipes.load("sprites-flowblending-exact")
+    small = {"video.frames": 3, "video.height": 32, "video.width": 32}
+    experts = {name: {**spec, "candidates": size, "seed": size} for name, size in sizes.items()}
+    ladder = {"shifted": {"steps": 12, "shift": 3.0}}
+    three = {"blended": {"above 0.9": "high", "above 0.5": "small", "else": "low"}}
+    said = {"experts": experts, "chain.video.ladder": ladder, "chain.video.denoise": three}
+    return recipes.changed(recipe, {**small, **said, **changes})
+
+
+def test_large_experts_that_take_turns_are_joined_by_who_asks(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"high and low cost the same and take turns.*above 0\.764: ") as refusal:
+        found(turns(), tmp_path)
+    said = str(refusal.value)
+    recipe = recipes.changed(turns(), [said[said.index("chain.video.denoise={") : -1]])
+    result = found(recipe, tmp_path, Settings(prompts=PROMPTS, by="budget", budget=0.7))
+    assert set(result.case.names) == {"blended", "small"}
+    assert result.case.names[0] == "blended"
+    asked = {name for _, name in models.named(result.recipe.chain[0].denoise, "")}
+    assert asked == {"high", "small", "low"}
+
+
+def test_an_interval_of_joined_experts_is_written_as_theirs() -> None:
+    pair = {"blended": {"above 0.875": "high", "else": "low"}}
+    recipe = turns(**{"chain.video.denoise": {"blended": {"above 0.9": pair, "above 0.5": "small", "else": pair}}})
+    cast = load(recipe)
+    case, ladder = case_of(recipe, cast), shifted(12, 3.0)
+
+    def written(*choice: int) -> list[tuple[str, str]]:
+        own = filled(case, ladder, Schedule(choice, 0, 0), "dp").chain[0].denoise
+        assert isinstance(own, models.Blended)
+        assert own.boundaries == tuple(sorted(own.boundaries, reverse=True))
+        return [
+            (f"{bound:.3f}", part.expert) for bound, part in zip((*own.boundaries, 0), own.of.values(), strict=True)
+        ]
+
+    early, late = (f"{ladder.between(k):.3f}" for k in (2, 9))
+    assert written(*[0] * 12) == [("0.875", "high"), ("0.000", "low")]
+    assert written(0, 0, *[1] * 7, 0, 0, 0) == [(early, "high"), (late, "small"), ("0.000", "low")]
+    assert written(*[0] * 9, 1, 1, 1) == [("0.875", "high"), (late, "low"), ("0.000", "small")]
+    assert written(1, 1, *[0] * 10) == [(early, "small"), ("0.875", "high"), ("0.000", "low")]
+
+
+def test_a_spliced_ladder_is_refused_with_the_ladder_to_calibrate_on(tmp_path: Path) -> None:
+    whole = {"shifted": {"steps": 8, "shift": 3.0}}
+    spliced = {"ladder": whole, "own": {"shifted": {"steps": 6, "shift": 3.0}}, "early": 0.833, "late": 0.464}
+    recipe = quick(**{"chain.video.ladder": {"spliced": spliced}})
+    with pytest.raises(RecipeError, match=r"is spliced at 0\.833 and 0\.464: .* into `spliced`, as early") as refusal:
+        found(recipe, tmp_path)
+    said = str(refusal.value)
+    override = said[said.index("chain.video.ladder={") : said.index("', and then")]
+    assert recipes.changed(recipe, [override]).chain == quick().chain
+    weightless = {"experts.small": {"family": "wan", "weights": str(tmp_path / "none")}}
+    with pytest.raises(RecipeError, match="is spliced"):
+        found(recipes.changed(recipe, weightless), tmp_path)
+
+
+def test_experts_that_are_told_a_prompt_in_other_words_are_refused(tmp_path: Path) -> None:
+    recipe = tiny_pair(tmp_path)
+    file = next((tmp_path / "small" / "text_encoder").glob("*.safetensors"))
+    weights = {name: weight + torch.randn_like(weight) for name, weight in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(SpaceError, match="text"):
+        found(recipe, tmp_path / "out")
+
+
 def test_autoencoders_of_other_weights_are_refused_with_a_way_to_check(tmp_path: Path) -> None:
     """Of one architecture, so that only a look at what they do can tell; `generate` says the same as `calibrate`."""
     folders = [str(tiny.save(tmp_path / str(seed), tiny.unet3d(), vae=tiny.vae(seed))) for seed in (5, 6)]

@@ -123,27 +123,17 @@ def case_of(recipe: Recipe, cast: Cast, also: Sequence[str] = ()) -> Case:
 
     Raises RecipeError where no stage is blended, or blends one expert with itself.
     """
-    places = [i for i, stage in enumerate(recipe.chain) if isinstance(stage.denoise, models.Blended)]
-    if not places or recipe.start is not None:
-        raise RecipeError(
-            "calibrate needs a recipe that starts from noise and has a stage that is blended, as in denoise: "
-            "{blended: {above 0.5: large, else: small}}; the boundaries there are only a beginning"
-        )
     for kind in also:
         if kind not in KINDS:
             raise RecipeError(f"unknown kind of candidate '{kind}'; {nearest(kind, KINDS)}")
-    place, notes = places[0], []
+    place, notes = place_of(recipe), list[str]()
     blended = recipe.chain[place].denoise
     assert isinstance(blended, models.Blended)
     parts = named(tuple(blended.of.values()))
-    if len(parts) < 2:
-        raise RecipeError(
-            f"chain.{recipe.chain[place].stage}.denoise.blended: one candidate only ({', '.join(parts)}); calibrate "
-            "compares two or more, as in {above 0.5: large, else: small}"
-        )
     experts = [cast.experts[name] for part in parts.values() for _, name in models.named(part, "")]
     for a, b in pairwise(experts):
         same_text(a, b)
+    _one_reference(recipe, place, parts, [cost(recipe, place, part, cast) for part in parts.values()])
     shape = latent_shape(recipe, cast)
     for name, part in list(parts.items()):
         for kind in also:
@@ -155,6 +145,56 @@ def case_of(recipe: Recipe, cast: Cast, also: Sequence[str] = ()) -> Case:
     priced = [Candidate(name, part, cost(recipe, place, part, cast)) for name, part in parts.items()]
     dearest_first = tuple(sorted(priced, key=lambda candidate: -candidate.cost))
     return Case(recipe, place, dearest_first, tuple(notes), weights_of(cast))
+
+
+def place_of(recipe: Recipe) -> int:
+    """Where in the chain the stage to calibrate is, as far as can be told without weights. Raises RecipeError."""
+    places = [i for i, stage in enumerate(recipe.chain) if isinstance(stage.denoise, models.Blended)]
+    if not places or recipe.start is not None:
+        raise RecipeError(
+            "calibrate needs a recipe that starts from noise and has a stage that is blended, as in denoise: "
+            "{blended: {above 0.5: large, else: small}}; the boundaries there are only a beginning"
+        )
+    place = places[0]
+    blended = recipe.chain[place].denoise
+    assert isinstance(blended, models.Blended)
+    parts = named(tuple(blended.of.values()))
+    if len(parts) < 2:
+        raise RecipeError(
+            f"chain.{recipe.chain[place].stage}.denoise.blended: one candidate only ({', '.join(parts)}); calibrate "
+            "compares two or more, as in {above 0.5: large, else: small}"
+        )
+    _unspliced(recipe, place)
+    return place
+
+
+def _unspliced(recipe: Recipe, place: int) -> None:
+    """Raises RecipeError for a ladder that is made for the very boundaries that are looked for."""
+    stage = recipe.chain[place]
+    if isinstance(stage.ladder, models.Spliced):
+        whole = stage.ladder.ladder.model_dump(mode="json", exclude_none=True)
+        raise RecipeError(
+            f"chain.{stage.stage}.ladder is spliced at {stage.ladder.early:g} and {stage.ladder.late:g}: what is measured on "
+            "such levels says nothing of other boundaries, and they would have to move in both places. Calibrate on the "
+            f"large expert's ladder, --set 'chain.{stage.stage}.ladder={json.dumps(whole)}', and then write the two "
+            "boundaries that are found into `blended` and into `spliced`, as early and late"
+        )
+
+
+def _one_reference(recipe: Recipe, place: int, parts: Mapping[str, Part], costs: Sequence[float]) -> None:
+    """Raises RecipeError where several large experts take turns, so that none of them is right at every level."""
+    large = [name for name, spent in zip(parts, costs, strict=True) if spent > 0.99 * max(costs)]
+    if len(large) < 2 or len(large) == len(parts):
+        return
+    said = {name: json.dumps(part.model_dump(mode="json", exclude_defaults=True)) for name, part in parts.items()}
+    stage, small = recipe.chain[place].stage, min(zip(costs, parts, strict=True))[1]
+    turns = f"{{blended: {{above 0.875: {said[large[0]]}, else: {said[large[1]]}}}}}"
+    raise RecipeError(
+        f"chain.{stage}.denoise.blended: {' and '.join(large)} cost the same and take turns, so neither alone is what "
+        f"{small} should be measured against. Join them to one denoiser, with the boundary where they change without {small} "
+        f"(.875 for Wan 2.2), and calibrate that: --set 'chain.{stage}.denoise={{blended: {{above 0.95: {turns}, "
+        f"above 0.764: {said[small]}, else: {turns}}}}}'"
+    )
 
 
 def named(parts: Sequence[Part]) -> dict[str, Part]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dovetail import recipe as recipes
 from dovetail.calibrate import choose, comparing
-from dovetail.calibrate.candidates import Case, Ready, case_of, ready, stages_of
+from dovetail.calibrate.candidates import Case, Part, Ready, case_of, place_of, ready, stages_of
 from dovetail.calibrate.choose import Schedule
 from dovetail.calibrate.curves import Measured, measure
 from dovetail.calibrate.judging import Features, oracle, pixels
@@ -22,7 +22,7 @@ from dovetail.calibrate.prompts import usual
 from dovetail.calibrate.report import kept, written
 from dovetail.core.ladders import Ladder
 from dovetail.errors import RecipeError
-from dovetail.recipe import Recipe
+from dovetail.recipe import Recipe, models
 from dovetail.run import Cast, load
 from dovetail.run.cast import check_spaces
 
@@ -92,6 +92,7 @@ def calibrate(
     """
     settings = Settings() if settings is None else settings
     _checked(settings)
+    place_of(recipe)
     cast = load(recipe) if cast is None else cast
     check_spaces(recipe, cast)
     case = case_of(recipe, cast, settings.also)
@@ -219,17 +220,29 @@ def errors_of(case: Case, weighted: Mapping[str, Sequence[float]]) -> list[Seque
 
 def filled(case: Case, ladder: Ladder, schedule: Schedule, rule: str) -> Recipe:
     """The recipe with a schedule's boundaries in it."""
-    choice = schedule.choice
-    runs = [
-        (choice[k], ladder.between(k + 1)) for k in range(len(choice)) if choice[k + 1 : k + 2] != choice[k : k + 1]
-    ]
-    plain = {who: case.candidates[who].part.model_dump(mode="json") for who in set(choice)}
-    denoise = plain[choice[0]]
-    if len(runs) > 1:
-        of = {f"above {bound:.6f}": plain[who] for who, bound in runs[:-1]}
-        denoise = {"blended": {**of, "else": plain[choice[-1]], "history": case.history}}
+    choice, of = schedule.choice, list[tuple[float, Any]]()
+    for k, who in enumerate(choice):
+        if choice[k + 1 : k + 2] != (who,):
+            above = of[-1][0] if of else 1.0
+            of += _parts(case.candidates[who].part, above, ladder.between(k + 1) if k + 1 < len(choice) else 0.0)
+    *most, (_, last) = of
+    plain = {f"above {bound:.6f}": part.model_dump(mode="json") for bound, part in most}
+    denoise = last.model_dump(mode="json")
+    if plain:
+        denoise = {"blended": {**plain, "else": denoise, "history": case.history}}
     about = f"{case.recipe.about} Boundaries found by dovetail calibrate, rule {rule}.".strip()
     return recipes.changed(case.recipe, {f"chain.{case.place}.denoise": denoise, "about": about[:2000]})
+
+
+def _parts(part: Part, above: float, below: float) -> list[tuple[float, Part]]:
+    """A candidate between two noise shares, and where it ends; for one that is blended itself, those in it."""
+    if not isinstance(part, models.Blended):
+        return [(below, part)]
+    found = list[tuple[float, Part]]()
+    for end, inner in zip((*part.boundaries, 0.0), part.of.values(), strict=True):
+        if end < above and (not found or found[-1][0] > below):
+            found.append((max(end, below), inner))
+    return found
 
 
 # --- comparing videos --------------------------------------------------------------------------------------------
