@@ -3,6 +3,8 @@
 import itertools
 import json
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from typer.testing import CliRunner
 import dovetail
 from dovetail import cli
 from dovetail import recipe as recipes
-from dovetail.calibrate import Calibration, Look, calibrate, comparing
+from dovetail.calibrate import Calibration, Look, calibrate, comparing, running
 from dovetail.calibrate.candidates import Ready, case_of, ready, variant
 from dovetail.calibrate.choose import (
     Schedule,
@@ -35,7 +37,9 @@ from dovetail.calibrate.comparing import compared, film, frames_of
 from dovetail.calibrate.curves import measure, views
 from dovetail.calibrate.judging import artifacts, oracle, pixels, psnr, sharp, similarity
 from dovetail.calibrate.plot import Line, draw
+from dovetail.calibrate.prompts import GENERAL, usual
 from dovetail.calibrate.running import Settings, filled
+from dovetail.calibrate.stability import Stability, letters, stability
 from dovetail.core.combine import Guided
 from dovetail.core.denoiser import predicts_flow, timeline
 from dovetail.core.exact import Gaussian, spoken
@@ -49,7 +53,7 @@ from dovetail.experts.flops import counted, flops, hollow
 from dovetail.recipe import Recipe, models
 from dovetail.run import Cast, finished, load, play
 from dovetail.sprites import exact
-from dovetail.sprites.world import Ask, imagine, render
+from dovetail.sprites.world import Ask, caption, imagine, render
 
 EXACT = recipes.load("sprites-flowblending-exact")
 FRAMES = timeline(3)
@@ -610,12 +614,98 @@ def test_half_written_measurements_are_made_again(tmp_path: Path) -> None:
     assert len(list(calibrate(quick(), tmp_path, TWO))) == 9
 
 
+def test_a_choice_says_how_stable_it_is_over_prompts() -> None:
+    """Two kinds of prompts, whose small expert errs early or late: a rule over their mean flips with their numbers."""
+    ladder = shifted(10, 3.0)
+
+    def rule(velocity: Sequence[float], left: Sequence[float]) -> tuple[int, ...]:
+        return interval((1.0, 0.1), [[0.0] * 10, left], budget=5.5).choice
+
+    early, late = ([0.0] * 10, [1.0] * 5 + [0.1] * 5), ([0.0] * 10, [0.1] * 5 + [1.0] * 5)
+    sure = stability(rule, ladder, [early] * 8)
+    assert (sure.letters, sure.same, sure.firm) == ("LS", 1.0, True)
+    assert sure.intervals == ((ladder.between(5), ladder.between(5)),)
+    torn = stability(rule, ladder, [*[early] * 5, *[late] * 3])
+    assert torn.letters == "LS"
+    assert not torn.firm
+    assert set(torn.shares) == {"LS", "SL"}
+    assert sum(torn.shares.values()) == pytest.approx(1)
+    chance = sum(math.comb(8, k) * (5 / 8) ** k * (3 / 8) ** (8 - k) for k in range(5, 9))
+    ties = math.comb(8, 4) * (15 / 64) ** 4
+    assert chance - 0.08 < torn.same < chance + ties + 0.08, "binomial, with 8 prompts drawn from 8"
+    steep = [([0.0] * 10, [1.0] * k + [0.1] * (10 - k)) for k in (1, 2, 3, 4, 5)]
+    between = stability(lambda _, left: sandwich(10, sum(e > 0.5 for e in left), 0), ladder, steep)
+    ((low, high),) = between.intervals
+    assert low < ladder.between(3) < high, "the boundary moves with the prompts"
+
+
+def test_an_unstable_choice_asks_for_more_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = found(quick(), tmp_path, replace(TWO, prompts=PROMPTS[:1] * 2))
+    assert set(result.stability) == {"fit", "budget"}
+    assert all(it.firm for it in result.stability.values()), "twice the same"
+    assert not result.case.notes
+    table = json.loads((tmp_path / "calibration.json").read_text())["choices"]
+    for rule, it in result.stability.items():
+        assert it.letters == letters(result.choices[rule].choice)
+        assert table[rule]["stability"] == {
+            "letters": it.letters,
+            "same": it.same,
+            "shares": dict(it.shares),
+            "intervals": [list(pair) for pair in it.intervals],
+        }
+    assert "stability" not in table["dp"]
+    torn = Stability("LSL", {"SLL": 0.6, "LSL": 0.4}, ((0.9, 0.95), (0.4, 0.5)))
+    monkeypatch.setattr(running, "stability", lambda *_: torn)
+    (note,) = found(quick(), tmp_path).case.notes
+    assert note.startswith(
+        "rule budget: 2 prompts drawn anew from these 2 give SLL 60%, LSL 40%; measure over more prompts"
+    )
+
+
+def test_there_are_eight_usual_prompts_of_the_experts_own_world() -> None:
+    own, others = usual(quick())
+    assert (len(own), len(others)) == (8, 4)
+    assert len({*own, *others}) == 12
+    assert own == tuple(caption(imagine(Ask(), seed).ask) for seed in range(8)), "captions of sprites"
+    general = recipes.changed(quick(), {"experts.small": {"family": "wan", "weights": "who/knows"}})
+    assert usual(general) == (GENERAL[:8], GENERAL[8:])
+    assert Settings().prompts == Settings().unseen == ()
+
+
+def test_choices_are_compared_on_prompts_that_they_were_not_made_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def noted(case: Any, cast: Any, prompt: str, seed: int) -> Ready:
+        asked.append(prompt)
+        return ready(case, cast, prompt, seed)
+
+    monkeypatch.setattr(running, "ready", noted)
+    looks = list(calibrate(quick(), tmp_path, Settings(prompts=PROMPTS[:1], unseen=PROMPTS[1:], features="pixels")))
+    assert [look.doing for look in looks if isinstance(look, Look)][-1] == "comparing"
+    assert asked == [PROMPTS[0]] * 3 + [PROMPTS[1]]
+
+
+def test_boundaries_are_drawn_into_the_picture(tmp_path: Path) -> None:
+    result = found(quick(), tmp_path)
+    picture = Image.open(tmp_path / "curves.png").convert("RGB")
+    inks = [(90, 90, 90), (120, 90, 60), (110, 170, 60)]
+    for bound in itertools.chain.from_iterable(result.boundaries(rule) for rule in ("fit", "budget")):
+        column = [picture.getpixel((int(80 + (1 - bound) * 570), y)) for y in range(40, 280)]
+        assert sum(ink in inks for ink in column) > 150, bound
+
+
 def test_an_error_bound_may_stand_for_the_budget(tmp_path: Path) -> None:
     tight, loose = (
         found(quick(), tmp_path, Settings(prompts=PROMPTS, error=share)).choices["budget"] for share in (0.001, 0.5)
     )
     assert tight.error <= loose.error
     assert tight.cost > loose.cost
+    for share in (0.001, 0.5):
+        both = found(quick(), tmp_path, Settings(prompts=PROMPTS, error=share, by="dp")).choices
+        assert both["dp"].cost <= both["budget"].cost, "any schedule, for what one interval within the error costs"
+        assert both["dp"].error <= both["budget"].error
 
 
 @pytest.mark.parametrize(
@@ -730,9 +820,16 @@ def test_experts_of_two_sizes_of_latents_are_refused(tmp_path: Path) -> None:
 def test_other_mistakes_are_told(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="rule budget: no schedule costs"):
         found(quick(), tmp_path, Settings(prompts=PROMPTS[:1], budget=0.01, by="budget"))
-    result = found(quick(), tmp_path, Settings(prompts=PROMPTS[:1], budget=0.01))
+    assert not list(tmp_path.iterdir()), "costs are known before anything is measured"
+    with pytest.raises(RecipeError, match=r"rule dp: no schedule costs 1% .* the least is 19\.2%.* --budget 0\.25, or"):
+        found(quick(), tmp_path, Settings(prompts=PROMPTS[:1], budget=0.01, by="dp"))
+    with pytest.raises(RecipeError, match="rule dp: no schedule costs 15%"):
+        found(quick(), tmp_path, Settings(prompts=PROMPTS[:1], budget=0.15, by="dp"))
+    result = found(quick(), tmp_path, Settings(prompts=PROMPTS[:1], budget=0.01, by="fit"))
     assert list(result.choices) == ["fit"]
-    assert [note.split(":")[0] for note in result.case.notes] == ["rule budget", "rule dp"], "the others still stand"
+    notes = [note.split(":")[0] for note in result.case.notes]
+    assert notes == ["rule budget", "rule dp", "rule fit"], "the others still stand"
+    assert "one prompt says nothing of others" in result.case.notes[-1]
     with pytest.raises(RecipeError, match="unknown rule 'knots'"):
         found(quick(), tmp_path, Settings(by="knots"))
     with pytest.raises(RecipeError, match="compares videos; say by which features"):
@@ -750,7 +847,12 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["fit", "budget", "dp"]
-    assert lines[0].endswith("<- written")
+    assert [line.endswith("<- written") for line in lines[:3]] == [False, True, False], "the default is budget"
+    for line, rule in zip(lines[:2], ("fit", "budget"), strict=True):
+        assert re.fullmatch(
+            rf"{rule} .* at every step · prompts drawn anew: [LS]+ in \d+%, there .*\d( <- written)?", line
+        )
+    assert "drawn anew" not in lines[2]
     assert "note: large, unguided: left out, it is not guided" in result.stderr
     assert (tmp_path / "few" / "curves.png").is_file()
     assert recipes.load(tmp_path / "few" / "few.yaml").chain[0].ladder == quick().chain[0].ladder
@@ -760,6 +862,10 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = CliRunner().invoke(cli.app, ["calibrate", "few.yaml", "--prompts", "none.txt"])
     assert refused.exit_code == 1
     assert "none.txt is no list of prompts" in refused.stderr
+    (tmp_path / "empty.txt").write_text("\n\n")
+    refused = CliRunner().invoke(cli.app, ["calibrate", "few.yaml", "--prompts", "empty.txt"])
+    assert refused.exit_code == 1
+    assert "empty.txt holds no prompts; one a line" in refused.stderr
     refused = CliRunner().invoke(cli.app, ["calibrate", "sprites-exact"])
     assert refused.exit_code == 1
     assert "has a stage that is blended" in refused.stderr
