@@ -637,6 +637,8 @@ def test_a_choice_says_how_stable_it_is_over_prompts() -> None:
     between = stability(lambda _, left: sandwich(10, sum(e > 0.5 for e in left), 0), ladder, steep)
     ((low, high),) = between.intervals
     assert low < ladder.between(3) < high, "the boundary moves with the prompts"
+    assert Stability("LS", {"LS": 1.0}, ((0.3, 0.5),)).firm
+    assert not Stability("LS", {"LS": 1.0}, ((0.2, 0.5),)).firm, "who knows where"
 
 
 def test_an_unstable_choice_asks_for_more_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

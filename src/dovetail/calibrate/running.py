@@ -271,7 +271,8 @@ def _stable(
     if it is None or it.firm:
         return found, []
     said = ", ".join(f"{pattern} {share:.0%}" for pattern, share in it.shares.items())
-    return found, [f"rule {settings.by}: {len(rows)} prompts drawn anew from these {len(rows)} give {said}; {more}"]
+    drawn = f"{len(rows)} prompts drawn anew from these {len(rows)} give {said}"
+    return found, [f"rule {settings.by}: {drawn}; with {it.letters}, boundaries lie in {it.where}: {more}"]
 
 
 def small_of(case: Case) -> int:

@@ -15,8 +15,9 @@ Rule = Callable[[Curve, Curve], tuple[int, ...]]
 
 DRAWN = 200
 """How often prompts are drawn anew, as many as there are, with repetition."""
-FIRM = 0.9
-"""A choice is stable if at least this share of the draws gives experts in the same order."""
+FIRM, WIDE = 0.9, 0.25
+"""A choice is stable if at least this share of the draws gives experts in the same order, and no interval of a boundary is
+wider than this."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,12 @@ class Stability:
 
     @property
     def firm(self) -> bool:
-        return self.same >= FIRM
+        return self.same >= FIRM and all(high - low <= WIDE for low, high in self.intervals)
+
+    @property
+    def where(self) -> str:
+        """The intervals in words."""
+        return ", ".join(f"{low:.3f} to {high:.3f}" for low, high in self.intervals) or "no boundary"
 
 
 def letters(choice: Sequence[int]) -> str:

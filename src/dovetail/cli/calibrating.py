@@ -59,5 +59,4 @@ def calibrated(recipe: Recipe, folder: Path, settings: "Settings", name: str) ->
 
 def _sure(it: "Stability") -> str:
     """How stable a choice is over prompts drawn anew."""
-    where = ", ".join(f"{low:.3f} to {high:.3f}" for low, high in it.intervals)
-    return f" · prompts drawn anew: {it.letters} in {it.same:.0%}" + (f", there {where}" if where else "")
+    return f" · prompts drawn anew: {it.letters} in {it.same:.0%}, there {it.where}"
