@@ -659,9 +659,8 @@ def test_an_unstable_choice_asks_for_more_prompts(tmp_path: Path, monkeypatch: p
     torn = Stability("LSL", {"SLL": 0.6, "LSL": 0.4}, ((0.9, 0.95), (0.4, 0.5)))
     monkeypatch.setattr(running, "stability", lambda *_: torn)
     (note,) = found(quick(), tmp_path).case.notes
-    assert note.startswith(
-        "rule budget: 2 prompts drawn anew from these 2 give SLL 60%, LSL 40%; measure over more prompts"
-    )
+    assert note.startswith("rule budget: 2 prompts drawn anew from these 2 give SLL 60%, LSL 40%; with LSL, boundaries")
+    assert "0.900 to 0.950, 0.400 to 0.500: measure over more prompts" in note
 
 
 def test_there_are_eight_usual_prompts_of_the_experts_own_world() -> None:
@@ -687,6 +686,23 @@ def test_choices_are_compared_on_prompts_that_they_were_not_made_on(
     looks = list(calibrate(quick(), tmp_path, Settings(prompts=PROMPTS[:1], unseen=PROMPTS[1:], features="pixels")))
     assert [look.doing for look in looks if isinstance(look, Look)][-1] == "comparing"
     assert asked == [PROMPTS[0]] * 3 + [PROMPTS[1]]
+
+
+def test_what_is_left_in_the_video_is_gain_times_state_error(tmp_path: Path) -> None:
+    result = found(quick(), tmp_path, Settings(prompts=PROMPTS[:1], budget=0.7))
+    state, gains = result.curves["small"]["guided"]["state"], result.gains["small"]
+    assert result.weighted["small"] == pytest.approx([g * s for g, s in zip(gains, state, strict=True)])
+    assert max(abs(g - 1) for g in gains) > 0.1
+
+
+def test_noise_is_changed_by_one_percent() -> None:
+    cast = load(quick())
+    at = ready(case_of(quick(), cast), cast, PROMPTS[0], 3)
+    other = comparing.drawn_anew(at, 3)
+    changed = comparing.nudged(at, other)
+    assert float(changed.std() / at.x.std()) == pytest.approx(1, abs=0.01)
+    assert float((changed - at.x).std() / at.x.std()) == pytest.approx(0.01, rel=0.05)
+    assert abs(float(torch.corrcoef(torch.stack([other.flatten(), at.x.flatten()]))[0, 1])) < 0.1
 
 
 def test_boundaries_are_drawn_into_the_picture(tmp_path: Path) -> None:
