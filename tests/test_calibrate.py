@@ -474,6 +474,10 @@ def test_a_late_share_is_where_artifacts_stop_falling() -> None:
     assert chosen(*[0.01] * 8) == 0, "there is nothing to mend"
     apart = [[(0.02 + off, 0.0), (0.01 - off, 0.0), (0.0, 0.0)] for off in (-0.05, 0.0, 0.05)]
     assert comparing.late_share(20, 16, apart) == 0, "prompts differ by more than what falls"
+    last = [[(0.02 + off, 0.0), (0.0, 0.0), (0.0, 0.0)] for off in (-0.05, 0.0, 0.05)]
+    assert comparing.late_share(20, 16, last) == 0, "however alike they are at the last share"
+    level = [[(0.02 + off, 0.0), (0.01 + off, 0.0), (0.0, 0.0)] for off in (-0.05, 0.0, 0.05)]
+    assert comparing.late_share(20, 16, level) == 2, "each prompt has less, and by the same"
 
 
 def test_an_early_share_is_the_last_before_likeness_drops() -> None:

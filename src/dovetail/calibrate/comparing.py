@@ -87,24 +87,23 @@ def late_share(steps: int, early: int, sweeps: Sequence[Sequence[Sequence[float]
 
     Artifacts are how far detail and flicker, meant over prompts, are from the large expert's: a set of videos beside
     another, as in the paper's FID. Noise: what a change of the first noise by 1 % does to a video, or the standard error
-    over prompts, whichever is more.
+    over prompts of the difference between the two shares, whichever is more.
     """
     *curve, floor = zip(*sweeps, strict=True)
     artifacts = [math.hypot(*(fmean(amounts) for amounts in zip(*rows, strict=True))) for rows in curve]
     best = min(range(len(curve)), key=lambda i: artifacts[i])
-    noise = max(fmean(math.hypot(*row) for row in floor), _standard_error(curve[best]))
-    return next(
-        late
-        for late, left in zip(shares(steps, early), artifacts, strict=True)
-        if left <= artifacts[best] + noise + 1e-9
-    )
+    nudge = fmean(math.hypot(*row) for row in floor)
+    noise = [max(nudge, _standard_error(rows, curve[best])) for rows in curve]
+    left = [more - artifacts[best] - allowed for more, allowed in zip(artifacts, noise, strict=True)]
+    return next(late for late, over in zip(shares(steps, early), left, strict=True) if over <= 1e-9)
 
 
-def _standard_error(rows: Sequence[Sequence[float]]) -> float:
-    """Of the mean over rows, in all directions together; 0 for a single row."""
+def _standard_error(rows: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) -> float:
+    """Of the mean difference of two shares over prompts, in all directions together; 0 for one prompt."""
     if len(rows) < 2:
         return 0.0
-    return math.hypot(*(stdev(amounts) for amounts in zip(*rows, strict=True))) / math.sqrt(len(rows))
+    apart = [[a - b for a, b in zip(row, other, strict=True)] for row, other in zip(rows, others, strict=True)]
+    return math.hypot(*(stdev(amounts) for amounts in zip(*apart, strict=True))) / math.sqrt(len(rows))
 
 
 # --- chosen schedules --------------------------------------------------------------------------------------------
