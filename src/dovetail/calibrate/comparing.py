@@ -86,14 +86,14 @@ def late_share(steps: int, early: int, sweeps: Sequence[Sequence[Sequence[float]
     """The smallest late share after which artifacts stop falling: no larger one has fewer by more than noise allows.
 
     Artifacts are how far detail and flicker, meant over prompts, are from the large expert's: a set of videos beside
-    another, as in the paper's FID. Noise: what a change of the first noise by 1 % does to a video, or the standard error
+    another, as in the paper's FID. Noise: what a change of the first noise by 1 % does to a video, or two standard errors
     over prompts of the difference between the two shares, whichever is more.
     """
     *curve, floor = zip(*sweeps, strict=True)
     artifacts = [math.hypot(*(fmean(amounts) for amounts in zip(*rows, strict=True))) for rows in curve]
     best = min(range(len(curve)), key=lambda i: artifacts[i])
     nudge = fmean(math.hypot(*row) for row in floor)
-    noise = [max(nudge, _standard_error(rows, curve[best])) for rows in curve]
+    noise = [max(nudge, 2 * _standard_error(rows, curve[best])) for rows in curve]
     left = [more - artifacts[best] - allowed for more, allowed in zip(artifacts, noise, strict=True)]
     return next(late for late, over in zip(shares(steps, early), left, strict=True) if over <= 1e-9)
 
