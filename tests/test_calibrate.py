@@ -2,6 +2,10 @@
 
 import itertools
 import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +13,15 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typer.testing import CliRunner
 
 import dovetail
 from dovetail import cli
 from dovetail import recipe as recipes
-from dovetail.calibrate import Calibration, Look, calibrate
-from dovetail.calibrate.candidates import case_of, ready, variant
+from dovetail.calibrate import Calibration, Look, calibrate, comparing, running
+from dovetail.calibrate.candidates import Ready, case_of, ready, variant
 from dovetail.calibrate.choose import (
     Schedule,
     cheapest,
@@ -30,9 +35,11 @@ from dovetail.calibrate.choose import (
 )
 from dovetail.calibrate.comparing import compared, film, frames_of
 from dovetail.calibrate.curves import measure, views
-from dovetail.calibrate.judging import artifacts, oracle, pixels, psnr, similarity
+from dovetail.calibrate.judging import artifacts, oracle, pixels, psnr, sharp, similarity
 from dovetail.calibrate.plot import Line, draw
-from dovetail.calibrate.running import Settings
+from dovetail.calibrate.prompts import GENERAL, usual
+from dovetail.calibrate.running import Settings, filled
+from dovetail.calibrate.stability import Stability, letters, stability
 from dovetail.core.combine import Guided
 from dovetail.core.denoiser import predicts_flow, timeline
 from dovetail.core.exact import Gaussian, spoken
@@ -46,7 +53,7 @@ from dovetail.experts.flops import counted, flops, hollow
 from dovetail.recipe import Recipe, models
 from dovetail.run import Cast, finished, load, play
 from dovetail.sprites import exact
-from dovetail.sprites.world import Ask, imagine, render
+from dovetail.sprites.world import Ask, caption, imagine, render
 
 EXACT = recipes.load("sprites-flowblending-exact")
 FRAMES = timeline(3)
@@ -375,20 +382,22 @@ def test_one_expert_lends_itself_as_several_candidates(tmp_path: Path) -> None:
     assert plan.stages[0].ladder.levels == result.ladder.levels
 
 
-def test_blocks_are_skipped_where_there_are_blocks(tmp_path: Path) -> None:
+def tiny_pair(folder: Path) -> Recipe:
+    """A large and a small transformer of random weights, made in a folder."""
     for name, layers in (("large", 4), ("small", 1)):
-        tiny.MAKERS["wan"](tmp_path / name, layers=layers)
-    experts = {name: {"family": "wan", "weights": str(tmp_path / name)} for name in ("large", "small")}
-    recipe = recipes.changed(
-        quick(),
-        {
-            "experts": experts,
-            "codec": {"weights": str(tmp_path / "large"), "subfolder": "vae"},
-            "video.frames": 5,
-            "chain.video.ladder": {"shifted": {"steps": 6, "shift": 3.0}},
-            "prompt": "a",
-        },
-    )
+        tiny.MAKERS["wan"](folder / name, layers=layers)
+    changes = {
+        "experts": {name: {"family": "wan", "weights": str(folder / name)} for name in ("large", "small")},
+        "codec": {"weights": str(folder / "large"), "subfolder": "vae"},
+        "video.frames": 5,
+        "chain.video.ladder": {"shifted": {"steps": 6, "shift": 3.0}},
+        "prompt": "a",
+    }
+    return recipes.changed(quick(), changes)
+
+
+def test_blocks_are_skipped_where_there_are_blocks(tmp_path: Path) -> None:
+    recipe = tiny_pair(tmp_path)
     settings = Settings(prompts=("a",), unseen=("b",), also=("shortened", "halved"), by="dp", budget=0.8)
     result = found(recipe, tmp_path / "out", settings)
     assert "large, shortened" in result.case.names
@@ -422,6 +431,91 @@ def test_a_later_stage_is_calibrated_on_what_the_stages_before_leave(tmp_path: P
     video = finished(play(whole, cast))
     assert isinstance(video, dovetail.Video)
     torch.testing.assert_close(film(at, (0,) * 6, lambda latent: latent), video.latent, rtol=1e-4, atol=1e-4)
+
+
+# --- the paper's sweeps ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("early", "late"), [(8, 4), (4, 2), (12, 0), (0, 6), (2, 10)])
+def test_sweeps_find_the_shares_that_were_planted(early: int, late: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Videos that stop being like the large expert's where it has fewer early steps, and that flicker and lose detail
+    where it has fewer late ones; each prompt a little otherwise."""
+    steps, features = 20, lambda frames: frames.flatten(1)[:, :2]
+    maker = torch.Generator().manual_seed(early)
+
+    def planted(at: Ready, choice: tuple[int, ...], decode: Any, x: Tensor | None = None) -> Tensor:
+        head = next((k for k, who in enumerate(choice) if who), steps)
+        tail = next((k for k, who in enumerate(choice[::-1]) if who), steps)
+        turn = math.acos(1 - 0.03 * max(0, early - head) - 0.01 * (head < steps) - 0.005 * (x is not None))
+        rough = torch.randn(6, 3, 16, 16, generator=maker)
+        frames = (1 - 0.05 * max(0, late - tail)) * rough + 0.001 * tail * rough.flip(0)
+        frames[:, 0, 0, :2] = torch.tensor([math.cos(turn), math.sin(turn)])
+        return frames
+
+    monkeypatch.setattr(comparing, "film", planted)
+    at = ready(case_of(quick(), load(quick())), load(quick()), PROMPTS[0], 0)
+    at = replace(at, stage=replace(at.stage, ladder=shifted(steps, 3.0)))
+    rows = [comparing.early_sweep(at, 1, features, Tensor.clone, 0) for _ in range(4)]
+    assert comparing.early_share(steps, rows) == early
+    tails = [comparing.late_sweep(at, 1, early, Tensor.clone, 0) for _ in range(4)]
+    assert comparing.late_share(steps, early, tails) == late
+
+
+def test_a_late_share_is_where_artifacts_stop_falling() -> None:
+    def chosen(*curve: float, floor: float = 0.0, early: int = 4) -> int:
+        return comparing.late_share(20, early, [[*((value, 0.0) for value in curve), (floor, 0.0)]])
+
+    assert comparing.shares(20, 4) == [0, 2, 4, 6, 8, 10, 12, 14], "the small expert keeps a step"
+    assert chosen(0.08, 0.04, 0.011, 0.01, 0.01, 0.01, 0.01, 0.0105, floor=0.002) == 4
+    assert chosen(0.08, 0.04, 0.011, 0.01, 0.01, 0.01, 0.01, 0.0105) == 6, "no noise, no doubt"
+    assert chosen(-0.08, -0.04, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0) == 4, "detail that is lost is an artifact too"
+    assert chosen(0.08, 0.07, 0.06, 0.05, 0.04, 0.03, 0.02, 0.01) == 14, "it never stops"
+    assert chosen(0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08) == 0, "the large expert's have more"
+    assert chosen(*[0.01] * 8) == 0, "there is nothing to mend"
+    apart = [[(0.02 + off, 0.0), (0.01 - off, 0.0), (0.0, 0.0)] for off in (-0.05, 0.0, 0.05)]
+    assert comparing.late_share(20, 16, apart) == 0, "prompts differ by more than what falls"
+    last = [[(0.02 + off, 0.0), (0.0, 0.0), (0.0, 0.0)] for off in (-0.05, 0.0, 0.05)]
+    assert comparing.late_share(20, 16, last) == 0, "however alike they are at the last share"
+    level = [[(0.02 + off, 0.0), (0.01 + off, 0.0), (0.0, 0.0)] for off in (-0.05, 0.0, 0.05)]
+    assert comparing.late_share(20, 16, level) == 2, "each prompt has less, and by the same"
+
+
+def test_an_early_share_is_the_last_before_likeness_drops() -> None:
+    assert comparing.shares(20) == [*range(0, 20, 2)]
+    drop = [0.5, 0.6, 0.7, 0.96, 0.97, 0.97, 0.975, 0.975, 0.98, 0.98]
+    assert comparing.early_share(20, [[*drop, 0.99]]) == 6
+    assert comparing.early_share(20, [[*drop, 0.4]]) == 0, "1 % of the noise does more than the small expert"
+    assert comparing.early_share(20, [[*drop, 0.99], [*drop[1:], 1.0, 0.99]]) == 6
+    assert comparing.early_share(20, [[*[0.9 + 0.01 * k for k in range(10)], 1.0]]) == 18, "it drops at once"
+
+
+def test_detail_and_flicker_are_told_without_a_reference() -> None:
+    rough = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    still = rough[:1].expand(5, -1, -1, -1)
+    assert sharp(still)[0] == pytest.approx(sharp(still.roll(4, 3))[0], rel=0.05)
+    assert sharp(still)[1] == 0 < sharp(rough)[1]
+    assert sharp(0.5 * rough) == pytest.approx([amount / 2 for amount in sharp(rough)])
+    assert sharp(rough[:1])[1] == 0, "one frame does not flicker"
+
+
+def test_videos_are_made_as_the_written_recipe_makes_them_where_history_is_dropped() -> None:
+    recipe = quick(**{"chain.video.denoise.blended.history": "dropped", "chain.video.solver": "unipc"})
+    cast, choice = load(recipe), (0, 0, 1, 1, 1, 1, 0, 0)
+    case = case_of(recipe, cast)
+    at = ready(case, cast, PROMPTS[0], 3)
+    own = filled(case, at.stage.ladder, Schedule(choice, 0, 0), "budget")
+    assert isinstance(own.chain[0].denoise, models.Blended)
+    assert own.chain[0].denoise.history == "dropped"
+    assert recipes.dump(own).count("history: dropped") == 1
+    said = {"prompt": PROMPTS[0], "video.seed": 3}
+    videos = []
+    for history in ("dropped", "kept"):
+        video = finished(play(recipes.changed(own, {**said, "chain.0.denoise.blended.history": history}), cast))
+        assert isinstance(video, dovetail.Video)
+        videos.append(video.latent)
+    made = film(at, choice, lambda latent: latent)
+    torch.testing.assert_close(made, videos[0], rtol=1e-4, atol=1e-4)
+    assert float((made - videos[1]).norm() / videos[1].norm()) > 1e-3
 
 
 # --- the whole ---------------------------------------------------------------------------------------------------
@@ -486,11 +580,142 @@ def test_what_was_measured_with_other_settings_is_not_taken(tmp_path: Path) -> N
     assert len(list(calibrate(quick(**moved), tmp_path, TWO))) == 1, "boundaries are what is looked for"
 
 
+def test_a_field_that_is_not_set_makes_no_measurement_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if recipes, and candidates in them, had got a field since."""
+    recipe = quick()
+    case, plain, dumped = case_of(recipe, load(recipe)), recipes.plain, models.Leaf.model_dump
+
+    def more(recipe: Recipe, value: object = None) -> dict[str, Any]:
+        said = plain(recipe)
+        return {**said, "new": value, "video": {**said["video"], "new": value}}
+
+    assert case.digest
+    monkeypatch.setattr(recipes, "plain", more)
+    monkeypatch.setattr(models.Leaf, "model_dump", lambda part, **how: {**dumped(part, **how), "new": None})
+    assert replace(case).digest == case.digest
+    monkeypatch.setattr(recipes, "plain", lambda recipe: more(recipe, 1))
+    assert replace(case).digest != case.digest, "a field that is set counts"
+
+
+def test_other_weights_in_the_same_place_are_measured_anew(tmp_path: Path) -> None:
+    recipe = tiny_pair(tmp_path)
+    settings = Settings(prompts=("a",), unseen=("b",), by="budget", budget=0.8)
+    before = found(recipe, tmp_path / "out", settings)
+    assert len(list(calibrate(recipe, tmp_path / "out", settings))) == 1, "the same weights, loaded again"
+    file = next((tmp_path / "small" / "transformer").glob("*.safetensors"))
+    weights = {name: weight + 0.3 * torch.randn_like(weight) for name, weight in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+    *looks, after = calibrate(recipe, tmp_path / "out", settings)
+    assert len(looks) == 6
+    assert isinstance(after, Calibration)
+    assert after.curves["small"]["guided"]["velocity"] != before.curves["small"]["guided"]["velocity"]
+
+
 def test_half_written_measurements_are_made_again(tmp_path: Path) -> None:
     found(quick(), tmp_path)
     file = next((tmp_path / "measured").glob("curves-*.json"))
     file.write_text(file.read_text()[:100])
     assert len(list(calibrate(quick(), tmp_path, TWO))) == 9
+
+
+def test_a_choice_says_how_stable_it_is_over_prompts() -> None:
+    """Two kinds of prompts, whose small expert errs early or late: a rule over their mean flips with their numbers."""
+    ladder = shifted(10, 3.0)
+
+    def rule(velocity: Sequence[float], left: Sequence[float]) -> tuple[int, ...]:
+        return interval((1.0, 0.1), [[0.0] * 10, left], budget=5.5).choice
+
+    early, late = ([0.0] * 10, [1.0] * 5 + [0.1] * 5), ([0.0] * 10, [0.1] * 5 + [1.0] * 5)
+    sure = stability(rule, ladder, [early] * 8)
+    assert (sure.letters, sure.same, sure.firm) == ("LS", 1.0, True)
+    assert sure.intervals == ((ladder.between(5), ladder.between(5)),)
+    torn = stability(rule, ladder, [*[early] * 5, *[late] * 3])
+    assert torn.letters == "LS"
+    assert not torn.firm
+    assert set(torn.shares) == {"LS", "SL"}
+    assert sum(torn.shares.values()) == pytest.approx(1)
+    chance = sum(math.comb(8, k) * (5 / 8) ** k * (3 / 8) ** (8 - k) for k in range(5, 9))
+    ties = math.comb(8, 4) * (15 / 64) ** 4
+    assert chance - 0.08 < torn.same < chance + ties + 0.08, "binomial, with 8 prompts drawn from 8"
+    steep = [([0.0] * 10, [1.0] * k + [0.1] * (10 - k)) for k in (1, 2, 3, 4, 5)]
+    between = stability(lambda _, left: sandwich(10, sum(e > 0.5 for e in left), 0), ladder, steep)
+    ((low, high),) = between.intervals
+    assert low < ladder.between(3) < high, "the boundary moves with the prompts"
+    assert Stability("LS", {"LS": 1.0}, ((0.3, 0.5),)).firm
+    assert not Stability("LS", {"LS": 1.0}, ((0.2, 0.5),)).firm, "who knows where"
+
+
+def test_an_unstable_choice_asks_for_more_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = found(quick(), tmp_path, replace(TWO, prompts=PROMPTS[:1] * 2))
+    assert set(result.stability) == {"fit", "budget"}
+    assert all(it.firm for it in result.stability.values()), "twice the same"
+    assert not result.case.notes
+    table = json.loads((tmp_path / "calibration.json").read_text())["choices"]
+    for rule, it in result.stability.items():
+        assert it.letters == letters(result.choices[rule].choice)
+        assert table[rule]["stability"] == {
+            "letters": it.letters,
+            "same": it.same,
+            "shares": dict(it.shares),
+            "intervals": [list(pair) for pair in it.intervals],
+        }
+    assert "stability" not in table["dp"]
+    torn = Stability("LSL", {"SLL": 0.6, "LSL": 0.4}, ((0.9, 0.95), (0.4, 0.5)))
+    monkeypatch.setattr(running, "stability", lambda *_: torn)
+    (note,) = found(quick(), tmp_path).case.notes
+    assert note.startswith("rule budget: 2 prompts drawn anew from these 2 give SLL 60%, LSL 40%; with LSL, boundaries")
+    assert "0.900 to 0.950, 0.400 to 0.500: measure over more prompts" in note
+
+
+def test_there_are_eight_usual_prompts_of_the_experts_own_world() -> None:
+    own, others = usual(quick())
+    assert (len(own), len(others)) == (8, 4)
+    assert len({*own, *others}) == 12
+    assert own == tuple(caption(imagine(Ask(), seed).ask) for seed in range(8)), "captions of sprites"
+    general = recipes.changed(quick(), {"experts.small": {"family": "wan", "weights": "who/knows"}})
+    assert usual(general) == (GENERAL[:8], GENERAL[8:])
+    assert Settings().prompts == Settings().unseen == ()
+
+
+def test_choices_are_compared_on_prompts_that_they_were_not_made_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def noted(case: Any, cast: Any, prompt: str, seed: int) -> Ready:
+        asked.append(prompt)
+        return ready(case, cast, prompt, seed)
+
+    monkeypatch.setattr(running, "ready", noted)
+    looks = list(calibrate(quick(), tmp_path, Settings(prompts=PROMPTS[:1], unseen=PROMPTS[1:], features="pixels")))
+    assert [look.doing for look in looks if isinstance(look, Look)][-1] == "comparing"
+    assert asked == [PROMPTS[0]] * 3 + [PROMPTS[1]]
+
+
+def test_what_is_left_in_the_video_is_gain_times_state_error(tmp_path: Path) -> None:
+    result = found(quick(), tmp_path, Settings(prompts=PROMPTS[:1], budget=0.7))
+    state, gains = result.curves["small"]["guided"]["state"], result.gains["small"]
+    assert result.weighted["small"] == pytest.approx([g * s for g, s in zip(gains, state, strict=True)])
+    assert max(abs(g - 1) for g in gains) > 0.1
+
+
+def test_noise_is_changed_by_one_percent() -> None:
+    cast = load(quick())
+    at = ready(case_of(quick(), cast), cast, PROMPTS[0], 3)
+    other = comparing.drawn_anew(at, 3)
+    changed = comparing.nudged(at, other)
+    assert float(changed.std() / at.x.std()) == pytest.approx(1, abs=0.01)
+    assert float((changed - at.x).std() / at.x.std()) == pytest.approx(0.01, rel=0.05)
+    assert abs(float(torch.corrcoef(torch.stack([other.flatten(), at.x.flatten()]))[0, 1])) < 0.1
+
+
+def test_boundaries_are_drawn_into_the_picture(tmp_path: Path) -> None:
+    result = found(quick(), tmp_path)
+    picture = Image.open(tmp_path / "curves.png").convert("RGB")
+    inks = [(90, 90, 90), (120, 90, 60), (110, 170, 60)]
+    for bound in itertools.chain.from_iterable(result.boundaries(rule) for rule in ("fit", "budget")):
+        column = [picture.getpixel((int(80 + (1 - bound) * 570), y)) for y in range(40, 280)]
+        assert sum(ink in inks for ink in column) > 150, bound
 
 
 def test_an_error_bound_may_stand_for_the_budget(tmp_path: Path) -> None:
@@ -499,6 +724,10 @@ def test_an_error_bound_may_stand_for_the_budget(tmp_path: Path) -> None:
     )
     assert tight.error <= loose.error
     assert tight.cost > loose.cost
+    for share in (0.001, 0.5):
+        both = found(quick(), tmp_path, Settings(prompts=PROMPTS, error=share, by="dp")).choices
+        assert both["dp"].cost <= both["budget"].cost, "any schedule, for what one interval within the error costs"
+        assert both["dp"].error <= both["budget"].error
 
 
 @pytest.mark.parametrize(
@@ -511,6 +740,75 @@ def test_an_error_bound_may_stand_for_the_budget(tmp_path: Path) -> None:
 def test_one_candidate_is_none_to_choose_from(denoise: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=said):
         found(recipes.changed(quick(), [f"chain.video.denoise={denoise}"]), tmp_path)
+
+
+def turns(**changes: object) -> Recipe:
+    """Two large experts and a small one between, as in wan22-three-way."""
+    spec = {"family": "exact", "kind": "control", "schedule": "flow"}
+    sizes = {"high": 48, "small": 8, "low": 48}
+    recipe = recipes.load("sprites-flowblending-exact")
+    small = {"video.frames": 3, "video.height": 32, "video.width": 32}
+    experts = {name: {**spec, "candidates": size, "seed": size} for name, size in sizes.items()}
+    ladder = {"shifted": {"steps": 12, "shift": 3.0}}
+    three = {"blended": {"above 0.9": "high", "above 0.5": "small", "else": "low"}}
+    said = {"experts": experts, "chain.video.ladder": ladder, "chain.video.denoise": three}
+    return recipes.changed(recipe, {**small, **said, **changes})
+
+
+def test_large_experts_that_take_turns_are_joined_by_who_asks(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"high and low cost the same and take turns.*above 0\.764: ") as refusal:
+        found(turns(), tmp_path)
+    said = str(refusal.value)
+    recipe = recipes.changed(turns(), [said[said.index("chain.video.denoise={") : -1]])
+    result = found(recipe, tmp_path, Settings(prompts=PROMPTS, by="budget", budget=0.7))
+    assert set(result.case.names) == {"blended", "small"}
+    assert result.case.names[0] == "blended"
+    asked = {name for _, name in models.named(result.recipe.chain[0].denoise, "")}
+    assert asked == {"high", "small", "low"}
+
+
+def test_an_interval_of_joined_experts_is_written_as_theirs() -> None:
+    pair = {"blended": {"above 0.875": "high", "else": "low"}}
+    recipe = turns(**{"chain.video.denoise": {"blended": {"above 0.9": pair, "above 0.5": "small", "else": pair}}})
+    cast = load(recipe)
+    case, ladder = case_of(recipe, cast), shifted(12, 3.0)
+
+    def written(*choice: int) -> list[tuple[str, str]]:
+        own = filled(case, ladder, Schedule(choice, 0, 0), "dp").chain[0].denoise
+        assert isinstance(own, models.Blended)
+        assert own.boundaries == tuple(sorted(own.boundaries, reverse=True))
+        return [
+            (f"{bound:.3f}", part.expert) for bound, part in zip((*own.boundaries, 0), own.of.values(), strict=True)
+        ]
+
+    early, late = (f"{ladder.between(k):.3f}" for k in (2, 9))
+    assert written(*[0] * 12) == [("0.875", "high"), ("0.000", "low")]
+    assert written(0, 0, *[1] * 7, 0, 0, 0) == [(early, "high"), (late, "small"), ("0.000", "low")]
+    assert written(*[0] * 9, 1, 1, 1) == [("0.875", "high"), (late, "low"), ("0.000", "small")]
+    assert written(1, 1, *[0] * 10) == [(early, "small"), ("0.875", "high"), ("0.000", "low")]
+
+
+def test_a_spliced_ladder_is_refused_with_the_ladder_to_calibrate_on(tmp_path: Path) -> None:
+    whole = {"shifted": {"steps": 8, "shift": 3.0}}
+    spliced = {"ladder": whole, "own": {"shifted": {"steps": 6, "shift": 3.0}}, "early": 0.833, "late": 0.464}
+    recipe = quick(**{"chain.video.ladder": {"spliced": spliced}})
+    with pytest.raises(RecipeError, match=r"is spliced at 0\.833 and 0\.464: .* into `spliced`, as early") as refusal:
+        found(recipe, tmp_path)
+    said = str(refusal.value)
+    override = said[said.index("chain.video.ladder={") : said.index("', and then")]
+    assert recipes.changed(recipe, [override]).chain == quick().chain
+    weightless = {"experts.small": {"family": "wan", "weights": str(tmp_path / "none")}}
+    with pytest.raises(RecipeError, match="is spliced"):
+        found(recipes.changed(recipe, weightless), tmp_path)
+
+
+def test_experts_that_are_told_a_prompt_in_other_words_are_refused(tmp_path: Path) -> None:
+    recipe = tiny_pair(tmp_path)
+    file = next((tmp_path / "small" / "text_encoder").glob("*.safetensors"))
+    weights = {name: weight + torch.randn_like(weight) for name, weight in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(SpaceError, match="text"):
+        found(recipe, tmp_path / "out")
 
 
 def test_autoencoders_of_other_weights_are_refused_with_a_way_to_check(tmp_path: Path) -> None:
@@ -544,9 +842,16 @@ def test_experts_of_two_sizes_of_latents_are_refused(tmp_path: Path) -> None:
 def test_other_mistakes_are_told(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="rule budget: no schedule costs"):
         found(quick(), tmp_path, Settings(prompts=PROMPTS[:1], budget=0.01, by="budget"))
-    result = found(quick(), tmp_path, Settings(prompts=PROMPTS[:1], budget=0.01))
+    assert not list(tmp_path.iterdir()), "costs are known before anything is measured"
+    with pytest.raises(RecipeError, match=r"rule dp: no schedule costs 1% .* the least is 19\.2%.* --budget 0\.25, or"):
+        found(quick(), tmp_path, Settings(prompts=PROMPTS[:1], budget=0.01, by="dp"))
+    with pytest.raises(RecipeError, match="rule dp: no schedule costs 15%"):
+        found(quick(), tmp_path, Settings(prompts=PROMPTS[:1], budget=0.15, by="dp"))
+    result = found(quick(), tmp_path, Settings(prompts=PROMPTS[:1], budget=0.01, by="fit"))
     assert list(result.choices) == ["fit"]
-    assert [note.split(":")[0] for note in result.case.notes] == ["rule budget", "rule dp"], "the others still stand"
+    notes = [note.split(":")[0] for note in result.case.notes]
+    assert notes == ["rule budget", "rule dp", "rule fit"], "the others still stand"
+    assert "one prompt says nothing of others" in result.case.notes[-1]
     with pytest.raises(RecipeError, match="unknown rule 'knots'"):
         found(quick(), tmp_path, Settings(by="knots"))
     with pytest.raises(RecipeError, match="compares videos; say by which features"):
@@ -564,7 +869,12 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["fit", "budget", "dp"]
-    assert lines[0].endswith("<- written")
+    assert [line.endswith("<- written") for line in lines[:3]] == [False, True, False], "the default is budget"
+    for line, rule in zip(lines[:2], ("fit", "budget"), strict=True):
+        assert re.fullmatch(
+            rf"{rule} .* at every step · prompts drawn anew: [LS]+ in \d+%, there .*\d( <- written)?", line
+        )
+    assert "drawn anew" not in lines[2]
     assert "note: large, unguided: left out, it is not guided" in result.stderr
     assert (tmp_path / "few" / "curves.png").is_file()
     assert recipes.load(tmp_path / "few" / "few.yaml").chain[0].ladder == quick().chain[0].ladder
@@ -574,6 +884,10 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = CliRunner().invoke(cli.app, ["calibrate", "few.yaml", "--prompts", "none.txt"])
     assert refused.exit_code == 1
     assert "none.txt is no list of prompts" in refused.stderr
+    (tmp_path / "empty.txt").write_text("\n\n")
+    refused = CliRunner().invoke(cli.app, ["calibrate", "few.yaml", "--prompts", "empty.txt"])
+    assert refused.exit_code == 1
+    assert "empty.txt holds no prompts; one a line" in refused.stderr
     refused = CliRunner().invoke(cli.app, ["calibrate", "sprites-exact"])
     assert refused.exit_code == 1
     assert "has a stage that is blended" in refused.stderr

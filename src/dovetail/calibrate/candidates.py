@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -27,6 +27,7 @@ from dovetail.methods.flowblending import Blended
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.build import build
 from dovetail.run import Cast, latent_of
+from dovetail.run.manifest import weights_of
 
 Part = Any
 """A denoiser of a recipe, as a model."""
@@ -47,16 +48,25 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Case:
-    """A recipe, which of its stages is blended, and who could take its steps: the dearest first."""
+    """A recipe, which of its stages is blended, and who could take its steps: the dearest first.
+
+    weights: a digest of what each network has learned, by name.
+    """
 
     recipe: Recipe
     place: int
     candidates: tuple[Candidate, ...]
     notes: tuple[str, ...] = ()
+    weights: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def stage(self) -> models.Stage:
         return self.recipe.chain[self.place]
+
+    @property
+    def history(self) -> str:
+        """Whether a solver keeps, where candidates change, what it saw above."""
+        return self.stage.denoise.history if isinstance(self.stage.denoise, models.Blended) else "kept"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -74,11 +84,20 @@ class Case:
 
     @cached_property
     def digest(self) -> str:
-        """What measurements hang on, but for prompt and seed."""
+        """What measurements hang on, but for prompt and seed. What is not set is left out, so that a field that recipes
+        did not have before, and that is not set, makes no measurement old."""
         said = recipes.plain(recipes.changed(self.recipe, {"about": "", "prompt": "", "video.seed": 0}))
         said["chain"] = [*said["chain"][: self.place], {**said["chain"][self.place], "denoise": self.names}]
         parts = [candidate.part.model_dump(mode="json") for candidate in self.candidates]
-        return hashlib.sha256(json.dumps([said, parts], sort_keys=True).encode()).hexdigest()[:12]
+        told = json.dumps([_set(said), _set(parts), dict(self.weights)], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:12]
+
+
+def _set(value: Any) -> Any:
+    """Plain data without the fields that are not set."""
+    if isinstance(value, dict):
+        return {name: _set(each) for name, each in value.items() if each is not None}
+    return [_set(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +105,8 @@ class Ready:
     """A case for one prompt and seed: the stage, a denoiser per candidate, the latent that the stage begins with.
 
     denoisers: each by itself, with no memory of another's looks; together: as in one run, where a cached candidate
-    reuses what the whole one left; leaving: of the cached ones by themselves, what leaves them something to reuse.
+    reuses what the whole one left; leaving: of the cached ones by themselves, what leaves them something to reuse;
+    drops: whether a solver forgets, where candidates change, what it saw above.
     """
 
     stage: Stage
@@ -95,6 +115,7 @@ class Ready:
     leaving: tuple[Denoiser, ...]
     frames: Tensor
     x: Tensor
+    drops: bool = False
 
 
 def case_of(recipe: Recipe, cast: Cast, also: Sequence[str] = ()) -> Case:
@@ -102,27 +123,17 @@ def case_of(recipe: Recipe, cast: Cast, also: Sequence[str] = ()) -> Case:
 
     Raises RecipeError where no stage is blended, or blends one expert with itself.
     """
-    places = [i for i, stage in enumerate(recipe.chain) if isinstance(stage.denoise, models.Blended)]
-    if not places or recipe.start is not None:
-        raise RecipeError(
-            "calibrate needs a recipe that starts from noise and has a stage that is blended, as in denoise: "
-            "{blended: {above 0.5: large, else: small}}; the boundaries there are only a beginning"
-        )
     for kind in also:
         if kind not in KINDS:
             raise RecipeError(f"unknown kind of candidate '{kind}'; {nearest(kind, KINDS)}")
-    place, notes = places[0], []
+    place, notes = place_of(recipe), list[str]()
     blended = recipe.chain[place].denoise
     assert isinstance(blended, models.Blended)
     parts = named(tuple(blended.of.values()))
-    if len(parts) < 2:
-        raise RecipeError(
-            f"chain.{recipe.chain[place].stage}.denoise.blended: one candidate only ({', '.join(parts)}); calibrate "
-            "compares two or more, as in {above 0.5: large, else: small}"
-        )
     experts = [cast.experts[name] for part in parts.values() for _, name in models.named(part, "")]
     for a, b in pairwise(experts):
         same_text(a, b)
+    _one_reference(recipe, place, parts, [cost(recipe, place, part, cast) for part in parts.values()])
     shape = latent_shape(recipe, cast)
     for name, part in list(parts.items()):
         for kind in also:
@@ -132,7 +143,58 @@ def case_of(recipe: Recipe, cast: Cast, also: Sequence[str] = ()) -> Case:
             else:
                 parts[f"{name}, {kind}"] = made
     priced = [Candidate(name, part, cost(recipe, place, part, cast)) for name, part in parts.items()]
-    return Case(recipe, place, tuple(sorted(priced, key=lambda candidate: -candidate.cost)), tuple(notes))
+    dearest_first = tuple(sorted(priced, key=lambda candidate: -candidate.cost))
+    return Case(recipe, place, dearest_first, tuple(notes), weights_of(cast))
+
+
+def place_of(recipe: Recipe) -> int:
+    """Where in the chain the stage to calibrate is, as far as can be told without weights. Raises RecipeError."""
+    places = [i for i, stage in enumerate(recipe.chain) if isinstance(stage.denoise, models.Blended)]
+    if not places or recipe.start is not None:
+        raise RecipeError(
+            "calibrate needs a recipe that starts from noise and has a stage that is blended, as in denoise: "
+            "{blended: {above 0.5: large, else: small}}; the boundaries there are only a beginning"
+        )
+    place = places[0]
+    blended = recipe.chain[place].denoise
+    assert isinstance(blended, models.Blended)
+    parts = named(tuple(blended.of.values()))
+    if len(parts) < 2:
+        raise RecipeError(
+            f"chain.{recipe.chain[place].stage}.denoise.blended: one candidate only ({', '.join(parts)}); calibrate "
+            "compares two or more, as in {above 0.5: large, else: small}"
+        )
+    _unspliced(recipe, place)
+    return place
+
+
+def _unspliced(recipe: Recipe, place: int) -> None:
+    """Raises RecipeError for a ladder that is made for the very boundaries that are looked for."""
+    stage = recipe.chain[place]
+    if isinstance(stage.ladder, models.Spliced):
+        whole = stage.ladder.ladder.model_dump(mode="json", exclude_none=True)
+        raise RecipeError(
+            f"chain.{stage.stage}.ladder is spliced at {stage.ladder.early:g} and {stage.ladder.late:g}: what is measured on "
+            "such levels says nothing of other boundaries, and they would have to move in both places. Calibrate on the "
+            f"large expert's ladder, --set 'chain.{stage.stage}.ladder={json.dumps(whole)}', and then write the two "
+            "boundaries that are found into `blended` and into `spliced`, as early and late"
+        )
+
+
+def _one_reference(recipe: Recipe, place: int, parts: Mapping[str, Part], costs: Sequence[float]) -> None:
+    """Raises RecipeError where several large experts take turns, so that none of them is right at every level."""
+    large = [name for name, spent in zip(parts, costs, strict=True) if spent > 0.99 * max(costs)]
+    if len(large) < 2 or len(large) == len(parts):
+        return
+    said = {name: json.dumps(part.model_dump(mode="json", exclude_defaults=True)) for name, part in parts.items()}
+    stage, small = recipe.chain[place].stage, min(zip(costs, parts, strict=True))[1]
+    turns = f"{{blended: {{above 0.875: {said[large[0]]}, else: {said[large[1]]}}}}}"
+    raise RecipeError(
+        f"chain.{stage}.denoise.blended: {' and '.join(large)} cost the same and take turns, so neither alone is what "
+        f"{small} should be measured against. Join them to one denoiser, with the boundary where they change without {small} "
+        f"(.875 for Wan 2.2), and calibrate that: --set 'chain.{stage}.denoise={{blended: {{above 0.95: {turns}, "
+        f"above 0.764: {said[small]}, else: {turns}}}}}'"
+    )
 
 
 def named(parts: Sequence[Part]) -> dict[str, Part]:
@@ -230,7 +292,7 @@ def ready(case: Case, cast: Cast, prompt: str, seed: int) -> Ready:
         assert callable(each.denoise)
         denoisers.append(each.denoise)
     leaving = tuple(in_full(denoisers[i]) for i in case.follows)
-    return Ready(stage, tuple(denoisers), together.experts, leaving, frames, x)
+    return Ready(stage, tuple(denoisers), together.experts, leaving, frames, x, case.history == "dropped")
 
 
 def taking_turns(candidates: Sequence[Candidate]) -> models.Blended:

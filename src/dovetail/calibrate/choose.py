@@ -7,9 +7,11 @@ error; errors add up, as small ones do.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations, pairwise
 
 import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -63,20 +65,24 @@ def two_knots(levels: Sequence[float], divergence: Sequence[float]) -> tuple[int
         raise ValueError(f"three lines need six steps or more, not {len(levels)}")
     if max(divergence) <= 0:
         raise ValueError("these experts never differ, so nothing says where to change; any boundary is as good")
-    t = torch.tensor(levels, dtype=torch.float64)
-    y = torch.tensor([max(r, 1e-12) for r in divergence], dtype=torch.float64).log()
-    knots = [(a + b) / 2 for a, b in pairwise(levels)]
+    y = torch.tensor([max(r, 1e-12) for r in divergence], dtype=torch.float64).log()[:, None]
+    knots, lines = _lines(tuple(levels))
     best, found = math.inf, (0, len(levels))
-    for i, j in combinations(range(2, len(levels) - 1), 2):
-        if j - i < 2:
-            continue
-        hinges = [(t - knots[k - 1]).clamp(min=0) for k in (i, j)]
-        basis = torch.stack([torch.ones_like(t), t, *hinges], 1)
-        line = torch.linalg.lstsq(basis, y[:, None], driver="gelsd").solution
-        rest = float((basis @ line - y[:, None]).square().sum())
+    for knot, rest in zip(knots, (y - lines @ (lines.mT @ y)).square().sum((1, 2)).tolist(), strict=True):
         if rest < best - 1e-12:
-            best, found = rest, (i, j)
+            best, found = rest, knot
     return found
+
+
+@lru_cache(maxsize=8)
+def _lines(levels: tuple[float, ...]) -> tuple[list[tuple[int, int]], Tensor]:
+    """All pairs of steps at which three joined lines may meet, and for each an orthonormal basis of what they draw."""
+    t = torch.tensor(levels, dtype=torch.float64)
+    between = [(a + b) / 2 for a, b in pairwise(levels)]
+    knots = [(i, j) for i, j in combinations(range(2, len(levels) - 1), 2) if j - i >= 2]
+    hinges = [[(t - between[k - 1]).clamp(min=0) for k in pair] for pair in knots]
+    bases = torch.stack([torch.stack([torch.ones_like(t), t, *pair], 1) for pair in hinges])
+    return knots, torch.linalg.qr(bases).Q
 
 
 def u_shaped(divergence: Sequence[float], cut: tuple[int, int]) -> bool:

@@ -56,3 +56,13 @@ def artifacts(video: Tensor, reference: Tensor) -> float:
     """How far fine detail is from the reference's: root mean square, after what a blur of two pixels keeps is gone."""
     detail, expected = (frames - blurred(frames, 2.0) for frames in (video, reference))
     return float((detail - expected).square().mean().sqrt())
+
+
+def sharp(video: Tensor) -> tuple[float, float]:
+    """How much fine detail a video has, and how much of that changes from frame to frame (flicker), root mean squares.
+
+    No reference is needed: detail that is elsewhere is as much, blurred detail is less, and flicker is more.
+    """
+    detail = video - blurred(video, 2.0)
+    change = detail.diff(dim=0)
+    return float(detail.square().mean().sqrt()), float(change.square().mean().sqrt()) if len(change) else 0.0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dovetail import recipe as recipes
 from dovetail.calibrate.choose import two_knots, u_shaped
 from dovetail.calibrate.plot import Line, draw
+from dovetail.calibrate.stability import Stability
 from dovetail.errors import OutputError
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def told(found: "Calibration", prompts: Sequence[str]) -> dict[str, Any]:
                 "switches": schedule.switches,
                 "cost": schedule.cost / whole,
                 "error": schedule.error,
+                **({"stability": _stability(found.stability[rule])} if rule in found.stability else {}),
             }
             for rule, schedule in found.choices.items()
         },
@@ -91,6 +93,16 @@ def told(found: "Calibration", prompts: Sequence[str]) -> dict[str, Any]:
         "curves": found.curves,
         "gains": found.gains,
         "gain_times_state": found.weighted,
+    }
+
+
+def _stability(it: Stability) -> dict[str, Any]:
+    """Of prompts drawn anew: what share gives the same letters, what shares give which, and where boundaries are then."""
+    return {
+        "letters": it.letters,
+        "same": it.same,
+        "shares": dict(it.shares),
+        "intervals": list(map(list, it.intervals)),
     }
 
 

@@ -3,7 +3,8 @@
 What has been measured of a prompt is kept in the output folder, so a run that was stopped goes on where it was.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,13 @@ from torch import Tensor
 
 from dovetail import recipe as recipes
 from dovetail.calibrate import choose, comparing
-from dovetail.calibrate.candidates import Case, Ready, case_of, ready, stages_of
+from dovetail.calibrate.candidates import Case, Part, Ready, case_of, place_of, ready, stages_of
 from dovetail.calibrate.choose import Schedule
 from dovetail.calibrate.curves import Measured, measure
 from dovetail.calibrate.judging import Features, oracle, pixels
 from dovetail.calibrate.prompts import usual
 from dovetail.calibrate.report import kept, written
+from dovetail.calibrate.stability import Rule, Stability, stability
 from dovetail.core.ladders import Ladder
 from dovetail.errors import RecipeError
 from dovetail.recipe import Recipe, models
@@ -56,7 +58,7 @@ class Settings:
     prompts: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
-    by: str = "fit"
+    by: str = "budget"
     budget: float = 0.55
     error: float | None = None
     features: str | None = None
@@ -66,7 +68,8 @@ class Settings:
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """What was found. curves: candidate -> view -> measure -> mean over prompts at each step; weighted: gain times
-    state error; choices: by rule, over `case.candidates`; likeness: of the choices' videos, on unseen prompts."""
+    state error; choices: by rule, over `case.candidates`; likeness: of the choices' videos, on unseen prompts;
+    stability: by rule of two experts, over prompts drawn anew; none for one prompt."""
 
     case: Case
     ladder: Ladder
@@ -77,6 +80,7 @@ class Calibration:
     recipe: Recipe
     files: tuple[Path, ...]
     likeness: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    stability: Mapping[str, Stability] = field(default_factory=dict)
 
     def boundaries(self, rule: str) -> tuple[float, ...]:
         """Noise shares at which a rule's schedule changes experts."""
@@ -93,28 +97,31 @@ def calibrate(
     """
     settings = Settings() if settings is None else settings
     _checked(settings)
+    place_of(recipe)
     cast = load(recipe) if cast is None else cast
     check_spaces(recipe, cast)
     case = case_of(recipe, cast, settings.also)
     prompts, unseen = (
         given or own for given, own in zip((settings.prompts, settings.unseen), usual(recipe), strict=True)
     )
+    ladder = stages_of(recipe, case.place, case.candidates[0].part, cast)[-1].ladder
+    _affordable(case, ladder, settings)
     rows = []
     for i in range(len(prompts)):
         rows.append((yield from _measured(case, cast, prompts, i, out, settings.follow)))
-    ladder = stages_of(recipe, case.place, case.candidates[0].part, cast)[-1].ladder
     curves, gains, weighted = _means(case, rows)
     choices, missing = _choices(case, ladder, curves, weighted, settings)
-    case = replace(case, notes=(*case.notes, *missing))
+    stable, unsure = _stable(case, ladder, rows, settings, choices)
+    case = replace(case, notes=(*case.notes, *missing, *unsure))
     likeness: dict[str, dict[str, float]] = {}
     if settings.features is not None:
         work = _Work(case, cast, _features(settings.features), settings.features, out)
         choices["sweep"] = yield from work.swept(prompts, weighted)
         likeness = yield from work.compared(unseen, choices)
     found = filled(case, ladder, choices[settings.by], settings.by)
-    result = Calibration(case, ladder, curves, gains, weighted, choices, found, (), likeness)
+    result = Calibration(case, ladder, curves, gains, weighted, choices, found, (), likeness, stable)
     files = written(result, out, name, prompts)
-    yield Calibration(case, ladder, curves, gains, weighted, choices, found, files, likeness)
+    yield replace(result, files=files)
 
 
 def _checked(settings: Settings) -> None:
@@ -179,33 +186,94 @@ def _choices(
 ) -> tuple[dict[str, Schedule], list[str]]:
     """What the rules choose that need no video, and why those that are missing cannot. Rules of two experts take the
     cheapest of the recipe's own."""
-    small, errors, steps = small_of(case), errors_of(case, weighted), ladder.steps
-    budget = settings.budget * case.costs[0] * steps
-    allowed = None if settings.error is None else settings.error * sum(errors[small])
-
-    def fit() -> Schedule:
-        i, j = choose.two_knots(ladder.levels[:-1], curves[case.names[small]]["guided"]["velocity"])
-        return Schedule.of(choose.sandwich(steps, i, steps - j, small), case.costs, errors)
-
-    def one() -> Schedule:
-        limits = {"budget": budget} if allowed is None else {"error": allowed}
-        return choose.interval(case.costs, errors, small=small, **limits)
+    small, errors = small_of(case), errors_of(case, weighted)
+    two = curves[case.names[small]]["guided"]["velocity"], errors[small]
+    rules = _rules(case, ladder, settings)
 
     def any_() -> Schedule:
-        return choose.within(
-            choose.frontier(case.costs, errors, follows=case.follows), budget if allowed is None else one().cost
-        )
+        budget = _budget(case, ladder, settings)
+        if settings.error is not None:
+            budget = Schedule.of(rules["budget"](*two), case.costs, errors).cost
+        return choose.within(choose.frontier(case.costs, errors, follows=case.follows), budget)
+
+    def of(rule: Rule) -> Callable[[], Schedule]:
+        return lambda: Schedule.of(rule(*two), case.costs, errors)
 
     found, notes = {}, []
-    for rule, choice in (("fit", fit), ("budget", one), ("dp", any_)):
+    for rule, choice in (*((rule, of(made)) for rule, made in rules.items()), ("dp", any_)):
         try:
             found[rule] = choice()
         except ValueError as problem:
-            said = f"rule {rule}: {problem}; the large expert at all steps costs {case.costs[0] * steps:g}"
+            said = f"rule {rule}: {problem}; the large expert at all steps costs {case.costs[0] * ladder.steps:g}"
             if rule == settings.by:
                 raise RecipeError(said) from None
             notes.append(said)
     return found, notes
+
+
+def _rules(case: Case, ladder: Ladder, settings: Settings) -> dict[str, Rule]:
+    """Rules of two experts, over the curves of the small one."""
+    small, steps = small_of(case), ladder.steps
+
+    def fit(velocity: Sequence[float], left: Sequence[float]) -> tuple[int, ...]:
+        i, j = choose.two_knots(ladder.levels[:-1], velocity)
+        return choose.sandwich(steps, i, steps - j, small)
+
+    def budget(velocity: Sequence[float], left: Sequence[float]) -> tuple[int, ...]:
+        costs, errors = (case.costs[0], case.costs[small]), ([0.0] * steps, left)
+        if settings.error is None:
+            found = choose.interval(costs, errors, budget=_budget(case, ladder, settings))
+        else:
+            found = choose.interval(costs, errors, error=settings.error * sum(left))
+        return tuple(small if who else 0 for who in found.choice)
+
+    return {"fit": fit, "budget": budget}
+
+
+def _budget(case: Case, ladder: Ladder, settings: Settings) -> float:
+    return settings.budget * case.costs[0] * ladder.steps
+
+
+def _affordable(case: Case, ladder: Ladder, settings: Settings) -> None:
+    """Raises RecipeError where the rule to write cannot keep within the budget, whatever is measured."""
+    if settings.by not in ("budget", "dp") or settings.error is not None:
+        return
+    least = case.costs[small_of(case)] * ladder.steps
+    if settings.by == "dp":
+        nothing = [[0.0] * ladder.steps for _ in case.costs]
+        least = choose.cheapest(case.costs, nothing, 0.0, follows=case.follows).cost
+    if least > _budget(case, ladder, settings) * (1 + 1e-9):
+        share = least / case.costs[0] / ladder.steps
+        raise RecipeError(
+            f"rule {settings.by}: no schedule costs {settings.budget:.0%} of {case.names[0]} at every step, or less; the "
+            f"least is {share:.1%}: give a larger --budget, as in --budget {min(math.ceil(100 * share + 5), 100) / 100:g}, or "
+            "--by fit, which minds no cost"
+        )
+
+
+def _stable(
+    case: Case, ladder: Ladder, rows: Sequence[Sequence[Mapping[str, Any]]], settings: Settings, rules: Iterable[str]
+) -> tuple[dict[str, Stability], list[str]]:
+    """How stable the rules of two experts are over prompts drawn anew, and a note where the one that is written is not."""
+    name, known = case.names[small_of(case)], _rules(case, ladder, settings)
+    curves = [
+        (
+            [step["gaps"][name]["guided"]["velocity"] for step in row],
+            [(step["gains"][name] or 0.0) * step["gaps"][name]["guided"]["state"] for step in row],
+        )
+        for row in rows
+    ]
+    more = "measure over more prompts (--prompts FILE, one a line)"
+    if len(rows) < 2:
+        alone = f"rule {settings.by}: one prompt says nothing of others; {more}"
+        return {}, [alone] if settings.by in known else []
+    found = {rule: stability(known[rule], ladder, curves) for rule in rules if rule in known}
+    it = found.get(settings.by)
+    if it is None or it.firm:
+        return found, []
+    said = ", ".join(f"{pattern} {share:.0%}" for pattern, share in it.shares.items())
+    drawn = f"{len(rows)} prompts drawn anew from these {len(rows)} give {said}"
+    return found, [f"rule {settings.by}: {drawn}; with {it.letters}, boundaries lie in {it.where}: {more}"]
 
 
 def small_of(case: Case) -> int:
@@ -220,18 +288,29 @@ def errors_of(case: Case, weighted: Mapping[str, Sequence[float]]) -> list[Seque
 
 def filled(case: Case, ladder: Ladder, schedule: Schedule, rule: str) -> Recipe:
     """The recipe with a schedule's boundaries in it."""
-    choice = schedule.choice
-    runs = [
-        (choice[k], ladder.between(k + 1)) for k in range(len(choice)) if choice[k + 1 : k + 2] != choice[k : k + 1]
-    ]
-    plain = {who: case.candidates[who].part.model_dump(mode="json") for who in set(choice)}
-    denoise = plain[choice[0]]
-    if len(runs) > 1:
-        of = {f"above {bound:.6f}": plain[who] for who, bound in runs[:-1]}
-        history = case.stage.denoise.history if isinstance(case.stage.denoise, models.Blended) else "kept"
-        denoise = {"blended": {**of, "else": plain[choice[-1]], "history": history}}
+    choice, of = schedule.choice, list[tuple[float, Any]]()
+    for k, who in enumerate(choice):
+        if choice[k + 1 : k + 2] != (who,):
+            above = of[-1][0] if of else 1.0
+            of += _parts(case.candidates[who].part, above, ladder.between(k + 1) if k + 1 < len(choice) else 0.0)
+    *most, (_, last) = of
+    plain = {f"above {bound:.6f}": part.model_dump(mode="json") for bound, part in most}
+    denoise = last.model_dump(mode="json")
+    if plain:
+        denoise = {"blended": {**plain, "else": denoise, "history": case.history}}
     about = f"{case.recipe.about} Boundaries found by dovetail calibrate, rule {rule}.".strip()
     return recipes.changed(case.recipe, {f"chain.{case.place}.denoise": denoise, "about": about[:2000]})
+
+
+def _parts(part: Part, above: float, below: float) -> list[tuple[float, Part]]:
+    """A candidate between two noise shares, and where it ends; for one that is blended itself, those in it."""
+    if not isinstance(part, models.Blended):
+        return [(below, part)]
+    found = list[tuple[float, Part]]()
+    for end, inner in zip((*part.boundaries, 0.0), part.of.values(), strict=True):
+        if end < above and (not found or found[-1][0] > below):
+            found.append((max(end, below), inner))
+    return found
 
 
 # --- comparing videos --------------------------------------------------------------------------------------------
@@ -261,18 +340,20 @@ class _Work:
     def swept(self, prompts: Sequence[str], weighted: Mapping[str, Sequence[float]]) -> Generator[Look, None, Schedule]:
         """The paper's sweeps: first the early share, then, with it, the late one."""
         case, small, steps = self.case, small_of(self.case), len(weighted[self.case.names[1]])
-        seed, rows, tails = case.recipe.video.seed, [], []
+        seed = case.recipe.video.seed
+        rows: list[list[float]] = []
+        tails: list[list[Sequence[float]]] = []
         for i, prompt in enumerate(prompts):
             yield Look("early sweep", i + 1, len(prompts))
-            file = kept(self.out, f"early-{self.name}", case.digest, prompt, seed)
-            sweep = partial(comparing.early_sweep, small=small, features=self.features, decode=self.decode)
+            file = kept(self.out, f"early-{self.name}-{case.history}", case.digest, prompt, seed)
+            sweep = partial(comparing.early_sweep, small=small, features=self.features, decode=self.decode, seed=seed)
             rows.append(file.made(partial(self.of, prompt, sweep)))
         early = comparing.early_share(steps, rows)
         for i, prompt in enumerate(prompts):
             yield Look("late sweep", i + 1, len(prompts))
-            file = kept(self.out, f"late-{early}", case.digest, prompt, seed)
-            sweep = partial(comparing.late_sweep, small=small, early=early, decode=self.decode)
-            tails.append(file.made(partial(self.of, prompt, sweep)))
+            file = kept(self.out, f"late-{early}-{case.history}", case.digest, prompt, seed)
+            ends = partial(comparing.late_sweep, small=small, early=early, decode=self.decode, seed=seed)
+            tails.append(file.made(partial(self.of, prompt, ends)))
         late = comparing.late_share(steps, early, tails)
         return Schedule.of(choose.sandwich(steps, early, late, small), case.costs, errors_of(case, weighted))
 
@@ -289,7 +370,7 @@ class _Work:
             rows.append(comparing.compared(self.at(prompt), all_, self.features, self.decode, seed))
         return comparing.averaged(rows)
 
-    def of(self, prompt: str, sweep: Callable[[Ready], list[float]]) -> list[float]:
+    def of(self, prompt: str, sweep: Callable[[Ready], list[Any]]) -> list[Any]:
         return sweep(self.at(prompt))
 
     def at(self, prompt: str) -> Ready:

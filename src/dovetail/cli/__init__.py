@@ -234,7 +234,7 @@ def calibrate(
         list[str] | None,
         typer.Option("--also", help="Candidates made of each expert: unguided, halved, shortened, cached."),
     ] = None,
-    by: Annotated[str, typer.Option("--by", help="Whose boundaries to write: fit, budget, dp, sweep.")] = "fit",
+    by: Annotated[str, typer.Option("--by", help="Whose boundaries to write: fit, budget, dp, sweep.")] = "budget",
     budget: Annotated[
         float, typer.Option("--budget", min=0, max=1, help="Cost allowed, of the large expert's at all steps.")
     ] = 0.55,

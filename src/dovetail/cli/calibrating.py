@@ -11,6 +11,7 @@ from dovetail.recipe import Recipe
 
 if TYPE_CHECKING:
     from dovetail.calibrate.running import Settings
+    from dovetail.calibrate.stability import Stability
 
 
 def prompts_in(file: Path | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -22,6 +23,8 @@ def prompts_in(file: Path | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     except (OSError, UnicodeDecodeError) as problem:
         raise RecipeError(f"{file} is no list of prompts that can be read: {problem}") from None
     first, second = (tuple(line.strip() for line in part.splitlines() if line.strip()) for part in (before, after))
+    if not first:
+        raise RecipeError(f"{file} holds no prompts; one a line, and after an empty line those to compare on")
     return first, second
 
 
@@ -45,9 +48,15 @@ def calibrated(recipe: Recipe, folder: Path, settings: "Settings", name: str) ->
         share = schedule.cost / found.case.costs[0] / found.ladder.steps
         bounds = ", ".join(f"{bound:.3f}" for bound in found.boundaries(rule)) or "none"
         kept = " <- written" if rule == settings.by else ""
-        say(f"{rule:<7} boundaries {bounds} · {share:.0%} of {found.case.names[0]} at every step{kept}")
+        sure = _sure(found.stability[rule]) if rule in found.stability else ""
+        say(f"{rule:<7} boundaries {bounds} · {share:.0%} of {found.case.names[0]} at every step{sure}{kept}")
     for scheme, scores in found.likeness.items():
         say(f"  {scheme:<12} " + ", ".join(f"{measure} {value:.3f}" for measure, value in scores.items()))
     for note in found.case.notes:
         err.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
     say("\n".join(str(file) for file in found.files))
+
+
+def _sure(it: "Stability") -> str:
+    """How stable a choice is over prompts drawn anew."""
+    return f" · prompts drawn anew: {it.letters} in {it.same:.0%}, there {it.where}"
