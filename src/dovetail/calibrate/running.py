@@ -62,7 +62,7 @@ class Settings:
     budget: float = 0.55
     error: float | None = None
     features: str | None = None
-    follow: int = 4
+    follow: int = 1
 
 
 @dataclass(frozen=True, eq=False)

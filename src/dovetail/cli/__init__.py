@@ -250,7 +250,7 @@ def calibrate(
     ] = None,
     follow: Annotated[
         int, typer.Option("--follow", min=1, help="Looks in which an error is followed to the video; more cost more.")
-    ] = 4,
+    ] = 1,
     overrides: SetOption = None,
 ) -> None:
     """Find where the experts of a blended stage should change: measure, choose, draw, write the recipe."""
