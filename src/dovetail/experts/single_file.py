@@ -27,6 +27,12 @@ OWN: dict[str, tuple[str, ...]] = {
 }
 """How the names of each part begin in a file that holds several."""
 
+STATISTICS = {
+    "per_channel_statistics.mean-of-means": "latents_mean",
+    "per_channel_statistics.std-of-means": "latents_std",
+}
+"""How LTX-Video's authors call what its autoencoder normalises channels by, and how diffusers does."""
+
 BARE: dict[str, tuple[tuple[str, ...], ...]] = {
     "unet": (("conv_in.", "down_blocks."), ("input_blocks.",)),
     "transformer": (("patch_embedding.",), ("patchify_proj.",), ("proj_in.", "transformer_blocks.")),
@@ -184,7 +190,8 @@ class SingleFile:
         )
 
     def tensors(self, name: str, starts: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
-        """A part's tensors whose names begin so, the part's own prefix left out."""
+        """A part's tensors whose names begin so, the part's own prefix left out. Statistics of channels have diffusers'
+        names."""
         if not self.holds(name):
             return {} if self.base is None else self.base.tensors(name, starts)
         long = {_short(name, key): key for key in self._names(name)}
@@ -224,8 +231,9 @@ def single(weights: str, file: Path) -> SingleFile:
 def _short(name: str, key: str) -> str:
     for start in OWN.get(name, ()):
         if key.startswith(start):
-            return key.removeprefix(start)
-    return key
+            key = key.removeprefix(start)
+            break
+    return STATISTICS.get(key, key) if name == "vae" else key
 
 
 def _renamed(kind: str, found: dict[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -235,7 +243,8 @@ def _renamed(kind: str, found: dict[str, Tensor], config: Mapping[str, Any]) -> 
     if kind == "CLIPTextModel":
         # transformers 5.6 flattened this class; before, and in files, all stands in text_model.
         return {key.removeprefix("text_model."): found[key] for key in found if not key.endswith("position_ids")}
-    prefix = OWN["unet"][0] if kind == "UNet2DConditionModel" else ""  # diffusers looks for it there
+    # diffusers looks for them under these.
+    prefix = {"UNet2DConditionModel": OWN["unet"][0], "AutoencoderKLLTXVideo": "vae."}.get(kind, "")
     try:
         convert = KNOWN[kind]["checkpoint_mapping_fn"]
         renamed: dict[str, Tensor] = convert(
