@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import originals
 import pytest
 import tiny
 import torch
@@ -139,6 +140,56 @@ def test_a_config_that_names_no_values_is_damaged_too(image: Path, file: str, co
     (image / file).write_text(content)
     assert f"{image / file} is damaged: it names no values, but is " in (said := refused(image))
     assert "Copy it again from where it came" in said
+
+
+ODD_VALUES = {
+    "unet/config.json": {"attention_head_dim": None, "down_block_types": ["x"]},
+    "vae/config.json": {"block_out_channels": None},
+    "text_encoder/config.json": {"hidden_act": "x", "hidden_size": -1, "dtype": "x"},
+    "scheduler/scheduler_config.json": {"beta_schedule": "x", "trained_betas": 1, "prediction_type": None},
+}
+"""Of each config, values that no library takes, and all but one of them answer with an error of their own."""
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"), [(file, key, value) for file, odd in ODD_VALUES.items() for key, value in odd.items()]
+)
+def test_a_config_of_odd_values_is_named_with_the_remedy(image: Path, file: str, key: str, value: Any) -> None:
+    _changed(image / file, {key: value})
+    said = refused(image)
+    assert f"{image / file}: its values make no " in said
+    assert "If it was changed or is damaged: copy it again from where it came" in said
+
+
+def test_a_scheduler_without_its_betas_is_named(image: Path) -> None:
+    """As one of another program is written; on the hub, what brings it again is said."""
+    _changed(image / "scheduler" / "scheduler_config.json", {"beta_schedule": ...})
+    assert "it has neither beta_schedule nor trained_betas" in (said := refused(image))
+    assert said.startswith(str(image / "scheduler" / "scheduler_config.json"))
+
+
+@pytest.mark.parametrize("value", [{"act_fn": None}, {"norm_num_groups": 5}, {"block_out_channels": ...}], ids=str)
+def test_a_codec_of_odd_values_is_named(image: Path, tmp_path: Path, value: dict[str, Any]) -> None:
+    _changed(image / "vae" / "config.json", value)
+    with pytest.raises(WeightsError, match=r"vae/config.json: its values make no AutoencoderKL"):
+        load_codec(str(image))
+    tiny.wan_vae().save_pretrained(tmp_path / "wan")
+    _changed(tmp_path / "wan" / "config.json", {"latents_mean": None})
+    with pytest.raises(WeightsError, match=r"wan/config.json: its values make no autoencoder \(RuntimeError"):
+        load_codec(str(tmp_path / "wan"), subfolder="")
+
+
+def test_a_base_of_odd_values_is_named_beside_one_file(image: Path, tmp_path: Path) -> None:
+    file = originals.written(tmp_path / "vae.safetensors", originals.vae(tiny.vae()))
+    _changed(image / "vae" / "config.json", {"act_fn": None})
+    with pytest.raises(WeightsError, match=r"vae/config.json: its values make no AutoencoderKL"):
+        load_codec(str(file), base=str(image))
+
+
+def _changed(file: Path, changes: dict[str, Any]) -> None:
+    """Values of a config put otherwise; ... takes one out."""
+    told = {**json.loads(file.read_text()), **changes}
+    file.write_text(json.dumps({key: value for key, value in told.items() if value is not ...}))
 
 
 # --- folders that are something else ----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ the hub, this needs none.
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -126,6 +127,7 @@ class Parts(Protocol):
     def part(self, name: str, where: str = "") -> Path: ...
     def config(self, name: str, file: str = "config.json") -> dict[str, Any]: ...
     def tensors(self, name: str, starts: tuple[str, ...]) -> dict[str, Tensor]: ...
+    def making(self, name: str, what: str, file: str = "config.json") -> AbstractContextManager[None]: ...
 
 
 @dataclass(frozen=True)
@@ -157,8 +159,8 @@ class SingleFile:
 
     def config(self, name: str, file: str = "config.json") -> dict[str, Any]:
         """A part's config: of the base, or of what the file is known to be. Raises WeightsError if neither tells."""
-        if self.base is not None and (self.told or not self.holds(name)) and self.base.has(name):
-            return self.base.config(name, file)
+        if (base := self._telling(name)) is not None:
+            return base.config(name, file)
         if (known := self._known(name, file)) is not None:
             return dict(known)
         if name in OWN:
@@ -167,6 +169,16 @@ class SingleFile:
             f"'{self.weights}' is one file and says nothing of its sizes; name a checkpoint in diffusers' layout that has "
             f"the same, as `base`, for its {name}/{file}"
         )
+
+    def making(self, name: str, what: str, file: str = "config.json") -> AbstractContextManager[None]:
+        """As of a `Checkpoint`; what stands on this page is no file's."""
+        base = self._telling(name)
+        return nullcontext() if base is None else base.making(name, what, file)
+
+    def _telling(self, name: str) -> Parts | None:
+        """The base, if the config of a part is its."""
+        asks = self.base is not None and (self.told or not self.holds(name)) and self.base.has(name)
+        return self.base if asks else None
 
     def _known(self, name: str, file: str) -> Mapping[str, Any] | None:
         if any(piece in key for piece in OVER_TIME for key in self.keys):
@@ -201,7 +213,8 @@ class SingleFile:
     def model(self, kind: Any, name: str, dtype: torch.dtype) -> Any:
         """A part of the file as a frozen model of diffusers or transformers. Raises WeightsError."""
         config = self.config(name)
-        module = hollow(kind, config)
+        with self.making(name, kind.__name__):
+            module = hollow(kind, config)
         found = self.tensors(name)
         if not found.keys() >= module.state_dict().keys():
             found = _renamed(kind.__name__, found, config)
