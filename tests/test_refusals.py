@@ -179,6 +179,17 @@ def test_a_codec_of_odd_values_is_named(image: Path, tmp_path: Path, value: dict
         load_codec(str(tmp_path / "wan"), subfolder="")
 
 
+@pytest.mark.parametrize(
+    ("family", "file", "key"), [("ltx", "transformer", "patch_size"), ("wan", "text_encoder", "architectures")]
+)
+def test_what_only_dovetail_reads_of_a_config_is_named(
+    whole: dict[str, Path], tmp_path: Path, family: str, file: str, key: str
+) -> None:
+    place = Path(shutil.copytree(whole[family], tmp_path / "it"))
+    _changed(place / file / "config.json", {key: -1 if key == "architectures" else "x"})
+    assert f"{place / file / 'config.json'}: its values make no " in refused(place, family)
+
+
 def test_a_base_of_odd_values_is_named_beside_one_file(image: Path, tmp_path: Path) -> None:
     file = originals.written(tmp_path / "vae.safetensors", originals.vae(tiny.vae()))
     _changed(image / "vae" / "config.json", {"act_fn": None})

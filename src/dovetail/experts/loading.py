@@ -215,22 +215,24 @@ def _made(asked: _Asked, text: Text | None, reading: torch.device) -> Expert:
     words: Any = text or _text(asked, module.config, reading)
     add(asked.name, asked.family, asked.loras, module, words.borrowed.network if text is None else None)
     tune(f"expert '{asked.name}'", module, tuning, asked.dtype, asked.device)
-    return assembled(
-        asked.name,
-        asked.family,
-        FAMILIES[asked.family],
-        module if asked.waiting or tuning.offload or tuning.stays else module.to(asked.device),
-        text=words,
-        scheduler=config,
-        space=space,
-        device=asked.device,
-        dtype=asked.dtype,
-        batch=asked.batch,
-        fps=asked.fps,
-        weights=asked.checkpoint.weights,
-        stays=tuning.stays,
-        waits=asked.waiting and not (tuning.offload or tuning.stays),
-    )
+    module = module if asked.waiting or tuning.offload or tuning.stays else module.to(asked.device)
+    with asked.checkpoint.making(network_part(asked.checkpoint, asked.part), "network"):
+        return assembled(
+            asked.name,
+            asked.family,
+            FAMILIES[asked.family],
+            module,
+            text=words,
+            scheduler=config,
+            space=space,
+            device=asked.device,
+            dtype=asked.dtype,
+            batch=asked.batch,
+            fps=asked.fps,
+            weights=asked.checkpoint.weights,
+            stays=tuning.stays,
+            waits=asked.waiting and not (tuning.offload or tuning.stays),
+        )
 
 
 def _check(

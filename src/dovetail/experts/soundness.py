@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dovetail.errors import DovetailError, WeightsError
 from dovetail.experts.pins import unpinned
 from dovetail.experts.refusals import pulls
@@ -77,7 +79,7 @@ def making(what: str, config: Path, remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except (DovetailError, ImportError, MemoryError):
+    except (DovetailError, ImportError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         said = " ".join(line.strip() for line in str(error).splitlines()[:2]).removesuffix(".")
