@@ -20,6 +20,8 @@ from dovetail.core.denoiser import Condition, timeline
 from dovetail.errors import DecodeError, EncodeError, NetworkError, RecipeError, RunWarning, SpaceError, WeightsError
 from dovetail.experts import load, load_codec, loading, same_space
 from dovetail.experts.checkpoint import find
+from dovetail.experts.outline import outline
+from dovetail.experts.schedulers import ladder_of
 from dovetail.experts.soundness import damage
 from dovetail.run.decoding import frames_of
 
@@ -188,6 +190,20 @@ def test_what_only_dovetail_reads_of_a_config_is_named(
     place = Path(shutil.copytree(whole[family], tmp_path / "it"))
     _changed(place / file / "config.json", {key: -1 if key == "architectures" else "x"})
     assert f"{place / file / 'config.json'}: its values make no " in refused(place, family)
+
+
+def test_a_plan_names_odd_values_too(whole: dict[str, Path], tmp_path: Path) -> None:
+    """Where networks are counted without their weights, and where a ladder is a scheduler's own."""
+    place = Path(shutil.copytree(whole["wan"], tmp_path / "it"))
+    _changed(place / "transformer" / "config.json", {"num_layers": "x"})
+    with pytest.raises(WeightsError, match=r"transformer/config.json: its values make no WanTransformer3DModel"):
+        outline("it", "wan", str(place))
+    _changed(place / "text_encoder" / "config.json", {"architectures": -1})
+    with pytest.raises(WeightsError, match=r"text_encoder/config.json: its values make no text model"):
+        outline("it", "wan", str(place))
+    config = json.loads((place / "scheduler" / "scheduler_config.json").read_text())
+    with pytest.raises(WeightsError, match=r"scheduler_config.json: its values make no UniPC.* take the one that came"):
+        ladder_of({**config, "beta_end": "x"}, 4)
 
 
 def test_a_base_of_odd_values_is_named_beside_one_file(image: Path, tmp_path: Path) -> None:

@@ -153,14 +153,19 @@ def outline(
     config = checkpoint.config(part)
     with checkpoint.making(part, "network"):
         check_network(name, family, config, adapter, f"{part}/ of '{weights}'", config_at(checkpoint, part))
-    kind, words = str(config["_class_name"]), _words(family, checkpoint, config.get("max_text_seq_length"))
+    kind, length = str(config["_class_name"]), config.get("max_text_seq_length")
+    with checkpoint.making("text_encoder", "text model"):
+        words = _words(family, checkpoint, length)
     if family == "lavie" and kind == "UNet2DConditionModel":
         from dovetail.experts.lavie.weights import sizes
 
         kind, config = "LaVieUNet", sizes(config, f"expert '{name}': {part}/ of '{weights}'")
     if family == "animatediff" and kind == "UNet2DConditionModel" and adapter is not None:
         kind, config = "UNetMotionModel", over_time(config)
-    return Outline(family, kind, config, words, size)
+    found = Outline(family, kind, config, words, size)
+    with checkpoint.making(part, kind):
+        found.parameters  # noqa: B018 - what is built for this is kept
+    return found
 
 
 def space_ahead(
