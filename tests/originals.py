@@ -140,13 +140,46 @@ def ltx(module: nn.Module) -> dict[str, Tensor]:
     return {f"model.diffusion_model.{put(key, LTX)}": tensor for key, tensor in module.state_dict().items()}
 
 
+LTX_PARTS = ("resnets", "downsamplers.0", "conv_out")
+"""What the authors count as blocks of their own, in each of diffusers' on the way down."""
+LTX_UP_PARTS = ("conv_in", "upsamplers.0", "resnets")
+"""The same on the way up."""
+
+
 def ltx_vae(module: nn.Module) -> dict[str, Tensor]:
-    """The autoencoder in that file: its statistics by their names there; blocks, which are counted otherwise, by ours."""
+    """The autoencoder in that file, blocks counted as the authors of 0.9.0, 0.9.1 and 0.9.5 do: resnets, and what makes
+    a block smaller, larger, or of other channels, each by itself in one list that holds the middle too."""
+    late = module.config.downsample_type != ("conv",) * len(module.config.downsample_type)
+    down = ["resnets 0", "downsamplers.0 0", "conv_out 0", "resnets 1", "downsamplers.0 1", "conv_out 1", "resnets 2"]
+    down = [*down, "downsamplers.0 2", "resnets 3", "mid"]
+    if late:
+        down = [f"{part} {i}" for i in range(4) for part in LTX_PARTS[:2]] + ["mid"]
+    up = ["mid", "resnets 0", "upsamplers.0 1", "resnets 1"]
+    up += [f"{part} {i}" for i in (2, 3) for part in LTX_UP_PARTS]
+    if late or module.config.timestep_conditioning:
+        up = ["mid"] + [f"{part} {i}" for i in range(4) for part in LTX_UP_PARTS[1:]]
+    return {"vae." + _ltx_vae(key, down, up): tensor for key, tensor in module.state_dict().items()}
+
+
+def _ltx_vae(key: str, down: list[str], up: list[str]) -> str:
     told = {
         "latents_mean": "per_channel_statistics.mean-of-means",
         "latents_std": "per_channel_statistics.std-of-means",
+        "decoder.scale_shift_table": "decoder.last_scale_shift_table",
     }
-    return {f"vae.{told.get(key, key)}": tensor for key, tensor in module.state_dict().items()}
+    if key in told:
+        return told[key]
+    key = key.replace("decoder.time_embedder.", "decoder.last_time_embedder.").replace(".norm3.", ".norm3.norm.")
+    key = key.replace("conv_shortcut.conv", "conv_shortcut")
+    side, blocks = ("down", down) if key.startswith("encoder.") else ("up", up)
+    way = re.fullmatch(r"(\w+)\.(?:mid_block|\w+_blocks\.(\d))\.(.*)", key)
+    if way is None:
+        return key
+    half, block, rest = way.groups()
+    own = next((part for part in (*LTX_PARTS[1:], *LTX_UP_PARTS[:2]) if rest.startswith(part + ".")), None)
+    place = "mid" if block is None else f"{own or 'resnets'} {block}"
+    rest = rest.removeprefix(f"{own}.") if own else rest.replace("resnets.", "res_blocks.")
+    return f"{half}.{side}_blocks.{blocks.index(place)}.{rest}"
 
 
 def written(file: Path, *parts: Mapping[str, Tensor], half: bool = False) -> Path:

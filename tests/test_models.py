@@ -141,6 +141,14 @@ def test_lora_weights_of_a_repository_are_taken_by_their_usual_names(hub: Hub, r
     assert loras._file("some/style").name == loras.USUAL[0]
 
 
+def test_a_repository_of_lora_weights_is_pulled_by_its_id(hub: Hub) -> None:
+    hub.repos["some/style"] = Repo({name: save({"a": torch.ones(1)}) for name in (loras.USUAL[0], "x.safetensors")})
+    said("pull", "some/style")
+    hub.down = True
+    assert loras._file("some/style").name == loras.USUAL[0]
+    assert cached(Want("some/style", EVERYTHING)).whole
+
+
 def test_of_an_image_encoder_comes_what_it_is_loaded_from(hub: Hub, tmp_path: Path) -> None:
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
     Dinov2Model(Dinov2Config(**sizes)).save_pretrained(tmp_path / "dino")

@@ -12,6 +12,7 @@ from typing import Any
 
 import huggingface_hub
 import numpy as np
+import originals
 import pytest
 import tiny
 import torch
@@ -21,6 +22,8 @@ from dovetail.core.denoiser import Condition, timeline
 from dovetail.errors import DecodeError, EncodeError, NetworkError, RecipeError, RunWarning, SpaceError, WeightsError
 from dovetail.experts import Tuning, load, load_codec, loading, same_space
 from dovetail.experts.checkpoint import find
+from dovetail.experts.outline import outline
+from dovetail.experts.schedulers import ladder_of
 from dovetail.experts.soundness import damage
 from dovetail.run.decoding import frames_of
 
@@ -141,6 +144,81 @@ def test_a_config_that_names_no_values_is_damaged_too(image: Path, file: str, co
     (image / file).write_text(content)
     assert f"{image / file} is damaged: it names no values, but is " in (said := refused(image))
     assert "Copy it again from where it came" in said
+
+
+ODD_VALUES = {
+    "unet/config.json": {"attention_head_dim": None, "down_block_types": ["x"]},
+    "vae/config.json": {"block_out_channels": None},
+    "text_encoder/config.json": {"hidden_act": "x", "hidden_size": -1, "dtype": "x"},
+    "scheduler/scheduler_config.json": {"beta_schedule": "x", "trained_betas": 1, "prediction_type": None},
+}
+"""Of each config, values that no library takes, and all but one of them answer with an error of their own."""
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"), [(file, key, value) for file, odd in ODD_VALUES.items() for key, value in odd.items()]
+)
+def test_a_config_of_odd_values_is_named_with_the_remedy(image: Path, file: str, key: str, value: Any) -> None:
+    _changed(image / file, {key: value})
+    said = refused(image)
+    assert f"{image / file}: its values make no " in said
+    assert "If it was changed or is damaged: copy it again from where it came" in said
+
+
+def test_a_scheduler_without_its_betas_is_named(image: Path) -> None:
+    """As one of another program is written; on the hub, what brings it again is said."""
+    _changed(image / "scheduler" / "scheduler_config.json", {"beta_schedule": ...})
+    assert "it has neither beta_schedule nor trained_betas" in (said := refused(image))
+    assert said.startswith(str(image / "scheduler" / "scheduler_config.json"))
+
+
+@pytest.mark.parametrize("value", [{"act_fn": None}, {"norm_num_groups": 5}, {"block_out_channels": ...}], ids=str)
+def test_a_codec_of_odd_values_is_named(image: Path, tmp_path: Path, value: dict[str, Any]) -> None:
+    _changed(image / "vae" / "config.json", value)
+    with pytest.raises(WeightsError, match=r"vae/config.json: its values make no AutoencoderKL"):
+        load_codec(str(image))
+    tiny.wan_vae().save_pretrained(tmp_path / "wan")
+    _changed(tmp_path / "wan" / "config.json", {"latents_mean": None})
+    with pytest.raises(WeightsError, match=r"wan/config.json: its values make no autoencoder \(RuntimeError"):
+        load_codec(str(tmp_path / "wan"), subfolder="")
+
+
+@pytest.mark.parametrize(
+    ("family", "file", "key"), [("ltx", "transformer", "patch_size"), ("wan", "text_encoder", "architectures")]
+)
+def test_what_only_dovetail_reads_of_a_config_is_named(
+    whole: dict[str, Path], tmp_path: Path, family: str, file: str, key: str
+) -> None:
+    place = Path(shutil.copytree(whole[family], tmp_path / "it"))
+    _changed(place / file / "config.json", {key: -1 if key == "architectures" else "x"})
+    assert f"{place / file / 'config.json'}: its values make no " in refused(place, family)
+
+
+def test_a_plan_names_odd_values_too(whole: dict[str, Path], tmp_path: Path) -> None:
+    """Where networks are counted without their weights, and where a ladder is a scheduler's own."""
+    place = Path(shutil.copytree(whole["wan"], tmp_path / "it"))
+    _changed(place / "transformer" / "config.json", {"num_layers": "x"})
+    with pytest.raises(WeightsError, match=r"transformer/config.json: its values make no WanTransformer3DModel"):
+        outline("it", "wan", str(place))
+    _changed(place / "text_encoder" / "config.json", {"architectures": -1})
+    with pytest.raises(WeightsError, match=r"text_encoder/config.json: its values make no text model"):
+        outline("it", "wan", str(place))
+    config = json.loads((place / "scheduler" / "scheduler_config.json").read_text())
+    with pytest.raises(WeightsError, match=r"scheduler_config.json: its values make no UniPC.* take the one that came"):
+        ladder_of({**config, "beta_end": "x"}, 4)
+
+
+def test_a_base_of_odd_values_is_named_beside_one_file(image: Path, tmp_path: Path) -> None:
+    file = originals.written(tmp_path / "vae.safetensors", originals.vae(tiny.vae()))
+    _changed(image / "vae" / "config.json", {"act_fn": None})
+    with pytest.raises(WeightsError, match=r"vae/config.json: its values make no AutoencoderKL"):
+        load_codec(str(file), base=str(image))
+
+
+def _changed(file: Path, changes: dict[str, Any]) -> None:
+    """Values of a config put otherwise; ... takes one out."""
+    told = {**json.loads(file.read_text()), **changes}
+    file.write_text(json.dumps({key: value for key, value in told.items() if value is not ...}))
 
 
 # --- folders that are something else ----------------------------------------------------------------------------------

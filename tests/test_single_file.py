@@ -134,6 +134,59 @@ def test_ltx_video_in_its_authors_file_has_its_own_autoencoder(tmp_path: Path) -
         same_space(stranger.network.space, load_codec(str(base)).space)
 
 
+LTX_VAES = {
+    "0.9.0": tiny.ltx_vae,
+    "0.9.1": lambda: tiny.ltx_vae(conditioned=True),
+    "0.9.5": tiny.ltx_vae_late,
+}
+
+
+@pytest.mark.parametrize("release", LTX_VAES)
+def test_the_autoencoder_in_ltx_videos_authors_file(tmp_path: Path, release: str) -> None:
+    """Of each of the ways in which its blocks are counted, the file's whole or cut down to it."""
+    vae = LTX_VAES[release]()
+    named = originals.ltx_vae(vae) | {"vae.per_channel_statistics.mean-of-stds": torch.ones(4)}
+    whole = originals.written(tmp_path / "ltxv.safetensors", originals.ltx(tiny.ltx_transformer(1, 2)), named)
+    bare = {key.removeprefix("vae."): tensor for key, tensor in named.items()}
+    vae.save_pretrained(tmp_path / "base" / "vae")
+    for file in (whole, originals.written(tmp_path / "vae.safetensors", bare)):
+        codec = load_codec(str(file), base=str(tmp_path / "base"))
+        ours = codec.module.state_dict()  # type: ignore[attr-defined]
+        assert ours.keys() == vae.state_dict().keys()
+        assert all(torch.equal(ours[key], tensor) for key, tensor in vae.state_dict().items())
+        assert codec.space.statistics == pytest.approx((0.3, -0.2, 0.1, 0.0, 1.5, 0.5, 2.0, 1.0))
+
+
+def test_names_in_ltx_videos_authors_file_in_its_published_sizes() -> None:
+    from diffusers import AutoencoderKLLTXVideo
+
+    from dovetail.experts.published import LTX_CODEC
+    from dovetail.experts.single_file import STATISTICS, _renamed
+
+    with torch.device("meta"):
+        vae = AutoencoderKLLTXVideo(**LTX_CODEC[1])
+    named = {key.removeprefix("vae."): tensor for key, tensor in originals.ltx_vae(vae).items()}
+    assert "encoder.down_blocks.8.res_blocks.1.conv2.conv.weight" in named
+    found = _renamed(
+        "AutoencoderKLLTXVideo", {STATISTICS.get(key, key): named[key] for key in named}, dict(LTX_CODEC[1])
+    )
+    assert {key: tensor.shape for key, tensor in found.items()} == {
+        key: tensor.shape for key, tensor in vae.state_dict().items()
+    }
+
+
+def test_statistics_of_ltx_videos_authors_file_are_compared(tmp_path: Path) -> None:
+    """One encoder, other means: latents of the one say another thing to the other."""
+    base, vae = tiny.ltx(tmp_path / "base", conditioned=True), tiny.ltx_vae(conditioned=True)
+    vae.latents_mean.add_(1.0)
+    file = tmp_path / "ltxv.safetensors"
+    originals.written(file, originals.ltx(tiny.ltx_transformer(1, 2)), originals.ltx_vae(vae))
+    expert = load("it", "ltx", str(file), base=str(base))
+    with pytest.raises(SpaceError, match="spaces: means and deviations of the channels"):
+        same_space(expert.network.space, load_codec(str(base)).space)
+    same_space(expert.network.space, load_codec(str(file), base=str(base)).space)
+
+
 PLACES = (
     (r"decoder\.up_blocks\.(\d)\.resnets\.(\d)", lambda at: f"decoder.upsamples.{4 * int(at[1]) + int(at[2])}"),
     (r"decoder\.up_blocks\.(\d)\.upsamplers\.0", lambda at: f"decoder.upsamples.{4 * int(at[1]) + 3}"),

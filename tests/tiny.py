@@ -343,6 +343,25 @@ def ltx_vae(conditioned: bool = False, noisy: bool = False) -> AutoencoderKLLTXV
         ),
         9,
     )
+    return _told(vae)
+
+
+def ltx_vae_late() -> AutoencoderKLLTXVideo:
+    """That of 0.9.5 and later, whose last width is the real one: by it diffusers knows how the authors count its blocks."""
+    from dovetail.experts.published import LTX_CODEC
+
+    small = {
+        "latent_channels": CHANNELS,
+        "block_out_channels": (8, 8, 8, 8, 2048),
+        "decoder_block_out_channels": (8, 16, 32),
+        "layers_per_block": (1, 1, 1, 1, 0),
+        "decoder_layers_per_block": (1,) * 4,
+    }
+    return _told(grown(lambda: AutoencoderKLLTXVideo(**{**LTX_CODEC[1], **small}), 9))
+
+
+def _told(vae: AutoencoderKLLTXVideo) -> AutoencoderKLLTXVideo:
+    """The same, with statistics of its channels."""
     vae.latents_mean.copy_(torch.tensor([0.3, -0.2, 0.1, 0.0]))
     vae.latents_std.copy_(torch.tensor([1.5, 0.5, 2.0, 1.0]))
     return vae

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import is_zipfile
 
 import torch
 
@@ -14,6 +15,7 @@ from dovetail.experts.cache import cache_folder
 from dovetail.experts.hub import cached
 from dovetail.experts.pulling import free
 from dovetail.experts.shelf import SHELF, licence_of
+from dovetail.experts.tensors import PICKLES
 from dovetail.recipe.planning import Plan
 from dovetail.run import plan
 from dovetail.run.budget import Fit, fillable, fit, free_on
@@ -122,9 +124,11 @@ def _fits(name: str, here: Machine) -> Iterator[str]:
     asked = plan(recipe)
     found = fit(asked, outlines(recipe, []), None if here.device is None else fillable(here.memory))
     against = [*_too_large(asked, found, here), *_no_room(name, here)]
+    doubts = list(_read_whole(name, here))
     done = "; ".join(found.given_up) if found.budget is not None else ""
-    yield f"{name}: " + ("does not fit" if against else f"fits; {done}" if done else "fits")
-    yield from (f"  {reason}" for reason in against)
+    fits = "fits, as far as is known" if doubts else "fits"
+    yield f"{name}: " + ("does not fit" if against else f"{fits}; {done}" if done else fits)
+    yield from (f"  {reason}" for reason in (*against, *doubts))
     for want in wants(recipe):
         stock = cached(want)
         state = "here" if stock.whole else "partly here" if stock.files else "not here"
@@ -154,6 +158,22 @@ def _too_large(asked: Plan, found: Fit, here: Machine) -> Iterator[str]:
             f"{_giga(together)} of weights wait in the computer's memory for their turn, and {_giga(here.computer)} of it "
             "are free; close other programs, or take smaller experts"
         )
+
+
+def _read_whole(name: str, here: Machine) -> Iterator[str]:
+    """Pickles larger than the computer's memory that may have to be read whole: torch maps those that are archives."""
+    for want in wants(recipes.load(name)):
+        for file in (part for part in (want.file, *want.parts) if part is not None and part.endswith(PICKLES)):
+            place = next((kept.place for kept in cached(want).files if kept.name == file), None)
+            told = SHELF[want.repo].size((file,)) if want.repo in SHELF else None
+            size = int((told or 0) * GIGA) if place is None else place.stat().st_size
+            if here.computer is None or size <= here.computer or (place is not None and is_zipfile(place)):
+                continue
+            how = "that it is an archive, which torch maps, is not known" if place is None else "it is no archive"
+            yield (
+                f"{file} of {want.repo} is a pickle of {_giga(size)}, and {how}; read whole, it takes that much memory to "
+                f"open, and {_giga(here.computer)} are free"
+            )
 
 
 def _giga(size: int) -> str:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -17,8 +17,8 @@ from dovetail.errors import WeightsError, nearest
 from dovetail.experts.cache import snapshot
 from dovetail.experts.pins import pin, unpinned
 from dovetail.experts.refusals import refusals
-from dovetail.experts.single_file import OWN, USUAL_BASE, SingleFile, single
-from dovetail.experts.soundness import again, brought, shards, sound
+from dovetail.experts.single_file import OWN, USUAL_BASE, SingleFile, hollow, single
+from dovetail.experts.soundness import again, brought, making, shards, sound
 from dovetail.experts.tensors import PICKLES, is_file, keys_of, opened
 
 OLD = (".bin", ".ckpt")
@@ -76,6 +76,10 @@ class Checkpoint:
         if not isinstance(found, dict):
             raise WeightsError(f"{path} is damaged: it names no values, but is {found!r:.40}. {again(*self.asked)}")
         return found
+
+    def making(self, name: str, what: str, file: str = "config.json") -> AbstractContextManager[None]:
+        """Around that, and only that, which makes `what` of the values of a part's config; see `soundness.making`."""
+        return making(what, self.path / name / file, again(*self.asked))
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint has a part."""
@@ -367,8 +371,9 @@ def model(kind: Any, checkpoint: Checkpoint | SingleFile, part: str, dtype: torc
         checkpoint = checkpoint.base
     file = checkpoint.file(part)
     where = f"{part or 'the folder'} of '{checkpoint.weights}'"
-    try:
-        with quietly():
+    # What quantises has errors of its own.
+    with quietly(), nullcontext() if options else checkpoint.making(part, kind.__name__):
+        try:
             found, info = kind.from_pretrained(
                 checkpoint.path / part,
                 dtype=dtype,
@@ -378,13 +383,15 @@ def model(kind: Any, checkpoint: Checkpoint | SingleFile, part: str, dtype: torc
                 output_loading_info=True,
                 **options,
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        odd = (
-            ". Its config.json and its weights are of different generations: take both from one revision of one repository"
-            if re.search(r"shape|size mismatch", str(error))
-            else ""
-        )
-        raise WeightsError(f"{where} cannot be loaded as {kind.__name__}: {error}{odd}") from error
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            with checkpoint.making(part, kind.__name__):
+                hollow(kind, checkpoint.config(part))
+            odd = (
+                ". Its config.json and its weights are of different generations: take both from one revision of one repository"
+                if re.search(r"shape|size mismatch", str(error))
+                else ""
+            )
+            raise WeightsError(f"{where} cannot be loaded as {kind.__name__}: {error}{odd}") from error
     if missing := sorted(info["missing_keys"]):
         raise WeightsError(f"{where} lacks {len(missing)} tensors of a {kind.__name__}, the first is '{missing[0]}'")
     return found.requires_grad_(False).eval()

@@ -342,8 +342,11 @@ def load_codec(
     module, place = _module(kind, checkpoint, subfolder, dtype), (device_of(device), dtype_of(dtype))
     tune(f"codec '{weights}'", module, Tuning() if tuning is None else tuning, place[1], place[0])
     module = module if waiting else module.to(place[0])
+    with checkpoint.making(subfolder, "autoencoder"):
+        space_of(config)
     space = space_of(config, lambda *starts: checkpoint.tensors(subfolder, starts))
-    return codec_of(module, space, *place, weights=weights, conditioning=conditioning, chunk=chunk, tiles=tiles)
+    with checkpoint.making(subfolder, "autoencoder"):
+        return codec_of(module, space, *place, weights=weights, conditioning=conditioning, chunk=chunk, tiles=tiles)
 
 
 def codec_of(
@@ -381,7 +384,9 @@ def space_at(
     if (found := seen(weights, subfolder, revision, variant, base)) is None:
         raise WeightsError(f"'{weights}' is not on this machine")
     checkpoint, subfolder = found
-    return space_of(checkpoint.config(subfolder))
+    config = checkpoint.config(subfolder)
+    with checkpoint.making(subfolder, "autoencoder"):
+        return space_of(config)
 
 
 def located(

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dovetail.core.denoiser import Expert
+from dovetail.core.schedules import schedule_of
 from dovetail.errors import RecipeError, WeightsError, nearest
 from dovetail.experts.adapter import Convention, Packed, Text, frames_first, masked, motion, per_frame, volume
 from dovetail.experts.assembling import TEXTS, assembled, reader, spoken
@@ -214,22 +215,24 @@ def _made(asked: _Asked, text: Text | None, reading: torch.device) -> Expert:
     words: Any = text or _text(asked, module.config, reading)
     add(asked.name, asked.family, asked.loras, module, words.borrowed.network if text is None else None)
     tune(f"expert '{asked.name}'", module, tuning, asked.dtype, asked.device)
-    return assembled(
-        asked.name,
-        asked.family,
-        FAMILIES[asked.family],
-        module if asked.waiting or tuning.offload or tuning.stays else module.to(asked.device),
-        text=words,
-        scheduler=config,
-        space=space,
-        device=asked.device,
-        dtype=asked.dtype,
-        batch=asked.batch,
-        fps=asked.fps,
-        weights=asked.checkpoint.weights,
-        stays=tuning.stays,
-        waits=asked.waiting and not (tuning.offload or tuning.stays),
-    )
+    module = module if asked.waiting or tuning.offload or tuning.stays else module.to(asked.device)
+    with asked.checkpoint.making(network_part(asked.checkpoint, asked.part), "network"):
+        return assembled(
+            asked.name,
+            asked.family,
+            FAMILIES[asked.family],
+            module,
+            text=words,
+            scheduler=config,
+            space=space,
+            device=asked.device,
+            dtype=asked.dtype,
+            batch=asked.batch,
+            fps=asked.fps,
+            weights=asked.checkpoint.weights,
+            stays=tuning.stays,
+            waits=asked.waiting and not (tuning.offload or tuning.stays),
+        )
 
 
 def _check(
@@ -372,7 +375,8 @@ def scheduler_config(
 def _network(asked: _Asked) -> Any:
     part, weights = network_part(asked.checkpoint, asked.part), asked.checkpoint.weights
     config, what = asked.checkpoint.config(part), f"{part}/ of '{weights}'"
-    check_network(asked.name, asked.family, config, asked.adapter, what, config_at(asked.checkpoint, part))
+    with asked.checkpoint.making(part, "network"):
+        check_network(asked.name, asked.family, config, asked.adapter, what, config_at(asked.checkpoint, part))
     found = config["_class_name"]
     takes = _takes_adapter(asked.family, found)
     if takes and asked.tuning.quantize is not None:
@@ -428,7 +432,10 @@ def _scheduler(asked: _Asked) -> dict[str, Any]:
     config = asked.checkpoint.config("scheduler", "scheduler_config.json")
     if asked.adapter is not None:
         config = config | lavie.BETAS if asked.family == "lavie" else scheduler_of(asked.adapter, config)
-    return spoken(config, f"scheduler/ of '{asked.checkpoint.weights}'")
+    with asked.checkpoint.making("scheduler", "schedule", "scheduler_config.json"):
+        config = spoken(config, f"scheduler/ of '{asked.checkpoint.weights}'")
+        schedule_of(config)
+    return config
 
 
 def _text(asked: _Asked, config: Any, device: torch.device) -> Text:
@@ -438,7 +445,9 @@ def _text(asked: _Asked, config: Any, device: torch.device) -> Text:
     fits = FAMILIES[asked.family].texts
     found = fits[0]
     if len(fits) > 1:
-        found = next(iter(asked.checkpoint.config("text_encoder").get("architectures") or fits))
+        config_of_words = asked.checkpoint.config("text_encoder")
+        with asked.checkpoint.making("text_encoder", "text model"):
+            found = next(iter(config_of_words.get("architectures") or fits))
     if found not in fits:
         what = _at(f"text_encoder/ of '{asked.checkpoint.weights}'", config_at(asked.checkpoint, "text_encoder"))
         raise RecipeError(
@@ -489,5 +498,10 @@ def _space(asked: _Asked) -> LatentSpace:
     """The latents of the checkpoint's own autoencoder; without one, only their channels are known."""
     checkpoint = asked.checkpoint
     if not checkpoint.has("vae"):
-        return LatentSpace(channels=checkpoint.config(asked.part)["in_channels"])
-    return space_of(checkpoint.config("vae"), lambda *starts: checkpoint.tensors("vae", starts))
+        config = checkpoint.config(asked.part)
+        with checkpoint.making(asked.part, "network"):
+            return LatentSpace(channels=config["in_channels"])
+    config = checkpoint.config("vae")
+    with checkpoint.making("vae", "autoencoder"):
+        space_of(config)
+    return space_of(config, lambda *starts: checkpoint.tensors("vae", starts))

@@ -151,15 +151,21 @@ def outline(
         raise WeightsError(f"expert '{name}': '{weights}' is not on this machine, and its sizes are not known")
     part = network_part(checkpoint, part)
     config = checkpoint.config(part)
-    check_network(name, family, config, adapter, f"{part}/ of '{weights}'", config_at(checkpoint, part))
-    kind, words = str(config["_class_name"]), _words(family, checkpoint, config.get("max_text_seq_length"))
+    with checkpoint.making(part, "network"):
+        check_network(name, family, config, adapter, f"{part}/ of '{weights}'", config_at(checkpoint, part))
+    kind, length = str(config["_class_name"]), config.get("max_text_seq_length")
+    with checkpoint.making("text_encoder", "text model"):
+        words = _words(family, checkpoint, length)
     if family == "lavie" and kind == "UNet2DConditionModel":
         from dovetail.experts.lavie.weights import sizes
 
         kind, config = "LaVieUNet", sizes(config, f"expert '{name}': {part}/ of '{weights}'")
     if family == "animatediff" and kind == "UNet2DConditionModel" and adapter is not None:
         kind, config = "UNetMotionModel", over_time(config)
-    return Outline(family, kind, config, words, size)
+    found = Outline(family, kind, config, words, size)
+    with checkpoint.making(part, kind):
+        found.parameters  # noqa: B018 - what is built for this is kept
+    return found
 
 
 def space_ahead(
@@ -188,13 +194,16 @@ def space_ahead(
             return None
         part = network_part(checkpoint, part)
         config = checkpoint.config(part)
-        space = space_of(checkpoint.config("vae")) if checkpoint.has("vae") else None
+        told_space = checkpoint.config("vae") if checkpoint.has("vae") else None
+        with checkpoint.making("vae", "autoencoder"):
+            space = None if told_space is None else space_of(told_space)
     except WeightsError:
         if here(weights) and base is None:
             raise
         return None  # What the cache and a base lack may come yet.
     what, path = f"{part}/ of '{weights}'", config_at(checkpoint, part)
-    check_network(name, family, config, adapter, what, path)
+    with checkpoint.making(part, "network"):
+        check_network(name, family, config, adapter, what, path)
     channels = config.get("in_channels")
     if space is not None and channels not in (None, space.channels):
         raise RecipeError(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from inspect import signature
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -14,6 +15,7 @@ import numpy
 
 from dovetail.core.ladders import Ladder
 from dovetail.core.schedules import Flow, Schedule, schedule_of
+from dovetail.experts.soundness import making
 
 BY_TIMESTEP = frozenset(
     [
@@ -66,7 +68,8 @@ def ladder_of(
     family's latents. A last level above 0 (`set_alpha_to_one: false`, `final_sigmas_type:
     sigma_min`) is the noise that such a pipeline leaves in its result; where it would make a last step
     to the level it stands on, the ladder ends at 0 instead.
-    Raises ValueError for a scheduler or a plan that cannot be read, and for shifts it does not know.
+    Raises ValueError for a scheduler or a plan that cannot be read, and for shifts it does not know; WeightsError for a
+    config of which diffusers makes no scheduler.
     """
     if steps < 1:
         raise ValueError(f"a ladder has one step or more, not {steps}")
@@ -132,7 +135,8 @@ def _planned(
     if dynamic != (mu is not None):
         wants = "needs mu, the log of its shift" if dynamic else "takes no mu: it does not shift dynamically"
         raise ValueError(f"this {name} {wants} (use_dynamic_shifting is {str(dynamic).lower()})")
-    scheduler = getattr(diffusers, name).from_config(dict(config), **changes)
+    with making(name, Path("scheduler/scheduler_config.json"), "Take the one that came with the weights"):
+        scheduler = getattr(diffusers, name).from_config(dict(config), **changes)
     told: dict[str, Any] = {} if mu is None else {"mu": mu}
     if even and "sigmas" not in signature(scheduler.set_timesteps).parameters:
         raise ValueError(f"a {name} spaces its levels itself, but this expert's pipeline does so for its scheduler")

@@ -6,6 +6,7 @@ the hub, this needs none.
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +27,12 @@ OWN: dict[str, tuple[str, ...]] = {
     "vae": ("first_stage_model.", "vae."),
 }
 """How the names of each part begin in a file that holds several."""
+
+STATISTICS = {
+    "per_channel_statistics.mean-of-means": "latents_mean",
+    "per_channel_statistics.std-of-means": "latents_std",
+}
+"""How LTX-Video's authors call what its autoencoder normalises channels by, and how diffusers does."""
 
 BARE: dict[str, tuple[tuple[str, ...], ...]] = {
     "unet": (("conv_in.", "down_blocks."), ("input_blocks.",)),
@@ -120,6 +127,7 @@ class Parts(Protocol):
     def part(self, name: str, where: str = "") -> Path: ...
     def config(self, name: str, file: str = "config.json") -> dict[str, Any]: ...
     def tensors(self, name: str, starts: tuple[str, ...]) -> dict[str, Tensor]: ...
+    def making(self, name: str, what: str, file: str = "config.json") -> AbstractContextManager[None]: ...
 
 
 @dataclass(frozen=True)
@@ -151,8 +159,8 @@ class SingleFile:
 
     def config(self, name: str, file: str = "config.json") -> dict[str, Any]:
         """A part's config: of the base, or of what the file is known to be. Raises WeightsError if neither tells."""
-        if self.base is not None and (self.told or not self.holds(name)) and self.base.has(name):
-            return self.base.config(name, file)
+        if (base := self._telling(name)) is not None:
+            return base.config(name, file)
         if (known := self._known(name, file)) is not None:
             return dict(known)
         if name in OWN:
@@ -161,6 +169,16 @@ class SingleFile:
             f"'{self.weights}' is one file and says nothing of its sizes; name a checkpoint in diffusers' layout that has "
             f"the same, as `base`, for its {name}/{file}"
         )
+
+    def making(self, name: str, what: str, file: str = "config.json") -> AbstractContextManager[None]:
+        """As of a `Checkpoint`; what stands on this page is no file's."""
+        base = self._telling(name)
+        return nullcontext() if base is None else base.making(name, what, file)
+
+    def _telling(self, name: str) -> Parts | None:
+        """The base, if the config of a part is its."""
+        asks = self.base is not None and (self.told or not self.holds(name)) and self.base.has(name)
+        return self.base if asks else None
 
     def _known(self, name: str, file: str) -> Mapping[str, Any] | None:
         if any(piece in key for piece in OVER_TIME for key in self.keys):
@@ -184,7 +202,8 @@ class SingleFile:
         )
 
     def tensors(self, name: str, starts: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
-        """A part's tensors whose names begin so, the part's own prefix left out."""
+        """A part's tensors whose names begin so, the part's own prefix left out. Statistics of channels have diffusers'
+        names."""
         if not self.holds(name):
             return {} if self.base is None else self.base.tensors(name, starts)
         long = {_short(name, key): key for key in self._names(name)}
@@ -194,7 +213,8 @@ class SingleFile:
     def model(self, kind: Any, name: str, dtype: torch.dtype) -> Any:
         """A part of the file as a frozen model of diffusers or transformers. Raises WeightsError."""
         config = self.config(name)
-        module = hollow(kind, config)
+        with self.making(name, kind.__name__):
+            module = hollow(kind, config)
         found = self.tensors(name)
         if not found.keys() >= module.state_dict().keys():
             found = _renamed(kind.__name__, found, config)
@@ -224,8 +244,9 @@ def single(weights: str, file: Path) -> SingleFile:
 def _short(name: str, key: str) -> str:
     for start in OWN.get(name, ()):
         if key.startswith(start):
-            return key.removeprefix(start)
-    return key
+            key = key.removeprefix(start)
+            break
+    return STATISTICS.get(key, key) if name == "vae" else key
 
 
 def _renamed(kind: str, found: dict[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -235,7 +256,8 @@ def _renamed(kind: str, found: dict[str, Tensor], config: Mapping[str, Any]) -> 
     if kind == "CLIPTextModel":
         # transformers 5.6 flattened this class; before, and in files, all stands in text_model.
         return {key.removeprefix("text_model."): found[key] for key in found if not key.endswith("position_ids")}
-    prefix = OWN["unet"][0] if kind == "UNet2DConditionModel" else ""  # diffusers looks for it there
+    # diffusers looks for them under these.
+    prefix = {"UNet2DConditionModel": OWN["unet"][0], "AutoencoderKLLTXVideo": "vae."}.get(kind, "")
     try:
         convert = KNOWN[kind]["checkpoint_mapping_fn"]
         renamed: dict[str, Tensor] = convert(

@@ -3,11 +3,14 @@ whose embeddings were lost on the way."""
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dovetail.errors import WeightsError
+import torch
+
+from dovetail.errors import DovetailError, WeightsError
 from dovetail.experts.pins import unpinned
 from dovetail.experts.refusals import pulls
 
@@ -62,6 +65,29 @@ def again(weights: str, revision: str | None = None, variant: str | None = None)
 def brought(weights: str, revision: str | None = None, variant: str | None = None) -> str:
     """How to get what weights lack."""
     return again(weights, revision, variant).removeprefix("Delete it; ")
+
+
+@contextmanager
+def making(what: str, config: Path, remedy: str) -> Iterator[None]:
+    """What the values of a config raise where `what` is made of them, as WeightsError that names its file and the remedy
+    (see `again`). Libraries raise anything there, so nothing else belongs inside.
+
+    >>> with making("schedule", Path("config.json"), "Copy it again"):
+    ...     2 * {}["steps"]
+    Traceback (most recent call last):
+    dovetail.errors.WeightsError: config.json: its values make no schedule (KeyError: 'steps'). If it was changed or is damaged: copy it again
+    """
+    try:
+        yield
+    except (DovetailError, ImportError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        said = " ".join(line.strip() for line in str(error).splitlines()[:2]).removesuffix(".")
+        kind = type(error).__name__
+        raise WeightsError(
+            f"{config}: its values make no {what} ({kind}{f': {said}' if said else ''}). If it was changed or is damaged: "
+            f"{remedy[0].lower()}{remedy[1:]}"
+        ) from error
 
 
 def sound(

@@ -20,9 +20,9 @@ from dovetail.run.cast import READ_WITH_CLIP, same_words, used
 
 EVERYTHING = (
     *PARTS,
-    *("", "model.safetensors", "preprocessor_config.json"),
+    *("", "model.safetensors", "preprocessor_config.json", *USUAL),
 )
-"""The parts of any model, an image encoder's among them; of those that a repository does not have, nothing is taken."""
+"""The parts of any model, an image encoder's and LoRA weights among them; of those that a repository does not have, nothing is taken."""
 
 
 def wants(recipe: Recipe) -> tuple[Want, ...]:
