@@ -1,5 +1,6 @@
 """FlowBlending's benchmark at its smallest, and its verdicts over planted numbers."""
 
+import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -105,6 +106,8 @@ def test_rows_at_equal_operations_and_every_boundary() -> None:
     assert made["SLL"] == made["search 0+5"]
     assert {made[name].choice.count(0) for name in ("LSS", "SLL", "random", "interleaved")} == {5}
     assert made["random"] != rows({"unipc": one, "euler": one}, 4)["random"]
+    taken = [k for k, place in enumerate(made["interleaved"].choice) if place == 0]
+    assert {b - a for a, b in itertools.pairwise(taken)} == {2}, "by turns"
     assert made["euler: LLL"].name == "euler aaaaaaaaaa"
     assert made["nudged"].name == "unipc aaaaaaaaaa nudged"
     assert made["LDL"].distilled == (3, 2)
@@ -128,6 +131,12 @@ def test_a_distilled_expert_stands_between_as_many_large_steps() -> None:
     assert stage.ladder.levels[4:8] == pytest.approx((12 / 13, 0.9, 0.75, 0.5))  # handed over, its own two, handed back
     assert stage.ladder.steps == 4 + 3 + 5
     assert flops == pytest.approx(9 * case.costs[0] + 3 * case.costs[1] / 2)  # without guidance
+    nudged, other = stand.start("nudged"), stand.start("other seed")
+    x = stand.start("")
+    assert float((nudged - x).norm() / x.norm()) == pytest.approx(0.01, rel=0.02)
+    assert float(nudged.std()) == pytest.approx(float(x.std()), rel=0.01)
+    assert float((other * x).mean().abs()) < 0.1, "another noise"
+    assert (flowblending.Stand(case, cast, Cell(1, 0)).start("other seed") != other).any(), "and for each cell its own"
     found = stand.made(Way("unipc", (), distilled=(4, 5)))
     assert found["flops"] == flops
     assert 0 < found["scores"]["psnr"] < 50
@@ -207,6 +216,8 @@ def test_verdicts_follow_from_the_numbers() -> None:
     assert dominates(table)[0].verdict == "yes"
     table["any schedule 0.4"] = table["search 0+5"]
     assert dominates(table)[0].verdict == "no, worse"
+    table["any schedule 0.4"] = planted(x=numbers(45, 1, 55, 6))["x"]
+    assert dominates(table)[0].verdict == "not shown", "it costs more"
 
 
 def test_curves_are_called_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,3 +284,21 @@ def test_a_difference_that_adjustment_takes_back_is_said_to_be_one() -> None:
     assert "a, p 0.0800: better, not after Holm" in said
     assert "b, p 0.0030: better\n" in said
     assert said.endswith("c, p 0.9000: no difference seen")
+
+
+def test_scenes_are_parted_by_how_fast_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import flowblending
+    from flowblending_report import Study
+
+    from dovetail.calibrate.report import kept
+
+    prompts = tuple("abcd")
+    case = SimpleNamespace(digest="d", recipe=SimpleNamespace(video=SimpleNamespace(seed=0)))
+    for prompt, speed in zip(prompts, (3.0, 1.0, 2.0, 4.0), strict=True):
+        kept(tmp_path, "speed", "d", prompt, 0).write(speed)
+    whole = Study("moving", 1, (1.0, 0.5), tuple({"velocity": [float(i)]} for i in range(4)), (10.0, 1.0))
+    found: Any = SimpleNamespace(case=case)
+    slower, faster = flowblending.paced(whole, found, tmp_path, prompts, flowblending.Purse(0))
+    assert slower.name == "moving, the slower half: 1.50 px per frame"
+    assert [curve["velocity"] for curve in slower.curves] == [[1.0], [2.0]]
+    assert [curve["velocity"] for curve in faster.curves] == [[0.0], [3.0]]
