@@ -16,6 +16,7 @@ import tiny
 import torch
 from diffusers import CogVideoXDDIMScheduler, CogVideoXPipeline
 from einops import rearrange
+from tiny import apart
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -88,11 +89,6 @@ def network(expert: Expert) -> Any:
 
 def noise(size: tuple[int, int, int] = SIZES["as trained"]) -> Tensor:
     return torch.randn((1, tiny.CHANNELS, *size), generator=torch.Generator().manual_seed(11))
-
-
-def apart(a: Tensor, b: Tensor) -> float:
-    """Relative distance."""
-    return float((a - b).norm() / b.norm())
 
 
 def told(expert: Expert, scale: float) -> Denoiser:

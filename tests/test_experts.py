@@ -17,6 +17,7 @@ import tiny
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
+from tiny import apart
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -62,11 +63,6 @@ def latent(frames: int = FRAMES, rows: int = ROWS) -> Tensor:
 def answer(expert: Expert, x: Tensor | None = None, time: float = TIME) -> Tensor:
     x = latent(network(expert).max_frames == 1 or FRAMES) if x is None else x
     return expert.network(x, time, [Condition(text) for text in TEXTS[: len(x)]], timeline(x.shape[2]))
-
-
-def apart(a: Tensor, b: Tensor) -> float:
-    """Relative distance."""
-    return float((a - b).norm() / b.norm())
 
 
 # --- what an adapter promises -----------------------------------------------------------------------------------------

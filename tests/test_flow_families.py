@@ -14,6 +14,7 @@ import tiny
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, LTXPipeline, WanPipeline
 from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
+from tiny import apart
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -80,11 +81,6 @@ def network(expert: Expert) -> Any:
 def noise() -> Tensor:
     shape = (1, tiny.CHANNELS, FRAMES, HEIGHT, WIDTH)
     return torch.randn(shape, generator=torch.Generator().manual_seed(11))
-
-
-def apart(a: Tensor, b: Tensor) -> float:
-    """Relative distance."""
-    return float((a - b).norm() / b.norm())
 
 
 def told(expert: Expert, scale: float) -> Denoiser:

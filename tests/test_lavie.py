@@ -17,6 +17,7 @@ import tiny
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import save_file
+from tiny import apart, noise, shapes
 from torch import Tensor, nn
 
 import dovetail
@@ -41,19 +42,6 @@ from dovetail.experts.tensors import opened
 BETAS = VariancePreserving.betas("linear", 1e-4, 0.02)
 PROMPT, AWAY = "a red circle, moving left", "blurred"
 FRAMES = 5
-
-
-def noise(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(11))
-
-
-def apart(a: Tensor, b: Tensor) -> float:
-    """Relative distance."""
-    return float((a - b).norm() / b.norm())
-
-
-def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
 def grown(module: nn.Module) -> Any:

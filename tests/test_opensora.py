@@ -17,6 +17,7 @@ import torch
 from diffusers import EulerAncestralDiscreteScheduler
 from fakehub import Hub, Repo, installed
 from safetensors.torch import load_file, save_file
+from tiny import apart, noise, shapes
 from torch import Tensor, nn
 from transformers import MT5EncoderModel, MT5ForConditionalGeneration
 
@@ -50,19 +51,6 @@ PROMPT, AWAY = "a red circle, moving left", "blurred"
 FRAMES, SIZE = 3, (6, 10)
 TOKENS = 3 * 3 * 5
 """Of a clip of this size; no multiple of 16."""
-
-
-def noise(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(11))
-
-
-def apart(a: Tensor, b: Tensor) -> float:
-    """Relative distance."""
-    return float((a - b).norm() / b.norm())
-
-
-def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
 def linear(name: str, before: int, after: int) -> dict[str, tuple[int, ...]]:

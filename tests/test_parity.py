@@ -20,6 +20,7 @@ from diffusers import (
 )
 from einops import rearrange
 from safetensors.torch import load_file
+from tiny import apart
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -93,11 +94,6 @@ def stock_volume(folder: Path, scale: float) -> Tensor:
 
 
 STOCK = {"stable-diffusion": stock_image, "animatediff": stock_motion, "text-to-video-sd": stock_volume}
-
-
-def apart(a: Tensor, b: Tensor) -> float:
-    """Relative distance."""
-    return float((a - b).norm() / b.norm())
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])

@@ -17,6 +17,7 @@ import tiny
 import torch
 from fakehub import Hub, Repo, installed
 from safetensors.torch import save_file
+from tiny import apart, noise, shapes
 from torch import Tensor, nn
 from torch.nn.functional import conv3d, interpolate
 
@@ -36,19 +37,6 @@ from dovetail.experts.wfvae.autoencoder import WFVAEModel
 from dovetail.experts.wfvae.layers import Attention, CausalConv, Double, Half, Norm, Past, between
 from dovetail.experts.wfvae.wavelets import PLANE, VOLUME, bands, joined
 from dovetail.experts.wholeness import examined
-
-
-def noise(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(11))
-
-
-def apart(a: Tensor, b: Tensor) -> float:
-    """Relative distance."""
-    return float((a - b).norm() / b.norm())
-
-
-def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
 def codec(dtype: torch.dtype = torch.float64, **options: Any) -> Any:
@@ -463,12 +451,12 @@ def changed(tensors: dict[str, Tensor], how: str) -> dict[str, Any]:
 
 
 REFUSED = {
-    "lacks": rf"lacks 1 tensors of a WF-VAE, the first is '{FIRST}'",
-    "more": r"has 1 tensors that are none of this WF-VAE's, the first is 'decoder.up3.0.weight'.*of another generation",
+    "lacks": rf"lacks 1 tensors of this WF-VAE, the first is '{FIRST}'",
+    "more": r"has 1 tensors that this WF-VAE has not, the first is 'decoder.up3.0.weight'.*of another generation",
     "shape": rf"'{FIRST}' is of shape \(8, 24, 3, 3\), and \(4, 24, 3, 3\) fits its config.*of another generation",
-    "group norms": r"lacks \d+ tensors of a WF-VAE, the first is 'decoder.connect_l1.0.norm1.norm.bias'",
+    "group norms": r"lacks \d+ tensors of this WF-VAE, the first is 'decoder.connect_l1.0.norm1.norm.bias'",
     "filters": r"'encoder.wavelet_transform_l1.aa' is no filter of Haar's wavelets",
-    "nothing": r"lacks \d+ tensors of a WF-VAE",
+    "nothing": r"lacks \d+ tensors of this WF-VAE",
 }
 
 
@@ -505,7 +493,7 @@ def test_a_config_that_says_less_means_what_the_authors_class_does(repository: P
     config = json.loads((folder / "vae" / "config.json").read_text())
     assert config.pop("connect_res_layer_num") == 2
     (folder / "vae" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(WeightsError, match=r"lacks 4 tensors of a WF-VAE, the first is 'decoder.connect_l1.1.bias'"):
+    with pytest.raises(WeightsError, match=r"lacks 4 tensors of this WF-VAE, the first is 'decoder.connect_l1.1.bias'"):
         load_codec(str(folder))
 
 

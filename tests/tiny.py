@@ -27,7 +27,7 @@ from diffusers import (
     WanTransformer3DModel,
 )
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -62,6 +62,19 @@ SCHEDULER: Mapping[str, Any] = {
     "steps_offset": 1,
     "timestep_spacing": "trailing",
 }
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(11))
+
+
+def apart(a: Tensor, b: Tensor) -> float:
+    """Relative distance."""
+    return float((a - b).norm() / b.norm())
+
+
+def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
 def grown(make: Callable[[], nn.Module], seed: int, by: float = 0.1) -> Any:

@@ -27,6 +27,24 @@ SUFFIXES = (".safetensors", *PICKLES)
 """Ends of files that hold weights."""
 
 
+def fitting(
+    tensors: dict[str, Tensor], wanted: Mapping[str, Tensor], file: Path, network: str, where: str
+) -> dict[str, Tensor]:
+    """The tensors of a file, if they are those of a network by name and shape. network: which, in words; where: what to
+    do otherwise. Raises WeightsError."""
+    if missing := sorted(wanted.keys() - tensors.keys()):
+        raise WeightsError(f"'{file}' lacks {len(missing)} tensors of {network}, the first is '{missing[0]}'. {where}")
+    if more := sorted(tensors.keys() - wanted.keys()):
+        raise WeightsError(
+            f"'{file}' has {len(more)} tensors that {network} has not, the first is '{more[0]}'. {where}"
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape:
+            came, fits = (tuple(it.shape) for it in (tensor, wanted[name]))
+            raise WeightsError(f"'{file}': '{name}' is of shape {came}, and {fits} fits its config. {where}")
+    return tensors
+
+
 def is_file(name: str) -> bool:
     """Whether a name is that of one file of weights, not of a folder or repository.
 

@@ -17,7 +17,7 @@ from dovetail.experts.checkpoint import quietly
 from dovetail.experts.lavie.attention import Rotary
 from dovetail.experts.lavie.facts import FILE, SIZES
 from dovetail.experts.lavie.unet import LaVieUNet
-from dovetail.experts.tensors import opened
+from dovetail.experts.tensors import fitting, opened
 
 WHERE = f"Weights of this family: {FILE} over CompVis/stable-diffusion-v1-4"
 
@@ -58,16 +58,4 @@ def _fitting(tensors: dict[str, Tensor], wanted: Mapping[str, Tensor], file: Pat
         raise WeightsError(f"'{file}' holds no tensors by name. {WHERE}")
     constant = Rotary().freqs.detach()
     tensors = {name: constant for name in wanted if name.endswith("rotary_emb.freqs")} | tensors
-    if missing := sorted(wanted.keys() - tensors.keys()):
-        raise WeightsError(
-            f"'{file}' lacks {len(missing)} tensors of LaVie's base network, the first is '{missing[0]}'. {WHERE}"
-        )
-    if more := sorted(tensors.keys() - wanted.keys()):
-        raise WeightsError(
-            f"'{file}' has {len(more)} tensors that LaVie's base network has not, the first is '{more[0]}'. {WHERE}"
-        )
-    for name, tensor in tensors.items():
-        if tensor.shape != wanted[name].shape:
-            came, fits = (tuple(it.shape) for it in (tensor, wanted[name]))
-            raise WeightsError(f"'{file}': '{name}' is of shape {came}, and {fits} fits the image network. {WHERE}")
-    return tensors
+    return fitting(tensors, wanted, file, "LaVie's base network", WHERE)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dovetail.errors import RecipeError, WeightsError
 from dovetail.experts.checkpoint import quietly
-from dovetail.experts.tensors import opened
+from dovetail.experts.tensors import fitting, opened
 from dovetail.experts.wfvae.autoencoder import WFVAEModel
 from dovetail.experts.wfvae.facts import KINDS, SIZES, UNSAID, WHERE, learned
 
@@ -56,17 +56,7 @@ def autoencoder(config: Mapping[str, Any], file: Path, dtype: torch.dtype) -> WF
 def _fitting(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
     """The tensors of the autoencoder, if they are those of this one."""
     mine = {name: tensor for name, tensor in tensors.items() if name.startswith(OURS)}
-    found = learned(mine)
-    if missing := sorted(wanted.keys() - found.keys()):
-        raise WeightsError(f"'{file}' lacks {len(missing)} tensors of a WF-VAE, the first is '{missing[0]}'. {APART}")
-    if more := sorted(found.keys() - wanted.keys()):
-        raise WeightsError(
-            f"'{file}' has {len(more)} tensors that are none of this WF-VAE's, the first is '{more[0]}'. {APART}"
-        )
-    for name, tensor in found.items():
-        if tensor.shape != wanted[name].shape:
-            came, fits = (tuple(it.shape) for it in (tensor, wanted[name]))
-            raise WeightsError(f"'{file}': '{name}' is of shape {came}, and {fits} fits its config. {APART}")
+    found = fitting(learned(mine), wanted, file, "this WF-VAE", APART)
     for name in mine.keys() - found.keys():
         share = 0.5 if mine[name].numel() == 4 else 0.3536
         if not torch.allclose(mine[name].float().abs(), torch.tensor(share), rtol=0, atol=ROUNDED):
