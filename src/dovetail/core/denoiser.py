@@ -1,9 +1,10 @@
 """A denoiser splits a noisy latent into the video and the noise it believes in."""
 
+from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Protocol
+from itertools import groupby, pairwise
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -69,12 +70,27 @@ class Blend:
     parts: tuple[tuple[Condition, float], ...]
 
 
+Parts = tuple[tuple[Condition, int], ...]
+"""Conditions of one row, one after another, with their numbers of frames."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Conditions that one row is asked to show one after another, each for its number of frames.
+
+    Only networks whose `Expert` is asked by frame see it. Design page: docs/decisions/0036-told-by-frame.md.
+    """
+
+    parts: Parts
+
+
 @dataclass(frozen=True)
 class Timeline:
     """Conditions over time: `keys` are (first global frame, condition), sorted; the first starts at 0.
 
     fade: for so many frames around the start of each but the first, it and the one before count together, its share
     rising evenly. A fade as long as a window gives each window's conditions the shares of it that they cover.
+    by_frame: experts that can are told of each frame what lies there (`along`), the others what lies at a row's centre.
 
     >>> Timeline.of("a red circle").at(torch.tensor([0, 1]))
     Condition(text='a red circle')
@@ -85,6 +101,7 @@ class Timeline:
 
     keys: tuple[tuple[int, Condition], ...]
     fade: float = 0.0
+    by_frame: bool = False
 
     @classmethod
     def of(cls, text: str) -> "Timeline":
@@ -99,6 +116,18 @@ class Timeline:
         parts = tuple((key, share) for (_, key), share in zip(self.keys, shares, strict=True) if share > 0)
         return parts[0][0] if len(parts) == 1 else Blend(parts)
 
+    def along(self, frames: Tensor) -> Condition | Passage:
+        """What each of a row's global frames "f" is asked to show. A fade has no say in it.
+
+        >>> story = Timeline(((0, Condition("day")), (4, Condition("night"))))
+        >>> story.along(torch.arange(1, 6))
+        Passage(parts=((Condition(text='day'), 3), (Condition(text='night'), 2)))
+        """
+        starts = [start for start, _ in self.keys]
+        told = [self.keys[bisect(starts, frame) - 1][1] for frame in frames.tolist()]
+        parts = tuple((condition, len(list(run))) for condition, run in groupby(told))
+        return parts[0][0] if len(parts) == 1 else Passage(parts)
+
     def _risen(self, since: float) -> float:
         """How much a condition, and those after it, count so many frames after its start."""
         if not self.fade:
@@ -106,8 +135,18 @@ class Timeline:
         return min(max(since / self.fade + 0.5, 0.0), 1.0)
 
 
+Asked = Condition | Passage
+"""What an expert is asked to show in one row; passages are for networks that are told by frame."""
+
+
+def parts_of(asked: Asked, frames: int) -> Parts:
+    """What a row of so many frames is asked to show, part by part."""
+    return asked.parts if isinstance(asked, Passage) else ((asked, frames),)
+
+
 Network = Callable[[Tensor, float, Sequence[Condition], Tensor], Tensor]
-"""(native latent "b c f h w", native time, a condition per row, frames "b f") -> raw prediction."""
+"""(native latent "b c f h w", native time, a condition per row, frames "b f") -> raw prediction. That of an expert that is
+told `by_frame` takes passages for conditions too."""
 
 
 @dataclass(frozen=True)
@@ -115,18 +154,19 @@ class Expert:
     """A pretrained network, with all that is needed to understand its answers.
 
     The network is no part of equality or repr: a tree of denoisers holds values, and an expert is
-    known by its name.
+    known by its name. by_frame: whether the network can be asked for a `Passage`.
     """
 
     name: str
     schedule: Schedule = field(repr=False)
     target: Target = field(repr=False)
     network: Network = field(repr=False, compare=False)
+    by_frame: bool = field(default=False, repr=False)
 
     def given(self, prompt: "str | Timeline") -> "Prompted":
         return Prompted(self, Timeline.of(prompt) if isinstance(prompt, str) else prompt)
 
-    def see(self, x: Tensor, t: float, conditions: Sequence[Condition | Blend], frames: Tensor) -> Split:
+    def see(self, x: Tensor, t: float, conditions: Sequence[Asked | Blend], frames: Tensor) -> Split:
         """One call of the network, its answer solved for (x0, eps).
 
         A row with a blend is asked once for each of its conditions, as rows of the same call.
@@ -144,9 +184,9 @@ class Expert:
         both = b * alpha - a * sigma
         return split(x, torch.sub(native * (b / both), out, alpha=sigma / both), t)
 
-    def _answer(self, native: Tensor, time: float, asked: Sequence[Condition | Blend], frames: Tensor) -> Tensor:
+    def _answer(self, native: Tensor, time: float, asked: Sequence[Asked | Blend], frames: Tensor) -> Tensor:
         """The network's raw prediction, blends mixed: what is solved for is linear in it, so mixing it mixes that."""
-        parts = [one.parts if isinstance(one, Blend) else ((one, 1.0),) for one in asked]
+        parts = [one.parts if isinstance(one, Blend) else ((cast(Condition, one), 1.0),) for one in asked]
         conditions = [condition for row in parts for condition, _ in row]
         if len(conditions) == len(asked):
             return self.network(native, time, conditions, frames)
@@ -164,11 +204,12 @@ class Prompted:
     expert: Expert
     prompt: Timeline
 
-    def conditions(self, frames: Tensor) -> tuple[Condition | Blend, ...]:
+    def conditions(self, frames: Tensor) -> tuple[Asked | Blend, ...]:
         """What each row is asked to show."""
         if len(self.prompt.keys) == 1:
             return (self.prompt.keys[0][1],) * len(frames)
-        return tuple(self.prompt.at(row) for row in frames.cpu())
+        told = self.prompt.along if self.prompt.by_frame and self.expert.by_frame else self.prompt.at
+        return tuple(told(row) for row in frames.cpu())
 
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
         return self.expert.see(x, t, self.conditions(frames), frames)

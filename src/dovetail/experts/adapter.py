@@ -14,10 +14,11 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from dovetail.core.denoiser import Condition
+from dovetail.core.denoiser import Asked, Parts, parts_of
 from dovetail.errors import NetworkError, RecipeError
 from dovetail.experts.halving import Shortage, halving
 from dovetail.experts.moving import present
+from dovetail.experts.passages import relayed
 from dovetail.experts.space import LatentSpace
 
 Embedding = tuple[Tensor, ...]
@@ -172,7 +173,7 @@ class Adapter:
         """The most tokens of a prompt that the expert reads, marks at the ends included."""
         return self.text.limit
 
-    def __call__(self, x: Tensor, time: float, conditions: Sequence[Condition], frames: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, time: float, conditions: Sequence[Asked], frames: Tensor) -> Tensor:
         """The raw prediction, float32, on the device of x.
 
         x: native latent "b c f h w"; time: native; conditions: one per row; frames: "b f". Raises RecipeError for a
@@ -184,7 +185,7 @@ class Adapter:
             raise NetworkError(self.name, time, weights=self.weights)
         return out
 
-    def answers(self, x: Tensor, time: float, conditions: Sequence[Condition], frames: Tensor) -> Iterator[Tensor]:
+    def answers(self, x: Tensor, time: float, conditions: Sequence[Asked], frames: Tensor) -> Iterator[Tensor]:
         """The same, some rows after others, as the module gives them and where it lives."""
         self._check(x)
         done, cells = 0, f"latents of {x.shape[2]} frames of {x.shape[3]}x{x.shape[4]} cells"
@@ -201,11 +202,20 @@ class Adapter:
                 done += len(piece)
                 yield piece
 
-    def _piece(self, x: Tensor, time: float, conditions: Sequence[Condition]) -> Tensor:
-        said = [self._embedding(condition.text) for condition in conditions]
-        text = tuple(torch.cat(parts) for parts in zip(*said, strict=True))
-        times = torch.full((len(x),), time, device=self.device)
-        return self.convention(self.module, x.to(self.device, self.dtype), times, text).float()
+    def _piece(self, x: Tensor, time: float, conditions: Sequence[Asked]) -> Tensor:
+        rows = [parts_of(condition, x.shape[2]) for condition in conditions]
+        text, times = self._words(rows), torch.full((len(x),), time, device=self.device)
+        with relayed(self.module, rows) if max(map(len, rows)) > 1 else nullcontext():
+            return self.convention(self.module, x.to(self.device, self.dtype), times, text).float()
+
+    def _words(self, rows: Sequence[Parts]) -> Embedding:
+        """The texts of each row's parts one behind another, the last again where other rows have more parts."""
+        most, said = max(map(len, rows)), []
+        for row in rows:
+            texts = [condition.text for condition, _ in row]
+            told = [self._embedding(text) for text in texts + texts[-1:] * (most - len(texts))]
+            said.append(tuple(torch.cat(parts, 1) for parts in zip(*told, strict=True)))
+        return tuple(torch.cat(parts) for parts in zip(*said, strict=True))
 
     def unread(self, texts: Iterable[str]) -> tuple[str, ...]:
         """Those texts that it has not read yet."""

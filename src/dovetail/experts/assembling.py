@@ -61,7 +61,8 @@ def assembled(
         stays=stays,
         waits=waits,
     )
-    return Expert(name, schedule_of(scheduler), TARGETS[scheduler.get("prediction_type", "flow_prediction")], network)
+    target = TARGETS[scheduler.get("prediction_type", "flow_prediction")]
+    return Expert(name, schedule_of(scheduler), target, network, by_frame=kind.by_frame)
 
 
 def spoken(config: Mapping[str, Any], where: str) -> dict[str, Any]:

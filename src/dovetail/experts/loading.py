@@ -49,7 +49,8 @@ class Family:
     """Networks that are called in one way. networks: the classes that fit it, of diffusers or ours. batch: rows
     per call, unless the recipe says otherwise. where: repositories that have such weights. part: the folder
     in which they lie there. texts: the text models that fit, by the names transformers has for them. even:
-    see `Adapter`. space: the latents of the published weights. words: the repository of the text model that they come
+    see `Adapter`. by_frame: whether frames of one row can be told texts of their own (see `passages`). space: the latents
+    of the published weights. words: the repository of the text model that they come
     without, and the files that are taken of it; scheduler: the config of the scheduler that they come without."""
 
     networks: tuple[str, ...]
@@ -60,6 +61,7 @@ class Family:
     part: str = "unet"
     texts: tuple[str, ...] = ("CLIPTextModel",)
     even: bool = False
+    by_frame: bool = True
     space: LatentSpace = IMAGES
     words: tuple[str, tuple[str, ...]] | None = None
     scheduler: Mapping[str, Any] | None = None
@@ -118,6 +120,7 @@ FAMILIES: dict[str, Family] = {
         max_frames=13,
         part="transformer",
         texts=("T5EncoderModel",),
+        by_frame=False,  # Words and tokens are one sequence there.
         space=LatentSpace(channels=16, vae="AutoencoderKLCogVideoX", factor=8, compression=4),
     ),
     "open-sora-plan": Family(

@@ -107,7 +107,7 @@ def told_over(recipe: Recipe, length: int, frames: int | None = None) -> Timelin
     starts = [0, *(1 + ceil((span.start - 1) / together - 0.5) for span in spans[1:])]
     keys = ((start, Condition(joined(recipe.prompt, span.text))) for start, span in zip(starts, spans, strict=True))
     fade = 0 if recipe.story.fade is None else frame(recipe.story.fade, video.frames, video.fps)
-    return Timeline(tuple(keys), fade / together)
+    return Timeline(tuple(keys), fade / together, by_frame=recipe.story.by == "frame")
 
 
 def _begin(stage: models.Stage, noise: Noise) -> Consistent | None:

@@ -121,10 +121,13 @@ class Event(Part):
 
 class Story(Part):
     """Events, one after another; the recipe's prompt is the text that all of them share. `fade`: for so long around
-    each change both texts count."""
+    each change both texts count. `by`: who takes the event at their middle: each "window" (by default), or each "frame",
+    so that one window shows a change where it belongs; experts whose words are no matter of frames (cogvideox, exact
+    ones) go on by windows, and fades are theirs alone."""
 
     events: Annotated[tuple[Event, ...], Field(strict=False, min_length=1)]
     fade: Moment = None
+    by: Literal["window", "frame"] | None = None
 
     @model_validator(mode="before")
     @classmethod

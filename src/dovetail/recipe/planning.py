@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dovetail.core import chain
-from dovetail.core.denoiser import Condition, Expert, predicts_x0, timeline
+from dovetail.core.denoiser import Asked, Expert, parts_of, predicts_x0, timeline
 from dovetail.core.noise import Noise
 from dovetail.core.schedules import Schedule
 from dovetail.core.stages import Event, Seen, Stage
@@ -73,7 +73,7 @@ class StandIn:
     heard: set[tuple[str, str]] = field(default_factory=set)
     stage: str = ""
 
-    def __call__(self, x: Tensor, time: float, conditions: Sequence[Condition], frames: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, time: float, conditions: Sequence[Asked], frames: Tensor) -> Tensor:
         if self.longest is not None and x.shape[2] > self.longest:
             hint = (
                 "wrap it in framewise"
@@ -88,7 +88,8 @@ class StandIn:
         look = Look(self.name, length, height, width, self.skipped, self.stage)
         self.shown[look] += len(x)
         self.rows[look] = max(len(x), self.rows.get(look, 0))
-        self.heard.update((self.name, condition.text) for condition in conditions)
+        told = (condition for asked in conditions for condition, _ in parts_of(asked, length))
+        self.heard.update((self.name, condition.text) for condition in told)
         return torch.full_like(x, self.answer)
 
     def without(self, skipped: tuple[int, ...]) -> "StandIn":
@@ -152,12 +153,13 @@ class Plan:
 @dataclass(frozen=True)
 class Known:
     """What is known of an expert before its weights are: its schedule, its scheduler's config and how its
-    pipeline uses that (see `Adapter.even`), and the most frames that it sees at once."""
+    pipeline uses that (see `Adapter.even`), the most frames that it sees at once, and whether each can be told a text."""
 
     schedule: Schedule
     scheduler: Mapping[str, Any] | None = None
     longest: int | None = None
     even: bool = False
+    by_frame: bool = False
 
 
 def plan(
@@ -180,6 +182,7 @@ def plan(
             known.schedule,
             predicts_x0,
             StandIn(name, ledger, (-10.0) ** i, known.longest, known.scheduler, known.even, shown, (), rows, heard),
+            known.by_frame,
         )
         for i, (name, known) in enumerate(cast.items())
     }

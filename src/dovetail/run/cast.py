@@ -254,6 +254,7 @@ def known_of(cast: Cast) -> dict[str, Known]:
             getattr(expert.network, "scheduler", None),
             getattr(expert.network, "max_frames", None),
             getattr(expert.network, "even", False),
+            expert.by_frame,
         )
         for name, expert in cast.experts.items()
     }

@@ -76,11 +76,12 @@ def warn_of_story(recipe: Recipe, missed: Sequence[tuple[str, int]] = ()) -> Non
             f"and what is in it may change from event to event. {lost if _coupled(recipe) else ''}"
             "A prompt (--shared, or `shared:` in a file) says what stays"
         )
+    by_frame = "" if recipe.story.by == "frame" else ", or let each frame take its own event (--set story.by=frame)"
     for number in dict.fromkeys(number for _, number in missed):
         names = ", ".join(f"'{name}'" for name, other in missed if other == number)
         said.append(
             f"event {number}, {spans[number - 1].text!r}, is at the centre of no window of {names}, which never hears of it; "
-            "let it last longer, or take shorter windows or a smaller hop (`dovetail plan` draws them)"
+            f"let it last longer, or take shorter windows or a smaller hop{by_frame} (`dovetail plan` draws them)"
         )
     for line in said:
         warnings.warn(f"story: {line}", StoryWarning, stacklevel=3)

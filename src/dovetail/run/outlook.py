@@ -47,10 +47,11 @@ def outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
     except WeightsError as error:
         if told is not None:
             notes.append(f"expert '{name}': {error}; planned by its published configuration")
-            return Known(schedule_of(told.scheduler), told.scheduler, family.max_frames, family.even)
+            told_by = told.scheduler
+            return Known(schedule_of(told_by), told_by, family.max_frames, family.even, family.by_frame)
         notes.append(f"expert '{name}': {error}; levels are those of the family's usual schedule")
-        return Known(USUAL[spec.family], longest=family.max_frames)
-    return Known(schedule_of(config), config, family.max_frames, family.even)
+        return Known(USUAL[spec.family], longest=family.max_frames, by_frame=family.by_frame)
+    return Known(schedule_of(config), config, family.max_frames, family.even, family.by_frame)
 
 
 def check_outlook(recipe: Recipe) -> None:

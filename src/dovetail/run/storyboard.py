@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 
-from dovetail.core.denoiser import Blend, Condition, Timeline
+from dovetail.core.denoiser import Blend, Condition, Prompted, Timeline, parts_of
 from dovetail.core.stages import Stage
 from dovetail.core.tree import walk
 from dovetail.core.windows import tile
@@ -25,7 +26,11 @@ def storyboard(plan: Plan) -> list[str]:
         return []
     video = recipe.video
     lines = drawn(recipe.spans(), video.frames, video.fps)
-    if recipe.story.fade is not None:
+    by_frame, others = recipe.story.by == "frame", _by_window(plan)
+    if by_frame:
+        but = f"; {', '.join(others)}: a window takes what lies at its middle" if others else ""
+        lines.append(f"each frame takes the event at it, in a window too{but}")
+    if recipe.story.fade is not None and (others or not by_frame):
         lines.append(
             f"each passes into the next for {seconds(frame(recipe.story.fade, video.frames, video.fps), video.fps)}"
         )
@@ -36,6 +41,12 @@ def storyboard(plan: Plan) -> list[str]:
         for what, windows in _windows(stage, length):
             lines += ["", f"stage {stage.name}, {what}", *_drawn(windows, told, marks, length)]
     return lines
+
+
+def _by_window(plan: Plan) -> tuple[str, ...]:
+    """Experts that can be told one text of a window alone."""
+    leaves = [leaf for stage in plan.stages for leaf in walk(stage.denoise) if isinstance(leaf, Prompted)]
+    return tuple(dict.fromkeys(leaf.expert.name for leaf in leaves if not leaf.expert.by_frame))
 
 
 def _windows(stage: Stage, length: int) -> Iterator[tuple[str, list[slice]]]:
@@ -72,8 +83,7 @@ def _drawn(windows: Sequence[slice], told: Timeline, marks: dict[Condition, str]
 
 def _fill(row: list[str], window: slice, told: Timeline, marks: dict[Condition, str], length: int) -> None:
     """Draw one window between brackets; one too narrow for them is its event's mark alone."""
-    asked = told.at(torch.arange(window.start, window.stop))
-    parts = asked.parts if isinstance(asked, Blend) else ((asked, 1.0),)
+    parts = _shares(told, torch.arange(window.start, window.stop))
     first, stop = (round(edge / length * WIDTH) for edge in (window.start, window.stop))
     inner = range(first + 1, stop - 1) if stop - first > 2 else range(first, max(stop, first + 1))
     if stop - first > 2:
@@ -85,3 +95,11 @@ def _fill(row: list[str], window: slice, told: Timeline, marks: dict[Condition, 
         for column in inner[shown:upto]:
             row[min(column, WIDTH - 1)] = marks[condition]
         shown = upto
+
+
+def _shares(told: Timeline, frames: Tensor) -> Sequence[tuple[Condition, float]]:
+    """What a window with these frames takes, each with its share of it."""
+    if told.by_frame:
+        return [(condition, count / len(frames)) for condition, count in parts_of(told.along(frames), len(frames))]
+    asked = told.at(frames)
+    return asked.parts if isinstance(asked, Blend) else [(asked, 1.0)]

@@ -88,7 +88,8 @@ def changes(
     # Without a shared text there is none: the recipe's own example is not part of this story.
     shared = next((text for text in (prompt, told.shared) if text is not None), "")
     fade = recipe.story.fade if told.fade is None and recipe.story else told.fade
-    found: dict[str, Any] = {"prompt": shared, "story": {"events": list(told.events), "fade": fade}}
+    story = {"events": list(told.events), "fade": fade, "by": recipe.story.by if recipe.story else None}
+    found: dict[str, Any] = {"prompt": shared, "story": story}
     if frames is None and length is None:
         length = told.seconds
         frames = lasting(recipe, _checked(told.events)) if length is None else None
