@@ -27,7 +27,7 @@ from harness import HELD, add, arguments, key, mend, mine, part_of, read, told, 
 from machine import machine
 from syncos_plots import plots
 from syncos_report import report
-from syncos_rows import BASELINES, FAR, FIFO, HOLDS, LENGTHS, MAIN, SECOND, UNSHARED, Parts, rows
+from syncos_rows import BASELINES, FAR, FIFO, HOLDS, LENGTHS, MAIN, SECOND, TOLD, UNSHARED, Parts, rows
 from torch import Tensor
 
 from dovetail import recipe as recipes
@@ -133,7 +133,9 @@ def keys(made: dict[str, Recipe], lengths: Sequence[int], queues: bool = False) 
 def wanted(tales: Sequence[Tale], names: Sequence[str], only: Sequence[str] | None) -> Iterator[tuple[Tale, str]]:
     """What to make, in order, so that a run that ends anywhere leaves balanced tables: first the method and its
     baselines at all lengths for all stories, then all else."""
-    first = [name for name in names if way_of(name) in ("full", SECOND, *BASELINES, FIFO, *HOLDS, *FAR, REFERENCE)]
+    first = [
+        name for name in names if way_of(name) in ("full", SECOND, *BASELINES, FIFO, *TOLD, *HOLDS, *FAR, REFERENCE)
+    ]
     rest = [name for name in names if name not in first]
     for some in (first, rest):
         for tale in tales:
@@ -246,15 +248,16 @@ def queued(recipe: Recipe, tale: Tale, cast: run.Cast) -> dict[str, Any]:
 
 
 def tell(recipe: Recipe, tale: Tale, way: str) -> Recipe:
-    """The recipe with the story in it; without shared text, each event is all that its windows hear."""
+    """The recipe with the story in it, told to frames or windows as the recipe's own is; without shared text, each event
+    is all that is heard."""
     starts = tale.starts(recipe.video.frames)
     events = [
         {"at": f"{at}f", "text": f"it {MOTIONS[motion][1]}"} for at, motion in zip(starts, tale.motions, strict=True)
     ]
     shared = "" if way == UNSHARED else caption(tale.asked)
-    return recipes.changed(
-        recipe, {"prompt": shared, "story": {"events": events, "fade": "1f"}, "video.seed": tale.number}
-    )
+    # A window in whose very middle an event begins is asked for both.
+    how = {"by": "frame"} if recipe.story is not None and recipe.story.by == "frame" else {"fade": "1f"}
+    return recipes.changed(recipe, {"prompt": shared, "story": {"events": events, **how}, "video.seed": tale.number})
 
 
 def reference(name: str, tale: Tale) -> dict[str, Any]:

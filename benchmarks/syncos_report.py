@@ -9,7 +9,7 @@ from typing import Any
 from harness import Claim, questions
 from long_report import counted, paired, table
 from report import aligned, column, enough
-from syncos_rows import AUTO, BASELINES, COSTS, FAR, FIFO, FLOWLONG, GEN_L, HOLDS, PAPER, SECOND, SWEEPS, WHAT
+from syncos_rows import AUTO, BASELINES, COSTS, FAR, FIFO, FLOWLONG, GEN_L, HOLDS, PAPER, SECOND, SWEEPS, TOLD, WHAT
 
 from dovetail.eval.stats import Cells, sign_flip
 
@@ -27,6 +27,7 @@ GROUPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "What stage 2 does": ((), WHAT),
     "What costs less": ((GEN_L,), COSTS),
     "What is found on the way": ((), AUTO),
+    "Who is told": ((), TOLD),
     "What is held": ((), HOLDS),
     "What does not fade": ((), FAR),
 }
@@ -95,7 +96,7 @@ def some(rows: Rows, names: Sequence[str]) -> Rows:
 
 
 def by_length(lengths: Sequence[int]) -> list[str]:
-    return [f"{way} {frames}" for way in ("full", *BASELINES, FIFO, *HOLDS, *FAR) for frames in lengths]
+    return [f"{way} {frames}" for way in ("full", *BASELINES, FIFO, *TOLD, *HOLDS, *FAR) for frames in lengths]
 
 
 # --- sweeps ------------------------------------------------------------------------------------------------------
@@ -174,7 +175,7 @@ def answers(rows: Rows, main: int, lengths: Sequence[int], method: str = "full",
         words = {"identity_whole": "identity", "ground_whole": "background", "whole": "both"}
         claims = [counted(rows, full, measure, 0.90, word) for measure, word in words.items()]
         asked.append(("Are identity and background constant over the whole video in 90 % of stories?", claims))
-    asked += kept_more(rows, main, method, same) + held(rows, main)
+    asked += kept_more(rows, main, method, same) + told_apart(rows, main) + held(rows, main)
     gen = f"{GEN_L} {main}"
     if full in rows and gen in rows:
         claims = [not_below(rows, full, gen, measure) for measure in ("event_prompt", "event_motion")]
@@ -197,6 +198,16 @@ def kept_more(rows: Rows, main: int, method: str, same: bool) -> list[tuple[str,
             else:
                 claims = [above(rows, one, other, measure) for measure in ("identity", "ground", "order")]
             asked.append((f"Is more kept by {one} than by {other}? (difference)", claims))
+    return asked
+
+
+def told_apart(rows: Rows, main: int) -> list[tuple[str, list[Claim]]]:
+    """What it brings to tell each frame of a window its own event, and whether it is that alone."""
+    asked = []
+    for other in (f"{way} {main}" for way in TOLD if {f"full {main}", f"{way} {main}"} <= rows.keys()):
+        measures = ("order", "events", "event_motion", "identity", "ground")
+        claims = [above(rows, f"full {main}", other, measure) for measure in measures]
+        asked.append((f"Is full {main}, whose frames are told, above {other}? (difference)", claims))
     return asked
 
 

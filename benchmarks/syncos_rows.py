@@ -32,6 +32,10 @@ WHAT = (*KERNELS, "re-noise only", SECOND, "equal calls")
 COSTS = ("fewer looks", "early stop", "unguided again", "small again", "alternate steps", "wide below", "cheap")
 AUTO = ("floor auto", "stride auto", "both auto")
 FAR = ("anchor", "keyframes", "no anchor")
+BY_WINDOW, BY_FRAME = "by window", f"{GEN_L} by frame"
+TOLD = (BY_WINDOW, BY_FRAME)
+"""Where the recipe tells each frame of a window the event at it: the recipe whose windows take what lies at their middle, as
+published methods do, and the baseline that is told as the recipe is."""
 HOLDS = ("hold", "no hold", "colours")
 """The recipe with its windows held to the first one, or without: whichever it is not itself; and with their colours held
 alone, where it holds places too."""
@@ -50,7 +54,7 @@ def rows(base: Recipe, main: int = MAIN, lengths: tuple[int, ...] = LENGTHS) -> 
     made = {f"{way} {main}": recipe for way, recipe in ways(Parts(base, main)).items()}
     for frames in lengths:
         parts = Parts(base, frames)
-        kept = ("full", *BASELINES, *HOLDS, *FAR)
+        kept = ("full", *BASELINES, *TOLD, *HOLDS, *FAR)
         made |= {
             f"{way} {frames}": recipe for way, recipe in {**plain(parts), **far(parts.looking)}.items() if way in kept
         }
@@ -62,7 +66,10 @@ class Parts:
 
     def __init__(self, base: Recipe, frames: int) -> None:
         self.base = base
-        self.whole = recipes.plain(recipes.changed(base, {"video.frames": frames, "story": None}))
+        # Of the recipe's story there is how it is told, which is the method's; the tales themselves come with each run.
+        self.by_frame = base.story is not None and base.story.by == "frame"
+        story = {"events": ["it moves"], "by": "frame"} if self.by_frame else None
+        self.whole = recipes.plain(recipes.changed(base, {"video.frames": frames, "story": story}))
         self.stage, *self.rest = self.whole["chain"]
         self.coupled: Plain = self.stage["denoise"]["coupled"]
         self.experts = list(self.whole["experts"])
@@ -106,10 +113,11 @@ class Parts:
 
     @property
     def is_flowlong(self) -> bool:
-        """Whether the recipe is FlowLong's way by construction: windows averaged, and new noise above a floor."""
+        """Whether the recipe is FlowLong's way by construction: windows averaged and told what lies at their middle, and
+        new noise above a floor."""
         bare = {"iterations": 0, "stages": "all", "steps": None, "wide": None, "hold": None}
         found = "auto" in (self.coupled["floor"], self.coupled["stride"])
-        return bare.items() <= self.coupled.items() and not found and not self.stage["noise"]
+        return bare.items() <= self.coupled.items() and not (found or self.stage["noise"] or self.by_frame)
 
     @property
     def floor(self) -> float:
@@ -123,18 +131,24 @@ class Parts:
         return {"windowed": {**words, "stride": words["size"] // 2 if words["stride"] == "auto" else words["stride"]}}
 
 
+def by_window(recipe: Recipe) -> Recipe:
+    """The same, its windows told what lies at their middle."""
+    return recipes.changed(recipe, {"story": None})
+
+
 def plain(parts: Parts) -> dict[str, Recipe]:
-    """The method, held in other ways, and its baselines, of which nothing is held."""
+    """The method, held and told in other ways, and its baselines as published: held by nothing, and told by window."""
     long = recipes.plain(recipes.load("sprites-long-paper"))["chain"][0]
     coherent = {**long["denoise"]["coherent"], "of": parts.coupled["of"]}
     free = parts.held(None)
-    return {
-        "full": parts.with_(),
-        **parts.otherwise,
+    baselines = {
         GEN_L: parts.made(parts.windowed, free),
         FLOWLONG: parts.made({"renoised": {"of": parts.windowed, "floor": parts.floor}}, free),
         SWITCHING: parts.made({"coherent": coherent}, free, window=parts.coupled["size"], noise=long["noise"]),
     }
+    told = {BY_WINDOW: by_window(parts.with_()), BY_FRAME: baselines[GEN_L]} if parts.by_frame else {}
+    published = {name: by_window(recipe) for name, recipe in baselines.items()}
+    return {"full": parts.with_(), **told, **parts.otherwise, **published}
 
 
 def ways(parts: Parts) -> dict[str, Recipe]:

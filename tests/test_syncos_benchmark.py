@@ -479,3 +479,26 @@ def test_the_world_tells_a_story_over_one_background() -> None:
     found = reference("renderer 48", Tale(0))["scores"]
     assert found["ground_whole"] == 1
     assert found["background_moved"] < 1
+
+
+def test_a_recipe_that_tells_frames_has_itself_by_window_beside_it() -> None:
+    """Baselines are told by window, as published, and one of them as the recipe is."""
+    from syncos import Tale, keys, tell
+    from syncos_rows import BASELINES, BY_FRAME, BY_WINDOW, TOLD, Parts, rows, ways
+
+    base = recipes.changed(recipes.load("sprites-story"), {"story.by": "frame", f"{COUPLED}.hold": None})
+    parts = Parts(base, 96)
+    assert not parts.is_flowlong, "its frames are told"
+    made, plain = ways(parts), ways(Parts(recipes.changed(base, {"story.by": None}), 96))
+    by = {name: tell(recipe, Tale(3), name).story.by for name, recipe in made.items()}
+    assert {name for name, told in by.items() if told != "frame"} == {BY_WINDOW, *BASELINES}
+    assert made[BY_WINDOW] == plain["full"]
+    assert made[BASELINES[0]] == plain[BASELINES[0]]
+    assert recipes.changed(made[BY_FRAME], {"story": None}) == made[BASELINES[0]]
+    assert not set(TOLD) & plain.keys()
+    assert tell(made["full"], Tale(3), "full").story.fade is None
+    assert tell(made[BY_WINDOW], Tale(3), "").story.fade == "1f"
+    known = keys(rows(base, 96, (96,)), (96,))
+    before = keys(rows(recipes.changed(base, {"story.by": None}), 96, (96,)), (96,))
+    assert known["full 96"] != before["full 96"]
+    assert known["gen-l-video 96"] == before["gen-l-video 96"]
