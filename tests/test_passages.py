@@ -11,6 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+import dovetail
 from dovetail import recipe as recipes
 from dovetail.core.denoiser import Asked, Condition, Expert, Passage, Timeline, parts_of, predicts_x0
 from dovetail.core.schedules import Flow
@@ -20,8 +21,7 @@ from dovetail.experts.adapter import Adapter
 from dovetail.experts.loading import FAMILIES
 from dovetail.experts.passages import relayed
 from dovetail.recipe.build import told_over
-from dovetail.recipe.story import Scenario
-from dovetail.run import plan, storyboard, tale
+from dovetail.run import plan, storyboard
 
 DAY, NIGHT, DAWN = Condition("a day"), Condition("night"), Condition("the dawn, again")
 FRAMES = 5
@@ -190,6 +190,21 @@ def test_a_recipe_says_who_takes_an_event() -> None:
     assert not told_over(recipes.changed(STORY, {"story.by": "window"}), 96).by_frame
     with pytest.raises(RecipeError, match=r"story\.by: unknown value 'shot'; Known: frame, window"):
         recipes.changed(STORY, {"story.by": "shot"})
+
+
+def test_events_of_ones_own_are_told_as_the_recipe_tells() -> None:
+    story = {"events": ["0s: it moves left", "4s: it pulses"], "shared": "a red ring"}
+    assert dovetail.plan(STORY, story=story).recipe.story.by == "frame"
+    assert dovetail.plan(EXACT, story=story).recipe.story.by is None
+
+
+def test_a_plan_says_who_is_told_by_window() -> None:
+    assert "each frame takes the event at it, in a window too" in storyboard(plan(STORY))
+    board = storyboard(plan(recipes.changed(EXACT, {"story.by": "frame"})))
+    assert any("control, spatial, temporal: a window takes what lies at its middle" in line for line in board)
+    faded = {"story.fade": "1s"}
+    assert not any("passes into" in line for line in storyboard(plan(recipes.changed(STORY, faded))))
+    assert any("passes into" in line for line in storyboard(plan(recipes.changed(EXACT, faded))))
 
 
 SHORT = {

@@ -29,7 +29,7 @@ from diffusers import (
     WanTransformer3DModel,
 )
 from diffusers.hooks import apply_first_block_cache
-from test_pipelines import call, drawn, own, pipe_of
+from test_pipelines import call, drawn, made, own, pipe_of
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import dovetail
@@ -233,6 +233,19 @@ def test_events_are_told_at_their_frames() -> None:
     assert torch.equal(evenly, timed)
     other = pipe(**call("syncos", events={0: "it moves left", 9: "it moves up"}, output_type="latent")).frames
     assert not torch.equal(evenly, other)
+
+
+@pytest.mark.parametrize(("kind", "heard"), [("wan", True), ("cogvideox", False)])
+def test_events_may_be_told_by_frame(kind: str, heard: bool) -> None:
+    """Wan's network can be; CogVideoX's, whose words and tokens are one sequence, goes on by windows."""
+    names = ("tokenizer", "text_encoder", "vae", "transformer", "scheduler")
+    parts = {name: made("flowblending")[name] for name in names} if kind == "wan" else {}
+    events = ["it moves left", "it moves up"]
+    by_window, by_frame = pipe_of("syncos", **parts), pipe_of("syncos", **parts)
+    by_frame.register_to_config(by_frame=True)
+    assert by_frame.recipe("", events=["a", "b"]).story.by == "frame"
+    one, other = (pipe(**call("syncos", events=events, output_type="latent")).frames for pipe in (by_window, by_frame))
+    assert torch.equal(one, other) is not heard
 
 
 def test_events_may_be_read_before() -> None:

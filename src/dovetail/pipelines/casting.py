@@ -172,10 +172,10 @@ def written(
     video: Mapping[str, Any],
     families: Mapping[str, str],
     chain: Sequence[Mapping[str, Any]],
-    story: Sequence[Mapping[str, Any]] | None = None,
+    story: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """A recipe of components: experts of these families, whose weights it does not name. Raises RecipeError."""
     experts = {name: {"family": family, "weights": MEMORY} for name, family in families.items()}
-    told = {} if story is None else {"story": {"events": list(story)}}
+    told = {} if story is None else {"story": dict(story)}
     said = {"prompt": prompt, "negative": negative, "video": dict(video), "chain": list(chain), **told}
     return recipes.checked({**said, "experts": experts, "codec": {"weights": MEMORY}})

@@ -33,7 +33,9 @@ class SynCoSPipeline(Face):
 
     scheduler: it says the noise levels and which solver walks them. window: in latent frames, by default the family's
     usual clip; stride: from window to window, by default a third of it. floor, iterations, rate, kernel: of the
-    agreeing, see `dovetail.methods.syncos`. first: how much the first latent frame of an inner window counts.
+    agreeing, see `dovetail.methods.syncos`. first: how much the first latent frame of an inner window counts. by_frame:
+    whether each frame of a window is told the event at it, where the network can be (not CogVideoX's), or, as published,
+    the window what lies at its middle.
     """
 
     # The transformer is in no chain: it comes when it is called, and goes when all steps are taken.
@@ -55,13 +57,14 @@ class SynCoSPipeline(Face):
         rate: float = 1.0,
         kernel: str = "stein",
         first: float = 0.1,
+        by_frame: bool = False,
     ) -> None:
         super().__init__()
         self.register_modules(
             tokenizer=tokenizer, text_encoder=text_encoder, vae=vae, transformer=transformer, scheduler=scheduler
         )
         self.register_to_config(window=window, stride=stride, floor=floor, iterations=iterations)
-        self.register_to_config(rate=rate, kernel=kernel, first=first)
+        self.register_to_config(rate=rate, kernel=kernel, first=first, by_frame=by_frame)
 
     def encode_prompt(
         self,
@@ -121,7 +124,8 @@ class SynCoSPipeline(Face):
             "denoise": {"coupled": coupled},
         }
         video = usual.video(num_frames, height, width, frame_rate, seed)
-        return casting.written(prompt, negative_prompt, video, {"base": family}, [stage], _story(events))
+        story = _story(events, "frame" if told.by_frame else None)
+        return casting.written(prompt, negative_prompt, video, {"base": family}, [stage], story)
 
     def _cast(self, embeds: Embeds, asked: list[str], against: list[str], recipe: Recipe) -> Cast:
         codec, told = casting.codec(self.vae), casting.told(embeds, asked, against, self.transformer.dtype)
@@ -198,10 +202,10 @@ def _texts(events: Events) -> tuple[str, ...]:
     return tuple(events.values() if isinstance(events, dict) else events or ())
 
 
-def _story(events: Events) -> list[dict[str, str]] | None:
+def _story(events: Events, by: str | None) -> dict[str, Any] | None:
     """Events as a recipe's story has them."""
     if not events:
         return None
     if isinstance(events, dict):
-        return [{"text": text, "at": f"{frame}f"} for frame, text in events.items()]
-    return [{"text": text} for text in events]
+        return {"events": [{"text": text, "at": f"{frame}f"} for frame, text in events.items()], "by": by}
+    return {"events": [{"text": text} for text in events], "by": by}
