@@ -396,9 +396,10 @@ def test_told_events_keep_the_fade_of_the_recipe_unless_they_bring_their_own() -
         return found.fade
 
     told = {"shared": "a red circle", "events": ["0s: it moves left", "2s: it moves right"]}
-    assert asked("sprites-story", told) == "1f"
+    faded = recipes.changed(STORY, {"story.fade": "1f"})
+    assert asked(faded, told) == "1f"
     own = told | {"fade": "1s"}
-    assert asked("sprites-story", own) == "1s"
+    assert asked(faded, own) == "1s"
     assert asked(STORY, told) is None
 
 

@@ -116,6 +116,7 @@ def test_what_costs_less_costs_what_it_says() -> None:
     from syncos_rows import Parts, asked, cheaper
 
     four = {f"chain.structure.denoise.coupled.{key}": value for key, value in {"iterations": 4, "floor": 0.85}.items()}
+    four["chain.structure.ladder.shifted.shift"] = 3.0
     parts = Parts(recipes.changed(recipes.load("sprites-story"), four), 64)
     windows = {name: sum(asked(recipe).values()) / 16 for name, recipe in cheaper(parts).items()}
     assert windows == {
@@ -143,7 +144,7 @@ def test_what_varies_stage_two_has_as_many_looks_as_can_be_saved_from() -> None:
     parts = Parts(recipes.load("sprites-story"), 96)
     made = ways(parts)
     assert (parts.method, parts.is_flowlong) == (SECOND, False), "it is held"
-    free = recipes.changed(parts.base, [f"{COUPLED}.hold=null"])
+    free = recipes.changed(parts.base, [f"{COUPLED}.hold=null", "story.by=window"])
     assert [ways(Parts(free, 96)).keys() & {*HOLDS}, made.keys() & {*HOLDS}] == [{"hold"}, {"no hold", "colours"}]
     assert [stage.hold and stage.hold.within for stage in made["colours"].chain[1:]] == [0.0]
     assert Parts(free, 96).is_flowlong
@@ -360,7 +361,7 @@ def test_the_recipe_without_stage_two_and_hold_is_flowlong_to_the_bit() -> None:
 
     import dovetail
 
-    made = plain(Parts(recipes.load("sprites-story"), 24))
+    made = plain(Parts(recipes.changed(recipes.load("sprites-story"), {"story.by": "window"}), 24))
     small = {"chain.structure.ladder.shifted.steps": 3, "experts.large": made["full"].experts["small"].model_dump()}
     one, other = (dovetail.generate("a red circle", first_stage(made[way], small)) for way in ("no hold", FLOWLONG))
     assert (one.frames == other.frames).all()
