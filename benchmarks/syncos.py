@@ -46,7 +46,7 @@ from dovetail.sprites.world import DIRECTIONS, MOTIONS, Ask, Dice, Scene, captio
 RECIPES = {"trained": "sprites-story", "exact": "sprites-syncos-exact"}
 FIRST = HELD + 70_000
 """Scenes of other seeds than those of other benchmarks."""
-MEASURES = 3
+MEASURES = 4
 """To be raised when measures change, so that results are made anew."""
 REFERENCE = "renderer"
 """The world itself: each event of the story, drawn, at one look."""
@@ -220,7 +220,8 @@ def one(recipe: Recipe, tale: Tale, cast: run.Cast, way: str) -> dict[str, Any]:
         video = run.finished(run.play(asked, cast))
     facts = {name: video.settings[name] for name in ("calls", "seconds", "seconds_in_networks")}
     looks = {name: planned.passes(name) for name in planned.counts}
-    return {"scores": scores(video.pixels[0], tale, frames), "planned": looks, **facts}
+    seen = oracle.events(video.pixels[0])  # so that what is said of them can be asked again without the video
+    return {"scores": scores(video.pixels[0], tale, frames), "seen": seen, "planned": looks, **facts}
 
 
 @torch.no_grad()
@@ -279,8 +280,9 @@ def scores(video: Tensor, tale: Tale, frames: int) -> dict[str, float]:
     """What is measured of a story.
 
     order: whether the motions that are seen are those that were asked for, in their order, and no others; events: how
-    nearly they are, 1 less the edit distance as a share of the longer list. late: how many frames from where it was
-    asked for a change comes, mean over changes, if the order is right; in_time: whether all come within four.
+    nearly they are, 1 less the edit distance as a share of the longer list. in_turn: order, but for `settled` changes.
+    late: how many frames from where it was asked for a change comes, mean over changes, if they are in turn; in_time:
+    whether all come within four.
     event_prompt, event_motion: what is right of each event's middle, mean over events; shared_prompt: of the text that
     all share, over the whole. scenes: runs of windows of one object and background. The rest: dovetail.eval.
     """
@@ -289,8 +291,10 @@ def scores(video: Tensor, tale: Tale, frames: int) -> dict[str, float]:
     seen = oracle.events(video)
     found["events"] = alike([motion for _, motion in seen], tale.motions)
     found["order"] = float(found["events"] == 1)
-    if found["order"]:
-        late = [abs(at - start) for (at, _), start in zip(seen[1:], starts[1:], strict=True)]
+    turns = settled(seen, starts[1:], frames)
+    found["in_turn"] = float([motion for _, motion in turns] == list(tale.motions))
+    if found["in_turn"]:
+        late = [abs(at - start) for (at, _), start in zip(turns[1:], starts[1:], strict=True)]
         found |= {"late": fmean(late), "in_time": float(max(late) <= NEAR)}
     middles = [middle(video, at, end) for at, end in zip(starts, [*starts[1:], frames], strict=True)]
     verdicts = [
@@ -302,6 +306,23 @@ def scores(video: Tensor, tale: Tale, frames: int) -> dict[str, float]:
     found["scenes"] = float(scenes([oracle.judge(part, asked).found for part in video.split(CLIP)]))
     found["whole"] = found["identity_whole"] * found["ground_whole"]
     return found
+
+
+def settled(seen: Sequence[tuple[int, str]], changes: Sequence[int], frames: int) -> list[tuple[int, str]]:
+    """The motions seen, (first frame, motion), without those that begin and end within four frames of one place where a
+    change was asked for: an object that is to go another way has to get to its lane first (decision 20), and four
+    frames are what a change may be late.
+
+    >>> settled([(0, "left"), (21, "down"), (26, "up"), (50, "right")], [24], 72)
+    [(0, 'left'), (26, 'up'), (50, 'right')]
+    """
+    stops = [at for at, _ in seen[1:]] + [frames]
+    passing = [
+        any(change - NEAR <= at < stop <= change + NEAR for change in changes)
+        for (at, _), stop in zip(seen, stops, strict=True)
+    ]
+    left = [one for one, passes in zip(seen, passing, strict=True) if not passes]
+    return [one for i, one in enumerate(left) if i == 0 or one[1] != left[i - 1][1]]
 
 
 def alike(seen: Sequence[str], asked: Sequence[str]) -> float:

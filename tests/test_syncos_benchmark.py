@@ -2,15 +2,17 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from dovetail import recipe as recipes
 from dovetail.methods.renoised import Renoised
 from dovetail.methods.syncos import Coupled
-from dovetail.sprites.world import Ask, render
+from dovetail.sprites.world import DIRECTIONS, Ask, render
 
 pytestmark = pytest.mark.usefixtures("benchmarks")
 
@@ -216,11 +218,11 @@ def test_the_world_tells_its_stories_right_and_a_still_one_does_not() -> None:
     assert alike([], ["up"]) == 0
     tale = next(Tale(n) for n in range(20) if set(Tale(n).motions) <= {"left", "right", "up", "down"})
     world = reference("renderer 96", tale)["scores"]
-    assert world["order"] == world["events"] == 1
+    assert world["order"] == world["in_turn"] == world["events"] == 1
     assert world["late"] <= 4
     assert (world["identity_whole"], world["event_prompt"], world["scenes"]) == (1, 1, 1)
     still = scores(render(tale.scene, [0]).expand(96, -1, -1, -1), tale, 96)
-    assert still["order"] == 0
+    assert still["order"] == still["in_turn"] == 0
     assert 0 <= still["events"] < 1
     assert "late" not in still
     assert still["event_motion"] == 0
@@ -229,6 +231,33 @@ def test_the_world_tells_its_stories_right_and_a_still_one_does_not() -> None:
         Ask("solid", "blue", "circle", None, "gray", "plain"),
     )
     assert scenes([red, red, blue, red]) == 3
+
+
+def told_with(*extra: tuple[int, int, str]) -> dict[str, float]:
+    """What is measured of a scene that goes as its story asks, but from frame to frame another way."""
+    from syncos import Tale, scores
+
+    tale = Tale(1)
+    assert tale.motions == ("up", "down", "left")
+    motions = [tale.motions[frame // 32] for frame in range(96)]
+    for start, stop, motion in extra:
+        motions[start:stop] = [motion] * (stop - start)
+    scene, frames = replace(tale.scene, motion="still"), []
+    for motion in motions:
+        frames.append(render(scene, [0])[0])
+        across, down = DIRECTIONS[motion]
+        scene = replace(scene, x=scene.x + 0.045 * across, y=scene.y + 0.045 * down)
+    return scores(torch.stack(frames), tale, 96)
+
+
+def test_an_object_may_cross_to_its_lane_where_a_change_was_asked_for() -> None:
+    """Six frames on another way around frame 32, within four of it; not as many elsewhere, nor twice as many there."""
+    assert (told_with()["order"], told_with()["in_turn"]) == (1, 1)
+    crossing = told_with((29, 35, "right"))
+    assert (crossing["order"], crossing["in_turn"]) == (0, 1)
+    assert crossing["late"] <= 3
+    for elsewhere in ((12, 18, "right"), (26, 38, "right")):
+        assert told_with(elsewhere)["in_turn"] == 0, elsewhere
 
 
 # --- answers -----------------------------------------------------------------------------------------------------
@@ -248,7 +277,7 @@ def planted(**ways: dict[str, float]) -> list[dict[str, Any]]:
 def test_verdicts_follow_from_the_numbers() -> None:
     from syncos_report import answers, gathered, swept
 
-    kept = {"ground": 0.9, "event_prompt": 0.8, "event_motion": 0.8, "order": 1.0, "whole": 1.0}
+    kept = {"ground": 0.9, "event_prompt": 0.8, "event_motion": 0.8, "order": 1.0, "in_turn": 1.0, "whole": 1.0}
     kept |= {"identity_whole": 1.0, "ground_whole": 1.0, "late": 3.0}
     full = {"identity": 0.95, **kept}
     rows = gathered(
@@ -295,7 +324,15 @@ def test_verdicts_follow_from_the_numbers() -> None:
 def test_what_is_held_is_beside_what_is_not_whichever_the_recipe_is(one: str, other: str) -> None:
     from syncos_report import answers, gathered
 
-    kept = {"identity": 0.8, "order": 0.5, "event_motion": 0.8, "event_prompt": 0.8, "ground_whole": 0.5, "whole": 0.5}
+    kept = {
+        "identity": 0.8,
+        "order": 0.5,
+        "in_turn": 0.5,
+        "event_motion": 0.8,
+        "event_prompt": 0.8,
+        "ground_whole": 0.5,
+        "whole": 0.5,
+    }
     kept |= {"identity_whole": 0.5, "late": 3.0}
     rows = gathered(
         planted(**{f"{one}_96": {**kept, "ground": 0.9, "event_motion": 0.6}, f"{other}_96": {**kept, "ground": 0.5}})
@@ -303,16 +340,38 @@ def test_what_is_held_is_beside_what_is_not_whichever_the_recipe_is(one: str, ot
     said = answers(rows, 96, [96]).splitlines()
     title = f"by {one} 96, whose windows are held, than by {other} 96".replace("_", " ")
     at = next(i for i, line in enumerate(said) if title in line)
-    verdicts = [line.strip().split(":")[0] + line.rpartition(":")[2] for line in said[at + 1 : at + 5]]
+    verdicts = [line.strip().split(":")[0] + line.rpartition(":")[2] for line in said[at + 1 : at + 6]]
     assert verdicts == [
-        "identity no difference seen", "ground yes", "order no difference seen", "event_motion no, lower",
+        "identity no difference seen", "ground yes", "order no difference seen", "in_turn no difference seen",
+        "event_motion no, lower",
     ]  # fmt: skip
+
+
+def test_what_it_brings_to_tell_frames_is_asked() -> None:
+    from syncos_report import answers, gathered
+
+    kept = {"identity": 0.8, "order": 0.5, "event_motion": 0.8, "event_prompt": 0.8, "ground": 0.5, "whole": 0.5}
+    kept |= {"identity_whole": 0.5, "ground_whole": 0.5, "late": 3.0, "in_turn": 0.8}
+    rows = gathered(planted(full_96=kept, **{"by window_96": {**kept, "in_turn": 0.4, "ground": 0.6}}))
+    said = answers(rows, 96, [96]).splitlines()
+    at = next(i for i, line in enumerate(said) if "whose frames are told, above by window 96" in line)
+    verdicts = [line.strip().split(":")[0] + line.rpartition(":")[2] for line in said[at + 1 : at + 6]]
+    assert verdicts[:2] == ["order no difference seen", "in_turn yes"]
+    assert verdicts[4] == "ground no, less"
 
 
 def test_where_the_recipe_has_no_stage_two_rows_are_beside_the_second_look() -> None:
     from syncos_report import report
 
-    kept = {"ground": 0.9, "event_prompt": 0.8, "event_motion": 0.8, "order": 1.0, "whole": 1.0, "scenes": 1.0}
+    kept = {
+        "ground": 0.9,
+        "event_prompt": 0.8,
+        "event_motion": 0.8,
+        "order": 1.0,
+        "in_turn": 1.0,
+        "whole": 1.0,
+        "scenes": 1.0,
+    }
     kept |= {"identity_whole": 1.0, "ground_whole": 1.0, "late": 3.0, "events": 1.0, "identity": 0.9}
     made = planted(
         full_96={**kept, "ground": 0.7},
@@ -451,7 +510,15 @@ def test_a_curve_has_the_same_stories_all_along() -> None:
 def test_a_table_without_results_is_left_out() -> None:
     from syncos_report import report
 
-    measures = {"identity": 0.9, "ground": 0.9, "event_prompt": 0.8, "event_motion": 0.8, "scenes": 1.0, "order": 1.0}
+    measures = {
+        "identity": 0.9,
+        "ground": 0.9,
+        "event_prompt": 0.8,
+        "event_motion": 0.8,
+        "scenes": 1.0,
+        "order": 1.0,
+        "in_turn": 1.0,
+    }
     measures |= {"identity_whole": 1.0, "ground_whole": 1.0, "whole": 1.0}
     few = report(planted(full_64=measures, **{"gen-l-video_64": measures}), "trained", 64, [64])
     for title in (
