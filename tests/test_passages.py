@@ -22,6 +22,7 @@ from dovetail.experts.loading import FAMILIES
 from dovetail.experts.passages import relayed
 from dovetail.recipe.build import told_over
 from dovetail.run import plan, storyboard
+from dovetail.run.telling import further
 
 DAY, NIGHT, DAWN = Condition("a day"), Condition("night"), Condition("the dawn, again")
 FRAMES = 5
@@ -201,10 +202,56 @@ def test_events_of_ones_own_are_told_as_the_recipe_tells() -> None:
 def test_a_plan_says_who_is_told_by_window() -> None:
     assert "each frame takes the event at it, in a window too" in storyboard(plan(STORY))
     board = storyboard(plan(recipes.changed(EXACT, {"story.by": "frame"})))
-    assert any("control, spatial, temporal: a window takes what lies at its middle" in line for line in board)
+    assert any("; control, temporal: a window takes what lies at its middle" in line for line in board)
     faded = {"story.fade": "1s"}
-    assert not any("passes into" in line for line in storyboard(plan(recipes.changed(STORY, faded))))
+    with pytest.warns(StoryWarning, match="fade does nothing"):
+        board = storyboard(plan(recipes.changed(STORY, faded)))
+    assert not any("passes into" in line for line in board)
     assert any("passes into" in line for line in storyboard(plan(recipes.changed(EXACT, faded))))
+
+
+def test_windows_that_are_told_one_text_are_drawn_so() -> None:
+    by_window, by_frame = (storyboard(plan(recipes.changed(EXACT, {"story.by": by}))) for by in ("window", "frame"))
+    assert [line for line in by_frame if "[" in line] == [line for line in by_window if "[" in line]
+
+
+def test_a_fade_that_does_nothing_is_said() -> None:
+    with pytest.warns(StoryWarning, match="fade does nothing where each frame takes its own event"):
+        dovetail.plan(recipes.changed(STORY, {"story.fade": "1s"}))
+    dovetail.plan(recipes.changed(EXACT, {"story.fade": "1s", "story.by": "frame"}))  # there it does
+
+
+def test_a_story_brings_its_own_way_of_telling() -> None:
+    told = {"shared": "a red ring", "events": ["0s: it moves left", "4s: it pulses"], "by": "window"}
+    assert dovetail.plan(STORY, story=told).recipe.story.by == "window"
+
+
+def test_a_story_that_does_not_say_it_is_written_as_before() -> None:
+    plain = recipes.plain(recipes.changed(STORY, {"story.by": None}))
+    assert "by" not in plain["story"]
+    assert recipes.checked(recipes.plain(STORY)) == STORY
+
+
+def test_a_run_that_goes_on_is_told_as_before() -> None:
+    changes, _ = further(STORY, None)
+    assert recipes.changed(STORY, changes).story.by == "frame"
+
+
+def test_compiled_networks_are_not_compiled_anew_for_passages(tmp_path: Path) -> None:
+    network, seen = adapter("wan", tmp_path), []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        seen.append(graph)
+        return graph.forward
+
+    x = latent(network)
+    expected = [asked(network, x, one) for one in (DAY, CHANGES, TURNS)]
+    for block in network.module.blocks:
+        block.compile(backend=backend)
+    for _ in range(2):
+        for one, plain in zip((DAY, CHANGES, TURNS), expected, strict=True):
+            assert tiny.apart(asked(network, x, one), plain) < 1e-5
+    assert len(seen) == len(network.module.blocks), "for rows without a change alone"
 
 
 SHORT = {

@@ -9,7 +9,7 @@ Why, and what it is worth: docs/decisions/0036-told-by-frame.md.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +33,20 @@ def relayed(module: nn.Module, rows: Sequence[Parts]) -> Iterator[None]:
     for layer, _ in crossed:
         setattr(layer, "forward", _Relay(layer.forward, tuple(rows)))  # noqa: B010  (mypy knows it as a method)
     try:
-        yield
+        with _uncompiled(module):
+            yield
     finally:
         for layer, own in crossed:
             if own is None:
                 del layer.forward
             else:
                 setattr(layer, "forward", own)  # noqa: B010
+
+
+def _uncompiled(module: nn.Module) -> AbstractContextManager[Any]:
+    """Compiled parts run as they are written meanwhile, or each passage would be compiled anew."""
+    compiled = hasattr(module, "_orig_mod") or any(part._compiled_call_impl is not None for part in module.modules())
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
 def _crosses(name: str) -> bool:

@@ -190,7 +190,7 @@ class Face(DiffusionPipeline):  # type: ignore[misc]
                 raise RecipeError(f"{name}: {len(told)} rows came, and these videos need {need}")
         run = ready(keyed[0], self._cast(embeds, *_all_texts(keyed), recipe), quiet=True)
         for text in dict.fromkeys(asked.shared):
-            warn_of_story(recipes.changed(recipe, {"prompt": text}), run.plan.missed)
+            warn_of_story(recipes.changed(recipe, {"prompt": text}), run.plan)
         frames, channels, *cells = run.latent
         wanted = (len(keyed), channels, frames, *cells)
         if asked.latents is not None and asked.latents.shape != wanted:

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, RootModel, model_validator
+from pydantic import BeforeValidator, Field, RootModel, model_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
 from dovetail.errors import nearest
@@ -133,6 +133,11 @@ class Story(Part):
     @classmethod
     def _open(cls, data: Any) -> Any:
         return {"events": data} if isinstance(data, list | tuple) else data
+
+    @model_serializer(mode="wrap")
+    def _close(self, inner: Any) -> dict[str, Any]:
+        # Not said, it is not written, so that stories from before there was such a word are the same.
+        return {key: value for key, value in inner(self).items() if key != "by" or value is not None}
 
 
 MEMORY = "a number and a unit, as in 8GB, 500MB or 7.5GiB"

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from dovetail.core import chain
-from dovetail.core.denoiser import Asked, Expert, parts_of, predicts_x0, timeline
+from dovetail.core.combine import Framewise
+from dovetail.core.denoiser import Asked, Expert, Prompted, parts_of, predicts_x0, timeline
 from dovetail.core.noise import Noise
 from dovetail.core.schedules import Schedule
 from dovetail.core.stages import Event, Seen, Stage
-from dovetail.core.tree import rewrite
+from dovetail.core.tree import rewrite, walk
 from dovetail.errors import RecipeError
 from dovetail.methods.settling import Settling
 from dovetail.methods.syncos import Coupled
@@ -144,10 +145,22 @@ class Plan:
             if (name, text) not in self.heard
         )
 
+    @property
+    def by_window(self) -> tuple[str, ...]:
+        """Experts that see several frames at once and can be told one text of them alone."""
+        return tuple(dict.fromkeys(name for stage in self.stages for name in by_window(stage)))
+
     def passes(self, name: str) -> float:
         """Looks of an expert at the whole video, both branches of guidance counted."""
         asked = next(stage.stage for stage in self.recipe.chain if name in _named(stage))
         return self.counts[name].frames / self.length(asked)
+
+
+def by_window(stage: Stage) -> tuple[str, ...]:
+    """Those of a stage."""
+    alone = [leaf for part in walk(stage.denoise) if isinstance(part, Framewise) for leaf in walk(part)]
+    leaves = [leaf for leaf in walk(stage.denoise) if isinstance(leaf, Prompted) and not any(leaf is x for x in alone)]
+    return tuple(dict.fromkeys(leaf.expert.name for leaf in leaves if not leaf.expert.by_frame))
 
 
 @dataclass(frozen=True)

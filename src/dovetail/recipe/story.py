@@ -126,12 +126,13 @@ def joined(shared: str, local: str) -> str:
 @dataclass(frozen=True)
 class Scenario:
     """A story as it is told. events: texts, or mappings with text, at and to; shared: None where it is not said;
-    seconds: how long the video is."""
+    seconds: how long the video is; by: who takes an event, as in a recipe, which the plain format does not say."""
 
     events: tuple[Any, ...]
     shared: str | None = None
     fade: str | None = None
     seconds: float | None = None
+    by: str | None = None
 
 
 KEYS = ("shared", "fade", "seconds")

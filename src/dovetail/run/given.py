@@ -3,7 +3,6 @@
 import hashlib
 import re
 import warnings
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 from dovetail.errors import PromptWarning, RecipeError, ShapeWarning, StepsWarning, StoryWarning
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.denoisers import inside
+from dovetail.recipe.planning import Plan
 from dovetail.recipe.rooms import Room
 from dovetail.recipe.story import gaps, seconds
 from dovetail.video import Video, read
@@ -57,9 +57,8 @@ def warn_of_steps(recipe: Recipe) -> None:
                     warnings.warn(message, StepsWarning, stacklevel=3)
 
 
-def warn_of_story(recipe: Recipe, missed: Sequence[tuple[str, int]] = ()) -> None:
-    """Warn with StoryWarning about what a story leaves open. missed: experts and events (from 1) that they are never
-    asked for."""
+def warn_of_story(recipe: Recipe, plan: Plan) -> None:
+    """Warn with StoryWarning about what a story leaves open, of a recipe that is planned so."""
     if recipe.story is None:
         return
     video, spans, said = recipe.video, recipe.spans(), []
@@ -76,12 +75,19 @@ def warn_of_story(recipe: Recipe, missed: Sequence[tuple[str, int]] = ()) -> Non
             f"and what is in it may change from event to event. {lost if _coupled(recipe) else ''}"
             "A prompt (--shared, or `shared:` in a file) says what stays"
         )
-    by_frame = "" if recipe.story.by == "frame" else ", or let each frame take its own event (--set story.by=frame)"
-    for number in dict.fromkeys(number for _, number in missed):
-        names = ", ".join(f"'{name}'" for name, other in missed if other == number)
+    by_frame = recipe.story.by == "frame"
+    if by_frame and recipe.story.fade is not None and not plan.by_window:
+        said.append(
+            "fade does nothing where each frame takes its own event; --set story.by=window has windows pass over"
+        )
+    for number in dict.fromkeys(number for _, number in plan.missed):
+        deaf = [name for name, other in plan.missed if other == number]
+        names = ", ".join(f"'{name}'" for name in deaf)
+        helps = not by_frame and not {*deaf} & {*plan.by_window}
+        own = ", or let each frame take its own event (--set story.by=frame)" if helps else ""
         said.append(
             f"event {number}, {spans[number - 1].text!r}, is at the centre of no window of {names}, which never hears of it; "
-            f"let it last longer, or take shorter windows or a smaller hop{by_frame} (`dovetail plan` draws them)"
+            f"let it last longer, or take shorter windows or a smaller hop{own} (`dovetail plan` draws them)"
         )
     for line in said:
         warnings.warn(f"story: {line}", StoryWarning, stacklevel=3)

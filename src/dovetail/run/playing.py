@@ -174,7 +174,7 @@ def ready(recipe: Recipe, cast: Cast, quiet: bool = False, pulse: Pulse | None =
     if not quiet:
         warn_about(recipe)
         warn_of_steps(recipe)
-        warn_of_story(recipe, ahead.missed)
+        warn_of_story(recipe, ahead)
     networks = [expert.network for expert in cast.experts.values()]
     less = Lessened.of([*networks, *cast.others(recipe).values()], cast.codec)
     if cast.fit is not None and cast.fit.reads_at_home:

@@ -1,16 +1,17 @@
 """A plan's story as text: when events happen, where windows lie, and which event each of them takes."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from dovetail.core.denoiser import Blend, Condition, Prompted, Timeline, parts_of
+from dovetail.core.denoiser import Blend, Condition, Timeline, parts_of
 from dovetail.core.stages import Stage
 from dovetail.core.tree import walk
 from dovetail.core.windows import tile
 from dovetail.recipe.build import told_over
-from dovetail.recipe.planning import Plan
+from dovetail.recipe.planning import Plan, by_window
 from dovetail.recipe.story import WIDTH, drawn, frame, mark, seconds
 
 LANES = 8
@@ -26,7 +27,7 @@ def storyboard(plan: Plan) -> list[str]:
         return []
     video = recipe.video
     lines = drawn(recipe.spans(), video.frames, video.fps)
-    by_frame, others = recipe.story.by == "frame", _by_window(plan)
+    by_frame, others = recipe.story.by == "frame", plan.by_window
     if by_frame:
         but = f"; {', '.join(others)}: a window takes what lies at its middle" if others else ""
         lines.append(f"each frame takes the event at it, in a window too{but}")
@@ -37,16 +38,12 @@ def storyboard(plan: Plan) -> list[str]:
     for stage in plan.stages:
         length, room = plan.length(stage.name), plan.rooms.get(stage.name)
         told = told_over(recipe, length, None if room is None else room.frames)
+        if by_window(stage):
+            told = replace(told, by_frame=False)
         marks = {condition: mark(i) for i, (_, condition) in enumerate(told.keys)}
         for what, windows in _windows(stage, length):
             lines += ["", f"stage {stage.name}, {what}", *_drawn(windows, told, marks, length)]
     return lines
-
-
-def _by_window(plan: Plan) -> tuple[str, ...]:
-    """Experts that can be told one text of a window alone."""
-    leaves = [leaf for stage in plan.stages for leaf in walk(stage.denoise) if isinstance(leaf, Prompted)]
-    return tuple(dict.fromkeys(leaf.expert.name for leaf in leaves if not leaf.expert.by_frame))
 
 
 def _windows(stage: Stage, length: int) -> Iterator[tuple[str, list[slice]]]:

@@ -60,7 +60,7 @@ def _plain(text: str, source: str) -> Scenario:
 
 
 def _mapping(told: Mapping[str, Any]) -> Scenario:
-    known = ["events", *KEYS]
+    known = ["events", *KEYS, "by"]
     for key in told:
         if key not in known:
             raise RecipeError(f"story.{key}: unknown key; {nearest(str(key), known)}")
@@ -71,7 +71,7 @@ def _mapping(told: Mapping[str, Any]) -> Scenario:
         )
     if length is not None and (isinstance(length, bool) or not isinstance(length, int | float)):
         raise RecipeError(f"story.seconds: {length!r} came; what fits is a number")
-    return Scenario(tuple(events), told.get("shared"), told.get("fade"), length)
+    return Scenario(tuple(events), told.get("shared"), told.get("fade"), length, told.get("by"))
 
 
 def changes(
@@ -88,7 +88,8 @@ def changes(
     # Without a shared text there is none: the recipe's own example is not part of this story.
     shared = next((text for text in (prompt, told.shared) if text is not None), "")
     fade = recipe.story.fade if told.fade is None and recipe.story else told.fade
-    story = {"events": list(told.events), "fade": fade, "by": recipe.story.by if recipe.story else None}
+    by = recipe.story.by if told.by is None and recipe.story else told.by
+    story = {"events": list(told.events), "fade": fade, "by": by}
     found: dict[str, Any] = {"prompt": shared, "story": story}
     if frames is None and length is None:
         length = told.seconds
@@ -164,12 +165,12 @@ def further(before: Recipe, told: Scenario | None) -> tuple[dict[str, Any], int 
         new, stop = _behind(before, told)
         events += new
     held = None if fade is None else f"{frame(fade, end, fps)}f"
-    return {"story": {"events": events, "fade": held}}, stop
+    return {"story": {"events": events, "fade": held, "by": before.story.by}}, stop
 
 
 def _behind(before: Recipe, told: Scenario) -> tuple[list[dict[str, Any]], int]:
     """New events behind a run's end, one native clip each where no time is said, and where the last one ends."""
-    for key in KEYS:
+    for key in (*KEYS, "by"):
         if getattr(told, key) is not None:
             raise RecipeError(f"story.{key}: a run goes on with its own; further events bring a text and a time")
     end, fps = before.video.frames, before.video.fps

@@ -179,5 +179,5 @@ def plan(
     notes: list[str] = []
     found = foreseen(asked, notes)
     warn_of_steps(asked)
-    warn_of_story(asked, found.missed)
+    warn_of_story(asked, found)
     return found
