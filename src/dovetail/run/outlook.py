@@ -1,6 +1,7 @@
 """What is known of experts and latents before weights are loaded."""
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dovetail.core.schedules import Flow, Schedule, VariancePreserving, schedule_of
@@ -39,6 +40,7 @@ def outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
     from dovetail.experts.loading import FAMILIES, published_of, scheduler_config
 
     family = FAMILIES[spec.family]
+    known = partial(Known, longest=family.max_frames, even=family.even, by_frame=family.by_frame)
     told = published_of(name, spec.family, spec.weights, spec.subfolder, spec.adapter, spec.base)
     try:
         if told is not None and not here(spec.weights):
@@ -47,11 +49,10 @@ def outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
     except WeightsError as error:
         if told is not None:
             notes.append(f"expert '{name}': {error}; planned by its published configuration")
-            told_by = told.scheduler
-            return Known(schedule_of(told_by), told_by, family.max_frames, family.even, family.by_frame)
+            return known(schedule_of(told.scheduler), told.scheduler)
         notes.append(f"expert '{name}': {error}; levels are those of the family's usual schedule")
         return Known(USUAL[spec.family], longest=family.max_frames, by_frame=family.by_frame)
-    return Known(schedule_of(config), config, family.max_frames, family.even, family.by_frame)
+    return known(schedule_of(config), config)
 
 
 def check_outlook(recipe: Recipe) -> None:

@@ -16,7 +16,7 @@ from dovetail.recipe.story import KEYS, Scenario, frame, in_shares, scenario, se
 from dovetail.run.outlook import space_foreseen
 
 Telling = Scenario | Mapping[str, Any] | Sequence[Any] | str | Path
-"""A story: events (texts as `2s: it turns`, or mappings); a mapping with `events`, `shared`, `fade` and `seconds`; a
+"""A story: events (texts as `2s: it turns`, or mappings); a mapping with `events`, `shared`, `fade`, `seconds` and `by`; a
 text in the plain format of docs/stories.md; or the path of a file with one of these, .yaml or plain."""
 
 
