@@ -1,5 +1,6 @@
 """The trainers of the sprite experts: each learns, goes on where it stopped, and hands its work to the next."""
 
+import doctest
 import json
 import random
 import shlex
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "training"))
 import distil
@@ -22,11 +24,14 @@ import networks
 import pool
 import rivals
 import score
+import sees
 import text
 import vae
 from optimizer import Muon, Optimizer, orthogonalised
 
+from dovetail.core.denoiser import Condition, Expert, Network, predicts_flow
 from dovetail.core.path import split
+from dovetail.core.schedules import Flow
 from dovetail.eval.stats import wilson
 from dovetail.sprites.world import Ask, ask, backdrop, caption, forget, imagine, render
 
@@ -379,6 +384,53 @@ def test_a_score_is_printed_and_kept(
     for name, (low, high) in bounds.items():
         assert low <= kept[name] <= high
         assert f"{name:<18}{kept[name]:.3f} [{low:.3f}, {high:.3f}]" in said
+
+
+def test_a_rate_is_a_share_of_the_full_one(work: Path, tmp_path: Path) -> None:
+    moved = []
+    for rate in (0.0, 1e-3):
+        (tmp_path / f"{rate}").mkdir()
+        (tmp_path / f"{rate}" / "pools").symlink_to(work / "pools")
+        torch.manual_seed(0)
+        before = experts.Trainee.new("flow-small").net.state_dict()
+        torch.manual_seed(0)
+        experts.train("flow-small", tmp_path / f"{rate}", 0.01, 2, rate=rate)
+        after = torch.load(tmp_path / f"{rate}" / "flow-small" / "state.pt", weights_only=True)["net"]
+        moved.append(max(float((after[name] - value).abs().max()) for name, value in before.items()))
+    assert moved[0] == 0 < moved[1] < 1e-4
+
+
+def test_what_an_expert_sees_through_noise_is_told_beside_what_is_there(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that answers with the posterior mean sees what there is to be seen; one that answers nothing, nothing."""
+    assert doctest.testmod(sees).failed == 0
+    small = AutoencoderKL.from_pretrained(work / "vae").eval()
+    (tmp_path / "pools").mkdir()
+    torch.save(pool.piece("sharp", 0, small, scenes=20), tmp_path / "pools" / "sharp-0.pt")
+    with pytest.raises(ValueError, match="no look has 16 clips that are pulsing"):
+        next(sees.sees("flow-small", tmp_path, "pulsing", 1))
+    made = pool.piece("sharp", 3, small, scenes=40, looks=2, motions=["pulsing"])
+    torch.save(made, tmp_path / "pools" / "sharp-3.pt")
+    latents, asks = made["latents"], [Ask(**one) for one in made["asks"]]
+
+    def answering(network: Network) -> list[tuple[float, float, float]]:
+        made_of = Expert("flow-small", Flow(), predicts_flow, network)
+        monkeypatch.setattr(sees, "expert", lambda *_, **__: made_of)
+        return list(sees.sees("flow-small", tmp_path, "pulsing", 2))
+
+    def knows(x: Tensor, time: float, conditions: tuple[Condition, ...], frames: Tensor) -> Tensor:
+        t = time / 1000
+        alike = [i for i, one in enumerate(asks) if caption(one) == conditions[0].text]
+        clips = latents[alike].float().transpose(1, 2)
+        return (x - rivals.expected(x[0], 1 - t, t, clips)) / t
+
+    rows = answering(knows)
+    assert [t for t, _, _ in rows] == list(sees.LEVELS)
+    assert all(seen > there for _, seen, there in rows[-6:]), "it has the clip itself among its own"
+    assert rows[-1][1] == pytest.approx(1, abs=0.05)
+    blind = answering(lambda x, time, conditions, frames: (x - x.mean(2, keepdim=True)) / (time / 1000))
+    assert all(abs(seen) < 1e-3 for _, seen, _ in blind)
 
 
 def test_lessons_are_the_mean_clips_of_what_words_say_about_motion(work: Path, tmp_path: Path) -> None:

@@ -292,6 +292,7 @@ def train(
     share: float = 0.0,
     after: str | None = None,
     between: float = 0.0,
+    rate: float = 1.0,
 ) -> None:
     if after is not None and SPECS[after].betas != SPECS[name].betas:
         raise ValueError(f"{name} can learn from an expert of its own schedule alone, and {after} has another")
@@ -324,7 +325,7 @@ def train(
         # An error of x0 weighs as it would if the latents' own deviation were 1.
         weight = (alpha.square() + (sigma / LOUDNESS).square()) * (1 + FOCUS * alpha.square() * batch.places)
         spent = (time.time() - begin) / (60 * minutes)
-        trainee.learn((error * weight).mean(), max(0.0, 1 - spent) if cool else 1.0)
+        trainee.learn((error * weight).mean(), rate * (max(0.0, 1 - spent) if cool else 1.0))
         errors.note(at.times, error.detach().mean((1, 2, 3, 4)).cpu(), at.sigma.square())
         if time.time() - told > 60 or spent >= 1:
             told = time.time()
@@ -363,6 +364,7 @@ def main() -> None:
     parser.add_argument("--cool", action="store_true", help="let the learning rate fall to 0 in this piece")
     parser.add_argument("--lessons", type=float, default=0.0, help="share of steps on the words of motion alone")
     parser.add_argument("--between", type=float, default=0.0, help="share of noisy clips drawn to their rivals' mean")
+    parser.add_argument("--rate", type=float, default=1.0, help="share of the full learning rate, to go on gently")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--fast", action="store_true", help="compile the network (takes minutes, then a third faster)")
     parser.add_argument("--after", help="learn what this expert of DIR, of the same schedule, answers")
@@ -380,6 +382,7 @@ def main() -> None:
         args.lessons,
         args.after,
         args.between,
+        args.rate,
     )
 
 

@@ -32,10 +32,15 @@ def expected(x: Tensor, alpha: float, sigma: float, clips: Tensor) -> Tensor:
     return torch.einsum("n,n...->...", (-far).softmax(0), clips)
 
 
-def means(latents: Tensor, asks: list[Ask]) -> dict[Ask, Tensor]:
-    """The mean clip "c f h w" of each look and motion, for looks that have clips enough; latents are "n f c h w"."""
+def motions(asks: list[Ask]) -> dict[Ask, list[int]]:
+    """The clips of each look and motion, for looks that have enough of them."""
     found: dict[Ask, list[int]] = defaultdict(list)
     for clips in looks(asks).values():
         for i in clips:
             found[asks[i]].append(i)
-    return {asked: latents[clips].float().mean(0).transpose(0, 1) for asked, clips in found.items()}
+    return found
+
+
+def means(latents: Tensor, asks: list[Ask]) -> dict[Ask, Tensor]:
+    """The mean clip "c f h w" of each look and motion, for looks that have clips enough; latents are "n f c h w"."""
+    return {asked: latents[clips].float().mean(0).transpose(0, 1) for asked, clips in motions(asks).items()}
