@@ -703,6 +703,13 @@ def test_the_whole_video_at_once_is_said_to_be_so() -> None:
     assert any("the whole video at once, which takes what lies at its middle" in line for line in storyboard(plan))
 
 
+def test_the_whole_video_at_once_may_be_told_by_frame() -> None:
+    told = {"events": ["it moves left", "it moves right"], "by": "frame"}
+    lines = storyboard(dovetail.plan("sprites", "a red circle", story=told, frames=16))
+    at = lines.index("stage structure, the whole video at once")
+    assert {"1", "2"} < set(lines[at + 1]), "and hears of both events"
+
+
 @pytest.mark.parametrize(
     "words",
     [
