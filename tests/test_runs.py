@@ -46,7 +46,7 @@ from dovetail.run import (
     sealed,
 )
 from dovetail.run import keeping as kept_runs
-from dovetail.run.folder import Folder
+from dovetail.run.folder import Folder, Origin
 from dovetail.run.growing import grown
 from dovetail.video import read, settings_of
 
@@ -684,6 +684,31 @@ def test_what_cannot_be_continued_says_why(tmp_path: Path, cast: Cast) -> None:
     single = folder_of(done(tmp_path / "short.mp4", cast, small(12)))
     with pytest.raises(RecipeError, match="no piece that is far enough from its end"):
         list(carry_on(single, continuing(single), tmp_path / "c.mp4", cast=cast))
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"frames": 0}, "frames: 0 came; a run goes on by 1 or more"),
+        ({"frames": -8}, "frames: -8 came"),
+        ({"seconds": 0.0}, "seconds: 0 came; what fits is a number greater than 0"),
+        ({"seconds": -1.0}, "seconds: -1 came"),
+        ({"seconds": float("inf")}, "seconds: inf came"),
+        ({"seconds": float("nan")}, "seconds: nan came"),
+    ],
+)
+def test_a_run_goes_on_by_something(whole: Path, more: dict[str, Any], says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        continuing(folder_of(whole), **more)
+
+
+def test_a_run_goes_on_by_frames_that_its_codec_makes(tmp_path: Path) -> None:
+    """Windows are of latent frames, and seconds need not be of 4k + 1 frames."""
+    changes = {"chain.video.denoise": "base", "chain.video.window": 13, "video.frames": 97}
+    recipe = recipes.changed(recipes.load("syncos-cogvideox-2b"), changes)
+    Folder(tmp_path).write(Origin(recipes.plain(recipe), {}, {}), tmp_path / "a.mp4", {})
+    assert continuing(tmp_path).video.frames == 97 + 4 * 13
+    assert continuing(tmp_path, seconds=1.25).video.frames == 97 + 12, "10 frames are not 4k"
 
 
 # --- commands ----------------------------------------------------------------------------------------------------

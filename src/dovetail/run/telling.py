@@ -140,9 +140,14 @@ def fitted(recipe: Recipe, frames: float) -> int:
 
 def long(recipe: Recipe, length: float) -> int:
     """Frames of so many seconds. Raises RecipeError."""
+    return fitted(recipe, counted(recipe, length))
+
+
+def counted(recipe: Recipe, length: float) -> int:
+    """Frames in so many seconds, one or more, whatever the codec makes. Raises RecipeError."""
     if not 0 < length < float("inf"):
         raise RecipeError(f"seconds: {length:g} came; what fits is a number greater than 0")
-    return fitted(recipe, round(length * recipe.video.fps))
+    return max(1, round(length * recipe.video.fps))
 
 
 # --- going on ----------------------------------------------------------------------------------------------------
