@@ -27,7 +27,7 @@ from dovetail.errors import PromptWarning, RecipeError, StoryWarning
 from dovetail.recipe import Recipe
 from dovetail.recipe.build import build, told_over
 from dovetail.recipe.story import Span, drawn, event, gaps, joined, laid, scenario
-from dovetail.run import keep, play, resume, storyboard, tale
+from dovetail.run import Look, decode, keep, play, resume, storyboard, tale
 from dovetail.run.continuing import carry_on, continuing
 from dovetail.run.events import Piece
 from dovetail.run.outlook import outlook
@@ -667,6 +667,21 @@ def test_a_run_without_a_story_has_nothing_to_put_events_behind(tmp_path: Path) 
         pass
     with pytest.raises(RecipeError, match="this run tells no story"):
         continuing(tmp_path / "a.run", story=["it jumps"])
+
+
+@pytest.mark.parametrize("fps", [4.0, 24.0])
+def test_a_story_is_decoded_at_other_frames_per_second(tmp_path: Path, fps: float) -> None:
+    """What lies in seconds lies at the frames that were made."""
+    plain = in_windows(WINDOWED["side by side"])
+    told = {"story.events": ["0s: it moves right", "4s-8s: it moves left"], "story.fade": "1s", "video.frames": 64}
+    recipe = recipes.changed(plain, told)
+    before = pieces(keep(recipe, tmp_path / "a.mp4"))
+    made = np.concatenate(list(decode(tmp_path / "a.run", tmp_path / "b.npz", Look(fps=fps))))
+    assert (made == before).all()
+    again = recipes.checked(settings_of(tmp_path / "b.npz")["recipe"])
+    assert again.video.fps == fps
+    assert again.spans() == recipe.spans()
+    assert told_over(again, 64) == told_over(recipe, 64)
 
 
 # --- the command line --------------------------------------------------------------------------------------------
