@@ -40,6 +40,7 @@ from dovetail.calibrate.plot import Line, draw
 from dovetail.calibrate.prompts import GENERAL, usual
 from dovetail.calibrate.running import Settings, filled
 from dovetail.calibrate.stability import Stability, letters, stability
+from dovetail.cli.calibrating import prompts_in
 from dovetail.core.combine import Guided
 from dovetail.core.denoiser import predicts_flow, timeline
 from dovetail.core.exact import Gaussian, spoken
@@ -891,6 +892,13 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = CliRunner().invoke(cli.app, ["calibrate", "sprites-exact"])
     assert refused.exit_code == 1
     assert "has a stage that is blended" in refused.stderr
+
+
+@pytest.mark.parametrize("empty", ["", "  ", "\t", "\n\n"])
+def test_prompts_to_compare_on_stand_after_an_empty_line(tmp_path: Path, empty: str) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text(f"\na red circle\n a blue ring \n{empty}\na green ring\n\na white ring\n")
+    assert prompts_in(file) == (("a red circle", "a blue ring"), ("a green ring", "a white ring"))
 
 
 def test_a_picture_of_one_panel() -> None:
