@@ -744,6 +744,20 @@ def test_commands_make_resume_decode_and_continue_a_run(tmp_path: Path, whole: P
     assert (tmp_path / "c.run" / "manifest.json").is_file()
 
 
+def test_a_continued_video_says_that_its_settings_are_not_all(tmp_path: Path, whole: Path) -> None:
+    """Its first pieces are of another prompt, which stands nowhere in it."""
+    out, again, anew = (tmp_path / f"{name}.npz" for name in "abc")
+    command("generate", "a blue ring", "--continue", folder_of(whole), "--frames", 16, "-o", out)
+    given = json.loads((folder_of(out) / "manifest.json").read_text())["given"]
+    command("decode", folder_of(out), "-o", again)
+    assert settings_of(out)["given"] == settings_of(again)["given"] == given
+    assert "given" not in settings_of(whole)
+    made = CliRunner().invoke(cli.app, ["generate", "--from", str(out), "-o", str(anew)])
+    assert made.exit_code == 0, made.output
+    assert "note: this video went on from another run" in made.stderr
+    assert (read(out).frames != read(anew).frames).any()
+
+
 def test_a_short_clip_has_no_folder_unless_one_is_named(tmp_path: Path) -> None:
     short = ["generate", "-r", "sprites-exact", "--frames", 2, "--set", "experts.control.candidates=8"]
     command(*short, "-o", tmp_path / "a.npz")

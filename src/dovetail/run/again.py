@@ -59,7 +59,7 @@ def decode(folder: str | Path, out: str | Path, look: Look | None = None) -> Ite
         except DamagedError as error:
             raise OutputError(f"{place}: {error}; `dovetail resume` makes it again") from None
         less = [f"decoding: {one}" for one in getattr(codec, "shortages", ())]
-        growing.settings = {**record(recipe, calls, less), "decoded": _said(look)}
+        growing.settings = {**record(recipe, calls, less, origin.given), "decoded": _said(look)}
 
 
 def _tiled(recipe: Recipe, tiles: int | None) -> Recipe:
