@@ -568,6 +568,14 @@ def test_decoding_again_gives_the_same_frames_or_what_is_asked_for(tmp_path: Pat
         list(decode(folder, tmp_path / "c.npz", Look(tiles=2)))
 
 
+def test_decoding_does_not_replace_the_video_that_grows(tmp_path: Path, whole: Path) -> None:
+    out = copied(whole, tmp_path)
+    before = Folder(folder_of(out)).video.read_bytes()
+    with pytest.raises(OutputError, match="it is what this run reads; choose another name"):
+        list(decode(folder_of(out), Folder(folder_of(out)).video))
+    assert Folder(folder_of(out)).video.read_bytes() == before
+
+
 def test_an_unfinished_run_is_decoded_as_far_as_it_is(tmp_path: Path, cast: Cast) -> None:
     out = tmp_path / "a.mp4"
     events = keep(small(), out, cast=cast)

@@ -47,7 +47,7 @@ def decode(folder: str | Path, out: str | Path, look: Look | None = None) -> Ite
     if look.fps not in (None, recipe.video.fps):
         # Frames stay, so a story's events stay at theirs; in seconds they would move, or lie outside.
         recipe = recipes.changed(recipe, {**further(recipe, None)[0], "video.fps": look.fps})
-    checked_output(out, recipe.video.fps)
+    checked_output(out, recipe.video.fps, [place.video])
     warn_of_waiting(Path(out).suffix, recipe.video.frames)
     with writing(out, recipe.video.fps, look.crf) as growing:
         try:
