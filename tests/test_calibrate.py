@@ -434,6 +434,26 @@ def test_a_later_stage_is_calibrated_on_what_the_stages_before_leave(tmp_path: P
     torch.testing.assert_close(film(at, (0,) * 6, lambda latent: latent), video.latent, rtol=1e-4, atol=1e-4)
 
 
+def test_a_stage_is_calibrated_on_the_noise_that_it_starts_from(tmp_path: Path) -> None:
+    noise = {"rescheduled": {"length": 2, "block": 1}}
+    recipe = quick(**{"chain.video.noise": noise})
+    cast = load(recipe)
+    at = ready(case_of(recipe, cast), cast, PROMPTS[0], 4)
+    whole = recipes.changed(recipe, {"prompt": PROMPTS[0], "video.seed": 4, "chain.video.denoise": "large"})
+    video = finished(play(whole, cast))
+    steps = (0,) * at.stage.ladder.steps
+    torch.testing.assert_close(film(at, steps, lambda latent: latent), video.latent, rtol=1e-4, atol=1e-4)
+
+
+def test_a_stage_in_windows_is_calibrated_on_one(tmp_path: Path) -> None:
+    with pytest.raises(
+        RecipeError, match=r"chain\.video\.window: .* sees 2 of its 3 latent frames; .* video\.frames=2"
+    ):
+        found(quick(**{"chain.video.window": 2}), tmp_path)
+    case = case_of(one := quick(**{"chain.video.window": 3}), load(one))
+    assert case.place == 0, "a window that is the whole"
+
+
 # --- the paper's sweeps ------------------------------------------------------------------------------------------
 
 
