@@ -572,6 +572,13 @@ def test_changes_of_a_story_are_made_in_the_one_that_is_told() -> None:
 FINE = {f"experts.{name}.candidates": 48 for name in ("control", "spatial", "temporal")} | {"codec.pixels": 4}
 
 
+@pytest.mark.parametrize("overrides", [["video.fps=24"], {"video.fps": 24.0, "story.by": "frame"}])
+def test_events_that_are_replaced_need_not_fit_the_video(overrides: Any) -> None:
+    """Of the recipe's own story the last event begins at 8s, and its 96 frames then end at 4s."""
+    told = dovetail.plan(STORY, "a ring", story=["0s: it moves up", "1s: it moves down"], overrides=overrides)
+    assert [(span.text, span.start) for span in told.recipe.spans()] == [("it moves up", 0), ("it moves down", 24)]
+
+
 def test_what_contradicts_comes_one_after_the_other() -> None:
     """Day and night, left and right: the object turns round and the background changes, both half way."""
     story = ["0s: on a black plain background, it moves right", "4s: on an orange plain background, it moves left"]
