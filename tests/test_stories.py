@@ -532,6 +532,10 @@ def test_stories_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
         tale({"event": ["a"]})
     with pytest.raises(RecipeError, match="a list of events is missing"):
         tale({"shared": "a"})
+    for nothing in ("null", "5"):
+        (tmp_path / "b.yaml").write_text(f"story: {nothing}\n")
+        with pytest.raises(RecipeError, match=r"b\.yaml: a story is a list of events"):
+            tale(tmp_path / "b.yaml")
 
 
 def test_the_page_shows_stories_that_can_be_read() -> None:
