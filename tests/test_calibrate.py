@@ -40,6 +40,7 @@ from dovetail.calibrate.plot import Line, draw
 from dovetail.calibrate.prompts import GENERAL, usual
 from dovetail.calibrate.running import Settings, filled
 from dovetail.calibrate.stability import Stability, letters, stability
+from dovetail.cli.calibrating import prompts_in
 from dovetail.core.combine import Guided
 from dovetail.core.denoiser import predicts_flow, timeline
 from dovetail.core.exact import Gaussian, spoken
@@ -431,6 +432,26 @@ def test_a_later_stage_is_calibrated_on_what_the_stages_before_leave(tmp_path: P
     video = finished(play(whole, cast))
     assert isinstance(video, dovetail.Video)
     torch.testing.assert_close(film(at, (0,) * 6, lambda latent: latent), video.latent, rtol=1e-4, atol=1e-4)
+
+
+def test_a_stage_is_calibrated_on_the_noise_that_it_starts_from(tmp_path: Path) -> None:
+    noise = {"rescheduled": {"length": 2, "block": 1}}
+    recipe = quick(**{"chain.video.noise": noise})
+    cast = load(recipe)
+    at = ready(case_of(recipe, cast), cast, PROMPTS[0], 4)
+    whole = recipes.changed(recipe, {"prompt": PROMPTS[0], "video.seed": 4, "chain.video.denoise": "large"})
+    video = finished(play(whole, cast))
+    steps = (0,) * at.stage.ladder.steps
+    torch.testing.assert_close(film(at, steps, lambda latent: latent), video.latent, rtol=1e-4, atol=1e-4)
+
+
+def test_a_stage_in_windows_is_calibrated_on_one(tmp_path: Path) -> None:
+    with pytest.raises(
+        RecipeError, match=r"chain\.video\.window: .* sees 2 of its 3 latent frames; .* video\.frames=2"
+    ):
+        found(quick(**{"chain.video.window": 2}), tmp_path)
+    case = case_of(one := quick(**{"chain.video.window": 3}), load(one))
+    assert case.place == 0, "a window that is the whole"
 
 
 # --- the paper's sweeps ------------------------------------------------------------------------------------------
@@ -891,6 +912,13 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = CliRunner().invoke(cli.app, ["calibrate", "sprites-exact"])
     assert refused.exit_code == 1
     assert "has a stage that is blended" in refused.stderr
+
+
+@pytest.mark.parametrize("empty", ["", "  ", "\t", "\n\n"])
+def test_prompts_to_compare_on_stand_after_an_empty_line(tmp_path: Path, empty: str) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text(f"\na red circle\n a blue ring \n{empty}\na green ring\n\na white ring\n")
+    assert prompts_in(file) == (("a red circle", "a blue ring"), ("a green ring", "a white ring"))
 
 
 def test_a_picture_of_one_panel() -> None:

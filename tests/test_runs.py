@@ -46,7 +46,7 @@ from dovetail.run import (
     sealed,
 )
 from dovetail.run import keeping as kept_runs
-from dovetail.run.folder import Folder
+from dovetail.run.folder import Folder, Origin
 from dovetail.run.growing import grown
 from dovetail.video import read, settings_of
 
@@ -568,6 +568,14 @@ def test_decoding_again_gives_the_same_frames_or_what_is_asked_for(tmp_path: Pat
         list(decode(folder, tmp_path / "c.npz", Look(tiles=2)))
 
 
+def test_decoding_does_not_replace_the_video_that_grows(tmp_path: Path, whole: Path) -> None:
+    out = copied(whole, tmp_path)
+    before = Folder(folder_of(out)).video.read_bytes()
+    with pytest.raises(OutputError, match="it is what this run reads; choose another name"):
+        list(decode(folder_of(out), Folder(folder_of(out)).video))
+    assert Folder(folder_of(out)).video.read_bytes() == before
+
+
 def test_an_unfinished_run_is_decoded_as_far_as_it_is(tmp_path: Path, cast: Cast) -> None:
     out = tmp_path / "a.mp4"
     events = keep(small(), out, cast=cast)
@@ -686,6 +694,31 @@ def test_what_cannot_be_continued_says_why(tmp_path: Path, cast: Cast) -> None:
         list(carry_on(single, continuing(single), tmp_path / "c.mp4", cast=cast))
 
 
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"frames": 0}, "frames: 0 came; a run goes on by 1 or more"),
+        ({"frames": -8}, "frames: -8 came"),
+        ({"seconds": 0.0}, "seconds: 0 came; what fits is a number greater than 0"),
+        ({"seconds": -1.0}, "seconds: -1 came"),
+        ({"seconds": float("inf")}, "seconds: inf came"),
+        ({"seconds": float("nan")}, "seconds: nan came"),
+    ],
+)
+def test_a_run_goes_on_by_something(whole: Path, more: dict[str, Any], says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        continuing(folder_of(whole), **more)
+
+
+def test_a_run_goes_on_by_frames_that_its_codec_makes(tmp_path: Path) -> None:
+    """Windows are of latent frames, and seconds need not be of 4k + 1 frames."""
+    changes = {"chain.video.denoise": "base", "chain.video.window": 13, "video.frames": 97}
+    recipe = recipes.changed(recipes.load("syncos-cogvideox-2b"), changes)
+    Folder(tmp_path).write(Origin(recipes.plain(recipe), {}, {}), tmp_path / "a.mp4", {})
+    assert continuing(tmp_path).video.frames == 97 + 4 * 13
+    assert continuing(tmp_path, seconds=1.25).video.frames == 97 + 12, "10 frames are not 4k"
+
+
 # --- commands ----------------------------------------------------------------------------------------------------
 
 WORDS = [word for path, value in SMALL.items() for word in ("--set", f"{path}={value}")]
@@ -717,6 +750,20 @@ def test_commands_make_resume_decode_and_continue_a_run(tmp_path: Path, whole: P
     command("generate", "--continue", tmp_path / "a.run", "--frames", 8, "-o", tmp_path / "c.npz")
     assert len(read(tmp_path / "c.npz").frames) == 48
     assert (tmp_path / "c.run" / "manifest.json").is_file()
+
+
+def test_a_continued_video_says_that_its_settings_are_not_all(tmp_path: Path, whole: Path) -> None:
+    """Its first pieces are of another prompt, which stands nowhere in it."""
+    out, again, anew = (tmp_path / f"{name}.npz" for name in "abc")
+    command("generate", "a blue ring", "--continue", folder_of(whole), "--frames", 16, "-o", out)
+    given = json.loads((folder_of(out) / "manifest.json").read_text())["given"]
+    command("decode", folder_of(out), "-o", again)
+    assert settings_of(out)["given"] == settings_of(again)["given"] == given
+    assert "given" not in settings_of(whole)
+    made = CliRunner().invoke(cli.app, ["generate", "--from", str(out), "-o", str(anew)])
+    assert made.exit_code == 0, made.output
+    assert "note: this video went on from another run" in made.stderr
+    assert (read(out).frames != read(anew).frames).any()
 
 
 def test_a_short_clip_has_no_folder_unless_one_is_named(tmp_path: Path) -> None:

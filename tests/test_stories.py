@@ -27,7 +27,7 @@ from dovetail.errors import PromptWarning, RecipeError, StoryWarning
 from dovetail.recipe import Recipe
 from dovetail.recipe.build import build, told_over
 from dovetail.recipe.story import Span, drawn, event, gaps, joined, laid, scenario
-from dovetail.run import keep, play, resume, storyboard, tale
+from dovetail.run import Look, decode, keep, play, resume, storyboard, tale
 from dovetail.run.continuing import carry_on, continuing
 from dovetail.run.events import Piece
 from dovetail.run.outlook import outlook
@@ -532,6 +532,10 @@ def test_stories_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
         tale({"event": ["a"]})
     with pytest.raises(RecipeError, match="a list of events is missing"):
         tale({"shared": "a"})
+    for nothing in ("null", "5"):
+        (tmp_path / "b.yaml").write_text(f"story: {nothing}\n")
+        with pytest.raises(RecipeError, match=r"b\.yaml: a story is a list of events"):
+            tale(tmp_path / "b.yaml")
 
 
 def test_the_page_shows_stories_that_can_be_read() -> None:
@@ -570,6 +574,13 @@ def test_changes_of_a_story_are_made_in_the_one_that_is_told() -> None:
 # --- videos ------------------------------------------------------------------------------------------------------
 
 FINE = {f"experts.{name}.candidates": 48 for name in ("control", "spatial", "temporal")} | {"codec.pixels": 4}
+
+
+@pytest.mark.parametrize("overrides", [["video.fps=24"], {"video.fps": 24.0, "story.by": "frame"}])
+def test_events_that_are_replaced_need_not_fit_the_video(overrides: Any) -> None:
+    """Of the recipe's own story the last event begins at 8s, and its 96 frames then end at 4s."""
+    told = dovetail.plan(STORY, "a ring", story=["0s: it moves up", "1s: it moves down"], overrides=overrides)
+    assert [(span.text, span.start) for span in told.recipe.spans()] == [("it moves up", 0), ("it moves down", 24)]
 
 
 def test_what_contradicts_comes_one_after_the_other() -> None:
@@ -669,6 +680,21 @@ def test_a_run_without_a_story_has_nothing_to_put_events_behind(tmp_path: Path) 
         continuing(tmp_path / "a.run", story=["it jumps"])
 
 
+@pytest.mark.parametrize("fps", [4.0, 24.0])
+def test_a_story_is_decoded_at_other_frames_per_second(tmp_path: Path, fps: float) -> None:
+    """What lies in seconds lies at the frames that were made."""
+    plain = in_windows(WINDOWED["side by side"])
+    told = {"story.events": ["0s: it moves right", "4s-8s: it moves left"], "story.fade": "1s", "video.frames": 64}
+    recipe = recipes.changed(plain, told)
+    before = pieces(keep(recipe, tmp_path / "a.mp4"))
+    made = np.concatenate(list(decode(tmp_path / "a.run", tmp_path / "b.npz", Look(fps=fps))))
+    assert (made == before).all()
+    again = recipes.checked(settings_of(tmp_path / "b.npz")["recipe"])
+    assert again.video.fps == fps
+    assert again.spans() == recipe.spans()
+    assert told_over(again, 64) == told_over(recipe, 64)
+
+
 # --- the command line --------------------------------------------------------------------------------------------
 
 
@@ -701,6 +727,13 @@ def test_the_whole_video_at_once_is_said_to_be_so() -> None:
     with pytest.warns(StoryWarning):
         plan = dovetail.plan("sprites-exact", "a red circle", story=["it moves left", "it moves right"], frames=32)
     assert any("the whole video at once, which takes what lies at its middle" in line for line in storyboard(plan))
+
+
+def test_the_whole_video_at_once_may_be_told_by_frame() -> None:
+    told = {"events": ["it moves left", "it moves right"], "by": "frame"}
+    lines = storyboard(dovetail.plan("sprites", "a red circle", story=told, frames=16))
+    at = lines.index("stage structure, the whole video at once")
+    assert {"1", "2"} < set(lines[at + 1]), "and hears of both events"
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,7 @@ from dovetail import recipe as recipes
 from dovetail.core import chain
 from dovetail.core.denoiser import Condition, Denoiser, Expert, timeline
 from dovetail.core.noise import Noise
-from dovetail.core.path import mix
-from dovetail.core.stages import Done, Stage
+from dovetail.core.stages import Done, Stage, entered
 from dovetail.core.tree import rewrite
 from dovetail.errors import RecipeError, nearest
 from dovetail.experts.adapter import Adapter
@@ -135,6 +134,7 @@ def case_of(recipe: Recipe, cast: Cast, also: Sequence[str] = ()) -> Case:
         same_text(a, b)
     _one_reference(recipe, place, parts, [cost(recipe, place, part, cast) for part in parts.values()])
     shape = latent_shape(recipe, cast)
+    _whole(recipe, place, shape[1], cast.codec.space.compression or 1)
     for name, part in list(parts.items()):
         for kind in also:
             made = variant(part, kind, cast, shape)
@@ -178,6 +178,16 @@ def _unspliced(recipe: Recipe, place: int) -> None:
             "such levels says nothing of other boundaries, and they would have to move in both places. Calibrate on the "
             f"large expert's ladder, --set 'chain.{stage.stage}.ladder={json.dumps(whole)}', and then write the two "
             "boundaries that are found into `blended` and into `spliced`, as early and late"
+        )
+
+
+def _whole(recipe: Recipe, place: int, length: int, compression: int) -> None:
+    """Raises RecipeError for a stage that does not see its video whole, as it is shown here."""
+    stage = recipe.chain[place]
+    if stage.window is not None and stage.window < length:
+        raise RecipeError(
+            f"chain.{stage.stage}.window: calibrate shows the whole video at once, and this stage sees {stage.window} of its "
+            f"{length} latent frames; calibrate on one window, as by --set video.frames={(stage.window - 1) * compression + 1}"
         )
 
 
@@ -282,11 +292,11 @@ def ready(case: Case, cast: Cast, prompt: str, seed: int) -> Ready:
     shape = latent_shape(recipe, cast)
     noise, frames = Noise(seed), timeline(shape[1])
     *before, stage = chains[0]
-    eps = noise.of(stage.name).like(torch.zeros(()).expand(1, *shape), frames, "start")
-    x = stage.ladder.first * eps
+    video: Tensor = torch.zeros(()).expand(1, *shape)
     if before:
         done = [e for e in chain.run(before, noise, frames, (shape[0], *shape[2:])) if isinstance(e, Done)]
-        x = mix(torch.cat([piece.video for piece in done], 2), eps, stage.ladder.levels[0])
+        video = torch.cat([piece.video for piece in done], 2)
+    x = entered(stage, noise.of(stage.name), Done(frames, video), fresh=not before)
     denoisers = []
     for *_, each in chains:
         assert callable(each.denoise)

@@ -55,6 +55,11 @@ SHARED = (
     "alone, --event tells another"
 )
 
+GIVEN = (
+    "this video went on from another run, and its settings do not hold that run's pieces; made again, they are of this "
+    "recipe as well, and so may be others"
+)
+
 
 NOISY = ("torchao", "torch.utils._pytree", "diffusers.quantizers")
 """Loggers that warn of parts of torchao that are missing wherever diffusers finds it, asked for or not."""
@@ -359,4 +364,6 @@ def _recipe_of(source: Path) -> Recipe:
     settings = settings_of(source)
     if not isinstance(settings.get("recipe"), dict):
         raise OutputError(f"{source} carries no recipe of dovetail")
+    if settings.get("given"):
+        err.print(f"[yellow]note:[/] {GIVEN}", soft_wrap=True)
     return recipes.checked(settings["recipe"], str(source))

@@ -19,10 +19,12 @@ def prompts_in(file: Path | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if file is None:
         return (), ()
     try:
-        before, _, after = file.read_text(encoding="utf-8").strip().partition("\n\n")
+        lines = file.read_text(encoding="utf-8").strip().splitlines()
     except (OSError, UnicodeDecodeError) as problem:
         raise RecipeError(f"{file} is no list of prompts that can be read: {problem}") from None
-    first, second = (tuple(line.strip() for line in part.splitlines() if line.strip()) for part in (before, after))
+    lines = [line.strip() for line in lines]  # an empty line may hold blanks, which nobody sees
+    end = lines.index("") if "" in lines else len(lines)
+    first, second = (tuple(line for line in part if line) for part in (lines[:end], lines[end:]))
     if not first:
         raise RecipeError(f"{file} holds no prompts; one a line, and after an empty line those to compare on")
     return first, second

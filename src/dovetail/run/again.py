@@ -13,6 +13,7 @@ from dovetail.run.folder import Folder
 from dovetail.run.keeping import frames_again
 from dovetail.run.manifest import record
 from dovetail.run.sealed import DamagedError
+from dovetail.run.telling import further
 from dovetail.video import Frames, Video, checked_output, writing
 from dovetail.video.encoders import warn_of_waiting
 
@@ -43,8 +44,10 @@ def decode(folder: str | Path, out: str | Path, look: Look | None = None) -> Ite
         raise RecipeError(f"tiles are latent cells along a side, at least 4, not {look.tiles}")
     pieces = _pieces(place)
     codec = load_codec(_tiled(recipe, look.tiles))
-    recipe = recipes.changed(recipe, {"video.fps": look.fps or recipe.video.fps})
-    checked_output(out, recipe.video.fps)
+    if look.fps not in (None, recipe.video.fps):
+        # Frames stay, so a story's events stay at theirs; in seconds they would move, or lie outside.
+        recipe = recipes.changed(recipe, {**further(recipe, None)[0], "video.fps": look.fps})
+    checked_output(out, recipe.video.fps, [place.video])
     warn_of_waiting(Path(out).suffix, recipe.video.frames)
     with writing(out, recipe.video.fps, look.crf) as growing:
         try:
@@ -56,7 +59,7 @@ def decode(folder: str | Path, out: str | Path, look: Look | None = None) -> Ite
         except DamagedError as error:
             raise OutputError(f"{place}: {error}; `dovetail resume` makes it again") from None
         less = [f"decoding: {one}" for one in getattr(codec, "shortages", ())]
-        growing.settings = {**record(recipe, calls, less), "decoded": _said(look)}
+        growing.settings = {**record(recipe, calls, less, origin.given), "decoded": _said(look)}
 
 
 def _tiled(recipe: Recipe, tiles: int | None) -> Recipe:

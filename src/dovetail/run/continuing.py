@@ -25,7 +25,7 @@ from dovetail.run.playing import Ready, ready
 from dovetail.run.pulse import Pulse
 from dovetail.run.sealed import DamagedError
 from dovetail.run.states import Standing
-from dovetail.run.telling import Telling, further, tale
+from dovetail.run.telling import Telling, counted, fitted, further, native, tale
 from dovetail.run.verbs import Overrides, resolved
 from dovetail.video import checked_output
 
@@ -58,10 +58,16 @@ def continuing(
         )
     if frames is not None and seconds is not None:
         raise RecipeError("frames and seconds both say how much longer the video is; give one of them")
-    more = frames if seconds is None else round(seconds * before.video.fps)
+    if frames is not None and frames < 1:
+        raise RecipeError(f"frames: {frames} came; a run goes on by 1 or more")
     told, stop = further(before, None if story is None else tale(story))
-    if more or stop is None:
-        stop = before.video.frames + (more or before.chain[0].window or before.video.frames)
+    end = before.video.frames
+    if frames is not None:
+        stop = end + frames
+    elif seconds is not None:
+        stop = fitted(before, end + counted(before, seconds))
+    elif stop is None:
+        stop = fitted(before, end + native(before))
     changed = recipes.changed(before, {**told, "video.frames": stop})
     return resolved(prompt, changed, seed=seed, overrides=overrides)
 

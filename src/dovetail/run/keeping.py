@@ -299,7 +299,8 @@ class _Kept:
     def _finished(self) -> End:
         """The video at its target."""
         last = self.folder.standing(self.identity, self.run.pieces - 1)
-        inside = record(self.run.recipe, last.calls, [*last.less, *self.folder.logged(LESS), *self.run.less.said])
+        less = [*last.less, *self.folder.logged(LESS), *self.run.less.said]
+        inside = record(self.run.recipe, last.calls, less, self.origin.given)
         decoding = self.clock.since
         beside = {**inside, **self._sources(), **spent(last.seconds + decoding, last.networks + decoding)}
         try:

@@ -18,12 +18,16 @@ from dovetail.run.sealed import digest_of, fingerprint
 WAIVED = "memory did not suffice for what was asked at once, so these bytes need not be those of an undisturbed run"
 
 
-def record(recipe: Recipe, calls: Mapping[str, int], less: Iterable[str] = ()) -> dict[str, Any]:
+def record(
+    recipe: Recipe, calls: Mapping[str, int], less: Iterable[str] = (), given: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """What is always the same of a run: the recipe, by which versions it was made, and how often experts were asked.
 
-    less: what was done with less at once than asked; then it is not always the same, and that is said.
+    less: what was done with less at once than asked; then it is not always the same, and that is said. given: of a run
+    that continues another, what that gave, which the recipe does not tell.
     """
     said = {"recipe": recipes.plain(recipe), "versions": dict(versions()), "calls": dict(calls)}
+    said |= {"given": dict(given)} if given else {}
     what = list(dict.fromkeys(less))
     return {**said, "less_at_once": {"why": WAIVED, "what": what}} if what else said
 

@@ -41,13 +41,16 @@ def storyboard(plan: Plan) -> list[str]:
         if by_window(stage):
             told = replace(told, by_frame=False)
         marks = {condition: mark(i) for i, (_, condition) in enumerate(told.keys)}
-        for what, windows in _windows(stage, length):
+        for what, windows in _windows(stage, length, told.by_frame):
             lines += ["", f"stage {stage.name}, {what}", *_drawn(windows, told, marks, length)]
     return lines
 
 
-def _windows(stage: Stage, length: int) -> Iterator[tuple[str, list[slice]]]:
-    """What a stage's experts see at once: its windows, or those of the windowed denoisers in it, or the whole."""
+def _windows(stage: Stage, length: int, by_frame: bool) -> Iterator[tuple[str, list[slice]]]:
+    """What a stage's experts see at once: its windows, or those of the windowed denoisers in it, or the whole.
+
+    by_frame: whether each frame is told what lies at it.
+    """
     if stage.window is not None and stage.window < length:
         own = [sees for sees, _ in stage.spans(length)]
         yield f"{len(own)} windows of {stage.window} latent frames", own
@@ -59,7 +62,8 @@ def _windows(stage: Stage, length: int) -> Iterator[tuple[str, list[slice]]]:
         windows = tile(length, size, stride)
         yield f"{len(windows)} windows of {size} latent frames, one every {stride}", windows
     if not found:
-        yield "the whole video at once, which takes what lies at its middle", [slice(0, length)]
+        takes = "" if by_frame else ", which takes what lies at its middle"
+        yield f"the whole video at once{takes}", [slice(0, length)]
 
 
 def _drawn(windows: Sequence[slice], told: Timeline, marks: dict[Condition, str], length: int) -> Iterator[str]:

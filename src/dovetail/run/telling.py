@@ -47,9 +47,10 @@ def _file(path: Path) -> Scenario:
         raise RecipeError(f"{path} is no story that can be read: {error}") from None
     if isinstance(told, dict) and "chain" in told:
         raise RecipeError(f"{path} is a whole recipe; take it with --recipe")
-    if not isinstance(told, dict | list):
+    inner = told.get("story", told) if isinstance(told, dict) else told
+    if not isinstance(told, dict | list) or not isinstance(inner, dict | list | str):
         raise RecipeError(f"{path}: a story is a list of events, or a mapping with the key events")
-    return tale(told.get("story", told) if isinstance(told, dict) else told)
+    return tale(inner)
 
 
 def _plain(text: str, source: str) -> Scenario:
@@ -140,9 +141,14 @@ def fitted(recipe: Recipe, frames: float) -> int:
 
 def long(recipe: Recipe, length: float) -> int:
     """Frames of so many seconds. Raises RecipeError."""
+    return fitted(recipe, counted(recipe, length))
+
+
+def counted(recipe: Recipe, length: float) -> int:
+    """Frames in so many seconds, one or more, whatever the codec makes. Raises RecipeError."""
     if not 0 < length < float("inf"):
         raise RecipeError(f"seconds: {length:g} came; what fits is a number greater than 0")
-    return fitted(recipe, round(length * recipe.video.fps))
+    return max(1, round(length * recipe.video.fps))
 
 
 # --- going on ----------------------------------------------------------------------------------------------------

@@ -113,6 +113,9 @@ def resolved(
     """
     asked = recipe if isinstance(recipe, Recipe) else recipes.load(recipe)
     overrides, later = (overrides, ()) if story is None else _of_story(overrides)
+    if story is not None and asked.story is not None:
+        # The recipe's own events give way, so they need not fit what is changed of the video.
+        asked = recipes.changed(asked, {"story.events": [{"text": asked.story.events[0].text}]})
     asked = recipes.changed(asked, overrides)
     if frames is not None and seconds is not None:
         raise RecipeError("frames and seconds both say how long the video is; give one of them")
