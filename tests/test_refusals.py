@@ -18,6 +18,7 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
+import dovetail
 from dovetail.core.denoiser import Condition, timeline
 from dovetail.errors import DecodeError, EncodeError, NetworkError, RecipeError, RunWarning, SpaceError, WeightsError
 from dovetail.experts import Tuning, load, load_codec, loading, same_space
@@ -206,6 +207,97 @@ def test_a_plan_names_odd_values_too(whole: dict[str, Path], tmp_path: Path) -> 
     config = json.loads((place / "scheduler" / "scheduler_config.json").read_text())
     with pytest.raises(WeightsError, match=r"scheduler_config.json: its values make no UniPC.* take the one that came"):
         ladder_of({**config, "beta_end": "x"}, 4)
+
+
+ODD: list[tuple[str, str, dict[str, Any], str]] = [
+    ("wan", "transformer/config.json", {"eps": "x"}, "its values make no WanTransformer3DModel .*TypeError"),
+    ("wan", "transformer/config.json", {"text_dim": 17}, "its values make no .* for words of 16 numbers"),
+    ("wan", "transformer/config.json", {"patch_size": [1, 2, 0]}, "its values make no WanTransformer3DModel"),
+    ("wan", "text_encoder/config.json", {"d_model": ...}, "its values make no UMT5EncoderModel .*hidden_size"),
+    ("wan", "text_encoder/config.json", {"dense_act_fn": "x"}, "its values make no UMT5EncoderModel .*'x'"),
+    ("wan", "text_encoder/config.json", {"relative_attention_num_buckets": 0}, "its values make no UMT5EncoderModel"),
+    ("wan", "vae/config.json", {"base_dim": 0}, "its values make no AutoencoderKLWan"),
+    ("wan", "vae/config.json", {"dim_mult": [1, 1, 1, 1, 1]}, "its values make no AutoencoderKLWan .IndexError"),
+    ("wan", "vae/config.json", {"latents_mean": [0.3]}, "1 means and 4 deviations, where its latents have 4 channels"),
+    ("wan", "vae/config.json", {"scale_factor_spatial": "x"}, "factor of its latents: 'x', which is no whole number"),
+    (
+        "wan",
+        "vae/config.json",
+        {"scale_factor_temporal": -1},
+        "compression of its latents: -1, which is no whole number",
+    ),
+    ("wan", "scheduler/scheduler_config.json", {"flow_shift": None}, "its values make no UniPCMultistepScheduler"),
+    ("wan", "scheduler/scheduler_config.json", {"num_train_timesteps": 0}, "its values make no UniPC.*ZeroDivision"),
+    ("ltx", "transformer/config.json", {"norm_eps": "x"}, "its values make no LTXVideoTransformer3DModel"),
+    ("ltx", "vae/config.json", {"decoder_inject_noise": [3]}, "its values make no AutoencoderKLLTXVideo"),
+    (
+        "ltx",
+        "scheduler/scheduler_config.json",
+        {"base_shift": "x"},
+        "its values make no FlowMatchEulerDiscreteScheduler",
+    ),
+    ("stable-diffusion", "unet/config.json", {"norm_eps": "x"}, "its values make no UNet2DConditionModel"),
+    ("stable-diffusion", "text_encoder/config.json", {"hidden_size": 9}, "its values make no CLIPTextModel"),
+    ("stable-diffusion", "vae/config.json", {"norm_num_groups": 5}, "its values make no AutoencoderKL"),
+    ("stable-diffusion", "vae/config.json", {"scaling_factor": "x"}, "its values make no autoencoder .*'x'"),
+]
+"""Of each family, values that only tell once a network is built, reads, looks or decodes, or a schedule is walked."""
+
+
+@pytest.mark.parametrize(("family", "file", "odd", "says"), ODD, ids=lambda it: str(it) if isinstance(it, dict) else "")
+def test_plans_and_runs_name_odd_values_before_weights_are_loaded(
+    whole: dict[str, Path], tmp_path: Path, family: str, file: str, odd: dict[str, Any], says: str
+) -> None:
+    place = Path(shutil.copytree(whole[family], tmp_path / "it"))
+    _changed(place / file, odd)
+    for weights in place.glob("*/*.safetensors"):
+        weights.unlink()
+    with pytest.raises(WeightsError, match=says) as caught:
+        dovetail.plan(_recipe(family, place))
+    assert file in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "odd"),
+    [
+        ("transformer", {"eps": None}),
+        ("text_encoder", {"relative_attention_max_distance": 0}),
+        ("vae", {"patch_size": "x"}),
+    ],
+    ids=str,
+)
+def test_a_run_names_values_that_load_and_do_not_run(
+    whole: dict[str, Path], tmp_path: Path, file: str, odd: dict[str, Any]
+) -> None:
+    place = Path(shutil.copytree(whole["wan"], tmp_path / "it"))
+    _changed(place / file / "config.json", odd)
+    with pytest.raises(WeightsError, match=rf"{file}/config.json: its values make no "):
+        dovetail.generate("a", recipe=_recipe("wan", place))
+
+
+def test_a_schedule_that_needs_what_is_not_installed_says_what(
+    whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffusers.schedulers.scheduling_unipc_multistep.is_scipy_available", lambda: False)
+    place = Path(shutil.copytree(whole["wan"], tmp_path / "it"))
+    _changed(place / "scheduler" / "scheduler_config.json", {"use_beta_sigmas": True})
+    with pytest.raises(RecipeError, match=r"ladder: this UniPCMultistepScheduler asks for more than .* scipy"):
+        dovetail.plan(_recipe("wan", place))
+
+
+def _recipe(family: str, place: Path) -> Path:
+    """A recipe of one expert, beside its weights."""
+    frames, side = {"wan": (5, 32), "ltx": (9, 64), "stable-diffusion": (1, 16)}[family]
+    told = {
+        "about": "",
+        "prompt": "a",
+        "video": {"frames": frames, "seed": 0, "height": side, "width": side, "fps": 8.0},
+        "experts": {"it": {"family": family, "weights": str(place)}},
+        "codec": {"weights": str(place)},
+        "chain": [{"stage": "video", "ladder": {"own": {"of": "it", "steps": 2}}, "denoise": "it"}],
+    }
+    (place / "recipe.yaml").write_text(json.dumps(told))
+    return place / "recipe.yaml"
 
 
 def test_a_base_of_odd_values_is_named_beside_one_file(image: Path, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def assembled(
         scheduler=scheduler,
         space=space,
         max_frames=_places(module.config) or kind.max_frames,
-        patch=_patch(module),
+        patch=patch_of(module.config),
         even=kind.even,
         stays=stays,
         waits=waits,
@@ -130,7 +130,7 @@ def _places(config: Any) -> int | None:
     return found
 
 
-def _patch(module: Any) -> int:
-    """Latent cells along each side of what a transformer takes for one token."""
-    size = module.config.get("patch_size", 1)
+def patch_of(config: Mapping[str, Any]) -> int:
+    """Latent cells along each side of what a transformer of this config takes for one token."""
+    size = config.get("patch_size", 1)
     return int(size if isinstance(size, int) else size[-1])

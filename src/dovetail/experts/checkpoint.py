@@ -132,6 +132,11 @@ def here(weights: str) -> bool:
     return weights.startswith("sprites/") or Path(weights).expanduser().exists()
 
 
+def folder_here(weights: str) -> bool:
+    """Whether they lie here as a folder, and not as one file."""
+    return here(weights) and not is_file(weights)
+
+
 def nearby(weights: str) -> bool:
     """Whether weights are on this machine, or nowhere: the hub could have none of that name.
 

@@ -361,10 +361,13 @@ def codec_of(
     tiles: int | None = None,
 ) -> Codec | VideoCodec:
     """The codec of an autoencoder (one of `KINDS`), wherever it is now. weights: what messages call it; device, dtype:
-    what it is shown is moved there; the rest as for `load_codec`."""
+    what it is shown is moved there; the rest as for `load_codec`. Raises ValueError for statistics of other channels."""
     if type(module).__name__ == "AutoencoderKL":
         return Codec(weights, module, space, CHUNK if chunk is None else chunk, device, dtype, tiles)
     mean, deviation = _statistics(module)
+    if {mean.shape, deviation.shape} != {(space.channels,)}:
+        found = f"{mean.numel()} means and {deviation.numel()} deviations"
+        raise ValueError(f"{found}, where its latents have {space.channels} channels")
     return VideoCodec(weights, module, space, mean, deviation, device, dtype, conditioning, tiles)
 
 

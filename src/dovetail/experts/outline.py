@@ -15,11 +15,12 @@ from torch import nn
 
 from dovetail.errors import RecipeError, WeightsError
 from dovetail.experts.adapter import Embedding
+from dovetail.experts.assembling import patch_of
 from dovetail.experts.checkpoint import Checkpoint, at_hand, config_at, here, must_be, quietly
-from dovetail.experts.codec import KINDS, codec_class, seen, space_at
+from dovetail.experts.codec import CHUNK, KINDS, codec_class, codec_of, seen, space_at
 from dovetail.experts.decoders import WFVAE
 from dovetail.experts.flops import Operations, operations
-from dovetail.experts.loading import FAMILIES, OURS, check_network, network_class, network_part, published_of
+from dovetail.experts.loading import CPU, FAMILIES, OURS, check_network, network_class, network_part, published_of
 from dovetail.experts.opensora import facts as opensora
 from dovetail.experts.placement import dtype_of
 from dovetail.experts.published import (
@@ -165,7 +166,27 @@ def outline(
     found = Outline(family, kind, config, words, size)
     with checkpoint.making(part, kind):
         found.parameters  # noqa: B018 - what is built for this is kept
+    if checkpoint.has("text_encoder"):
+        _tried(found, checkpoint, part)
     return found
+
+
+def _tried(found: Outline, checkpoint: Checkpoint | SingleFile, part: str) -> None:
+    """Let a text model read and its network look, once and little: some values are read only then. Raises WeightsError
+    that names the config of the one that cannot."""
+    from dovetail.experts.footprint import reading
+
+    with checkpoint.making("text_encoder", found.words.kind):
+        width = found.words.width
+        text_parameters(found.words)
+        reading(found)
+    with checkpoint.making(part, f"{found.kind} for words of {width} numbers, as those of text_encoder/"):
+        side = SIDE * patch_of(found.config)
+        found.look((int(found.config["in_channels"]), 1, side, side))
+
+
+SIDE = 8
+"""Cells a side of the look that a network is tried with, in tokens: networks halve them up to three times."""
 
 
 def space_ahead(
@@ -278,19 +299,32 @@ def codec_outline(
 ) -> tuple[str, Mapping[str, Any]] | None:
     """An autoencoder's class and config: from its files if they are on this machine, else as it is published, else from
     the hub's cache; of weights that nothing is known of, the autoencoder that experts of this family usually have. None
-    if that is not known."""
+    if that is not known. Raises WeightsError for one that cannot decode."""
     told_by = base if base is not None and is_file(weights) else weights
     if not here(weights) and (told := known_codec(told_by)) is not None:
         return told
     found = seen(weights, subfolder, revision, variant, base)
     if found is not None and (here(weights) or found[0].has(found[1])):
-        config = found[0].config(found[1])
-        if config.get("_class_name") == WFVAE:
+        checkpoint, part = found
+        config = checkpoint.config(part)
+        told = str(config.get("_class_name")), {key: value for key, value in config.items() if key[0] != "_"}
+        if told[0] == WFVAE:
             from dovetail.experts.wfvae.weights import sizes
 
-            return WFVAE, sizes(config, f"{found[1] or 'the folder'} of '{weights}'")
-        return str(config.get("_class_name")), {key: value for key, value in config.items() if key[0] != "_"}
+            told = WFVAE, sizes(config, f"{part or 'the folder'} of '{weights}'")
+        with checkpoint.making(part, told[0]):
+            _decoded(*told)
+        return told
     kind = FAMILIES[family].space.vae if family is not None else None
     return next(
         (codec for codec in (IMAGE_CODEC, WAN_CODEC, LTX_CODEC, COGVIDEOX_CODEC, WFVAE_CODEC) if codec[0] == kind), None
     )
+
+
+def _decoded(kind: str, config: Mapping[str, Any]) -> None:
+    """Let an autoencoder decode a small latent: some values are read only then."""
+    from dovetail.experts.footprint import decoding
+
+    space = space_of({**config, "_class_name": kind})
+    codec_of(hollow_of(kind, written(config)), space, CPU, torch.float32)
+    decoding(kind, config, (space.channels, 1, SIDE, SIDE), 4, CHUNK, None)

@@ -4,6 +4,7 @@ Only a scheduler's plan is read, never its `step`: most of them keep hidden stat
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from difflib import get_close_matches
 from inspect import signature
 from itertools import groupby
@@ -15,6 +16,7 @@ import numpy
 
 from dovetail.core.ladders import Ladder
 from dovetail.core.schedules import Flow, Schedule, schedule_of
+from dovetail.errors import RecipeError
 from dovetail.experts.soundness import making
 
 BY_TIMESTEP = frozenset(
@@ -76,7 +78,8 @@ def ladder_of(
     name = _readable(config)
     schedule = schedule_of(config)
     if mu is None and tokens is not None and config.get("use_dynamic_shifting"):
-        mu = mu_of(config, tokens)
+        with _making(name):
+            mu = mu_of(config, tokens)
     scheduler = _planned(name, config, steps, shift, mu, even)
     times = [float(time) for time in scheduler.timesteps]
     if name in BY_TIMESTEP:
@@ -135,15 +138,26 @@ def _planned(
     if dynamic != (mu is not None):
         wants = "needs mu, the log of its shift" if dynamic else "takes no mu: it does not shift dynamically"
         raise ValueError(f"this {name} {wants} (use_dynamic_shifting is {str(dynamic).lower()})")
-    with making(name, Path("scheduler/scheduler_config.json"), "Take the one that came with the weights"):
-        scheduler = getattr(diffusers, name).from_config(dict(config), **changes)
+    kind = getattr(diffusers, name)
     told: dict[str, Any] = {} if mu is None else {"mu": mu}
-    if even and "sigmas" not in signature(scheduler.set_timesteps).parameters:
+    if even and "sigmas" not in signature(kind.set_timesteps).parameters:
         raise ValueError(f"a {name} spaces its levels itself, but this expert's pipeline does so for its scheduler")
     if even:
         told["sigmas"] = numpy.linspace(1, 1 / steps, steps)
-    scheduler.set_timesteps(steps, **told)
+    with _making(name):
+        try:
+            scheduler = kind.from_config(dict(config), **changes)
+        except ImportError as error:  # use_beta_sigmas is scipy's.
+            raise RecipeError(f"this {name} asks for more than is installed: {error}") from error
+        try:
+            scheduler.set_timesteps(steps, **told)
+        except ValueError as error:  # More steps than it was trained on are one.
+            raise RecipeError(f"this {name} has no {steps} steps: {error}") from error
     return scheduler
+
+
+def _making(name: str) -> AbstractContextManager[None]:
+    return making(name, Path("scheduler/scheduler_config.json"), "Take the one that came with the weights")
 
 
 def _share(schedule: Schedule, sigma: float) -> float:

@@ -119,14 +119,19 @@ def _differs(name: str, a: LatentSpace, b: LatentSpace) -> str | None:
 
 
 def space_of(config: Mapping[str, Any], tensors: Tensors | None = None) -> LatentSpace:
-    """The space of an autoencoder, from its config and, if at hand, its tensors."""
+    """The space of an autoencoder, from its config and, if at hand, its tensors. Raises what odd values raise, ValueError
+    for sizes that are none."""
     known = {
         "AutoencoderKLWan": _wan_space,
         "AutoencoderKLLTXVideo": _ltx_space,
         "AutoencoderKLCogVideoX": _cogvideox_space,
         "WFVAEModel": _wfvae_space,
     }
-    return known.get(config.get("_class_name", ""), _kl_space)(config, tensors)
+    space = known.get(config.get("_class_name", ""), _kl_space)(config, tensors)
+    for name in SIZES:
+        if not isinstance(size := getattr(space, name), int) or size < 1:
+            raise ValueError(f"{name} of its latents: {size!r}, which is no whole number above 0")
+    return space
 
 
 def _kl_space(config: Mapping[str, Any], tensors: Tensors | None) -> LatentSpace:
@@ -134,8 +139,8 @@ def _kl_space(config: Mapping[str, Any], tensors: Tensors | None) -> LatentSpace
         channels=config.get("latent_channels", 4),
         vae=config.get("_class_name", "AutoencoderKL"),
         factor=2 ** (len(config["block_out_channels"]) - 1),
-        scaling=config.get("scaling_factor", 0.18215),
-        shift=config.get("shift_factor") or 0.0,
+        scaling=float(config.get("scaling_factor", 0.18215)),
+        shift=float(config.get("shift_factor") or 0),
         encoder=encoder_sketch(tensors),
         compression=1,
     )
@@ -161,7 +166,7 @@ def _ltx_space(config: Mapping[str, Any], tensors: Tensors | None) -> LatentSpac
         channels=config.get("latent_channels", 128),
         vae="AutoencoderKLLTXVideo",
         factor=config.get("spatial_compression_ratio") or config.get("patch_size", 4) * halvings,
-        scaling=config.get("scaling_factor", 1.0),
+        scaling=float(config.get("scaling_factor", 1)),
         encoder=encoder_sketch(tensors),
         compression=config.get("temporal_compression_ratio") or config.get("patch_size_t", 1) * halvings,
         statistics=_numbers([kept[name] for name in sorted(kept)]),
@@ -173,7 +178,7 @@ def _cogvideox_space(config: Mapping[str, Any], tensors: Tensors | None) -> Late
         channels=config.get("latent_channels", 16),
         vae="AutoencoderKLCogVideoX",
         factor=2 ** (len(config.get("block_out_channels", (128, 256, 256, 512))) - 1),
-        scaling=config.get("scaling_factor", 1.15258426),
+        scaling=float(config.get("scaling_factor", 1.15258426)),
         encoder=encoder_sketch(tensors),
         compression=int(config.get("temporal_compression_ratio", 4)),
     )

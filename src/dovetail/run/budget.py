@@ -18,7 +18,7 @@ from dovetail.recipe.planning import Plan
 from dovetail.recipe.planning import plan as planned
 from dovetail.run.bridging import crossing, rooms_of
 from dovetail.run.outlook import check_outlook, latent_of, outlook, space_foreseen, spaces_foreseen
-from dovetail.run.sizes import Decoder, Sizes, filled, outlines, sizes
+from dovetail.run.sizes import Decoder, Sizes, check_configs, filled, outlines, sizes
 
 if TYPE_CHECKING:
     from dovetail.experts.outline import Outline
@@ -137,9 +137,10 @@ def free_on(cuda: str) -> int:
 
 
 def foreseen(recipe: Recipe, notes: list[str]) -> Plan:
-    """The plan of a recipe whose weights are not loaded; adds notes of what is a guess. Raises what `check_outlook`
-    raises, before anything is counted, and what planning raises."""
+    """The plan of a recipe whose weights are not loaded; adds notes of what is a guess. Raises what `check_outlook` and
+    `check_configs` raise, before anything is counted, and what planning raises."""
     check_outlook(recipe)
+    check_configs(recipe, recipe.experts)
     cast = {name: outlook(name, spec, notes) for name, spec in recipe.experts.items()}
     rooms = rooms_of(recipe, spaces_foreseen(recipe, notes)) if recipe.bridged else {}
     last = recipe.chain[-1].stage

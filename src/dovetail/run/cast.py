@@ -18,7 +18,7 @@ from dovetail.run.bridging import codec_names, codecs_of
 from dovetail.run.budget import Fit, budget_of, fitted
 from dovetail.run.given import digest
 from dovetail.run.outlook import check_outlook
-from dovetail.run.sizes import bring_configs
+from dovetail.run.sizes import bring_configs, check_configs
 from dovetail.video import Video
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def load(recipe: Recipe) -> Cast:
     if counted:
         check_outlook(recipe)
     check_nearby(recipe)
+    check_configs(recipe, used(recipe))
     if counted:
         bring_configs(recipe, used(recipe))
     fit, names = fitted(recipe), codec_names(recipe)

@@ -66,18 +66,36 @@ def place(device: str) -> str:
 def outlines(recipe: Recipe, notes: list[str], names: Collection[str] | None = None) -> dict[str, "Outline"]:
     """What is known of a recipe's networks, or of these alone, without their weights; adds a note for each of which
     nothing is."""
-    from dovetail.experts.outline import outline
-
     found = {}
     for name, spec in recipe.experts.items():
         if not isinstance(spec, models.Pretrained) or (names is not None and name not in names):
             continue
         try:
-            options = spec.model_dump(include={"subfolder", "dtype", "base", "adapter", "revision", "variant"})
-            found[name] = outline(name, spec.family, spec.weights, **options)
+            found[name] = _outline(name, spec)
         except WeightsError as error:
             notes.append(f"{error}; its operations and its memory are not counted")
     return found
+
+
+def check_configs(recipe: Recipe, names: Collection[str]) -> None:
+    """Raise WeightsError where a folder on this machine, of one of those experts or of a codec, has a config of which
+    nothing can be made that reads, looks and decodes; before weights are loaded."""
+    from dovetail.experts.checkpoint import folder_here
+    from dovetail.experts.outline import codec_outline
+
+    for name, spec in recipe.experts.items():
+        if name in names and isinstance(spec, models.Pretrained) and folder_here(spec.weights):
+            _outline(name, spec)
+    for codec in codecs_of(recipe).values():
+        if isinstance(codec, models.Autoencoder) and folder_here(codec.weights):
+            codec_outline(codec.weights, codec.subfolder, None, codec.base, codec.revision, codec.variant)
+
+
+def _outline(name: str, spec: models.Pretrained) -> "Outline":
+    from dovetail.experts.outline import outline
+
+    options = spec.model_dump(include={"subfolder", "dtype", "base", "adapter", "revision", "variant"})
+    return outline(name, spec.family, spec.weights, **options)
 
 
 def bring_configs(recipe: Recipe, names: Collection[str]) -> None:
