@@ -132,9 +132,9 @@ def here(weights: str) -> bool:
     return weights.startswith("sprites/") or Path(weights).expanduser().exists()
 
 
-def folder_here(weights: str) -> bool:
-    """Whether they lie here as a folder, and not as one file."""
-    return here(weights) and not is_file(weights)
+def own_folder(weights: str) -> bool:
+    """Whether they are a folder that its user brought: not of the package, not one file, and not on the hub."""
+    return here(weights) and not weights.startswith("sprites/") and not is_file(weights)
 
 
 def nearby(weights: str) -> bool:

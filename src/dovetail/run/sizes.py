@@ -78,16 +78,16 @@ def outlines(recipe: Recipe, notes: list[str], names: Collection[str] | None = N
 
 
 def check_configs(recipe: Recipe, names: Collection[str]) -> None:
-    """Raise WeightsError where a folder on this machine, of one of those experts or of a codec, has a config of which
+    """Raise WeightsError where a folder that a user brought, of one of those experts or of a codec, has a config of which
     nothing can be made that reads, looks and decodes; before weights are loaded."""
-    from dovetail.experts.checkpoint import folder_here
+    from dovetail.experts.checkpoint import own_folder
     from dovetail.experts.outline import codec_outline
 
     for name, spec in recipe.experts.items():
-        if name in names and isinstance(spec, models.Pretrained) and folder_here(spec.weights):
+        if name in names and isinstance(spec, models.Pretrained) and own_folder(spec.weights):
             _outline(name, spec)
     for codec in codecs_of(recipe).values():
-        if isinstance(codec, models.Autoencoder) and folder_here(codec.weights):
+        if isinstance(codec, models.Autoencoder) and own_folder(codec.weights):
             codec_outline(codec.weights, codec.subfolder, None, codec.base, codec.revision, codec.variant)
 
 
