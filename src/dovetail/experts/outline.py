@@ -162,7 +162,8 @@ def outline(
 
         kind, config = "LaVieUNet", sizes(config, f"expert '{name}': {part}/ of '{weights}'")
     if family == "animatediff" and kind == "UNet2DConditionModel" and adapter is not None:
-        kind, config = "UNetMotionModel", over_time(config)
+        with checkpoint.making(part, "network"):
+            kind, config = "UNetMotionModel", over_time(config)
     found = Outline(family, kind, config, words, size)
     with checkpoint.making(part, kind):
         found.parameters  # noqa: B018 - what is built for this is kept
