@@ -257,6 +257,13 @@ def test_plans_and_runs_name_odd_values_before_weights_are_loaded(
     assert file in str(caught.value)
 
 
+@pytest.mark.parametrize("family", ["animatediff", "lavie"])
+def test_an_image_network_of_odd_values_is_named_before_it_is_grown(image: Path, family: str) -> None:
+    _changed(image / "unet" / "config.json", {"down_block_types": None})
+    with pytest.raises(WeightsError, match=r"unet/config.json: its values make no network .TypeError"):
+        outline("it", family, str(image), adapter="some/motion")
+
+
 @pytest.mark.parametrize(
     ("file", "odd"),
     [

@@ -160,7 +160,8 @@ def outline(
     if family == "lavie" and kind == "UNet2DConditionModel":
         from dovetail.experts.lavie.weights import sizes
 
-        kind, config = "LaVieUNet", sizes(config, f"expert '{name}': {part}/ of '{weights}'")
+        with checkpoint.making(part, "network"):
+            kind, config = "LaVieUNet", sizes(config, f"expert '{name}': {part}/ of '{weights}'")
     if family == "animatediff" and kind == "UNet2DConditionModel" and adapter is not None:
         with checkpoint.making(part, "network"):
             kind, config = "UNetMotionModel", over_time(config)
