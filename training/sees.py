@@ -61,7 +61,7 @@ def sees(name: str, work: Path, motion: str, count: int, most: int = 8) -> Itera
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=["control", "flow-large", "flow-small"])
+    parser.add_argument("name", choices=[name for name, spec in SPECS.items() if spec.frames > 1])
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--motion", choices=MOTIONS, default="pulsing")
     parser.add_argument("--clips", type=int, default=3, help="of each look")

@@ -151,26 +151,31 @@ def outline(
     if (checkpoint := at_hand(weights, revision, variant, [part], base)) is None:
         raise WeightsError(f"expert '{name}': '{weights}' is not on this machine, and its sizes are not known")
     part = network_part(checkpoint, part)
-    config = checkpoint.config(part)
+    config, place = checkpoint.config(part), f"{part}/ of '{weights}'"
+    length = config.get("max_text_seq_length")
     with checkpoint.making(part, "network"):
-        check_network(name, family, config, adapter, f"{part}/ of '{weights}'", config_at(checkpoint, part))
-    kind, length = str(config["_class_name"]), config.get("max_text_seq_length")
+        check_network(name, family, config, adapter, place, config_at(checkpoint, part))
+        kind, config = _grown(family, config, adapter, f"expert '{name}': {place}")
     with checkpoint.making("text_encoder", "text model"):
         words = _words(family, checkpoint, length)
-    if family == "lavie" and kind == "UNet2DConditionModel":
-        from dovetail.experts.lavie.weights import sizes
-
-        with checkpoint.making(part, "network"):
-            kind, config = "LaVieUNet", sizes(config, f"expert '{name}': {part}/ of '{weights}'")
-    if family == "animatediff" and kind == "UNet2DConditionModel" and adapter is not None:
-        with checkpoint.making(part, "network"):
-            kind, config = "UNetMotionModel", over_time(config)
     found = Outline(family, kind, config, words, size)
     with checkpoint.making(part, kind):
         found.parameters  # noqa: B018 - what is built for this is kept
     if checkpoint.has("text_encoder"):
         _tried(found, checkpoint, part)
     return found
+
+
+def _grown(family: str, config: dict[str, Any], adapter: str | None, place: str) -> tuple[str, dict[str, Any]]:
+    """A network's class and config: its own, or of the video network that grows out of an image network."""
+    kind = str(config["_class_name"])
+    if kind == "UNet2DConditionModel" and family == "lavie":
+        from dovetail.experts.lavie.weights import sizes
+
+        return "LaVieUNet", sizes(config, place)
+    if kind == "UNet2DConditionModel" and family == "animatediff" and adapter is not None:
+        return "UNetMotionModel", over_time(config)
+    return kind, config
 
 
 def _tried(found: Outline, checkpoint: Checkpoint | SingleFile, part: str) -> None:
