@@ -788,6 +788,11 @@ def test_large_experts_that_take_turns_are_joined_by_who_asks(tmp_path: Path) ->
     assert asked == {"high", "small", "low"}
 
 
+def test_large_experts_that_take_turns_are_told_of_before_weights_are_loaded(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"high and low cost the same and take turns.*what small should be"):
+        found(recipes.load("wan22-three-way"), tmp_path)  # whose weights are not here
+
+
 def test_an_interval_of_joined_experts_is_written_as_theirs() -> None:
     pair = {"blended": {"above 0.875": "high", "else": "low"}}
     recipe = turns(**{"chain.video.denoise": {"blended": {"above 0.9": pair, "above 0.5": "small", "else": pair}}})

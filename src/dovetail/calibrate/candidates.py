@@ -17,6 +17,7 @@ from dovetail.core.denoiser import Condition, Denoiser, Expert, timeline
 from dovetail.core.noise import Noise
 from dovetail.core.stages import Done, Stage, entered
 from dovetail.core.tree import rewrite
+from dovetail.costs import costs
 from dovetail.errors import RecipeError, nearest
 from dovetail.experts.adapter import Adapter
 from dovetail.experts.blocks import Reusing, blocks_of, inner, middle
@@ -25,7 +26,7 @@ from dovetail.experts.pairs import same_text
 from dovetail.methods.flowblending import Blended
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.build import build
-from dovetail.run import Cast, latent_of
+from dovetail.run import Cast, latent_of, plan
 from dovetail.run.manifest import weights_of
 
 Part = Any
@@ -132,7 +133,7 @@ def case_of(recipe: Recipe, cast: Cast, also: Sequence[str] = ()) -> Case:
     experts = [cast.experts[name] for part in parts.values() for _, name in models.named(part, "")]
     for a, b in pairwise(experts):
         same_text(a, b)
-    _one_reference(recipe, place, parts, [cost(recipe, place, part, cast) for part in parts.values()])
+    _one_reference(recipe, place, {name: cost(recipe, place, part, cast) for name, part in parts.items()})
     shape = latent_shape(recipe, cast)
     _whole(recipe, place, shape[1], cast.codec.space.compression or 1)
     for name, part in list(parts.items()):
@@ -165,6 +166,10 @@ def place_of(recipe: Recipe) -> int:
             "compares two or more, as in {above 0.5: large, else: small}"
         )
     _unspliced(recipe, place)
+    if len(parts) > 2 and place == 0:
+        # Two that cost the same may be all that there is; a third makes it worth counting what each would cost.
+        alone = costs(plan(recipes.changed(recipe, {"chain": recipes.plain(recipe)["chain"][:1]}))).alone
+        _one_reference(recipe, place, {name: alone[name].total for name in parts if name in alone})
     return place
 
 
@@ -191,13 +196,16 @@ def _whole(recipe: Recipe, place: int, length: int, compression: int) -> None:
         )
 
 
-def _one_reference(recipe: Recipe, place: int, parts: Mapping[str, Part], costs: Sequence[float]) -> None:
+def _one_reference(recipe: Recipe, place: int, spent: Mapping[str, float]) -> None:
     """Raises RecipeError where several large experts take turns, so that none of them is right at every level."""
-    large = [name for name, spent in zip(parts, costs, strict=True) if spent > 0.99 * max(costs)]
-    if len(large) < 2 or len(large) == len(parts):
+    large = [name for name, each in spent.items() if each > 0.99 * max(spent.values())]
+    if len(large) < 2 or len(large) == len(spent):
         return
-    said = {name: json.dumps(part.model_dump(mode="json", exclude_defaults=True)) for name, part in parts.items()}
-    stage, small = recipe.chain[place].stage, min(zip(costs, parts, strict=True))[1]
+    blended = recipe.chain[place].denoise
+    assert isinstance(blended, models.Blended)
+    parts = named(tuple(blended.of.values())).items()
+    said = {name: json.dumps(part.model_dump(mode="json", exclude_defaults=True)) for name, part in parts}
+    stage, small = recipe.chain[place].stage, min(spent, key=lambda name: spent[name])
     turns = f"{{blended: {{above 0.875: {said[large[0]]}, else: {said[large[1]]}}}}}"
     raise RecipeError(
         f"chain.{stage}.denoise.blended: {' and '.join(large)} cost the same and take turns, so neither alone is what "
