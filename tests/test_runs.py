@@ -571,9 +571,23 @@ def test_decoding_again_gives_the_same_frames_or_what_is_asked_for(tmp_path: Pat
 def test_decoding_does_not_replace_the_video_that_grows(tmp_path: Path, whole: Path) -> None:
     out = copied(whole, tmp_path)
     before = Folder(folder_of(out)).video.read_bytes()
-    with pytest.raises(OutputError, match="it is what this run reads; choose another name"):
+    with pytest.raises(OutputError, match="it lies in the folder of a run"):
         list(decode(folder_of(out), Folder(folder_of(out)).video))
     assert Folder(folder_of(out)).video.read_bytes() == before
+
+
+def test_no_video_is_written_into_the_folder_of_a_run(tmp_path: Path, whole: Path, cast: Cast) -> None:
+    out, said = copied(whole, tmp_path), "it lies in the folder of a run"
+    held, new = folder_of(out), tmp_path / "new"
+    for target in (new, new / "latents", new / "deep" / "a.mp4"):
+        with pytest.raises(OutputError, match=said):
+            list(keep(small(), target, new, cast))
+    assert not new.exists()
+    recipe = continuing(held, frames=16)
+    for target in (held / "longer.mp4", new / "longer.mp4"):
+        with pytest.raises(OutputError, match=said):
+            list(carry_on(held, recipe, target, new, cast))
+    same(out, whole)
 
 
 def test_an_unfinished_run_is_decoded_as_far_as_it_is(tmp_path: Path, cast: Cast) -> None:

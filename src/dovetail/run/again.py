@@ -38,6 +38,7 @@ def decode(folder: str | Path, out: str | Path, look: Look | None = None) -> Ite
     """
     place, look = Folder(Path(folder)), Look() if look is None else look
     recipe, origin = place.read(), place.origin()
+    place.refuse(out)
     if origin is None:
         raise OutputError(f"{place} has no manifest that can be read; `dovetail resume` writes it again")
     if look.tiles is not None and look.tiles < 4:
@@ -47,7 +48,7 @@ def decode(folder: str | Path, out: str | Path, look: Look | None = None) -> Ite
     if look.fps not in (None, recipe.video.fps):
         # Frames stay, so a story's events stay at theirs; in seconds they would move, or lie outside.
         recipe = recipes.changed(recipe, {**further(recipe, None)[0], "video.fps": look.fps})
-    checked_output(out, recipe.video.fps, [place.video])
+    checked_output(out, recipe.video.fps)
     warn_of_waiting(Path(out).suffix, recipe.video.frames)
     with writing(out, recipe.video.fps, look.crf) as growing:
         try:

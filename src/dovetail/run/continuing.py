@@ -85,8 +85,10 @@ def carry_on(
     Given are those pieces that hang on nothing of the other run's end. Raises and warns as `keep`; RecipeError for a
     recipe that cannot go on from the other run.
     """
-    checked_output(target, recipe.video.fps)
     place = Folder(folder_of(target) if folder is None else Path(folder))
+    for one in (place, Folder(Path(source))):
+        one.refuse(target)
+    checked_output(target, recipe.video.fps)
     if place.path.resolve() == Path(source).resolve():
         raise OutputError(f"{source} is continued in a folder of its own; take another name (-o or --run)")
     with place.locked():

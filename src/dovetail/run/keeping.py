@@ -76,9 +76,10 @@ def keep(
     for a folder of another recipe, version or weights, one that another process works in, and a disk that is full.
     Warns with RunWarning of what was damaged and is made again, and of a long video whose file is made in memory.
     """
+    place = Folder(folder_of(target) if folder is None else Path(folder))
+    place.refuse(target)
     checked_output(target, recipe.video.fps)
     warn_of_waiting(Path(target).suffix, recipe.video.frames)
-    place = Folder(folder_of(target) if folder is None else Path(folder))
     with place.locked(), _as_many_threads(place):
         run = ready(recipe, load(recipe) if cast is None else cast, pulse=pulse)
         try:
