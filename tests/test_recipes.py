@@ -212,6 +212,7 @@ def test_a_key_with_a_dot_is_named_in_quotes_where_it_is_wrong() -> None:
         ("video.fps=.inf", "video.fps", "finite"),
         ("chain.0.ladder={levels: [0.9, .nan]}", "chain.structure.ladder.levels.1: nan", "finite"),
         ("chain.0.ladder={shifted: {steps: 3, shift: .inf}}", "chain.structure.ladder.shifted.shift: inf", "finite"),
+        ("chain.0.ladder={shifted: {steps: 3, shift: 1.0e-30}}", "ladder.shifted.shift: 1e-30", "equal to 0.001"),
         ("chain.0.stage=", "chain.0.stage", "text"),
         ("chain.0.stage=''", "chain.0.stage: a name", "letters"),
         ("chain.0.stage=first.half", 'chain."first.half".stage: a name', "dots part the keys"),

@@ -32,7 +32,7 @@ class Own(Worded):
     word: ClassVar[str] = "own"
     of: str
     steps: Steps
-    shift: Annotated[float, Field(gt=0)] | None = None
+    shift: Annotated[float, Field(ge=0.001, le=1000)] | None = None
 
 
 class Even(Worded):
@@ -48,7 +48,7 @@ class Shifted(Worded):
 
     word: ClassVar[str] = "shifted"
     steps: Steps
-    shift: Annotated[float, Field(gt=0)]
+    shift: Annotated[float, Field(ge=0.001, le=1000)]
 
 
 class Karras(Worded):
