@@ -313,6 +313,9 @@ def test_seconds_and_frames_say_more() -> None:
     assert long({"events": story, "seconds": 9}) == 72
     assert long({"events": story, "seconds": 9}, seconds=10) == 80
     assert dovetail.plan(STORY, seconds=11).recipe.video.frames == 88
+    for said in (["video.frames=80"], {"video.frames": 80}):
+        assert long({"events": story, "seconds": 9}, overrides=said) == 80, "as any other value that is set"
+    assert long(story, frames=50, overrides=["video.frames=80"]) == 50
 
 
 def test_without_times_the_recipe_says_how_long() -> None:

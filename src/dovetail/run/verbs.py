@@ -120,6 +120,8 @@ def resolved(
     if frames is not None and seconds is not None:
         raise RecipeError("frames and seconds both say how long the video is; give one of them")
     if story is not None:
+        if seconds is None and frames is None and _length_said(overrides):
+            frames = asked.video.frames
         given = changes(asked, tale(story), prompt, frames, seconds)
     else:
         given = {"prompt": prompt, "video.frames": frames if seconds is None else long(asked, seconds)}
@@ -135,6 +137,12 @@ def _of_story(overrides: Overrides) -> tuple[Overrides, Overrides]:
         return {path: value for path, value in overrides.items() if path not in later}, later
     texts = list(overrides)
     return [text for text in texts if not text.startswith("story.")], [t for t in texts if t.startswith("story.")]
+
+
+def _length_said(overrides: Overrides) -> bool:
+    """Whether a change says how long the video is, so that a story is not asked."""
+    said = overrides if isinstance(overrides, Mapping) else [text.partition("=")[0] for text in overrides]
+    return "video.frames" in said
 
 
 def refining(recipe: Recipe, video: str | Path, strength: int | None = None, frames: int | None = None) -> Recipe:
