@@ -221,6 +221,15 @@ def test_clips_of_one_look_are_rivals_where_words_do_not_part_them(work: Path, t
             seen.add((told.motion is None, len(others) == 20))
     # Words that name the motion leave its clips alone; without them all clips of the look are possible.
     assert seen == {(True, True), (False, False)}
+    # Their captions tell the look whole, unless it is asked for that they leave things out as well.
+    for free, whole in ((None, {True}), (0.3, {True, False})):
+        stream = experts.batches(networks.SPECS["control"], tmp_path, 8, 0, "cpu", free)
+        told = [
+            ask(words.decode(ids, skip_special_tokens=True))[0]
+            for batch in (next(stream), next(stream))
+            for ids in batch.ids
+        ]
+        assert {one.colour is not None for one in told if one != Ask()} == whole
 
 
 def test_the_optimiser_moves_every_weight_and_remembers(tmp_path: Path) -> None:

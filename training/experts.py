@@ -33,6 +33,8 @@ from dovetail.sprites.world import Ask, caption, forget
 WARMUP, EMA = 100, 0.999
 DROPOUT = 0.10
 """Share of examples trained without a caption, for guidance."""
+FREE = 0.12
+"""Share of attributes that captions leave out, of clips without rivals; those with rivals tell their look whole."""
 FOCUS = 3.0
 """How much more the object's cells weigh than the background's, where there is no noise; from much noise the place is
 not yet decided, and a weight that knows it would draw the object everywhere."""
@@ -126,8 +128,8 @@ class Batch:
     rivals: tuple[Tensor | None, ...]
 
 
-def batches(spec: Spec, pools: Path, size: int, seed: int, device: str, free: float = 0.12) -> Iterator[Batch]:
-    """Examples without end. free: the share of attributes that captions leave out."""
+def batches(spec: Spec, pools: Path, size: int, seed: int, device: str, free: float | None = None) -> Iterator[Batch]:
+    """Examples without end. free: the share of attributes that captions of all clips leave out; see FREE for None."""
     latents, places, asks = load(pools, spec.kind)
     words, dice = tokenizer(), random.Random(seed)
     known: dict[str, list[int]] = {}
@@ -142,9 +144,10 @@ def batches(spec: Spec, pools: Path, size: int, seed: int, device: str, free: fl
 
     def example(i: int, frames: list[int]) -> tuple[Tensor, Tensor, list[int], Tensor | None]:
         family, quiet = families.get(replace(asks[i], motion=None)), dice.random() < DROPOUT
-        told, rivals = forget(asks[i], dice.getrandbits(48), free), None
+        told, rivals = forget(asks[i], dice.getrandbits(48), FREE if free is None else free), None
         if family is not None:
-            told = asks[i] if told.motion else replace(asks[i], motion=None)
+            if free is None:
+                told = asks[i] if told.motion else replace(asks[i], motion=None)
             alike = [j for j in family if quiet or told.motion in (None, asks[j].motion)]
             rivals = latents[dice.sample(alike, min(len(alike), RIVALS))][:, frames].transpose(1, 2)
         return latents[i, frames].transpose(0, 1), places[i, frames][None], ids(None if quiet else told), rivals
@@ -293,6 +296,7 @@ def train(
     after: str | None = None,
     between: float = 0.0,
     rate: float = 1.0,
+    free: float | None = None,
 ) -> None:
     if after is not None and SPECS[after].betas != SPECS[name].betas:
         raise ValueError(f"{name} can learn from an expert of its own schedule alone, and {after} has another")
@@ -304,7 +308,7 @@ def train(
     generator = torch.Generator().manual_seed(trainee.step)
     begin, told, errors = time.time(), time.time(), Errors()
     taught = lessons(spec, work / "pools", size, trainee.step, device)
-    for batch in batches(spec, work / "pools", size, trainee.step, device):
+    for batch in batches(spec, work / "pools", size, trainee.step, device, free):
         at = levels(name, size, generator)
         if float(torch.rand(1, generator=generator)) < share:
             batch, at = next(taught), levels_at(name, torch.full((size,), NOISIEST))
@@ -365,6 +369,7 @@ def main() -> None:
     parser.add_argument("--lessons", type=float, default=0.0, help="share of steps on the words of motion alone")
     parser.add_argument("--between", type=float, default=0.0, help="share of noisy clips drawn to their rivals' mean")
     parser.add_argument("--rate", type=float, default=1.0, help="share of the full learning rate, to go on gently")
+    parser.add_argument("--free", type=float, help="share of attributes that captions of all clips leave out")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--fast", action="store_true", help="compile the network (takes minutes, then a third faster)")
     parser.add_argument("--after", help="learn what this expert of DIR, of the same schedule, answers")
@@ -383,6 +388,7 @@ def main() -> None:
         args.after,
         args.between,
         args.rate,
+        args.free,
     )
 
 
