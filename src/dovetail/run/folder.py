@@ -238,7 +238,9 @@ class Folder:
         """Raises OutputError for a video that would be written into the folder, where nothing but the run's own may be."""
         video = Path(target).resolve()
         if self.path.resolve() in (video, *video.parents):
-            raise OutputError(f"cannot write {target}: it lies in the folder of a run, {self}; take a place beside that")
+            raise OutputError(
+                f"cannot write {target}: it lies in the folder of a run, {self}; take a place beside that"
+            )
 
     # --- one at a time, and what it did --------------------------------------------------------------------------
 
