@@ -582,6 +582,9 @@ def test_no_video_is_written_into_the_folder_of_a_run(tmp_path: Path, whole: Pat
     for target in (new, new / "latents", new / "deep" / "a.mp4"):
         with pytest.raises(OutputError, match=said):
             list(keep(small(), target, new, cast))
+        assert "it lies in the folder of a run" in command(
+            "generate", "a red circle", "-o", target, "--run", new, code=1
+        )
     assert not new.exists()
     recipe = continuing(held, frames=16)
     for target in (held / "longer.mp4", new / "longer.mp4"):

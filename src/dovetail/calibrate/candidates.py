@@ -127,9 +127,7 @@ def case_of(recipe: Recipe, cast: Cast, also: Sequence[str] = ()) -> Case:
         if kind not in KINDS:
             raise RecipeError(f"unknown kind of candidate '{kind}'; {nearest(kind, KINDS)}")
     place, notes = place_of(recipe), list[str]()
-    blended = recipe.chain[place].denoise
-    assert isinstance(blended, models.Blended)
-    parts = named(tuple(blended.of.values()))
+    parts = _parts(recipe, place)
     experts = [cast.experts[name] for part in parts.values() for _, name in models.named(part, "")]
     for a, b in pairwise(experts):
         same_text(a, b)
@@ -157,20 +155,26 @@ def place_of(recipe: Recipe) -> int:
             "{blended: {above 0.5: large, else: small}}; the boundaries there are only a beginning"
         )
     place = places[0]
-    blended = recipe.chain[place].denoise
-    assert isinstance(blended, models.Blended)
-    parts = named(tuple(blended.of.values()))
+    parts = _parts(recipe, place)
     if len(parts) < 2:
         raise RecipeError(
             f"chain.{recipe.chain[place].stage}.denoise.blended: one candidate only ({', '.join(parts)}); calibrate "
             "compares two or more, as in {above 0.5: large, else: small}"
         )
     _unspliced(recipe, place)
-    if len(parts) > 2 and place == 0:
-        # Two that cost the same may be all that there is; a third makes it worth counting what each would cost.
+    return place
+
+
+def check_ahead(recipe: Recipe) -> None:
+    """Raises RecipeError, before weights are loaded, where a recipe cannot be calibrated, as far as configurations tell:
+    what else `case_of` finds is found when they are."""
+    place = place_of(recipe)
+    parts = _parts(recipe, place)
+    if (
+        len(parts) > 2 and place == 0
+    ):  # of two none takes turns; what costs beside a stage that is not the first is both's
         alone = costs(plan(recipes.changed(recipe, {"chain": recipes.plain(recipe)["chain"][:1]}))).alone
         _one_reference(recipe, place, {name: alone[name].total for name in parts if name in alone})
-    return place
 
 
 def _unspliced(recipe: Recipe, place: int) -> None:
@@ -201,9 +205,7 @@ def _one_reference(recipe: Recipe, place: int, spent: Mapping[str, float]) -> No
     large = [name for name, each in spent.items() if each > 0.99 * max(spent.values())]
     if len(large) < 2 or len(large) == len(spent):
         return
-    blended = recipe.chain[place].denoise
-    assert isinstance(blended, models.Blended)
-    parts = named(tuple(blended.of.values())).items()
+    parts = _parts(recipe, place).items()
     said = {name: json.dumps(part.model_dump(mode="json", exclude_defaults=True)) for name, part in parts}
     stage, small = recipe.chain[place].stage, min(spent, key=lambda name: spent[name])
     turns = f"{{blended: {{above 0.875: {said[large[0]]}, else: {said[large[1]]}}}}}"
@@ -213,6 +215,13 @@ def _one_reference(recipe: Recipe, place: int, spent: Mapping[str, float]) -> No
         f"(.875 for Wan 2.2), and calibrate that: --set 'chain.{stage}.denoise={{blended: {{above 0.95: {turns}, "
         f"above 0.764: {said[small]}, else: {turns}}}}}'"
     )
+
+
+def _parts(recipe: Recipe, place: int) -> dict[str, Part]:
+    """The denoisers of a recipe's blended stage by name."""
+    blended = recipe.chain[place].denoise
+    assert isinstance(blended, models.Blended)
+    return named(tuple(blended.of.values()))
 
 
 def named(parts: Sequence[Part]) -> dict[str, Part]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dovetail import recipe as recipes
 from dovetail.calibrate import choose, comparing
-from dovetail.calibrate.candidates import Case, Part, Ready, case_of, place_of, ready, stages_of
+from dovetail.calibrate.candidates import Case, Part, Ready, case_of, check_ahead, ready, stages_of
 from dovetail.calibrate.choose import Schedule
 from dovetail.calibrate.curves import Measured, measure
 from dovetail.calibrate.judging import Features, oracle, pixels
@@ -97,8 +97,9 @@ def calibrate(
     """
     settings = Settings() if settings is None else settings
     _checked(settings)
-    place_of(recipe)
-    cast = load(recipe) if cast is None else cast
+    if cast is None:
+        check_ahead(recipe)
+        cast = load(recipe)
     check_spaces(recipe, cast)
     case = case_of(recipe, cast, settings.also)
     prompts, unseen = (

@@ -33,10 +33,13 @@ def play(
     run: a folder to keep the run in. onto: a run to go on from.
     """
     from dovetail.run import Pulse, carry_on, folder_of, load, worth_keeping
+    from dovetail.run.folder import Folder
     from dovetail.video import checked_output, save_image, stacked
 
     if run is not None and count > 1:
         raise typer.BadParameter("--run names the folder of one run, and --count makes several; leave one out")
+    if run is not None:
+        Folder(run).refuse(target)
     kept: list[str | Path] = [*inputs, *([recipe.start.video] if recipe.start else [])]
     checked_output(target, recipe.video.fps, kept)
     runs = _seeded(recipe, target, count)
