@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from dovetail.calibrate import Calibration
-from dovetail.calibrate.choose import frontier, interval, within
+from dovetail.calibrate.choose import interval, mixture
 from dovetail.calibrate.running import errors_of, small_of
 from dovetail.methods.placements import interleaved, sandwich, scattered, stitched
 
@@ -14,6 +15,10 @@ BUDGET = 0.55
 """Of the large expert's operations, at most, for the schedule that the claims are about."""
 CURVE = (0.3, 0.4, 0.55, 0.7)
 """Budgets at which any schedule is compared with one interval of the small expert."""
+APART = 2
+"""Steps in a row, at most, that the large expert does not take in full, of the schedule that is spread."""
+SPREAD = f"spread {BUDGET}"
+"""Any candidates at the same operations, and the large expert never left out for longer than that."""
 ENDS = ("LLL", "SSS", "other seed", "nudged")
 """Who is never missing: the large expert alone, the small one alone, and the large one from other noise and from
 noise that is changed by 1 %, between which likeness is normalised."""
@@ -77,14 +82,21 @@ def compared(found: Calibration, prompt: int) -> dict[str, Way]:
     }
     made = {name: Way(MAIN, placed(found, word)) for name, word in letters.items()}
     made[DISTILLED] = Way(MAIN, (), distilled=around(found.choices["budget"].choice))
-    case, errors = found.case, errors_of(found.case, found.weighted)
-    edge = frontier(case.costs, errors, follows=case.follows)
+    return made | chosen(found)
+
+
+def chosen(found: Calibration) -> dict[str, Way]:
+    """One interval of the small expert, and any candidates for no more than that, at every budget that reaches."""
+    case, errors, made = found.case, errors_of(found.case, found.weighted), dict[str, Way]()
     for share in CURVE:
-        budget = share * case.costs[0] * steps
+        budget = share * case.costs[0] * found.ladder.steps
         try:
             one = interval(case.costs, errors, budget=budget, small=small_of(case))
             made[f"one interval {share}"] = Way(MAIN, one.choice)
-            made[f"any schedule {share}"] = Way(MAIN, within(edge, one.cost).choice)  # no dearer than the interval
+            free = partial(mixture, case.costs, errors, budget=one.cost, follows=case.follows)
+            made[f"any schedule {share}"] = Way(MAIN, free().choice)
+            if share == BUDGET:
+                made[SPREAD] = Way(MAIN, free(apart=APART).choice)
         except ValueError:  # even the cheapest costs more
             continue
     return made
