@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from flowblending_rows import APART, BUDGET, CURVE, DISTILLED, EQUAL, MAIN, SECOND, SPREAD, around, large_steps, rows
+from flowblending_rows import BUDGET, CURVE, DISTILLED, EQUAL, MAIN, SECOND, around, large_steps, rows
 from harness import Claim, questions
 from report import FEWEST, MARGIN, aligned
 
@@ -231,7 +231,7 @@ def normalised(table: Table, measure: str, name: str) -> Interval | None:
 def answers(table: Table, found: Mapping[str, Calibration], own: Mapping[str, Study]) -> str:
     """The questions that have the rows they need."""
     asked: list[tuple[str, list[Claim]]] = []
-    for name in ("LSL budget", "LSL fit", DISTILLED, f"any schedule {BUDGET}", SPREAD):
+    for name in ("LSL budget", "LSL fit", DISTILLED, f"any schedule {BUDGET}"):
         if all(row in table for row in ("LLL", "SSS", name)):
             asked.append((f"Is {name} as good as the large expert alone, for less?", as_good(table, name)))
     if "LSL budget" in table:
@@ -249,9 +249,6 @@ def answers(table: Table, found: Mapping[str, Calibration], own: Mapping[str, St
             asked.append((title, [*claims, *drawn_anew(table, prefix, large_steps(found[solver]), own[solver])]))
     if any(f"any schedule {share_}" in table for share_ in CURVE):
         asked.append(("Does the best schedule of any candidates dominate one interval?", dominates(table)))
-    if SPREAD in table and f"any schedule {BUDGET}" in table:
-        title = f"Is it better to leave the large expert out for {APART} steps at most? (difference)"
-        asked.append((title, placed(table, SPREAD, [f"any schedule {BUDGET}"])))
     return questions(asked, "Questions. p: sign flips of prompts' means, Holm over all {n} tests below.")
 
 

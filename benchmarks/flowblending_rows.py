@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 from dovetail.calibrate import Calibration
 from dovetail.calibrate.choose import interval, mixture
@@ -15,10 +14,6 @@ BUDGET = 0.55
 """Of the large expert's operations, at most, for the schedule that the claims are about."""
 CURVE = (0.3, 0.4, 0.55, 0.7)
 """Budgets at which any schedule is compared with one interval of the small expert."""
-APART = 2
-"""Steps in a row, at most, that the large expert does not take in full, of the schedule that is spread."""
-SPREAD = f"spread {BUDGET}"
-"""Any candidates at the same operations, and the large expert never left out for longer than that."""
 ENDS = ("LLL", "SSS", "other seed", "nudged")
 """Who is never missing: the large expert alone, the small one alone, and the large one from other noise and from
 noise that is changed by 1 %, between which likeness is normalised."""
@@ -93,10 +88,8 @@ def chosen(found: Calibration) -> dict[str, Way]:
         try:
             one = interval(case.costs, errors, budget=budget, small=small_of(case))
             made[f"one interval {share}"] = Way(MAIN, one.choice)
-            free = partial(mixture, case.costs, errors, budget=one.cost, follows=case.follows)
-            made[f"any schedule {share}"] = Way(MAIN, free().choice)
-            if share == BUDGET:
-                made[SPREAD] = Way(MAIN, free(apart=APART).choice)
+            any_ = mixture(case.costs, errors, budget=one.cost, follows=case.follows)
+            made[f"any schedule {share}"] = Way(MAIN, any_.choice)
         except ValueError:  # even the cheapest costs more
             continue
     return made

@@ -110,9 +110,7 @@ def test_rows_at_equal_operations_and_every_boundary() -> None:
     assert {b - a for a, b in itertools.pairwise(taken)} == {2}, "by turns"
     assert made["euler: LLL"].name == "euler aaaaaaaaaa"
     assert made["nudged"].name == "unipc aaaaaaaaaa nudged"
-    free, spread = made["any schedule 0.55"], made["spread 0.55"]
-    assert free.choice.count(0) <= 5, "no dearer than one interval"
-    assert all(0 in spread.choice[k : k + 3] for k in range(8)), "never two steps in a row but for the large one"
+    assert made["any schedule 0.55"].choice.count(0) <= 5, "no dearer than one interval"
     assert made["LDL"].distilled == (3, 2)
     assert made["LDL"].name == "unipc LDL 3+2"
 

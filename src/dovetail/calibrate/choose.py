@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations, groupby, pairwise, product
+from itertools import combinations, pairwise, product
 
 import torch
 from torch import Tensor
@@ -131,35 +131,24 @@ def cheapest(
     price: float,
     penalty: float = 0.0,
     follows: Follows | None = None,
-    apart: int | None = None,
 ) -> Schedule:
-    """The schedule of least cost + price * error + penalty * switches, by dynamic programming over steps and candidates.
-
-    apart: steps in a row, at most, that candidate 0 does not take; any number without. Errors add up as long as somebody
-    sees to them: who goes on from its own errors makes more of them than it does on the large expert's way.
-    """
+    """The schedule of least cost + price * error + penalty * switches, by dynamic programming over steps and candidates."""
     after: Follows = {} if follows is None else follows
-    best: dict[_Place, _Way] = {(-1, 0): (0.0, 0, ())}
-    for step in range(len(errors[0])):
-        found: dict[_Place, _Way] = {}
-        for (who, alone), (spent, switches, choice) in best.items():
-            for takes in range(len(costs)):
-                alone_then = alone + 1 if takes and apart is not None else 0
-                if after.get(takes, who) != who or (apart is not None and alone_then > apart):
-                    continue
-                switch = step > 0 and takes != who
-                paid = spent + penalty * switch + costs[takes] + price * errors[takes][step]
-                way = (paid, switches + switch, (*choice, takes))
-                place = (takes, alone_then)
-                found[place] = min(found.get(place, way), way)
-        best = found
-    return Schedule.of(min(best.values())[2], costs, errors)
-
-
-_Place = tuple[int, int]
-"""Who took a step, and how many in a row candidate 0 has not taken by then, where that is bounded."""
-_Way = tuple[float, int, tuple[int, ...]]
-"""What has been paid so far, switches, and who took each step: where much is paid alike, fewer switches are better."""
+    everyone = range(len(costs))
+    spent = [math.inf if who in after else costs[who] + price * errors[who][0] for who in everyone]
+    came: list[list[int]] = []
+    for step in range(1, len(errors[0])):
+        best = min(everyone, key=lambda who: spent[who])
+        stays = [spent[who] <= spent[best] + penalty for who in everyone]
+        came.append([after.get(who, who if stays[who] else best) for who in everyone])
+        spent = [
+            spent[before] + penalty * (before != who) + costs[who] + price * errors[who][step]
+            for who, before in enumerate(came[-1])
+        ]
+    choice = [min(everyone, key=lambda who: spent[who])]
+    for before in reversed(came):
+        choice.append(before[choice[-1]])
+    return Schedule.of(choice[::-1], costs, errors)
 
 
 def frontier(
@@ -167,11 +156,10 @@ def frontier(
     errors: Sequence[Sequence[float]],
     penalty: float = 0.0,
     follows: Follows | None = None,
-    apart: int | None = None,
 ) -> tuple[Schedule, ...]:
     """Every schedule that some price of error makes the best, dearest first: the convex edge of cost against error.
 
-    penalty: what a switch costs, in the unit of costs. apart: as for `cheapest`.
+    penalty: what a switch costs, in the unit of costs.
     """
 
     def paid(schedule: Schedule) -> float:
@@ -181,7 +169,7 @@ def frontier(
         if dear.error >= cheap.error or paid(dear) <= paid(cheap):
             return []
         price = (paid(dear) - paid(cheap)) / (cheap.error - dear.error)
-        new = cheapest(costs, errors, price, penalty, follows, apart)
+        new = cheapest(costs, errors, price, penalty, follows)
         gain = paid(dear) + price * dear.error - (paid(new) + price * new.error)
         if gain <= 1e-9 * (abs(paid(dear)) + 1):
             return []
@@ -189,8 +177,8 @@ def frontier(
 
     largest = max(costs) * len(errors[0])
     smallest = min((e for row in errors for e in row if e > 0), default=1.0)
-    dear = cheapest(costs, errors, 1e6 * largest / smallest, penalty, follows, apart)
-    cheap = cheapest(costs, errors, 0.0, penalty, follows, apart)
+    dear = cheapest(costs, errors, 1e6 * largest / smallest, penalty, follows)
+    cheap = cheapest(costs, errors, 0.0, penalty, follows)
     return (dear, *between(dear, cheap), *([cheap] if cheap.choice != dear.choice else []))
 
 
@@ -208,14 +196,13 @@ def mixture(
     *,
     budget: float,
     follows: Follows | None = None,
-    apart: int | None = None,
 ) -> Schedule:
     """Any candidate at any step: the best of the convex edge within a cost; what that leaves of it is then spent, for as
     long as other candidates at two steps err less together.
 
-    apart: as for `cheapest`. Raises ValueError where no schedule costs `budget` or less.
+    Raises ValueError where no schedule costs `budget` or less.
     """
-    best = within(frontier(costs, errors, follows=follows, apart=apart), budget)
+    best = within(frontier(costs, errors, follows=follows), budget)
     room = budget * (1 + 1e-9)
     while True:
         now = best.choice
@@ -227,7 +214,7 @@ def mixture(
             choice
             for (paid, less, i, a), (more, err, j, b) in combinations(singles, 2)
             if i != j and less + err < -1e-12 and best.cost + paid + more <= room
-            if _allowed(choice := (*now[:i], a, *now[i + 1 : j], b, *now[j + 1 :]), follows or {}, apart)
+            if _allowed(choice := (*now[:i], a, *now[i + 1 : j], b, *now[j + 1 :]), follows or {})
         ]
         if not fits:
             return best
@@ -235,8 +222,6 @@ def mixture(
         best = min(changed, key=lambda schedule: (schedule.error, schedule.cost))
 
 
-def _allowed(choice: Sequence[int], follows: Follows, apart: int | None) -> bool:
-    """Whether everyone who has to stand right behind somebody does, and candidate 0 is not left out for too long."""
-    behind = all(follows.get(who, before) == before for before, who in pairwise((-1, *choice)))
-    longest = max((len(list(run)) for alone, run in groupby(choice, bool) if alone), default=0)
-    return behind and (apart is None or longest <= apart)
+def _allowed(choice: Sequence[int], follows: Follows) -> bool:
+    """Whether everyone who has to stand right behind somebody does."""
+    return all(follows.get(who, before) == before for before, who in pairwise((-1, *choice)))

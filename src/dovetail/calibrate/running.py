@@ -52,8 +52,7 @@ class Settings:
     rule whose boundaries the written recipe has. budget: share of the large expert's cost. error: share of the small
     one's error; if given, `budget` does not count. features: "pixels", "oracle" or an image encoder's weights; with
     them videos are made, for the sweeps and to compare the choices. follow: in how many looks
-    of the large expert an error is followed to the video; see `curves.measure`. apart: of the rule dp, steps in a row, at
-    most, that the large expert does not take in full.
+    of the large expert an error is followed to the video; see `curves.measure`.
     """
 
     prompts: tuple[str, ...] = ()
@@ -64,7 +63,6 @@ class Settings:
     error: float | None = None
     features: str | None = None
     follow: int = 1
-    apart: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,8 +132,6 @@ def _checked(settings: Settings) -> None:
         raise RecipeError(
             "the rule sweep compares videos; say by which features: pixels, oracle, or an encoder's weights"
         )
-    if settings.apart is not None and settings.apart < 1:
-        raise RecipeError(f"apart is a number of steps that others take in a row, 1 or more, not {settings.apart}")
 
 
 # --- measuring ---------------------------------------------------------------------------------------------------
@@ -199,7 +195,7 @@ def _choices(
         budget = _budget(case, ladder, settings)
         if settings.error is not None:
             budget = Schedule.of(rules["budget"](*two), case.costs, errors).cost
-        return choose.mixture(case.costs, errors, budget=budget, follows=case.follows, apart=settings.apart)
+        return choose.mixture(case.costs, errors, budget=budget, follows=case.follows)
 
     def of(rule: Rule) -> Callable[[], Schedule]:
         return lambda: Schedule.of(rule(*two), case.costs, errors)
@@ -246,14 +242,13 @@ def _affordable(case: Case, ladder: Ladder, settings: Settings) -> None:
     least = case.costs[small_of(case)] * ladder.steps
     if settings.by == "dp":
         nothing = [[0.0] * ladder.steps for _ in case.costs]
-        least = choose.cheapest(case.costs, nothing, 0.0, follows=case.follows, apart=settings.apart).cost
+        least = choose.cheapest(case.costs, nothing, 0.0, follows=case.follows).cost
     if least > _budget(case, ladder, settings) * (1 + 1e-9):
         share = least / case.costs[0] / ladder.steps
         raise RecipeError(
             f"rule {settings.by}: no schedule costs {settings.budget:.0%} of {case.names[0]} at every step, or less; the "
-            f"least is {share:.1%}: give a larger --budget, as in --budget {min(math.ceil(100 * share + 5), 100) / 100:g}, "
-            + ("a larger --apart, " if settings.by == "dp" and settings.apart is not None else "")
-            + "or --by fit, which minds no cost"
+            f"least is {share:.1%}: give a larger --budget, as in --budget {min(math.ceil(100 * share + 5), 100) / 100:g}, or "
+            "--by fit, which minds no cost"
         )
 
 

@@ -256,10 +256,6 @@ def calibrate(
     follow: Annotated[
         int, typer.Option("--follow", min=1, help="Looks in which an error is followed to the video; more cost more.")
     ] = 1,
-    apart: Annotated[
-        int | None,
-        typer.Option("--apart", min=1, help="Rule dp: steps in a row, at most, that the large expert does not take."),
-    ] = None,
     overrides: SetOption = None,
 ) -> None:
     """Find where the experts of a blended stage should change: measure, choose, draw, write the recipe."""
@@ -268,7 +264,7 @@ def calibrate(
 
     asked, unseen = prompts_in(prompts)
     name = Path(recipe).stem if "/" in recipe or recipe.endswith((".yaml", ".yml")) else recipe
-    settings = Settings(asked, unseen, tuple(also or ()), by, budget, error, compare, follow, apart)
+    settings = Settings(asked, unseen, tuple(also or ()), by, budget, error, compare, follow)
     calibrated(resolved(None, recipe, overrides=overrides or ()), out or Path(name), settings, name)
 
 
