@@ -212,7 +212,7 @@ def test_what_the_convex_edge_leaves_of_a_budget_is_spent(seed: int) -> None:
     costs, errors = tangle(seed)
     every = [Schedule.of(choice, costs, errors) for choice in itertools.product(range(3), repeat=6)]
     gained = []
-    for budget in (0.1 * tenths for tenths in range(24, 60, 3)):
+    for budget in (0.1 * tenths for tenths in range(8, 60, 3)):
         edge, best = within(frontier(costs, errors), budget), mixture(costs, errors, budget=budget)
         least = min(schedule.error for schedule in every if schedule.cost <= budget)
         assert best.cost <= budget
@@ -893,12 +893,6 @@ def test_other_mistakes_are_told(tmp_path: Path) -> None:
         found(quick(), tmp_path, Settings(prompts=PROMPTS[:1], budget=0.01, by="dp"))
     with pytest.raises(RecipeError, match="rule dp: no schedule costs 15%"):
         found(quick(), tmp_path, Settings(prompts=PROMPTS[:1], budget=0.15, by="dp"))
-    with pytest.raises(
-        RecipeError, match=r"no schedule costs 40% .* a larger --budget, .* a larger --apart, or --by fit"
-    ):
-        found(quick(), tmp_path, Settings(prompts=PROMPTS[:1], budget=0.4, by="dp", apart=1))
-    with pytest.raises(RecipeError, match="apart is a number of steps that others take in a row, 1 or more, not 0"):
-        found(quick(), tmp_path, Settings(apart=0))
     result = found(quick(), tmp_path, Settings(prompts=PROMPTS[:1], budget=0.01, by="fit"))
     assert list(result.choices) == ["fit"]
     notes = [note.split(":")[0] for note in result.case.notes]
