@@ -150,6 +150,7 @@ def test_costs_at_lengths_are_held_against_their_targets():
     assert said.count(": yes") == 4
     assert ": no" not in said
     assert "for each further 100 frames, from 32 to 6000: 1.0 MB" in said
+    assert "fewer windows: control 1.128, spatial 1.067, temporal 1.067" in said
     bad = {**good, 600: length(600, 1.1, 600, networks=0.9), 6000: length(6000, 1.1, 700)}
     said = table("sprites-long", bad)
     assert said.count(": no") == 4
