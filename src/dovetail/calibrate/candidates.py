@@ -170,9 +170,8 @@ def check_ahead(recipe: Recipe) -> None:
     what else `case_of` finds is found when they are."""
     place = place_of(recipe)
     parts = _parts(recipe, place)
-    if (
-        len(parts) > 2 and place == 0
-    ):  # of two none takes turns; what costs beside a stage that is not the first is both's
+    # Of two none takes turns, and a stage that is not the first has no plan of its own.
+    if len(parts) > 2 and place == 0:
         alone = costs(plan(recipes.changed(recipe, {"chain": recipes.plain(recipe)["chain"][:1]}))).alone
         _one_reference(recipe, place, {name: alone[name].total for name in parts if name in alone})
 
