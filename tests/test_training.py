@@ -353,6 +353,19 @@ def test_distilling_scoring_and_exporting_read_what_training_wrote(
     }
 
 
+def test_a_student_learns_from_an_expert_of_another_schedule(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flow's steps lead down the same path latents, whatever table the student's levels are from."""
+    (work / "flow-small").mkdir(exist_ok=True)
+    experts.Trainee.new("flow-small").save(work / "flow-small" / "state.pt")
+    distil.distil("control", work, 0.01, 3, 3.0, 1, "cpu", after="flow-small", start="shipped")
+    assert steps(work, "control-3") > 0
+    teacher, x = distil.Teacher("flow-small", work, 1.0, "cpu"), torch.randn(1, networks.CHANNELS, 16, 8, 8)
+    nothing = teacher.nothing
+    once = split(x, teacher(x, 0.5, nothing), 0.5).mix(0.4)
+    monkeypatch.setattr(distil, "SUBSTEPS", 1)
+    torch.testing.assert_close(teacher.down(x, 0.5, 0.4, nothing), once)
+
+
 def test_scores_come_with_intervals_and_as_a_share_of_the_ceiling() -> None:
     """Renders, every third of which is judged by a wrong colour."""
     scenes = [imagine(Ask(), 70 + i) for i in range(6)]

@@ -1,12 +1,14 @@
 """Distil a video expert, so that few steps without guidance do what many did with it.
 
     python training/distil.py control --work DIR --minutes 40 [--steps 4] [--guidance 3]
+    python training/distil.py control --work DIR --minutes 40 --after flow-large --start shipped
 
 Progressive distillation (Salimans & Ho, 2022, arXiv:2202.00512, Alg. 2) in one go: from noised
 training clips at the student's own levels, the guided teacher takes SUBSTEPS steps down to the next
 level, and the student learns the x0 that gets there in one. From pure noise the teacher takes BEGINNING steps: there
-it is decided what captions leave open, and of that they leave more open here than in training. The teacher is DIR/NAME;
-the student grows in DIR/NAME-STEPS, and goes on when run again.
+it is decided what captions leave open, and of that they leave more open here than in training. The teacher is DIR/NAME,
+or another video expert (--after), whatever its schedule: both know the same latents. The student grows in
+DIR/NAME-STEPS, and goes on when run again.
 """
 
 import argparse
@@ -15,7 +17,7 @@ import time
 from pathlib import Path
 
 import torch
-from experts import Errors, Trainee, batches, predict
+from experts import Errors, Trainee, batches, begun, predict
 from networks import SPECS
 from score import ladder, plan, speaks
 from text import LENGTH, tokenizer
@@ -73,19 +75,20 @@ def aim(x: Tensor, t: float, reached: Tensor, to: float) -> Tensor:
 
 
 def distil(
-    name: str, work: Path, minutes: float, count: int, guidance: float, size: int, device: str, fast: bool = False
+    name: str,
+    work: Path,
+    minutes: float,
+    count: int,
+    guidance: float,
+    size: int,
+    device: str,
+    fast: bool = False,
+    after: str | None = None,
+    start: str | None = None,
 ) -> None:
-    teacher, student = Teacher(name, work, guidance, device), Trainee.new(name)
-    schedule, shares = teacher.schedule, ladder(name, count).levels
     folder = work / f"{name}-{count}"
-    folder.mkdir(exist_ok=True)
-    if (folder / "state.pt").exists():
-        student.load(folder / "state.pt")
-    else:
-        student.net.load_state_dict(teacher.net.state_dict())
-        student.slow.load_state_dict(teacher.net.state_dict())
-    student.net.to(device)
-    student.slow.to(device)
+    teacher, student = Teacher(after or name, work, guidance, device), begun(name, work, start or name, device, folder)
+    schedule, target, shares = schedule_of(plan(name)), speaks(name), ladder(name, count).levels
     if fast:
         teacher.net["unet"].compile()
         student.net["unet"].compile()
@@ -98,7 +101,7 @@ def distil(
         # The first step starts from pure noise, as sampling does; the others from noised clips.
         x = eps / schedule.scale(t) if at == 0 else mix(batch.latents, eps, t)
         wanted = aim(x, t, teacher.down(x, t, to, batch.ids), to)
-        error = (x0_of(student.net, x, t, batch.ids, schedule, teacher.target) - wanted).square()
+        error = (x0_of(student.net, x, t, batch.ids, schedule, target) - wanted).square()
         spent = (time.time() - begin) / (60 * minutes)
         student.learn(error.mean(), 0.3 * min(1.0, 2 * (1 - spent)))
         errors.note(torch.full((size,), at * 200), error.detach().mean((1, 2, 3, 4)).cpu(), torch.ones(size))
@@ -120,10 +123,23 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="the student's; it serves more steps too, less well")
     parser.add_argument("--guidance", type=float, default=3.0, help="of the teacher; the student needs none")
     parser.add_argument("--size", type=int, default=4, help="clips per step")
+    parser.add_argument("--after", help="the teacher, a video expert of DIR (default: the one that is distilled)")
+    parser.add_argument("--start", help="an expert in DIR for the student to begin with, or: shipped")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--fast", action="store_true", help="compile the networks (takes minutes, then a third faster)")
     args = parser.parse_args()
-    distil(args.name, args.work, args.minutes, args.steps, args.guidance, args.size, args.device, args.fast)
+    distil(
+        args.name,
+        args.work,
+        args.minutes,
+        args.steps,
+        args.guidance,
+        args.size,
+        args.device,
+        fast=args.fast,
+        after=args.after,
+        start=args.start,
+    )
 
 
 if __name__ == "__main__":

@@ -269,9 +269,9 @@ def answers(expert: Trainee, x: Tensor, at: Levels, ids: Tensor) -> Tensor:
     return predict(expert.slow["unet"], x, at.times.to(x.device), text).float()
 
 
-def begun(name: str, work: Path, start: str | None, device: str) -> Trainee:
-    """The trainee as DIR/NAME has it, else with the weights to start from, else new."""
-    trainee, state = Trainee.new(name), work / name / "state.pt"
+def begun(name: str, work: Path, start: str | None, device: str, folder: Path | None = None) -> Trainee:
+    """The trainee as its folder (DIR/NAME) has it, else with the weights to start from, else new."""
+    trainee, state = Trainee.new(name), (folder or work / name) / "state.pt"
     state.parent.mkdir(parents=True, exist_ok=True)
     if start and not state.exists():
         of_stills = SPECS[name].frames > 1 and start in SPECS and SPECS[start].frames == 1
