@@ -386,6 +386,13 @@ def test_weights_that_lack_a_tensor_are_not_filled_with_noise(image: Path, part:
         load("it", "stable-diffusion", str(image))
 
 
+def test_layers_that_a_config_leaves_no_place_for_are_not_left_out(image: Path) -> None:
+    path = image / "text_encoder" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 1}))
+    with pytest.raises(WeightsError, match=r"text_encoder of .* holds \d+ tensors .* '.*layers\.1\..*more blocks"):
+        load("it", "stable-diffusion", str(image))
+
+
 def test_a_damaged_file_is_named(image: Path) -> None:
     (image / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"half a download")
     with pytest.raises(WeightsError, match=r"unet of .* cannot be loaded"):

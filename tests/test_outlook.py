@@ -96,6 +96,11 @@ REFUSED: dict[str, tuple[str, dict[str, str], str]] = {
         {"experts.small.adapter": "some/motion"},
         r"'small' asks for adapter 'some/motion', but a WanTransformer3DModel in family 'wan' takes none",
     ),
+    "more frames at once than a motion module has places for": (
+        "sprites-long",
+        {"chain.structure.window": 40, "chain.structure.hop": 20, "chain.structure.noise": "null"},
+        "expert 'control' sees at most 32 frames at once, not 40; .* window: 32 on its stage",
+    ),
 }
 
 

@@ -55,7 +55,7 @@ def assembled(
         dtype=dtype,
         scheduler=scheduler,
         space=space,
-        max_frames=_places(module.config) or kind.max_frames,
+        max_frames=places_of(module.config) or kind.max_frames,
         patch=patch_of(module.config),
         even=kind.even,
         stays=stays,
@@ -122,7 +122,7 @@ def _convention(kind: "Family", space: LatentSpace, fps: float | None) -> Conven
     return Packed(fps or usual.fps, space.compression or usual.compression, space.factor or usual.factor)
 
 
-def _places(config: Any) -> int | None:
+def places_of(config: Any) -> int | None:
     """For how many latent frames a network was built, where its config tells."""
     if (frames := config.get("sample_frames")) is not None:  # CogVideoX counts frames of the video.
         return 1 + (int(frames) - 1) // int(config["temporal_compression_ratio"])

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -361,8 +361,9 @@ def model(kind: Any, checkpoint: Checkpoint | SingleFile, part: str, dtype: torc
     """A frozen model of diffusers or transformers from a part of a checkpoint. options: further ones of
     from_pretrained, which one file does not take.
 
-    Raises WeightsError for weights that are missing, unsafe, damaged, incomplete, or of other shapes. (Both
-    libraries would fill what is missing with random numbers, and only log it.)
+    Raises WeightsError for weights that are missing, unsafe, damaged, incomplete, of other shapes, or of more blocks than
+    the config makes. (Both libraries would fill what is missing with random numbers, leave out what is over, and only log
+    it.)
     """
     if isinstance(checkpoint, SingleFile):
         if checkpoint.holds(part) or not isinstance(checkpoint.base, Checkpoint):
@@ -399,7 +400,22 @@ def model(kind: Any, checkpoint: Checkpoint | SingleFile, part: str, dtype: torc
             raise WeightsError(f"{where} cannot be loaded as {kind.__name__}: {error}{odd}") from error
     if missing := sorted(info["missing_keys"]):
         raise WeightsError(f"{where} lacks {len(missing)} tensors of a {kind.__name__}, the first is '{missing[0]}'")
+    if over := further(info["unexpected_keys"], found.state_dict()):
+        raise WeightsError(
+            f"{where} holds {len(over)} tensors for which the {kind.__name__} that its config.json makes has no place, the "
+            f"first is '{over[0]}': the weights have more blocks. Take both from one revision of one repository"
+        )
     return found.requires_grad_(False).eval()
+
+
+def further(over: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Of names that are over those of blocks like the known ones, but for their numbers.
+
+    >>> further(["blocks.2.ff.weight", "position_ids"], ["blocks.0.ff.weight", "blocks.1.ff.weight"])
+    ['blocks.2.ff.weight']
+    """
+    kinds = {re.sub(r"\.\d+\.", ".#.", name) for name in known}
+    return sorted(name for name in over if re.sub(r"\.\d+\.", ".#.", name) in kinds)
 
 
 @contextmanager

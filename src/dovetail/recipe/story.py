@@ -251,8 +251,8 @@ def _outside(spans: Sequence[Span], frames: int, fps: float) -> Iterator[str]:
             where = f"ends at {seconds(span.stop, fps)}"
         if where:
             yield (
-                f"event {i} {where}, but the video ends at {seconds(frames, fps)} ({frames} frames at {fps:g} fps); give it "
-                "more seconds, or put the event earlier"
+                f"event {i} {where}, but the video ends at {seconds(frames, fps)} ({frames} frames at {fps:g} fps); put the "
+                "event earlier, or make the video longer"
             )
 
 

@@ -11,6 +11,7 @@ from dovetail.recipe.planning import Known
 
 if TYPE_CHECKING:
     from dovetail.experts import LatentSpace
+    from dovetail.experts.outline import Outline
 
 
 USUAL: dict[str, Schedule] = {
@@ -27,20 +28,22 @@ USUAL: dict[str, Schedule] = {
 2B, Open-Sora Plan): what a plan supposes of weights that are not on this machine."""
 
 
-def outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
-    """What is known of an expert without its weights; adds a note where that is a guess. Raises what
-    `published_of` raises."""
+def outlook(name: str, spec: models.ExpertSpec, notes: list[str], built: "Outline | None" = None) -> Known:
+    """What is known of an expert without its weights; adds a note where that is a guess. built: its network, if that is
+    known. Raises what `published_of` raises."""
     if isinstance(spec, models.Exact):
         from dovetail.sprites.exact import SCHEDULES
 
         return Known(
             SCHEDULES[spec.kind] if spec.schedule == "own" else Flow(), longest=1 if spec.kind == "spatial" else None
         )
+    from dovetail.experts.assembling import places_of
     from dovetail.experts.checkpoint import here
     from dovetail.experts.loading import FAMILIES, published_of, scheduler_config
 
     family = FAMILIES[spec.family]
-    known = partial(Known, longest=family.max_frames, even=family.even, by_frame=family.by_frame)
+    longest = (built and places_of(built.config)) or family.max_frames
+    known = partial(Known, longest=longest, even=family.even, by_frame=family.by_frame)
     told = published_of(name, spec.family, spec.weights, spec.subfolder, spec.adapter, spec.base)
     try:
         if told is not None and not here(spec.weights):
@@ -51,7 +54,7 @@ def outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
             notes.append(f"expert '{name}': {error}; planned by its published configuration")
             return known(schedule_of(told.scheduler), told.scheduler)
         notes.append(f"expert '{name}': {error}; levels are those of the family's usual schedule")
-        return Known(USUAL[spec.family], longest=family.max_frames, by_frame=family.by_frame)
+        return Known(USUAL[spec.family], longest=longest, by_frame=family.by_frame)
     return known(schedule_of(config), config)
 
 
