@@ -73,8 +73,9 @@ def sensitivity(rows: Rows, main: int) -> Iterator[Chart]:
 
 
 def by_length(rows: Rows, lengths: Sequence[int]) -> Iterator[Chart]:
-    """Identity over the number of frames: beside the baselines, and of what is not to fade."""
-    for ways in (("full", *BASELINES, FIFO), ("full", *FAR)):
+    """Identity over the number of frames: beside the baselines, and, where it was made, of what is not to fade."""
+    far = [way for way in FAR if any(f"{way} {n}" in rows for n in lengths)]
+    for ways in (("full", *BASELINES, FIFO), *([("full", *far)] if far else [])):
         shared = in_common(rows, [f"{way} {n}" for way in ways for n in lengths])
         curves = {
             way: [(float(n), fmean(known.values())) for n in lengths if (known := identities(shared, f"{way} {n}"))]

@@ -231,7 +231,7 @@ def without(rows: Rows, main: int, method: str) -> list[tuple[str, list[Claim]]]
     full, other = f"full {main}", f"{method} {main}"
     if full == other or not {full, other} <= rows.keys():
         return []
-    claims = [not_worse(rows, full, other, measure) for measure in ("identity", "ground")]
+    claims = [not_worse(rows, full, other, measure) for measure in ("identity", "ground", "in_turn", "event_motion")]
     return [(f"Is the default, without stage 2, not below '{method}'? (difference, margin {MARGIN})", claims)]
 
 
