@@ -374,7 +374,7 @@ def test_where_the_recipe_has_no_stage_two_rows_are_beside_the_second_look() -> 
     }
     kept |= {"identity_whole": 1.0, "ground_whole": 1.0, "late": 3.0, "events": 1.0, "identity": 0.9}
     made = planted(
-        full_96={**kept, "ground": 0.7},
+        full_96={**kept, "ground": 0.7, "in_turn": 0.0},
         flowlong_96=kept,
         **{"gen-l-video_96": {**kept, "identity": 0.8}, "early_stop_96": {**kept, "seconds": 1.4}},
         second_look_96={**kept, "seconds": 2.0},
@@ -408,7 +408,7 @@ def test_where_the_recipe_has_no_stage_two_rows_are_beside_the_second_look() -> 
     assert answers("more kept by full 96 than by flowlong") == ["the same by construction, nothing to compare"]
     assert answers("more kept by second look 96 than by gen-l-video")[0] == "yes"
     assert answers("more kept by second look 96 than by flowlong")[0] == "no difference seen"
-    assert answers("without stage 2, not below 'second look'") == ["yes", "no, lower"]
+    assert answers("without stage 2, not below 'second look'") == ["yes", "no, lower", "no, lower", "yes"]
     assert "second look 96 - no shared text 96, identity" in told
     assert answers("'early stop 96' as good as 'second look 96'")[2:] == ["yes", "yes", "no"]
 
