@@ -15,7 +15,7 @@ from torch import nn
 
 from dovetail.errors import RecipeError, WeightsError
 from dovetail.experts.adapter import Embedding
-from dovetail.experts.assembling import patch_of
+from dovetail.experts.assembling import patch_of, places_of
 from dovetail.experts.checkpoint import Checkpoint, at_hand, config_at, here, must_be, quietly
 from dovetail.experts.codec import CHUNK, KINDS, codec_class, codec_of, seen, space_at
 from dovetail.experts.decoders import WFVAE
@@ -240,6 +240,34 @@ def space_ahead(
             f"{FAMILIES[family].where}"
         )
     return LatentSpace(channels=channels) if space is None and isinstance(channels, int) else space
+
+
+def places_ahead(
+    name: str,
+    family: str,
+    weights: str,
+    *,
+    subfolder: str | None = None,
+    base: str | None = None,
+    adapter: str | None = None,
+    revision: str | None = None,
+    variant: str | None = None,
+) -> int | None:
+    """For how many latent frames at once an expert was built, from where `outline` has it; None where its config does not
+    tell, or is nowhere. Arguments are those of `load`."""
+    told = None if here(weights) else published_of(name, family, weights, subfolder, adapter, base)
+    if told is not None:
+        return places_of(told.config)
+    part = FAMILIES[family].part if subfolder is None else subfolder
+    try:
+        if (checkpoint := at_hand(weights, revision, variant, [part], base)) is None:
+            return None
+        config = checkpoint.config(network_part(checkpoint, part))
+        grows = family == "animatediff" and adapter is not None and config.get("_class_name") == "UNet2DConditionModel"
+        with checkpoint.making(part, "network"):
+            return places_of(over_time(config) if grows else config)
+    except WeightsError:
+        return None  # Told by whoever needs more of it.
 
 
 def codec_space(

@@ -141,8 +141,7 @@ def foreseen(recipe: Recipe, notes: list[str]) -> Plan:
     `check_configs` raise, before anything is counted, and what planning raises."""
     check_outlook(recipe)
     check_configs(recipe, recipe.experts)
-    known = outlines(recipe, [])
-    cast = {name: outlook(name, spec, notes, known.get(name)) for name, spec in recipe.experts.items()}
+    cast = {name: outlook(name, spec, notes) for name, spec in recipe.experts.items()}
     rooms = rooms_of(recipe, spaces_foreseen(recipe, notes)) if recipe.bridged else {}
     last = recipe.chain[-1].stage
     latent = rooms[last].latent if rooms else latent_of(recipe, space_foreseen(recipe, notes))

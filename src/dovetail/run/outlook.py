@@ -11,7 +11,6 @@ from dovetail.recipe.planning import Known
 
 if TYPE_CHECKING:
     from dovetail.experts import LatentSpace
-    from dovetail.experts.outline import Outline
 
 
 USUAL: dict[str, Schedule] = {
@@ -28,21 +27,22 @@ USUAL: dict[str, Schedule] = {
 2B, Open-Sora Plan): what a plan supposes of weights that are not on this machine."""
 
 
-def outlook(name: str, spec: models.ExpertSpec, notes: list[str], built: "Outline | None" = None) -> Known:
-    """What is known of an expert without its weights; adds a note where that is a guess. built: its network, if that is
-    known. Raises what `published_of` raises."""
+def outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
+    """What is known of an expert without its weights; adds a note where that is a guess. Raises what
+    `published_of` raises."""
     if isinstance(spec, models.Exact):
         from dovetail.sprites.exact import SCHEDULES
 
         return Known(
             SCHEDULES[spec.kind] if spec.schedule == "own" else Flow(), longest=1 if spec.kind == "spatial" else None
         )
-    from dovetail.experts.assembling import places_of
     from dovetail.experts.checkpoint import here
     from dovetail.experts.loading import FAMILIES, published_of, scheduler_config
+    from dovetail.experts.outline import places_ahead
 
     family = FAMILIES[spec.family]
-    longest = (built and places_of(built.config)) or family.max_frames
+    options = spec.model_dump(include={"subfolder", "base", "adapter", "revision", "variant"})
+    longest = places_ahead(name, spec.family, spec.weights, **options) or family.max_frames
     known = partial(Known, longest=longest, even=family.even, by_frame=family.by_frame)
     told = published_of(name, spec.family, spec.weights, spec.subfolder, spec.adapter, spec.base)
     try:
