@@ -120,6 +120,15 @@ def test_a_plan_refuses_what_does_not_fit(what: str) -> None:
     assert re.search(message, told("plan", name, *sets))
 
 
+def test_places_of_an_adapter_are_its_own() -> None:
+    """Some have twice as many as AnimateDiff's, which is known once they are loaded: a plan refuses none ahead."""
+    windows = {f"chain.{i}.window": 48 for i in (0, 1)} | {"chain.1.offset": 24, "video.frames": 96}
+    plan = dovetail.plan(
+        "confiner-long-sd15-modelscope", overrides={"experts.control.adapter": "some/motion-64", **windows}
+    )
+    assert costs(plan).experts["control"].look.total > 0
+
+
 @pytest.mark.parametrize("what", ["another codec", "another family", "no such folder"])
 def test_a_budget_refuses_it_before_anything_is_loaded(what: str) -> None:
     name, changes, message = REFUSED[what]

@@ -29,9 +29,9 @@ import text
 import vae
 from optimizer import Muon, Optimizer, orthogonalised
 
-from dovetail.core.denoiser import Condition, Expert, Network, predicts_flow
+from dovetail.core.denoiser import Condition, Expert, Network, Target, predicts_flow
 from dovetail.core.path import split
-from dovetail.core.schedules import Flow
+from dovetail.core.schedules import Flow, Schedule
 from dovetail.eval.stats import wilson
 from dovetail.sprites.world import Ask, ask, backdrop, caption, forget, imagine, render
 
@@ -357,8 +357,17 @@ def test_a_student_learns_from_an_expert_of_another_schedule(work: Path, monkeyp
     """A flow's steps lead down the same path latents, whatever table the student's levels are from."""
     (work / "flow-small").mkdir(exist_ok=True)
     experts.Trainee.new("flow-small").save(work / "flow-small" / "state.pt")
+    look, asked = distil.x0_of, set[tuple[str, str]]()
+
+    def seen(net: torch.nn.ModuleDict, x: Tensor, t: float, ids: Tensor, schedule: Schedule, target: Target) -> Tensor:
+        asked.add((type(net["unet"]).__name__, type(schedule).__name__))
+        assert target is score.speaks("flow-small" if isinstance(schedule, Flow) else "control")
+        return look(net, x, t, ids, schedule, target)
+
+    monkeypatch.setattr(distil, "x0_of", seen)
     distil.distil("control", work, 0.01, 3, 3.0, 1, "cpu", after="flow-small", start="shipped")
     assert steps(work, "control-3") > 0
+    assert asked == {("WanTransformer3DModel", "Flow"), ("UNetMotionModel", "VariancePreserving")}, "each by its own"
     teacher, x = distil.Teacher("flow-small", work, 1.0, "cpu"), torch.randn(1, networks.CHANNELS, 16, 8, 8)
     nothing = teacher.nothing
     once = split(x, teacher(x, 0.5, nothing), 0.5).mix(0.4)

@@ -243,29 +243,19 @@ def space_ahead(
 
 
 def places_ahead(
-    name: str,
-    family: str,
-    weights: str,
-    *,
-    subfolder: str | None = None,
-    base: str | None = None,
-    adapter: str | None = None,
-    revision: str | None = None,
-    variant: str | None = None,
+    name: str, family: str, weights: str, subfolder: str | None, base: str | None, revision: str | None
 ) -> int | None:
-    """For how many latent frames at once an expert was built, from where `outline` has it; None where its config does not
-    tell, or is nowhere. Arguments are those of `load`."""
-    told = None if here(weights) else published_of(name, family, weights, subfolder, adapter, base)
+    """For how many latent frames at once an expert without an adapter was built, from where `outline` has it; None where
+    its config does not tell, or is nowhere. Arguments are those of `load`."""
+    told = None if here(weights) else published_of(name, family, weights, subfolder, None, base)
     if told is not None:
         return places_of(told.config)
     part = FAMILIES[family].part if subfolder is None else subfolder
     try:
-        if (checkpoint := at_hand(weights, revision, variant, [part], base)) is None:
+        if (checkpoint := at_hand(weights, revision, None, [part], base)) is None:
             return None
-        config = checkpoint.config(network_part(checkpoint, part))
-        grows = family == "animatediff" and adapter is not None and config.get("_class_name") == "UNet2DConditionModel"
-        with checkpoint.making(part, "network"):
-            return places_of(over_time(config) if grows else config)
+        with checkpoint.making(part := network_part(checkpoint, part), "network"):
+            return places_of(checkpoint.config(part))
     except WeightsError:
         return None  # Told by whoever needs more of it.
 

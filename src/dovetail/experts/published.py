@@ -133,7 +133,7 @@ MOTION_SD_15: dict[str, Any] = {
     **SD_15,
     "down_block_types": (*("CrossAttnDownBlockMotion",) * 3, "DownBlockMotion"),
     "up_block_types": ("UpBlockMotion", *("CrossAttnUpBlockMotion",) * 3),
-    "motion_max_seq_length": 32,
+    "motion_max_seq_length": 4096,  # An adapter has 32, others 64, which is known once it is loaded; places weigh nothing.
     "motion_num_attention_heads": 8,
     "use_motion_mid_block": True,
 }

@@ -41,8 +41,13 @@ def outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
     from dovetail.experts.outline import places_ahead
 
     family = FAMILIES[spec.family]
-    options = spec.model_dump(include={"subfolder", "base", "adapter", "revision", "variant"})
-    longest = places_ahead(name, spec.family, spec.weights, **options) or family.max_frames
+    # An adapter's motion modules have places of their own, which are known once it is loaded.
+    places = (
+        None
+        if spec.adapter
+        else places_ahead(name, spec.family, spec.weights, spec.subfolder, spec.base, spec.revision)
+    )
+    longest = places or family.max_frames
     known = partial(Known, longest=longest, even=family.even, by_frame=family.by_frame)
     told = published_of(name, spec.family, spec.weights, spec.subfolder, spec.adapter, spec.base)
     try:
