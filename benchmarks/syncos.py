@@ -7,8 +7,8 @@
 may be killed and started again; a changed recipe, changed weights or changed measures are new lines. Parts share a file.
 `report` writes tables and answers beside it as text, and what is swept as a picture. A story is a scene that training
 never draws, some of its attributes free, and three or four motions of its object, one after another. Noise is the same for
-all ways of a story. `--only full gen-l-video` makes ways by name, at all their lengths. Where the recipe has no stage 2, as
-`sprites-story` has none, rows that vary it have four looks again at a level, and are beside the row 'second look'.
+all ways of a story. `--only full gen-l-video` makes ways by name, at all their lengths. Rows that
+vary stage 2 vary the recipe's own; where that has none they have four looks again at a level, as the row 'four looks'.
 """
 
 import warnings

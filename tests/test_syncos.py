@@ -682,7 +682,7 @@ def test_networks_of_every_family_tell_a_story_unchanged(name: str, tmp_path: Pa
     assert made.frames.std() > 1, "something is seen"
     counts = dovetail.plan(recipe).counts
     assert made.settings["calls"] == {expert: count.calls for expert, count in counts.items()}
-    assert (made.settings["calls"] == off.settings["calls"]) == (name == "sprites-story"), "which has no second look"
+    assert made.settings["calls"] != off.settings["calls"], "no second look without a level above the floor"
     assert made.latent is not None
     assert made.latent.isfinite().all()
     assert apart(made.latent, off.latent) > 1e-3, "what is above the floor is left another way"  # type: ignore[arg-type]
