@@ -27,7 +27,21 @@ from harness import HELD, add, arguments, key, mend, mine, part_of, read, told, 
 from machine import machine
 from syncos_plots import plots
 from syncos_report import report
-from syncos_rows import BASELINES, FAR, FIFO, HOLDS, LENGTHS, MAIN, SECOND, TOLD, UNSHARED, Parts, rows
+from syncos_rows import (
+    BASELINES,
+    FAR,
+    FIFO,
+    GEN_L,
+    HOLDS,
+    LENGTHS,
+    MAIN,
+    SECOND,
+    TOLD,
+    UNSHARED,
+    Parts,
+    guidances,
+    rows,
+)
 from torch import Tensor
 
 from dovetail import recipe as recipes
@@ -37,10 +51,16 @@ from dovetail.errors import DovetailError, PromptWarning, StoryWarning
 from dovetail.eval.kept import kept
 from dovetail.eval.long import measures
 from dovetail.eval.series import follow
-from dovetail.methods.fifo import fifo
+from dovetail.experts.diagonal import Diagonal
+from dovetail.methods.fifo import Look, fifo
 from dovetail.recipe import Recipe
 from dovetail.recipe.build import told_over
+from dovetail.run import playing
+from dovetail.run.decoding import Clock
+from dovetail.run.events import Latent
+from dovetail.run.states import Standing
 from dovetail.sprites import oracle
+from dovetail.sprites.exact import Exact
 from dovetail.sprites.world import DIRECTIONS, MOTIONS, Ask, Dice, Scene, caption, forget, imagine, render
 
 RECIPES = {"trained": "sprites-story", "exact": "sprites-syncos-exact"}
@@ -104,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     part = part_of(args)
     base = recipes.changed(recipes.load(args.recipe or RECIPES[args.experts]), args.set)
     made = rows(base, args.main, tuple(args.lengths))
-    known = keys(made, (args.main, *args.lengths), args.experts == "exact")
+    known = keys(made, (args.main, *args.lengths))
     file = args.results / f"syncos-{args.experts}.jsonl"
     if args.verb == "run":
         args.results.mkdir(parents=True, exist_ok=True)
@@ -119,14 +139,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(text)
 
 
-def keys(made: dict[str, Recipe], lengths: Sequence[int], queues: bool = False) -> dict[str, str]:
-    """For each row, what its results depend on: its recipe and name, the packaged weights, the measures. queues: FIFO's
-    as well."""
+def keys(made: dict[str, Recipe], lengths: Sequence[int]) -> dict[str, str]:
+    """For each row, what its results depend on: its recipe and name, the packaged weights, the measures. FIFO's is the
+    baseline's whose windows are as long as its clips."""
+    whole = {f"{FIFO} {frames}": made[f"{GEN_L} {frames}"] for frames in sorted({*lengths})} | made
     texts = {f"{REFERENCE} {frames}": f"{MEASURES} {frames}" for frames in sorted({*lengths})}
-    if queues:
-        names = {f"{FIFO} {frames}": made[f"full {frames}"] for frames in sorted({*lengths})}
-        texts |= {name: f"{MEASURES} {name} {told(recipe)}" for name, recipe in names.items()}
-    texts |= {name: f"{MEASURES} {name} {weights_of(recipe)} {told(recipe)}" for name, recipe in made.items()}
+    texts |= {name: f"{MEASURES} {name} {weights_of(recipe)} {told(recipe)}" for name, recipe in whole.items()}
     return {name: key(text) for name, text in texts.items()}
 
 
@@ -208,7 +226,7 @@ def result_of(name: str, made: Mapping[str, Recipe], tale: Tale, cast: run.Cast)
     if way_of(name) == REFERENCE:
         return reference(name, tale)
     if way_of(name) == FIFO:
-        return queued(made[f"full {frames_of(name)}"], tale, cast)
+        return queued(made[f"{GEN_L} {frames_of(name)}"], tale, cast)
     return one(made[name], tale, cast, way_of(name))
 
 
@@ -226,26 +244,55 @@ def one(recipe: Recipe, tale: Tale, cast: run.Cast, way: str) -> dict[str, Any]:
 
 @torch.no_grad()
 def queued(recipe: Recipe, tale: Tale, cast: run.Cast) -> dict[str, Any]:
-    """FIFO-Diffusion's video of a story: a queue of two clips over the exact expert of the first stage's windows."""
+    """FIFO-Diffusion's video of a story: a queue of two clips over an expert of the baseline's windows, then the stages
+    after these."""
     # Its frames are not at one level, and none is between two events.
     asked, frames = recipes.changed(tell(recipe, tale, FIFO), {"story.fade": None}), recipe.video.frames
-    ((ladder, options),) = recipes.plain(asked)["chain"][0]["ladder"].items()
-    size = recipes.plain(asked)["chain"][0]["denoise"]["coupled"]["size"]
+    data = recipes.plain(asked)
+    ((ladder, options),) = data["chain"][0]["ladder"].items()
+    size = data["chain"][0]["denoise"]["windowed"]["size"]
     with quiet():
-        (stage,) = run.plan(recipes.changed(asked, {"chain.0.ladder": {ladder: {**options, "steps": 2 * size}}})).stages
-    (network,) = (expert.network for expert in cast.experts.values())
-    story, clips = told_over(asked, frames), list[int]()
+        (stage, *_) = run.plan(
+            recipes.changed(asked, {"chain.0.ladder": {ladder: {**options, "steps": 2 * size}}})
+        ).stages
+    name, look, each = asked_by_frame(asked, cast)
+    clips = list[int]()
 
-    def look(x: Tensor, t: Tensor, shown: Tensor) -> Tensor:
-        clips.append(len(x))
-        return network.expect(x, t, [story.at(row) for row in shown])
+    def counted(x: Tensor, t: Tensor, shown: Tensor) -> Tensor:
+        clips.append(each * len(x))
+        return look(x, t, shown)
 
     begun, side = perf_counter(), (asked.video.height // cast.codec.factor, asked.video.width // cast.codec.factor)
-    queue = fifo(look, Noise(tale.number).of(stage.name), stage.ladder.levels, size, (cast.codec.channels, *side))
+    noise, shape = Noise(tale.number).of(stage.name), (cast.codec.channels, *side)
+    queue = fifo(counted, noise, stage.ladder.levels, size, shape)
+    latent, calls = torch.cat(list(islice(queue, frames)), 2), {name: len(clips)}
+    planned = {name: sum(clips) * size / frames}
     with quiet():
-        video = cast.codec.decode(torch.cat(list(islice(queue, frames)), 2))[0]
-    cost = {"calls": {"video": len(clips)}, "planned": {"video": len(clips) * size / frames}}
+        if data["chain"][1:]:
+            after = recipes.checked({**data, "chain": data["chain"][1:]})
+            latent, more = finished_after(after, latent, cast)
+            calls, planned = calls | more, planned | {name: run.plan(after).passes(name) for name in more}
+        video = cast.codec.decode(latent)[0]
+    cost = {"calls": calls, "planned": planned}
     return {"scores": scores(video, tale, frames), **cost, "seconds": perf_counter() - begun}
+
+
+def asked_by_frame(recipe: Recipe, cast: run.Cast) -> tuple[str, Look, int]:
+    """The expert that is asked a noise share for each frame, and how many looks each is: the exact one, or the first of
+    those that the windows blend, under their guidance, since one clip lies on both sides of what parts them."""
+    story, name = told_over(recipe, recipe.video.frames), next(iter(recipe.experts))
+    network = cast.experts[name].network
+    if isinstance(network, Exact):
+        return name, lambda x, t, shown: network.expect(x, t, [story.at(row) for row in shown]), 1
+    guidance = max(guidances(recipes.plain(recipe)["chain"][0]["denoise"]), default=1.0)
+    return name, Diagonal(cast.experts[name], story, guidance), 1 if guidance == 1.0 else 2
+
+
+def finished_after(recipe: Recipe, latent: Tensor, cast: run.Cast) -> tuple[Tensor, dict[str, int]]:
+    """The recipe's stages over a latent, without leaving it, and how often they asked each expert."""
+    ready = replace(playing.ready(recipe, cast, quiet=True), given=latent)
+    pieces = [event for event in ready.walk(Standing(), Clock()) if isinstance(event, Latent)]
+    return torch.cat([piece.latent for piece in pieces], 2), dict(pieces[-1].after.calls)
 
 
 def tell(recipe: Recipe, tale: Tale, way: str) -> Recipe:

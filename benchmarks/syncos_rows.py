@@ -17,7 +17,7 @@ MAIN, LENGTHS = 128, (64, 128, 256)
 GEN_L, FLOWLONG, SWITCHING = "gen-l-video", "flowlong", "switching"
 BASELINES = (GEN_L, FLOWLONG, SWITCHING)
 FIFO = "fifo"
-"""The baseline that is no recipe: exact experts alone can be asked a noise share for each frame."""
+"""The baseline that is no recipe: its frames are not equally noisy."""
 UNSHARED = "no shared text"
 PAPER = ("no floor", "no grounding", "no fixed noise", UNSHARED, "stages 1+3", "stage 2")
 """What the paper leaves out, in the order in which that costs it identity."""

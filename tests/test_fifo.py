@@ -2,16 +2,23 @@
 
 from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from torch import Tensor
 
-from dovetail.core.denoiser import Condition, timeline
+from dovetail import recipe as recipes
+from dovetail import run
+from dovetail.core.combine import Guided
+from dovetail.core.denoiser import Condition, Expert, Timeline, timeline
 from dovetail.core.exact import Gaussian
 from dovetail.core.ladders import shifted
 from dovetail.core.noise import Noise
 from dovetail.core.sampler import Euler, last, sample
+from dovetail.errors import RecipeError
+from dovetail.experts.diagonal import PER_TOKEN, Diagonal
 from dovetail.methods.fifo import Look, fifo
 from dovetail.sprites import exact
 
@@ -89,3 +96,41 @@ def test_a_queue_of_exact_frames_goes_on_as_it_began() -> None:
 
     corner = made(look, 40, shifted(16, 3.0).levels, (3, 8, 8), 8)[0, :, :, 0, 0]
     assert float((corner - corner[:, :1]).abs().max()) < 0.05, "the background, which the text leaves open"
+
+
+# --- networks ----------------------------------------------------------------------------------------------------
+
+
+def loaded(family: str, folder: Path) -> Expert:
+    """A tiny checkpoint of a family."""
+    weights = str(tiny.MAKERS[family](folder))
+    recipe = {
+        "prompt": "a red circle",
+        "video": {"frames": 17, "height": 64, "width": 64, "fps": 8.0},
+        "experts": {"it": {"family": family, "weights": weights}},
+        "codec": {"weights": weights},
+        "chain": [{"stage": "video", "ladder": {"own": {"of": "it", "steps": 2}}, "denoise": "it"}],
+    }
+    return run.load(recipes.checked(recipe)).experts["it"]
+
+
+@pytest.mark.parametrize("family", PER_TOKEN)
+def test_networks_that_take_a_time_for_each_token_are_asked_a_share_for_each_frame(family: str, tmp_path: Path) -> None:
+    expert = loaded(family, tmp_path)
+    story = Timeline(((0, Condition("a red circle")), (8, Condition("a blue square"))))
+    plain = Guided(expert.given(story), expert.given(""), 2.0)
+    channels = expert.network.space.channels  # type: ignore[attr-defined]
+    x, frames = torch.randn(2, channels, 4, 4, 6), torch.stack([torch.arange(4), torch.arange(6, 10)])
+    look = Diagonal(expert, story, guidance=2.0)
+    torch.testing.assert_close(look(x, torch.full((2, 4), 0.6), frames), plain(x, 0.6, frames).x0)
+    rising = torch.tensor([[0.0, 0.3, 0.6, 0.9]]).expand(2, -1)
+    seen = look(x, rising, frames)
+    assert torch.equal(seen[:, :, 0], x[:, :, 0]), "a finished frame is as it is"
+    assert all((seen[:, :, i] - plain(x, t, frames).x0[:, :, i]).abs().max() > 1e-4 for i, t in ((1, 0.3), (3, 0.9)))
+
+
+def test_networks_that_take_one_time_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"'it' is asked one time for a whole clip; .* of the families wan and ltx"):
+        Diagonal(loaded("cogvideox", tmp_path), Timeline.of("a red circle"))
+    with pytest.raises(RecipeError, match="leave out the story's fade"):
+        Diagonal(loaded("wan", tmp_path / "wan"), Timeline(((0, Condition("a")), (4, Condition("b"))), fade=2.0))

@@ -436,6 +436,23 @@ def test_the_recipe_without_stage_two_and_hold_is_flowlong_to_the_bit() -> None:
     assert (one.frames == other.frames).all()
 
 
+@pytest.mark.weights
+def test_fifo_asks_a_network_by_frame_and_ends_as_other_ways_do() -> None:
+    """The first of the pair, under its guidance; then ConFiner's refinement, over the latent itself."""
+    from syncos import Tale, queued
+    from syncos_rows import GEN_L, rows
+
+    from dovetail import run
+
+    short = {f"{COUPLED}.size": 4, f"{COUPLED}.stride": 2, "chain.refine.ladder.below.steps": 1}
+    base = recipes.changed(recipes.load("sprites-story"), short)
+    made = queued(rows(base, 24, (24,))[f"{GEN_L} 24"], Tale(1), run.load(base))
+    looks = 8 + 4 * (24 + 8 - 4)  # a clip, then clips that are walked in halves
+    assert made["calls"] == {"large": looks, "spatial": 4, "temporal": 2}
+    assert made["planned"]["large"] == 2 * looks * 4 / 24, "both branches"
+    assert {"order", "identity", "event_prompt"} <= made["scores"].keys()
+
+
 def first_stage(recipe: recipes.Recipe, changes: dict[str, Any]) -> recipes.Recipe:
     """Its first stage alone, changed, of the small expert alone, so that it is quick."""
     data = recipes.plain(recipes.changed(recipe, changes))

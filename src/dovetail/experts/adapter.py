@@ -173,25 +173,27 @@ class Adapter:
         """The most tokens of a prompt that the expert reads, marks at the ends included."""
         return self.text.limit
 
-    def __call__(self, x: Tensor, time: float, conditions: Sequence[Asked], frames: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, time: float | Tensor, conditions: Sequence[Asked], frames: Tensor) -> Tensor:
         """The raw prediction, float32, on the device of x.
 
-        x: native latent "b c f h w"; time: native; conditions: one per row; frames: "b f". Raises RecipeError for a
-        video that does not fit the network, NetworkError for NaN or infinity, RoomError for one row that does not fit
-        in the device's memory. Warns with RoomWarning of rows at once that do not.
+        x: native latent "b c f h w"; time: native, or "b f" for a network that takes one for each token (`diagonal`);
+        conditions: one per row; frames: "b f". Raises RecipeError for a video that does not fit the network,
+        NetworkError for NaN or infinity, RoomError for one row that does not fit in the device's memory. Warns with
+        RoomWarning of rows at once that do not.
         """
         out = torch.cat([part.to(x.device) for part in self.answers(x, time, conditions, frames)])
         if not out.isfinite().all():
-            raise NetworkError(self.name, time, weights=self.weights)
+            raise NetworkError(self.name, float(torch.as_tensor(time).max()), weights=self.weights)
         return out
 
-    def answers(self, x: Tensor, time: float, conditions: Sequence[Asked], frames: Tensor) -> Iterator[Tensor]:
+    def answers(self, x: Tensor, time: float | Tensor, conditions: Sequence[Asked], frames: Tensor) -> Iterator[Tensor]:
         """The same, some rows after others, as the module gives them and where it lives."""
         self._check(x)
         done, cells = 0, f"latents of {x.shape[2]} frames of {x.shape[3]}x{x.shape[4]} cells"
 
         def look(rows: int) -> Tensor:
-            return self._piece(x[done : done + rows], time, conditions[done : done + rows])
+            some = slice(done, done + rows)
+            return self._piece(x[some], time[some] if isinstance(time, Tensor) else time, conditions[some])
 
         with present(self.module, self.device) if self.waits else nullcontext():
             while done < len(x):
@@ -202,11 +204,18 @@ class Adapter:
                 done += len(piece)
                 yield piece
 
-    def _piece(self, x: Tensor, time: float, conditions: Sequence[Asked]) -> Tensor:
+    def _piece(self, x: Tensor, time: float | Tensor, conditions: Sequence[Asked]) -> Tensor:
         rows = [parts_of(condition, x.shape[2]) for condition in conditions]
-        text, times = self._words(rows), torch.full((len(x),), time, device=self.device)
+        text, times = self._words(rows), self._times(x, time)
         with relayed(self.module, rows) if max(map(len, rows)) > 1 else nullcontext():
             return self.convention(self.module, x.to(self.device, self.dtype), times, text).float()
+
+    def _times(self, x: Tensor, time: float | Tensor) -> Tensor:
+        """One time for each row, or, where frames have their own, for each token."""
+        if not isinstance(time, Tensor):
+            return torch.full((len(x),), time, device=self.device)
+        tokens = (x.shape[3] // self.patch) * (x.shape[4] // self.patch)
+        return time.to(self.device).repeat_interleave(tokens, 1)
 
     def _words(self, rows: Sequence[Parts]) -> Embedding:
         """The texts of each row's parts one behind another, the last again where other rows have more parts."""
