@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import av
 import numpy as np
@@ -45,9 +45,11 @@ from dovetail.run import (
     resume,
     sealed,
 )
+from dovetail.run import folder as folders
 from dovetail.run import keeping as kept_runs
 from dovetail.run.folder import Folder, Origin
 from dovetail.run.growing import grown
+from dovetail.run.playing import ready
 from dovetail.video import read, settings_of
 
 SMALL: dict[str, Any] = {f"experts.{name}.candidates": 8 for name in ("control", "spatial", "temporal")} | {
@@ -331,6 +333,19 @@ def hurt(path: Path, damage: str) -> None:
         path.write_bytes(DAMAGES[damage](path.read_bytes()))
 
 
+def test_what_others_leave_in_the_folder_is_let_be(tmp_path: Path, whole: Path, cast: Cast) -> None:
+    """Copies of a file system's own, and lines of a log that no run wrote."""
+    out = copied(whole, tmp_path)
+    strange = folder_of(out) / "states" / "._00001.safetensors"
+    strange.write_bytes(b"not ours")
+    with (folder_of(out) / "log.jsonl").open("a") as log:
+        log.write('5\n{"event": "less at once"}\n{"event": "less at once", "what": "no"}\n')
+    hurt(folder_of(out) / "latents" / "00002.safetensors", "removed")
+    list(resume(folder_of(out), cast))
+    same(out, whole)
+    assert strange.read_bytes() == b"not ours"
+
+
 def test_with_nothing_to_go_on_from_it_is_made_from_the_start(tmp_path: Path, whole: Path, cast: Cast) -> None:
     out = copied(whole, tmp_path)
     for name in ["latents/00001.safetensors", "states/00001.safetensors", "states/00002.safetensors", "video.mp4"]:
@@ -384,13 +399,70 @@ def test_a_folder_of_another_run_is_refused_with_the_reason(
     (tmp_path / "mine").mkdir()
     with pytest.raises(OutputError, match="is no run, or one whose"):
         list(resume(tmp_path / "mine", cast))
-    (tmp_path / "mine" / "notes.txt").write_text("keep me")
-    with pytest.raises(OutputError, match=r"mine is no folder of a run: there is notes.txt in it"):
-        list(keep(small(), tmp_path / "b.mp4", tmp_path / "mine", cast))
     after = {path: path.read_bytes() for path in folder_of(out).rglob("*") if path.is_file()}
     assert {path: data for path, data in after.items() if path.name != "lock"} == {
         path: data for path, data in before.items() if path.name != "lock"
     }
+
+
+@pytest.mark.parametrize(
+    "names", [["notes.txt"], ["lock"], ["manifest.json", "recipe.yaml", "video.mp4"], ["log.jsonl"]]
+)
+def test_a_folder_that_is_no_runs_stays_as_it_is(tmp_path: Path, cast: Cast, names: list[str]) -> None:
+    """Whatever the names in it: what a run wrote is sealed."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for name in names:
+        (mine / name).write_text("precious")
+    with pytest.raises(OutputError, match=rf"mine is no folder of a run: there is {names[0]} in it"):
+        list(keep(small(), tmp_path / "b.mp4", mine, cast))
+    assert {path.name: path.read_text() for path in mine.iterdir()} == dict.fromkeys(names, "precious")
+
+
+def test_a_folder_of_another_version_says_so_though_its_recipe_is_not_known(
+    tmp_path: Path, whole: Path, cast: Cast
+) -> None:
+    out = copied(whole, tmp_path)
+    manifest = folder_of(out) / "manifest.json"
+    said = sealed.read_json(manifest)
+    said["recipe"]["of tomorrow"] = 1
+    manifest.write_bytes(sealed.sealed_json(said))
+    with pytest.raises(RecipeError, match="of tomorrow"):
+        list(resume(folder_of(out), cast))
+    said["versions"]["dovetail"] = "9.9"
+    manifest.write_bytes(sealed.sealed_json(said))
+    with pytest.raises(OutputError, match=r"a run of another version, whose recipe .* it was begun by dovetail 9\.9"):
+        list(resume(folder_of(out), cast))
+
+
+def test_a_lock_that_was_let_go_between_opening_and_taking_it_is_not_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that did not begin leaves, and takes the file with it, just after another has opened that."""
+    folder, taken = Folder(tmp_path / "a.run"), folders._taken
+    folder.path.mkdir()
+
+    def slowly(file: IO[str]) -> bool:
+        monkeypatch.setattr(folders, "_taken", taken)
+        (folder.path / "lock").unlink()
+        return taken(file)
+
+    monkeypatch.setattr(folders, "_taken", slowly)
+    with folder.locked(), pytest.raises(OutputError, match="another process is at work"), folder.locked():
+        pass
+
+
+def test_a_disk_without_locks_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with (
+        pytest.raises(OutputError, match=r"cannot lock .*some disks of a network know no locks"),
+        Folder(tmp_path).locked(),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
@@ -438,6 +510,32 @@ def test_a_folder_is_not_left_behind_by_what_did_not_begin(
         ):
             list(keep(small(), tmp_path / "a.mp4", cast=cast))
     assert not list(tmp_path.iterdir())
+
+
+def test_room_is_asked_for_where_the_video_goes_too(
+    tmp_path: Path, cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another disk, perhaps; and pixels need more than an .mp4."""
+    run = ready(small(), cast)
+    pixels = 40 * 32 * 32 * 3
+    sizes = {suffix: kept_runs._written(run, tmp_path / f"a{suffix}") for suffix in (".mp4", ".npz", ".gif", "")}
+    assert sizes == {".mp4": kept_runs._filmed(run), ".npz": 2 * pixels, ".gif": pixels, "": pixels}
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    usage = shutil.disk_usage(tmp_path)
+    small_disk, stat = usage._replace(free=10_000), Path.stat
+
+    def of_disks(path: Path, **options: bool) -> os.stat_result:
+        found = stat(path, **options)
+        return os.stat_result([*found[:2], found.st_dev + (path == elsewhere), *found[3:10]])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kept_runs.shutil, "disk_usage", lambda path: small_disk if path == elsewhere else usage)
+        patch.setattr(Path, "stat", of_disks)
+        with pytest.raises(
+            OutputError, match=r"elsewhere: about 0 MB are needed .* take another place \(-o or --run\)"
+        ):
+            list(keep(small(), elsewhere / "a.npz", tmp_path / "a.run", cast))
 
 
 # --- a full disk -------------------------------------------------------------------------------------------------
@@ -598,7 +696,10 @@ def test_an_unfinished_run_is_decoded_as_far_as_it_is(tmp_path: Path, cast: Cast
     events = keep(small(), out, cast=cast)
     while not isinstance(next(events), Piece):
         pass
-    list(decode(folder_of(out), tmp_path / "b.npz"))
+    with pytest.warns(
+        RunWarning, match="is not finished: of 40 frames 8 are there; `dovetail resume` makes the others"
+    ):
+        list(decode(folder_of(out), tmp_path / "b.npz"))
     assert len(read(tmp_path / "b.npz").frames) == 8
     hurt(folder_of(out) / "latents" / "00000.safetensors", "changed")
     with pytest.raises(OutputError, match=r"its checksum is another; `dovetail resume` makes it again"):
@@ -607,6 +708,18 @@ def test_an_unfinished_run_is_decoded_as_far_as_it_is(tmp_path: Path, cast: Cast
     with pytest.raises(OutputError, match="no finished piece"):
         list(decode(folder_of(out), tmp_path / "c.npz"))
     assert not (tmp_path / "c.npz").exists()
+
+
+def test_decoding_needs_all_latents_and_no_state(tmp_path: Path, whole: Path, cast: Cast) -> None:
+    """A state says how often experts were asked; of a run under way states come and go."""
+    out = copied(whole, tmp_path)
+    shutil.rmtree(folder_of(out) / "states")
+    list(decode(folder_of(out), tmp_path / "b.npz"))
+    assert (read(tmp_path / "b.npz").frames == finished(play(small(), cast)).frames).all()
+    assert settings_of(tmp_path / "b.npz")["calls"] == {}
+    hurt(folder_of(out) / "latents" / "00001.safetensors", "removed")
+    with pytest.raises(OutputError, match=r"latents/00001.safetensors is not there; `dovetail resume` makes it again"):
+        list(decode(folder_of(out), tmp_path / "c.npz"))
 
 
 def test_tiles_of_a_codec_that_looks_nowhere_else_are_the_whole(cast: Cast) -> None:
@@ -763,6 +876,9 @@ def test_commands_make_resume_decode_and_continue_a_run(tmp_path: Path, whole: P
     assert "video.seed is 0 there, 2 here" in command(*long, "--seed", 2, code=1)
     again = command("decode", tmp_path / "a.run", "-o", tmp_path / "b.npz", "--size", "48x16", "--fps", 4)
     assert again == f"40 frames · {tmp_path / 'b.npz'}\n"
+    beside = command("decode", tmp_path / "a.run", "--crf", 30)
+    assert beside == f"40 frames · {tmp_path / 'a-decoded.mp4'}\n", "the run's own video stays"
+    same(out, whole)
     assert (read(tmp_path / "b.npz").size, read(tmp_path / "b.npz").fps) == ((16, 48), 4.0)
     command("generate", "--continue", tmp_path / "a.run", "--frames", 8, "-o", tmp_path / "c.npz")
     assert len(read(tmp_path / "c.npz").frames) == 48

@@ -172,7 +172,12 @@ def resume(
 @taught
 def decode(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, finished or not.")],
-    out: OutOption = Path("out.mp4"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--out", help="Where; NAME-decoded.mp4 beside the run's NAME.mp4 without it.", show_default=False
+        ),
+    ] = None,
     fps: Annotated[float | None, typer.Option("--fps", min=0.1, max=240, help="Frames per second.")] = None,
     size: Annotated[str | None, typer.Option("--size", metavar="WxH", help="Pixels, as in 640x480.")] = None,
     crf: Annotated[
@@ -187,11 +192,15 @@ def decode(
 
     from dovetail.run import Look
     from dovetail.run import decode as decoded
+    from dovetail.run.folder import Folder
 
     sides = re.fullmatch(r"(\d{1,4})x(\d{1,4})", size or "1x1")
     if sides is None or "0" in sides.groups():
         raise typer.BadParameter(f"--size is width x height in pixels, as in 640x480, not {size}")
     width, height = (int(side) if size else None for side in sides.groups())
+    if out is None:
+        target = Folder(run).target
+        out = target.with_name(f"{target.stem}-decoded.mp4")
     with waiting("decoding"):
         count = sum(len(frames) for frames in decoded(run, out, Look(fps, height, width, crf, tiles)))
     say(f"{count} frames · {out}")

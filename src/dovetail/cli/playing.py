@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -159,7 +160,9 @@ def _stopped(folders: Mapping[Path, Path]) -> Iterator[None]:
     except KeyboardInterrupt:
         for folder in folders.values():
             if folder.is_dir():
-                err.print(f"[yellow]note:[/] stopped; `dovetail resume {escape(str(folder))}` goes on", soft_wrap=True)
+                err.print(
+                    f"[yellow]note:[/] stopped; `dovetail resume {escape(quote(str(folder)))}` goes on", soft_wrap=True
+                )
         raise
 
 

@@ -1,12 +1,14 @@
 """A run's latents decoded again, with other settings; nothing is generated."""
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dovetail import recipe as recipes
-from dovetail.errors import OutputError, RecipeError
+from dovetail.errors import OutputError, RecipeError, RunWarning
 from dovetail.recipe import Recipe, models
 from dovetail.run.cast import load_codec
 from dovetail.run.folder import Folder
@@ -34,7 +36,8 @@ def decode(folder: str | Path, out: str | Path, look: Look | None = None) -> Ite
     """Decode a run from its latents and write it; frames uint8 "f h w c" as they are written.
 
     Of a run that is not finished, what there is. Raises OutputError for a run without a whole piece, and where one is
-    damaged: resuming the run makes it again. Warns with RunWarning of a long video whose file is made in memory.
+    damaged or missing: resuming the run makes it again. Warns with RunWarning of a run that is not finished, and of a
+    long video whose file is made in memory.
     """
     place, look = Folder(Path(folder)), Look() if look is None else look
     recipe, origin = place.read(), place.origin()
@@ -43,24 +46,28 @@ def decode(folder: str | Path, out: str | Path, look: Look | None = None) -> Ite
         raise OutputError(f"{place} has no manifest that can be read; `dovetail resume` writes it again")
     if look.tiles is not None and look.tiles < 4:
         raise RecipeError(f"tiles are latent cells along a side, at least 4, not {look.tiles}")
-    pieces = _pieces(place)
+    pieces, calls = _pieces(place), _calls(place, origin.identity)
     codec = load_codec(_tiled(recipe, look.tiles))
     if look.fps not in (None, recipe.video.fps):
         # Frames stay, so a story's events stay at theirs; in seconds they would move, or lie outside.
         recipe = recipes.changed(recipe, {**further(recipe, None)[0], "video.fps": look.fps})
     checked_output(out, recipe.video.fps)
     warn_of_waiting(Path(out).suffix, recipe.video.frames)
+    there = 0
     with writing(out, recipe.video.fps, look.crf) as growing:
         try:
             for frames in frames_again(place, origin.identity, codec, pieces):
                 sized = _sized(frames, look)
                 growing.add(sized)
+                there += len(sized)
                 yield sized
-            calls = place.standing(origin.identity, pieces - 1).calls
         except DamagedError as error:
             raise OutputError(f"{place}: {error}; `dovetail resume` makes it again") from None
         less = [f"decoding: {one}" for one in getattr(codec, "shortages", ())]
         growing.settings = {**record(recipe, calls, less, origin.given), "decoded": _said(look)}
+    if there < recipe.video.frames:
+        said = f"{place} is not finished: of {recipe.video.frames} frames {there} are there; `dovetail resume` makes the others"
+        warnings.warn(said, RunWarning, stacklevel=2)
 
 
 def _tiled(recipe: Recipe, tiles: int | None) -> Recipe:
@@ -71,13 +78,22 @@ def _tiled(recipe: Recipe, tiles: int | None) -> Recipe:
 
 
 def _pieces(folder: Folder) -> int:
-    """How many pieces there are from the first on."""
-    number = 0
-    while folder.latent(number).exists():
-        number += 1
-    if not number:
+    """How many pieces there are, from the first on. Raises OutputError for none, and where one between them is missing."""
+    found = folder.latents()
+    if not found:
         raise OutputError(f"{folder} has no finished piece to decode; `dovetail resume` goes on with it")
-    return number
+    if missing := set(range(found[-1])) - set(found):
+        name = folder.latent(min(missing)).name
+        raise OutputError(f"{folder}: latents/{name} is not there; `dovetail resume` makes it again")
+    return len(found)
+
+
+def _calls(folder: Folder, identity: str) -> Mapping[str, int]:
+    """How often each expert was asked up to the last state that is whole; of a run under way states come and go."""
+    for number in reversed(folder.states()):
+        with suppress(DamagedError):
+            return folder.standing(identity, number).calls
+    return {}
 
 
 def _sized(frames: Frames, look: Look) -> Frames:

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from dovetail import recipe as recipes
 from dovetail.core.stages import Memory, Sequel, Stage
 from dovetail.errors import OutputError, RecipeError
@@ -104,12 +106,8 @@ def _give(source: Folder, folder: Folder, run: Ready, target: Path) -> dict[str,
         raise OutputError(f"{source} has no manifest that can be read; `dovetail resume` writes it again")
     _same_windows(before, run.recipe)
     stands = _last_common(source, origin.identity, before, run)
-    try:
-        latents = [source.piece(origin.identity, number) for number in range(stands.pieces)]
-    except DamagedError as error:
-        raise OutputError(f"{source}: {error}; `dovetail resume` makes it again") from None
     found = hashlib.sha256()
-    for latent in latents:
+    for latent in _given(source, origin, stands.pieces):
         found.update(latent.contiguous().numpy().data)
     given: dict[str, Any] = {"pieces": stands.pieces, "sha256": found.hexdigest()}
     ours = Origin(recipes.plain(run.recipe), versions(), weights_of(run.cast), given)
@@ -119,7 +117,7 @@ def _give(source: Folder, folder: Folder, run: Ready, target: Path) -> dict[str,
     for path in (folder.latent(0).parent, folder.state(0).parent):
         path.mkdir(parents=True, exist_ok=True)
     first = 0
-    for number, latent in enumerate(latents):
+    for number, latent in enumerate(_given(source, origin, stands.pieces)):
         first += latent.shape[2]
         here = stands if number == stands.pieces - 1 else Standing(pieces=number + 1, frames=first)
         folder.keep(ours.identity, latent, here, [stands.pieces - 1])
@@ -128,6 +126,15 @@ def _give(source: Folder, folder: Folder, run: Ready, target: Path) -> dict[str,
     folder.write(ours, target, {**machine(), **sources(run.recipe)})
     folder.log("given", by=str(source), pieces=stands.pieces)
     return given
+
+
+def _given(source: Folder, origin: Origin, pieces: int) -> Iterator[Tensor]:
+    """The first pieces of a run, one at a time. Raises OutputError where one is damaged."""
+    try:
+        for number in range(pieces):
+            yield source.piece(origin.identity, number)
+    except DamagedError as error:
+        raise OutputError(f"{source}: {error}; `dovetail resume` makes it again") from None
 
 
 def _same_windows(before: Recipe, now: Recipe) -> None:

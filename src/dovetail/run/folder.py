@@ -9,11 +9,13 @@
     log.jsonl                   what happened when
     lock                        held by the process that writes here
 
-All but the log and the lock carry checksums. Design page: docs/decisions/0015-runs.md.
+All but the lock carry checksums, of the log each line. Design page: docs/decisions/0015-runs.md.
 """
 
+import errno
 import json
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -101,6 +103,14 @@ class Folder:
     def state(self, number: int) -> Path:
         return self.path / "states" / f"{number:05d}.safetensors"
 
+    def states(self) -> list[int]:
+        """The pieces after which a state is there, whole or not."""
+        return _numbers(self.path / "states")
+
+    def latents(self) -> list[int]:
+        """The pieces that are there, whole or not."""
+        return _numbers(self.path / "latents")
+
     @property
     def step(self) -> Path:
         return self.path / "step.safetensors"
@@ -125,7 +135,7 @@ class Folder:
     @property
     def given(self) -> dict[str, Any] | None:
         """What a run was given that continues another."""
-        found: dict[str, Any] | None = self._head()["given"]
+        found: dict[str, Any] | None = self._head().get("given")
         return found
 
     def read(self) -> Recipe:
@@ -247,17 +257,13 @@ class Folder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from the folder, which is made if it is not there; the system lets go of it for a
-        process that dies. Raises OutputError if another is at it."""
+        process that dies. Raises OutputError if another is at it, and for a folder that is no run's, which stays as it
+        is."""
+        self._check_ours()
+        new = not self.path.is_dir()
         with made(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / "lock").open("a+", encoding="utf-8")
-        with file:
-            if not _taken(file) or not (self.path / "lock").exists():
-                file.seek(0)
-                raise OutputError(
-                    f"another process is at work in {self.path} ({file.read().strip() or 'which one is not said'}); "
-                    "wait for it, or take another --run"
-                )
+        with self._lock() as file:
             with suppress(OSError):  # who it is serves people; a full disk need not stop a run here
                 file.truncate(0)
                 file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -265,31 +271,94 @@ class Folder:
             try:
                 yield
             finally:
-                self._leave()
+                self._leave(new)
 
-    def _leave(self) -> None:
-        """Leave no folder behind of a run that did not begin."""
+    def _check_ours(self) -> None:
+        """Raise OutputError for a folder that holds something, and nothing that a run wrote."""
+        with made(self.path):
+            strange = self._strange() if self.path.is_dir() and not self._sealed() else None
+        if strange is not None:
+            raise OutputError(f"{self} is no folder of a run: there is {strange} in it. Take another --run")
+
+    def _strange(self) -> str | None:
+        """The name of a file in a folder without a sealed one that no run can have left there."""
+        if (foreign := self.foreign()) is not None:
+            return foreign
+        lock = self.path / "lock"
+        if lock.is_file() and not re.fullmatch(rb"(process .*)?", lock.read_bytes().rstrip()):
+            return lock.name
+        files = sorted(path.name for path in self.path.iterdir() if path.is_file() and path != lock)
+        return next((name for name in files if not name.endswith(".part")), None)
+
+    def _sealed(self) -> bool:
+        """Whether some file here is whole, and one that a run wrote."""
+        with suppress(DamagedError):
+            return bool(read_json(self.manifest))
+        with suppress(DamagedError):
+            return bool(read_text(self.recipe))
+        for path in (*self.path.glob("*/*.safetensors"), self.step):
+            with suppress(DamagedError):
+                return bool(opened(path))
+        return False
+
+    def _lock(self) -> IO[str]:
+        """The file that the lock is on, locked. Raises OutputError if another process has it."""
+        path = self.path / "lock"
+        while True:
+            with made(path):
+                file = path.open("a+", encoding="utf-8")
+            try:
+                taken = _taken(file)
+            except OutputError:
+                file.close()
+                self._leave(False)
+                raise
+            if not taken:
+                file.seek(0)
+                who = file.read().strip() or "which one is not said"
+                file.close()
+                raise OutputError(
+                    f"another process is at work in {self.path} ({who}); wait for it, or take another --run"
+                )
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    return file
+            # It was another's, who left between our opening and locking it.
+            file.close()
+            with made(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+
+    def _leave(self, new: bool) -> None:
+        """Leave nothing behind of a run that did not begin."""
         with suppress(OSError):
             if [path.name for path in self.path.iterdir()] == ["lock"]:
                 (self.path / "lock").unlink()
-                self.path.rmdir()
+                if new:
+                    self.path.rmdir()
 
     def log(self, event: str, **said: Any) -> None:
         """Add a line to the log. A log that cannot be written stops no run."""
         line = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **said}
+        line["sha256"] = digest_of(json.dumps(line))
         with suppress(OSError), (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def logged(self, event: str) -> list[str]:
-        """What the log says of one kind of event, as far as it can be read."""
+        """What the log says of one kind of event, in lines that are whole."""
         lines, found = list[str](), list[str]()
         with suppress(OSError, ValueError):
             lines = (self.path / "log.jsonl").read_text(encoding="utf-8").splitlines()
         for line in lines:
             with suppress(ValueError):  # a line that was cut when the machine stopped
                 said = json.loads(line)
-                found += [said["what"]] if said.get("event") == event else []
+                whole = isinstance(said, dict) and said.pop("sha256", None) == digest_of(json.dumps(said))
+                found += [said["what"]] if whole and said["event"] == event else []
         return found
+
+
+def _numbers(folder: Path) -> list[int]:
+    """Of the files in a folder those that we number."""
+    return sorted(int(path.stem) for path in folder.glob("*.safetensors") if re.fullmatch(r"\d{5,}", path.stem))
 
 
 @contextmanager
@@ -313,6 +382,11 @@ def _taken(file: IO[str]) -> bool:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+            return False
+        raise OutputError(
+            f"cannot lock {file.name}: {error.strerror or error}; some disks of a network know no locks, so take a --run on "
+            "a disk of this machine"
+        ) from None
     return True

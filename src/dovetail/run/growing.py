@@ -19,8 +19,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from dovetail.run.sealed import settled_in, unwritten
+from dovetail.run.sealed import unwritten
 from dovetail.video import CRF, Frames, enlarged
+from dovetail.video.places import settled
 
 ALWAYS_THE_SAME = {"crf": str(CRF), "threads": "1", "x264-params": "mbtree=0"}
 """How x264 is asked. With macroblock trees, its default, it made other bytes of the same small frames (32x32) now and
@@ -106,7 +107,7 @@ class Film:
             file.flush()
             os.fsync(file.fileno())
         if new:
-            settled_in(self.path.parent)
+            settled(self.path.parent)
 
 
 def encoded(frames: Frames, first: int, number: int, fps: float) -> tuple[bytes, bytes]:

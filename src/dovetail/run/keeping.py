@@ -17,7 +17,7 @@ from torch import Tensor
 from dovetail import recipe as recipes
 from dovetail.core.stages import Sequel, Stage
 from dovetail.core.windows import along
-from dovetail.errors import OutputError, RunWarning
+from dovetail.errors import OutputError, RecipeError, RunWarning
 from dovetail.recipe import Recipe
 from dovetail.recipe.denoisers import sizes
 from dovetail.run.cast import Cast, Codec, load
@@ -92,7 +92,22 @@ def keep(
 def resume(folder: str | Path, cast: Cast | None = None, pulse: Pulse | None = None) -> Iterator[Step | Piece | End]:
     """Go on with the run in a folder. Raises and warns as `keep`."""
     place = Folder(Path(folder))
-    yield from keep(place.read(), place.target, place.path, cast, place.given, pulse)
+    yield from keep(_recipe_of(place), place.target, place.path, cast, place.given, pulse)
+
+
+def _recipe_of(folder: Folder) -> Recipe:
+    """The recipe in a folder. Raises OutputError where it is one of another version, which this one cannot read."""
+    try:
+        return folder.read()
+    except RecipeError:
+        then, now = folder.origin(), versions()
+        if then is None or then.versions == now:
+            raise
+        was = ", ".join(f"{name} {version}" for name, version in then.versions.items() if version != now.get(name))
+        raise OutputError(
+            f"{folder} holds a run of another version, whose recipe this one does not know: it was begun by {was}. Go on "
+            "with that, or take another name (-o or --run)"
+        ) from None
 
 
 @contextmanager
@@ -141,7 +156,7 @@ class _Kept:
     def events(self) -> Iterator[Step | Piece | End]:
         """Make what is missing, then the video."""
         missing = self._missing()
-        _check_room(self.folder, self.run, len(missing) / self.run.pieces)
+        _check_room(self.folder, self.run, len(missing) / self.run.pieces, self.target)
         self.folder.write(self.origin, self.target, {**self._machine(), **self._sources()})
         film = Film(self.folder.video, self.run.recipe.video.fps, self.identity)
         upon = grown(film.path, self.identity)
@@ -190,9 +205,10 @@ class _Kept:
         return found
 
     def _drop_damaged_states(self) -> None:
-        for path in sorted(self.folder.state(0).parent.glob("*.safetensors")):
+        for number in self.folder.states():
+            path = self.folder.state(number)
             try:
-                self.folder.standing(self.identity, int(path.stem))
+                self.folder.standing(self.identity, number)
             except DamagedError as error:
                 self._note(error)
                 path.unlink()
@@ -346,10 +362,8 @@ def frames_again(folder: Folder, identity: str, codec: Codec, pieces: int) -> It
 
 
 def refuse_others(folder: Folder, origin: Origin) -> None:
-    """Raise OutputError for a folder of another run, or of no run, with the reason."""
+    """Raise OutputError for a folder of another run, with the reason."""
     then = folder.origin()
-    if then is None and (foreign := folder.foreign()) is not None:
-        raise OutputError(f"{folder} is no folder of a run: there is {foreign} in it. Take another --run")
     if then is not None and (reasons := then.differs(origin)):
         shown = "; ".join(reasons[:4]) + (f"; and {len(reasons) - 4} more" if len(reasons) > 4 else "")
         raise OutputError(
@@ -370,12 +384,23 @@ BYTES_PER_PIXEL = 0.1
 
 
 def room(run: Ready) -> int:
-    """Bytes that a run's folder and its video need on the disk, estimated."""
+    """Bytes that a run's folder needs on the disk, estimated."""
     frames, channels, height, width = run.latent
     states = sum(_remembered(stage, frames) for stage in run.plan.stages) * (4 + run.pieces / EVERY)
+    return round(4 * channels * height * width * (frames + states) + _filmed(run))
+
+
+def _filmed(run: Ready) -> float:
+    """Bytes of the run's video as an .mp4."""
     size = run.recipe.video
-    shown = enlarged(np.zeros((1, size.height, size.width, 3), np.uint8)).size / 3
-    return round(4 * channels * height * width * (frames + states) + 2 * BYTES_PER_PIXEL * shown * size.frames)
+    return BYTES_PER_PIXEL * enlarged(np.zeros((1, size.height, size.width, 3), np.uint8)).size / 3 * size.frames
+
+
+def _written(run: Ready, target: Path) -> float:
+    """Bytes that the finished video takes at its target, at most. An .npz waits as pixels beside its file."""
+    size = run.recipe.video
+    pixels = 3 * size.height * size.width * size.frames
+    return _filmed(run) if target.suffix == ".mp4" else pixels * (2 if target.suffix == ".npz" else 1)
 
 
 def _remembered(stage: Stage, frames: int) -> float:
@@ -388,11 +413,18 @@ def _remembered(stage: Stage, frames: int) -> float:
     return window * (2 + (3 * steps if isinstance(stage.denoise, Sequel) else 0))
 
 
-def _check_room(folder: Folder, run: Ready, share: float) -> None:
-    """Raise OutputError if what is left of a run does not fit on the disk."""
-    needed, free = room(run) * share, shutil.disk_usage(folder.path).free
-    if needed > free:
-        raise OutputError(
-            f"{folder}: about {needed / 2**20:,.0f} MB are needed for this run and {free / 2**20:,.0f} MB are free there; "
-            "make room, or take another --run"
-        )
+def _check_room(folder: Folder, run: Ready, share: float, target: Path) -> None:
+    """Raise OutputError if what is left of a run, and its video, do not fit on their disks."""
+    places = {folder.path: room(run) * share, target.absolute().parent: _written(run, target)}
+    disks: dict[int, tuple[Path, float]] = {}
+    for place, bytes_ in places.items():
+        disk = place.stat().st_dev
+        first, before = disks.get(disk, (place, 0.0))
+        disks[disk] = first, before + bytes_
+    for place, needed in disks.values():
+        free = shutil.disk_usage(place).free
+        if needed > free:
+            raise OutputError(
+                f"{place}: about {needed / 2**20:,.0f} MB are needed for this run and {free / 2**20:,.0f} MB are free "
+                "there; make room, or take another place (-o or --run)"
+            )

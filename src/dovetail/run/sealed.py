@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from dovetail.errors import OutputError
 from dovetail.experts.moving import inside
+from dovetail.video.places import settled
 
 
 class DamagedError(Exception):
@@ -35,21 +36,11 @@ def put(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-        settled_in(path.parent)
+        settled(path.parent)
     except OSError as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise unwritten(path, error) from None
-
-
-def settled_in(folder: Path) -> None:
-    """Make sure that the names in a folder outlive a loss of power, where a system can say so."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def unwritten(path: Path, error: OSError) -> OutputError:

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from dovetail.errors import DovetailError, OutputError
@@ -79,11 +79,15 @@ def _part(target: Path) -> Path:
 
 @contextmanager
 def whole(target: Path) -> Iterator[Path]:
-    """A name to write to, in the same folder; what stands there takes its final name at the end."""
+    """A name to write to, in the same folder; what stands there takes its final name at the end, and outlives a loss of
+    power."""
     part = _part(target)
     try:
         yield part
+        for file in (*sorted(part.iterdir()), part) if part.is_dir() else (part,):
+            settled(file)
         _take_place(part, target)
+        settled(target.parent)
     except DovetailError:  # says what it is about; a network may have failed while a file was growing
         raise
     except OSError as error:
@@ -91,6 +95,17 @@ def whole(target: Path) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             shutil.rmtree(part) if part.is_dir() else part.unlink()
+
+
+def settled(path: Path) -> None:
+    """Make sure that a file, or the names in a folder, outlive a loss of power, where a system can say so of folders."""
+    folder = path.is_dir()
+    with suppress(OSError) if folder else nullcontext():
+        handle = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _take_place(part: Path, target: Path) -> None:
