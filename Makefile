@@ -29,7 +29,7 @@ pictures: .venv/installed
 	$(BIN)/dovetail generate "a red circle moving right" --frames 128 --seed 2 --preview -r sprites-long-plain \
 		-o out/pictures/long-plain.mp4
 	$(BIN)/dovetail generate --shared "a red circle on a gray plain background" --event "0s: it moves right" \
-		--event "4s: it moves down" --event "8s: it moves left" -r sprites-story --frames 96 --preview -o out/pictures/story.mp4
+		--event "4s: it moves down" --event "8s: it moves left" --frames 96 --preview -o out/pictures/story.mp4
 	cp out/pictures/strip-sheet.png docs/strip.png
 	cp out/pictures/long-preview.png docs/long.png
 	cp out/pictures/long-plain-preview.png docs/long-plain.png

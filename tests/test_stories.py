@@ -155,6 +155,11 @@ def test_guidance_takes_blends_in_one_call_or_in_two() -> None:
         ("it turns", {"text": "it turns"}),
         ("the sign says: left", {"text": "the sign says: left"}),
         ("0s: at 5: tea", {"at": "0s", "text": "at 5: tea"}),
+        ("**2s:** it turns", {"at": "2s", "text": "it turns"}),
+        ("at 2s: it turns", {"at": "2s", "text": "it turns"}),
+        ("[2s] it turns", {"at": "2s", "text": "it turns"}),
+        ("(2s to 4s): it turns", {"at": "2s", "to": "4s", "text": "it turns"}),
+        ("0s: 2s it waits", {"at": "0s", "text": "2s it waits"}),
     ],
 )
 def test_an_event_is_a_time_and_a_text(text: str, read: dict[str, str]) -> None:
@@ -166,6 +171,13 @@ def test_an_event_is_a_time_and_a_text(text: str, read: dict[str, str]) -> None:
 )
 def test_what_looks_like_a_time_and_is_none_is_told_how(text: str) -> None:
     with pytest.raises(ValueError, match="is no time; an event is written '2s: it turns'"):
+        event(text)
+
+
+@pytest.mark.parametrize("text", ["2s it turns", "at 25% it turns", "2s-4s it turns"])
+def test_a_time_without_a_colon_is_told_how(text: str) -> None:
+    time = text.partition(" it")[0]
+    with pytest.raises(ValueError, match=rf"begins with a time and has no colon behind it, as in '{time}: \.\.'"):
         event(text)
 
 
@@ -243,6 +255,12 @@ def test_seconds_frames_and_shares_say_the_same() -> None:
         ("['0s: a', '4s-13s: b']", "event 2 ends at 13s, but the video ends at 12s", "4s to 13s"),
         ("['0s: a', '6s-5s: b']", "event 2 ends at 5s, not after its start at 6s", "6s"),
         ("{events: ['a', 'b', 'c'], fade: 5s}", "a fade of 5s is longer than an event of 4s", "4s to 8s"),
+        (
+            "{events: ['0s: a', '2s: b'], fade: 20s}",
+            "does not begin within the video; take fade 4s or less",
+            "2s to 12s",
+        ),
+        ("{events: ['0s: a', '11s: b'], fade: 3s}", "does not end within the video; take fade 2s or less", "0s to 11s"),
     ],
 )
 def test_times_that_do_not_fit_are_shown_on_the_timeline(story: str, said: str, row: str) -> None:
@@ -509,8 +527,33 @@ def test_a_file_holds_a_story(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "shared: a ring\nevents:\n0s: it moves left\n\n    4s: it moves right\n",
+        "\ufeffshared: a ring\n0s: it moves left\n\t4s: it moves right\n",
+        "  **Shared:** a ring\n  **0s:** it moves left\n  [4s] it moves right\n",
+    ],
+)
+def test_a_story_as_language_models_write_it_loses_no_event(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "story.txt"
+    file.write_text(text, encoding="utf-8")
+    found = tale(file)
+    assert found.shared == "a ring"
+    assert found.events == ({"at": "0s", "text": "it moves left"}, {"at": "4s", "text": "it moves right"})
+
+
+def test_a_plain_story_says_who_is_told() -> None:
+    assert tale("by: frame\n0s: it moves left").by == "frame"
+    told = dovetail.plan(STORY, "a red circle", story="by: window\n0s: it moves left").recipe.story
+    assert told is not None
+    assert told.by == "window"
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("title: A walk\n0s: a\n", "line 1: 'title' is no key; known: shared, fade, seconds, by"),
+        ("by: scene\n0s: a\n", "by is window or frame, not 'scene'"),
         ("shared: a\n", "no event in it"),
         ("0s: a\n2: b\n", "line 2: '2' is no time"),
         ("shared: a\nshared: b\n0s: c\n", "line 2: 'shared' is said twice"),
@@ -535,6 +578,8 @@ def test_stories_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
         tale({"event": ["a"]})
     with pytest.raises(RecipeError, match="a list of events is missing"):
         tale({"shared": "a"})
+    with pytest.raises(RecipeError, match="story: 5 came; what fits is a list of events"):
+        tale(5)  # type: ignore[arg-type]
     for nothing in ("null", "5"):
         (tmp_path / "b.yaml").write_text(f"story: {nothing}\n")
         with pytest.raises(RecipeError, match=r"b\.yaml: a story is a list of events"):
@@ -719,6 +764,22 @@ def test_plan_draws_events_windows_and_overlaps() -> None:
     assert [lane.count("[") for lane in said[second : second + 2]] == [6, 0]
 
 
+def test_events_that_say_the_same_are_drawn_and_heard_apart() -> None:
+    """Left, right, and left again."""
+    events = ["0s: it moves left", "4s: it moves right", "8s: it moves left", "12s: it moves left"]
+    lines = storyboard(dovetail.plan("sprites-gen-l-video", "a circle", story=events, frames=128))
+    first = lines.index("stage structure, 15 windows of 16 latent frames") + 1
+    marks = [[part[0] for part in lane.replace("]", "").split("[")[1:]] for lane in lines[first : first + 2]]
+    assert marks == [list("11223344"), list("1223344")]
+    late = ["0s: it moves left", "4s: it moves right", "8s: it moves left", "8.25s: it moves up"]
+    with pytest.warns(StoryWarning, match="event 3, 'it moves left', is at the centre of no window of 'temporal'"):
+        assert ("temporal", 3) in dovetail.plan("sprites-gen-l-video", "a circle", story=late, frames=128).missed
+    on = [*late[:2], "4.25s: it moves right", "8s: it moves up"]
+    assert not dovetail.plan("sprites-gen-l-video", "a circle", story=on, frames=128).missed, (
+        "it goes on with the one before"
+    )
+
+
 def test_a_window_that_passes_from_one_event_to_the_next_shows_both() -> None:
     lines = storyboard(dovetail.plan(STORY, overrides={"story.fade": "2s"}))
     assert "each passes into the next for 2s" in lines
@@ -769,6 +830,7 @@ def test_a_story_without_a_recipe_is_told_by_one_with_windows(monkeypatch: pytes
     assert not result.stderr
     (plan,) = planned
     assert plan.recipe.prompt == "a red circle"
+    assert plan.recipe.chain == recipes.load("sprites-story").chain
     assert not plan.missed
 
 

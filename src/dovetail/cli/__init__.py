@@ -48,7 +48,7 @@ app = typer.Typer(
 )
 DEFAULT = "sprites"
 """The recipe of those who name none."""
-STORIES = "sprites-gen-l-video"
+STORIES = "sprites-story"
 """The recipe of those who tell a story and name none."""
 SHARED = (
     "this recipe tells a story, and the prompt is what all its events share; --set story=null makes a video of the prompt "

@@ -54,9 +54,11 @@ TARGETS: dict[str, Target] = {
 
 @dataclass(frozen=True)
 class Condition:
-    """What one row of a batch is asked to show."""
+    """What one row of a batch is asked to show. event: of a story, which of its events says so, from 0; the same text is
+    the same condition, whoever says it."""
 
     text: str = ""
+    event: int = field(default=0, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

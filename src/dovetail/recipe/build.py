@@ -105,7 +105,8 @@ def told_over(recipe: Recipe, length: int, frames: int | None = None) -> Timelin
     frames = video.frames if frames is None else frames
     together = (frames - 1) / (length - 1) if length > 1 else frames
     starts = [0, *(1 + ceil((span.start - 1) / together - 0.5) for span in spans[1:])]
-    keys = ((start, Condition(joined(recipe.prompt, span.text))) for start, span in zip(starts, spans, strict=True))
+    texts = (joined(recipe.prompt, span.text) for span in spans)
+    keys = ((start, Condition(text, i)) for i, (start, text) in enumerate(zip(starts, texts, strict=True)))
     fade = 0 if recipe.story.fade is None else frame(recipe.story.fade, video.frames, video.fps)
     return Timeline(tuple(keys), fade / together, by_frame=recipe.story.by == "frame")
 

@@ -23,7 +23,6 @@ from dovetail.recipe import models
 from dovetail.recipe.build import Size, staged
 from dovetail.recipe.models import Recipe
 from dovetail.recipe.rooms import Hollow, Room, hollow
-from dovetail.recipe.story import joined
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class StandIn:
     shown: Counter[Look] = field(default_factory=Counter)
     skipped: tuple[int, ...] = ()
     rows: dict[Look, int] = field(default_factory=dict)
-    heard: set[tuple[str, str]] = field(default_factory=set)
+    heard: set[tuple[str, int]] = field(default_factory=set)
     stage: str = ""
 
     def __call__(self, x: Tensor, time: float, conditions: Sequence[Asked], frames: Tensor) -> Tensor:
@@ -90,7 +89,7 @@ class StandIn:
         self.shown[look] += len(x)
         self.rows[look] = max(len(x), self.rows.get(look, 0))
         told = (condition for asked in conditions for condition, _ in parts_of(asked, length))
-        self.heard.update((self.name, condition.text) for condition in told)
+        self.heard.update((self.name, condition.event) for condition in told)
         return torch.full_like(x, self.answer)
 
     def without(self, skipped: tuple[int, ...]) -> "StandIn":
@@ -106,7 +105,7 @@ class Plan:
 
     switches: for each stage, how often a step asks other experts than the step before it. asked: the experts that each
     step may ask, in the order of `steps`. shown: what experts see, and how many rows of it; rows: how many of them at
-    once, at most. heard: experts and texts that they are asked for. pieces: how many steps are taken when each piece of
+    once, at most. heard: experts and events, from 0, that they are asked for. pieces: how many steps are taken when each piece of
     the video is finished, and its latent frames. rooms: by stage, where stages are joined through pixels; crossings:
     how many steps are taken when a piece comes over such a bridge, the stage that it comes to, and its latent frames
     before.
@@ -122,7 +121,7 @@ class Plan:
     latent: Size | None = None
     asked: tuple[frozenset[str], ...] = field(default=(), repr=False)
     shown: Mapping[Look, int] = field(default_factory=dict, repr=False)
-    heard: frozenset[tuple[str, str]] = field(default=frozenset(), repr=False)
+    heard: frozenset[tuple[str, int]] = field(default=frozenset(), repr=False)
     rows: Mapping[Look, int] = field(default_factory=dict, repr=False)
     pieces: tuple[tuple[int, int], ...] = field(default=(), repr=False)
     rooms: Mapping[str, Room] = field(default_factory=dict)
@@ -137,13 +136,14 @@ class Plan:
     @property
     def missed(self) -> tuple[tuple[str, int], ...]:
         """Experts, and the number (from 1) of an event of the story that they are never asked for."""
-        texts = [joined(self.recipe.prompt, span.text) for span in self.recipe.spans()]
-        return tuple(
-            (name, number)
-            for name in self.counts
-            for number, text in enumerate(texts, 1)
-            if (name, text) not in self.heard
-        )
+        spans = self.recipe.spans()
+        # An event that only goes on with the one before is heard with it.
+        first = [
+            next(k for k in range(i + 1) if {one.text for one in spans[k : i + 1]} == {spans[i].text})
+            for i in range(len(spans))
+        ]
+        heard = {(name, first[event]) for name, event in self.heard if spans}
+        return tuple((name, i + 1) for name in self.counts for i in range(len(spans)) if (name, first[i]) not in heard)
 
     @property
     def by_window(self) -> tuple[str, ...]:
@@ -188,7 +188,7 @@ def plan(
     stages are joined through pixels.
     """
     rooms = rooms or {}
-    ledger, shown, heard, rows = Ledger(Count), Counter[Look](), set[tuple[str, str]](), dict[Look, int]()
+    ledger, shown, heard, rows = Ledger(Count), Counter[Look](), set[tuple[str, int]](), dict[Look, int]()
     experts = {
         name: Expert(
             name,

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from textwrap import dedent
 from typing import Any, Protocol
 
 UNITS = "seconds|second|secs|sec|s|frames|frame|f|%"
@@ -92,23 +93,35 @@ def seconds(frames: float, fps: float) -> str:
 # --- events as text ----------------------------------------------------------------------------------------------
 
 
+_SPAN = rf"({MOMENT})(?:\s*(?:[-\u2013]|to)\s*({MOMENT}))?"
+_TIMED = (rf"\s*(?:at\s+)?{_SPAN}\s*:\s*(.*)", rf"\s*[(\[]\s*{_SPAN}\s*[)\]]\s*:?\s*(.*)")
+"""An event with its time, as it is written and as language models like to write it."""
+
+
 def event(text: str) -> dict[str, str]:
-    """An event from text: `2s: it turns`, `2s-4s: it turns`, or without a time. Raises ValueError.
+    """An event from text: `2s: it turns`, `2s-4s: it turns`, `[2s] it turns`, or without a time. Raises ValueError.
 
     >>> event("2s: it turns: down"), event("it turns")
     ({'at': '2s', 'text': 'it turns: down'}, {'text': 'it turns'})
     """
-    read = re.fullmatch(rf"\s*({MOMENT})(?:\s*[-\u2013]\s*({MOMENT}))?\s*:\s*(.*)", text, re.DOTALL)
-    if read is not None:
-        times = {"at": moment(read[1])} | ({"to": moment(read[2])} if read[2] else {})
-        return {**times, "text": read[3].strip()}
-    head, colon, _ = text.partition(":")
+    bare = re.sub(r"^(\s*)(\*\*|__)(.*?)\2", r"\1\3", text)
+    for pattern in _TIMED:
+        if (read := re.fullmatch(pattern, bare, re.DOTALL)) is not None:
+            times = {"at": moment(read[1])} | ({"to": moment(read[2])} if read[2] else {})
+            return {**times, "text": read[3].strip()}
+    head, colon, _ = bare.partition(":")
     if colon and re.match(r"\s*[-+.]?\d", head):
         raise ValueError(
             f"{head.strip()!r} is no time; an event is written '2s: it turns', '2s-4s: ..', '16f: ..' (frames) or '25%: "
             "..' (of the video); if this is the text itself, a time goes before it, as in '0s: ..'"
         )
-    return {"text": text.strip()}
+    if (forgot := re.match(rf"\s*(?:at\s+)?{_SPAN}(?=\s)", bare)) is not None:
+        time = forgot[0].strip()
+        raise ValueError(
+            f"{text.strip()!r} begins with a time and has no colon behind it, as in '{time}: ..'; if this is the text itself, a "
+            "time goes before it, as in '0s: ..'"
+        )
+    return {"text": bare.strip()}
 
 
 def joined(shared: str, local: str) -> str:
@@ -135,13 +148,15 @@ class Scenario:
     by: str | None = None
 
 
-KEYS = ("shared", "fade", "seconds")
+KEYS = ("shared", "fade", "seconds", "by")
+STRANGE = ("title", "name", "story", "scenario", "scene", "prompt", "shared text", "length", "duration", "event")
+"""What else people and language models put before a colon, and what is no event."""
 
 
 def scenario(text: str, source: str = "story") -> Scenario:
-    """Read the plain format of stories (docs/stories.md): `shared:`, `fade:` and `seconds:` once each, and one event a
-    line. An indented line goes on with the one before, # begins a comment, and marks of a list are passed over. Raises
-    ValueError with the line.
+    """Read the plain format of stories (docs/stories.md): `shared:`, `fade:`, `seconds:` and `by:` once each, and one event
+    a line. A line that is indented more than the others, and is no event with a time, goes on with the one before; # begins
+    a comment; marks of a list and of bold letters are passed over, and so is `events:`. Raises ValueError with the line.
 
     >>> scenario("shared: a red circle\\n- 0s: it moves left\\n- 2s: it moves right").events[1]
     {'at': '2s', 'text': 'it moves right'}
@@ -149,12 +164,18 @@ def scenario(text: str, source: str = "story") -> Scenario:
     said: dict[str, str] = {}
     events = []
     for number, line in _lines(text):
-        key, colon, value = (part.strip() for part in line.partition(":"))
+        key, colon, value = (part.strip(" *_") for part in line.partition(":"))
         if colon and key.lower() in KEYS:
             if key.lower() in said:
                 raise ValueError(f"{source}, line {number}: '{key}' is said twice")
             said[key.lower()] = value
             continue
+        if colon and key.lower() == "events" and not value:
+            continue
+        if colon and key.lower() in STRANGE:
+            raise ValueError(
+                f"{source}, line {number}: '{key}' is no key; known: {', '.join(KEYS)}. All else is an event a line"
+            )
         try:
             events.append(event(line))
         except ValueError as error:
@@ -168,20 +189,21 @@ def scenario(text: str, source: str = "story") -> Scenario:
         fade = moment(said["fade"]) if "fade" in said else None
     except ValueError as error:
         raise ValueError(f"{source}: fade: {error}") from None
-    return Scenario(
-        tuple(events), said.get("shared"), fade, None if length is None else float(length.rstrip("s ").strip())
-    )
+    if (by := said.get("by")) not in (None, "window", "frame"):
+        raise ValueError(f"{source}: by is window or frame, not {by!r}")
+    lasts = None if length is None else float(length.rstrip("s ").strip())
+    return Scenario(tuple(events), said.get("shared"), fade, lasts, by)
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
     """Each line of a file with its number: without comments and marks of a list, and with what goes on below it."""
     found: list[tuple[int, str]] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(dedent(text.expandtabs()).splitlines(), 1):
         bare = line.strip()
         if not bare or bare.startswith(("#", "```")):
             continue
         item = re.sub(r"^(?:[-*\u2022]\s+|\d+[.)]\s+)", "", bare)
-        if line[0].isspace() and item == bare and found:
+        if line[0].isspace() and item == bare and found and not any(re.fullmatch(one, bare) for one in _TIMED):
             found[-1] = (found[-1][0], f"{found[-1][1]} {bare}")
         else:
             found.append((number, item))
@@ -261,6 +283,16 @@ def _fading(spans: Sequence[Span], frames: int, fps: float, fade: str | None) ->
     if fade is None:
         return
     length, changes = frame(fade, frames, fps), [span.start for span in spans[1:]]
+    for change, room, where in (
+        (changes[:1], changes[:1], "begin"),
+        (changes[-1:], [frames - c for c in changes[-1:]], "end"),
+    ):
+        if room and 0 < room[0] < length / 2:
+            yield (
+                f"a fade of {seconds(length, fps)} around the change at {seconds(change[0], fps)} does not {where} within the "
+                f"video; take fade {seconds(2 * room[0], fps)} or less"
+            )
+            return
     for a, b in pairwise(changes):
         if 0 < b - a < length:
             yield (

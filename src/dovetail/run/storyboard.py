@@ -40,7 +40,10 @@ def storyboard(plan: Plan) -> list[str]:
         told = told_over(recipe, length, None if room is None else room.frames)
         if by_window(stage):
             told = replace(told, by_frame=False)
-        marks = {condition: mark(i) for i, (_, condition) in enumerate(told.keys)}
+        # Events may say the same, and are drawn apart.
+        named = [Condition(str(i)) for i in range(len(told.keys))]
+        told = replace(told, keys=tuple((start, name) for (start, _), name in zip(told.keys, named, strict=True)))
+        marks = {name: mark(i) for i, name in enumerate(named)}
         for what, windows in _windows(stage, length, told.by_frame):
             lines += ["", f"stage {stage.name}, {what}", *_drawn(windows, told, marks, length)]
     return lines

@@ -34,12 +34,14 @@ def tale(told: Telling) -> Scenario:
         return _file(Path(told)) if re.fullmatch(r"\S+\.(txt|md|story|ya?ml)", told) else _plain(told, "story")
     if isinstance(told, Mapping):
         return _mapping(told)
+    if not isinstance(told, Sequence):
+        raise RecipeError(f"story: {told!r} came; what fits is a list of events, a mapping, a text or a path")
     return Scenario(tuple(told))
 
 
 def _file(path: Path) -> Scenario:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         if path.suffix not in (".yaml", ".yml"):
             return _plain(text, str(path))
         told = yaml.safe_load(text)
@@ -61,7 +63,7 @@ def _plain(text: str, source: str) -> Scenario:
 
 
 def _mapping(told: Mapping[str, Any]) -> Scenario:
-    known = ["events", *KEYS, "by"]
+    known = ["events", *KEYS]
     for key in told:
         if key not in known:
             raise RecipeError(f"story.{key}: unknown key; {nearest(str(key), known)}")
