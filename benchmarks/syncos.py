@@ -131,6 +131,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         tales = [Tale(p) for p in range(args.prompts) if mine(p, part)]
         play(made, known, list(wanted(tales, list(known), args.only)), file, args.budget * 60)
     lines = [line for line in read(file) if line["key"] == known.get(line["row"])]
+    if not lines:
+        print(f"no results of this recipe in {file}, and none to report; what stands beside it stays")
+        return
     parts, lengths = Parts(base, args.main), sorted({*args.lengths})
     text = report(lines, args.experts, args.main, lengths, parts.method, parts.is_flowlong)
     file.with_suffix(".txt").write_text(text, encoding="utf-8")

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from PIL import Image, ImageDraw, ImageFont
 from report import column
-from syncos_report import Lines, Rows, gathered, near_and_far, sweep
+from syncos_report import Lines, Rows, gathered, in_common, near_and_far, sweep
 from syncos_rows import BASELINES, FAR, FIFO, SWEEPS
 
 Points = Sequence[tuple[float, float]]
@@ -82,14 +82,6 @@ def by_length(rows: Rows, lengths: Sequence[int]) -> Iterator[Chart]:
             for way in ways
         }
         yield Chart("identity by length", "frames", {way: points for way, points in curves.items() if points})
-
-
-def in_common(rows: Rows, names: Sequence[str]) -> Rows:
-    """Those of the rows that there are, of the stories that all of them tell: what has no line in one curve would
-    bend another."""
-    found = {name: rows[name] for name in names if rows.get(name)}
-    told = set[tuple[int, int]].intersection(*(set(row) for row in found.values())) if found else set()
-    return {name: {story: row[story] for story in sorted(told)} for name, row in found.items()}
 
 
 def identities(rows: Rows, name: str) -> dict[tuple[int, int], float]:

@@ -9,7 +9,22 @@ from typing import Any
 from harness import Claim, questions
 from long_report import counted, paired, table
 from report import aligned, column, enough
-from syncos_rows import AUTO, BASELINES, COSTS, FAR, FIFO, FLOWLONG, GEN_L, HOLDS, PAPER, SECOND, SWEEPS, TOLD, WHAT
+from syncos_rows import (
+    AUTO,
+    BASELINES,
+    BY_FRAME,
+    COSTS,
+    FAR,
+    FIFO,
+    FLOWLONG,
+    GEN_L,
+    HOLDS,
+    PAPER,
+    SECOND,
+    SWEEPS,
+    TOLD,
+    WHAT,
+)
 
 from dovetail.eval.stats import Cells, sign_flip
 
@@ -95,6 +110,14 @@ def gathered(lines: Lines) -> dict[str, dict[tuple[int, int], Mapping[str, Any]]
 
 def some(rows: Rows, names: Sequence[str]) -> Rows:
     return {name: rows[name] for name in names if name in rows}
+
+
+def in_common(rows: Rows, names: Sequence[str]) -> Rows:
+    """Those of the rows that there are, of the stories that all of them tell: what has no line in one curve would
+    bend another."""
+    found = {name: rows[name] for name in names if rows.get(name)}
+    told = set[tuple[int, int]].intersection(*(set(row) for row in found.values())) if found else set()
+    return {name: {story: row[story] for story in sorted(told)} for name, row in found.items()}
 
 
 def by_length(lengths: Sequence[int]) -> list[str]:
@@ -183,6 +206,8 @@ def answers(rows: Rows, main: int, lengths: Sequence[int], method: str = "full",
         claims = [not_below(rows, full, gen, measure) for measure in ("event_prompt", "event_motion")]
         asked.append(("Is prompt fidelity per event not below Gen-L-Video's? (difference)", claims))
         asked.append((f"Does it cost at most {COST} of Gen-L-Video's looks, calls and seconds?", dear(rows, full, gen)))
+        if (alike := f"{BY_FRAME} {main}") in rows:
+            asked.append((f"And of those of {alike}, which is told as it is?", dear(rows, full, alike)))
     asked += with_fewer(rows, main) + ordered(rows, main, method) + parts_of_it(rows, main, method)
     asked += found_on_the_way(rows, main) + cheaper(rows, main, method) + lengthy(rows, lengths)
     return questions(asked, "Questions. p: sign flips of stories' differences, Holm over all {n} tests below.")
@@ -313,9 +338,9 @@ def found_on_the_way(rows: Rows, main: int) -> list[tuple[str, list[Claim]]]:
     """Beside the best value of a sweep."""
     asked: list[tuple[str, list[Claim]]] = []
     for way, word in (("floor auto", "floor"), ("stride auto", "stride")):
-        fixed = [name for name in sweep(word, main) if name in rows]
-        if f"{way} {main}" in rows and fixed:
-            best = max(fixed, key=lambda name: fmean(column(rows[name], "identity").values()))
+        fixed = in_common(rows, sweep(word, main))
+        if f"{way} {main}" in rows and any(fixed.values()):
+            best = max(fixed, key=lambda name: fmean(column(fixed[name], "identity").values()))
             claims = [not_below(rows, f"{way} {main}", best, measure) for measure in ("identity", "event_prompt")]
             asked.append((f"Is '{way}' as good as the best fixed value, {best}? (difference)", claims))
     return asked

@@ -74,6 +74,14 @@ def test_it_makes_videos_resumes_and_reports(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().out.endswith(report + "\n")
 
 
+def test_a_report_of_nothing_writes_over_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Results of another recipe are text of which nobody has the lines."""
+    (tmp_path / "syncos-exact.txt").write_text("what was measured")
+    harness(tmp_path, "report")
+    assert "no results of this recipe" in capsys.readouterr().out
+    assert (tmp_path / "syncos-exact.txt").read_text() == "what was measured"
+
+
 def test_what_does_not_fit_is_said_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = (
         "--set",
@@ -304,6 +312,11 @@ def test_verdicts_follow_from_the_numbers() -> None:
             **{"floor_0.9_128": {**full, "identity": 0.94}},
         )
     )
+    # A value that few stories were made of is compared over these: here the first four, of which the others are harder.
+    few = [cell for cell in rows["full 128"] if cell[0] < 4]
+    harder = {**rows["floor 0.9 128"][few[0]], "scores": {**full, "identity": 0.5}}
+    rows["floor 0.9 128"] |= {cell: harder for cell in rows["full 128"] if cell not in few}
+    rows["floor 0 128"] = {cell: {**harder, "scores": {**full, "identity": 0.93}} for cell in few}
     said = answers(rows, 128, [64, 128, 256]).splitlines()
 
     def verdict(question: str, measure: str) -> str:
@@ -326,7 +339,7 @@ def test_verdicts_follow_from_the_numbers() -> None:
     assert verdict("as good as the best fixed value, floor 0.9", "identity") == "yes"
     table = swept(rows, "floor", 128).splitlines()
     assert table[0] == "Sensitivity: floor"
-    assert [line.split()[0] for line in table[2:]] == ["recipe", "0.9"]
+    assert [line.split()[0] for line in table[2:]] == ["recipe", "0", "0.9"]
 
 
 @pytest.mark.parametrize(("one", "other"), [("full", "no_hold"), ("full", "colours"), ("hold", "full")])
