@@ -4,7 +4,8 @@
     python benchmarks/long_costs.py lengths --recipe sprites-story --frames 96 192 384 --threads 2
     python benchmarks/long_costs.py against --frames 64 128 --rounds 5 --threads 2
 
-`lengths` makes one video per length, each in a process of its own, as `dovetail generate` does, into an .mp4. A length
+`lengths` makes one video per length, each in a process of its own, kept in a run's folder as `dovetail generate` does, into
+an .mp4. A length
 that has its line in benchmarks/results/long-lengths.jsonl (same recipe, weights and machine) is not made again. What a
 method that holds the whole video takes for each further 100 frames is said as well.
 `against` takes ConFiner-Long's first stage alone, and diffusers' AnimateDiff with FreeNoise, both with the sprites'
@@ -23,6 +24,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from harness import RESULTS, read
@@ -34,7 +36,8 @@ import dovetail
 from dovetail import recipe as recipes
 from dovetail import run
 from dovetail.recipe import Recipe
-from dovetail.video import writing
+from dovetail.run import growing
+from dovetail.run.growing import encoded
 
 SIDES = ("ours", "diffusers")
 CONTEXT, STRIDE = 16, 4
@@ -83,19 +86,24 @@ def child(side: str, recipe: str, frames: int) -> dict[str, Any]:
 
 
 def written(recipe: Recipe) -> dict[str, Any]:
-    """A video written while it is made: seconds in all, in networks and autoencoder, in the file's encoder."""
-    cast, encoding = run.load(recipe), 0.0
-    with TemporaryDirectory() as folder, writing(Path(folder) / "long.mp4", recipe.video.fps) as growing:
-        for event in run.play(recipe, cast):
-            begun = perf_counter()
-            if isinstance(event, run.Piece):
-                growing.add(event.frames)
-            elif isinstance(event, run.End):
-                growing.settings = event.settings
-            encoding += perf_counter() - begun
-        settings = dict(growing.settings or {})
-    found = {name: settings[name] for name in ("seconds", "seconds_in_networks")}
-    return found | {"seconds_in_encoder": round(encoding, 3), "peak_megabytes": run.peak_memory()}
+    """A video in a run's folder, as `dovetail generate` keeps it, and its file: seconds in all, in networks and
+    autoencoder, in the encoder."""
+    cast, encoding = run.load(recipe), [0.0]
+
+    def encoder(*given: Any) -> Any:
+        begun = perf_counter()
+        try:
+            return encoded(*given)
+        finally:
+            encoding[0] += perf_counter() - begun
+
+    with TemporaryDirectory() as folder, patch.object(growing, "encoded", encoder):
+        begun = perf_counter()
+        *_, end = run.keep(recipe, Path(folder) / "long.mp4", cast=cast)
+        seconds = perf_counter() - begun
+    assert isinstance(end, run.End)
+    found = {"seconds": round(seconds, 3), "seconds_in_networks": end.settings["seconds_in_networks"]}
+    return found | {"seconds_in_encoder": round(encoding[0], 3), "peak_megabytes": run.peak_memory()}
 
 
 def lengths(name: str, frames: Sequence[int], threads: int, results: Path) -> str:

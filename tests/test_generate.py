@@ -1,6 +1,8 @@
 """From a prompt to a video: real families on tiny random checkpoints, and exact experts."""
 
 import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from dovetail.errors import (
     WeightsError,
 )
 from dovetail.recipe import Recipe
-from dovetail.run import Cast, End, Piece, Step, finished, load, plan, play, refining, resolved
+from dovetail.run import Cast, End, Piece, Step, finished, load, peak_memory, plan, play, refining, resolved
 from dovetail.sprites.world import BACKGROUNDS, GRAMMAR, ask, imagine, render
 from dovetail.video import Video, read, settings_of
 
@@ -288,3 +290,13 @@ def test_known_words_and_other_experts_warn_of_nothing(checkpoints: Path) -> Non
         warnings.simplefilter("error")
         dovetail.generate("a red circle", "sprites-exact", frames=2, overrides=FEW)
         video_of(tiny_recipe(checkpoints, prompt="a purple dragon"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process' peak is its own anyway")
+def test_the_most_memory_that_was_held_is_not_what_the_parent_held() -> None:
+    held = bytearray(2**30)
+    held[:: 2**12] = bytes(len(held[:: 2**12]))  # each page is there
+    script = "from dovetail.run import peak_memory; print(peak_memory())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert 50 < float(done.stdout) < peak_memory() - 500
+    assert peak_memory() > 1024

@@ -4,8 +4,10 @@ import platform
 import resource
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -85,6 +87,14 @@ def machine() -> dict[str, Any]:
 
 def peak_memory() -> float:
     """The most memory that this process has held, in megabytes, a GPU's included."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return (host + (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)) / 2**20
+    return (_held() + (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)) / 2**20
+
+
+def _held() -> int:
+    """The same of the computer's own memory, in bytes."""
+    # What `getrusage` says begins, on Linux, with what the parent had held when it started this process.
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
