@@ -137,6 +137,16 @@ def test_answers_follow_from_the_numbers():
     assert "too few prompts" in answers(few, 600, 128)
 
 
+@pytest.mark.parametrize(("motion", "verdict"), [(4.9, "yes"), (5.5, "yes"), (4.0, "no, lower")])
+def test_a_tenth_of_the_motion_may_be_lost(motion: float, verdict: str):
+    from long_report import atleast
+
+    claim = atleast({"full": row(motion=motion), "plain": row(motion=5.0)}, "full", "plain", "motion")
+    assert claim.verdict == verdict
+    wide = {cell: {"scores": {"motion": 5.0 + (3 if cell[0] % 2 else -3.2)}} for cell in row(motion=0)}
+    assert atleast({"full": wide, "plain": row(motion=5.0)}, "full", "plain", "motion").verdict == "undecided"
+
+
 def test_costs_at_lengths_are_held_against_their_targets():
     from long_costs import table
 

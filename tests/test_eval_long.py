@@ -490,6 +490,11 @@ def test_eval_prints_a_table_and_writes_numbers_and_a_picture(video, tmp_path, f
     for name in ("one.png", "two.png"):
         assert (tmp_path / "out" / name).stat().st_size > 5000
         assert name in said
+    assert "what this format loses" not in said
+    video.save(tmp_path / "three.mp4")
+    assert "three.mp4: what this format loses begins anew at each piece" in evaluated(
+        tmp_path / "three.mp4", "-o", tmp_path / "out"
+    )[1].replace("\n", " ")
     code, said = evaluated(two, "--segments", "5", "-o", tmp_path / "out")
     assert json.loads((tmp_path / "out" / "eval.json").read_text())[str(two)]["borders"] == [5, 10, 15]
 

@@ -44,6 +44,10 @@ class Evaluation:
         }
 
 
+LOSSLESS = (".npz", ".webp", "")
+"""Of the formats that are read, those that keep every pixel; the last is a folder of PNG."""
+
+
 def evaluated(videos: Sequence[Path], out: Path, segments: int | None = None) -> Iterator[str]:
     """Measure files; write eval.json and a picture of each video to a folder, and yield what to print.
 
@@ -55,6 +59,11 @@ def evaluated(videos: Sequence[Path], out: Path, segments: int | None = None) ->
     for path in videos:
         found.append(evaluate(path, segments))
     yield table(found)
+    if lossy := [one.footage.path.name for one in found if one.footage.path.suffix not in LOSSLESS]:
+        yield (
+            f"{', '.join(lossy)}: what this format loses begins anew at each piece of a video, which seams, jumps and rhythm "
+            "may show; `dovetail decode RUN -o NAME.npz` writes one that loses nothing"
+        )
     names = _names([one.footage.path for one in found])
     try:
         out.mkdir(parents=True, exist_ok=True)
