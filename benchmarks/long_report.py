@@ -226,10 +226,10 @@ def atmost(rows: Rows, one: str, other: str, measure: str) -> Claim:
 
 
 def atleast(rows: Rows, one: str, other: str, measure: str) -> Claim:
-    """Not lower, to a tenth of the other's: the whole interval lies above that. A loss is a failure, no difference is none."""
+    """Not lower, to a tenth of the other's: the whole interval lies above that."""
     cells = paired(rows, measure, one, other)
     found, margin = cells.difference(one, other), TENTH * cells.mean(other).value
-    verdict = "no, lower" if found.high < 0 else "yes" if found.low >= -margin else "undecided"
+    verdict = "yes" if found.low >= -margin else "no, lower" if found.high < 0 else "undecided"
     text = f"{measure}: {cells.mean(one)} against {cells.mean(other)}, difference {found}, margin {margin:.3f}"
     return Claim(text, enough(cells, verdict), sign_flip(cells.differences(one, other)), bound=True)
 
