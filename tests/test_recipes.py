@@ -201,7 +201,17 @@ def test_a_key_with_a_dot_is_named_in_quotes_where_it_is_wrong() -> None:
         ("chain.0.denoise={windowed: {of: control, size: 4, stride: 5}}", "denoise.windowed: stride 5", "4 or less"),
         ("chain.1.denoise.averaged={}", "chain.refine.denoise: 2 words", "one word"),
         ("codec={}", "codec.weights", "missing"),
-        ("chain=[]", "chain: a list came", "one or more"),
+        ("chain=[]", "chain: an empty list came", "one or more"),
+        (
+            "chain.0.denoise={coupled: {of: control, size: 8, stride: 4, floor: 2}}",
+            "coupled.floor: 2 (a number) came",
+            "less than or equal to 1, or 'auto'",
+        ),
+        (
+            "chain.0.denoise={coupled: {of: control, size: 8, stride: [1]}}",
+            "coupled.stride: a list came",
+            "a whole number, or 'auto'",
+        ),
         ("video=3", "video: 3 (a number) came", "a mapping"),
         ("prompt=2024-01-01", "prompt: 2024-01-01 (a date) came", "text"),
         ("prompt=2024-99-99", "prompt: the value is no YAML", "month"),

@@ -214,7 +214,7 @@ def test_the_shared_text_is_the_prompt() -> None:
 @pytest.mark.parametrize(
     ("change", "path", "hint"),
     [
-        ("story.events=[]", "story.events: a list came", "one or more"),
+        ("story.events=[]", "story.events: an empty list came", "one or more"),
         ("story.events=['0s: ']", "story.events.0.text", "at least 1 character"),
         ("story.events.1.at=4", "story.events.1.at: '4' is no time", "2s (seconds), 16f (frames), 25%"),
         ("story.events.1.att=4s", "story.events.1.att: unknown key", "did you mean 'at'?"),

@@ -135,7 +135,7 @@ def checked(data: dict[str, Any], source: str = "") -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        lines = [_line(detail, data) for detail in _told(error.errors(include_url=False))]
+        lines = _joined([_line(detail, data) for detail in _told(error.errors(include_url=False))])
         raise RecipeError("\n".join(f"{source}: {line}" if source else line for line in lines)) from None
 
 
@@ -229,6 +229,18 @@ FITS = {
 """What fits, where pydantic's own words speak of Python."""
 
 
+FIT = " came; what fits is "
+
+
+def _joined(lines: list[str]) -> list[str]:
+    """What fits at one place, of whatever kind, in one line."""
+    found: dict[str, str] = {}
+    for line in lines:
+        head, fit, tail = line.partition(FIT)
+        found[head + fit] = f"{found[head + fit]}, or {tail}" if fit and head + fit in found else tail
+    return [head + tail for head, tail in found.items()]
+
+
 def _line(detail: ErrorDetails, data: Any) -> str:
     """One thing that does not fit: where, what came, what fits."""
     kind, context = detail["type"], detail.get("ctx", {})
@@ -250,7 +262,7 @@ def _line(detail: ErrorDetails, data: Any) -> str:
         return _no_word(path, detail["loc"][-1], came)
     if kind == "literal_error" and isinstance(came, str):
         return f"{path}: unknown value '{came}'; {nearest(came, _quoted(context['expected']))}"
-    return f"{path}: {_shown(came)} came; what fits is {fits}"
+    return f"{path}: {_shown(came)}{FIT}{fits}"
 
 
 def _no_word(path: str, last: int | str, came: Any) -> str:
@@ -272,18 +284,22 @@ def _quoted(text: str) -> list[str]:
 def _shown(came: Any) -> str:
     kinds = {dict: "a mapping", list: "a list", tuple: "a list", type(None): "nothing", bool: "true or false"}
     if type(came) in kinds:
-        return kinds[type(came)]
+        return "an empty list" if kinds[type(came)] == "a list" and not came else kinds[type(came)]
     if not isinstance(came, str):
         return f"{came} ({'a number' if isinstance(came, int | float) else f'a {type(came).__name__}'})"
     hint = ", as YAML writes numbers with a dot: 1.0e-3" if re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", came) else ""
     return f"{came!r} (text{hint})" if len(came) <= 80 else f"{came[:60]!r}... ({len(came)} characters)"
 
 
+TAG = re.compile(r"[(]|\[key\]|literal\[|constrained-|(int|float|str|bool)$")
+"""How a place goes on where it could be of several kinds; no part of a path."""
+
+
 def _path(loc: tuple[int | str, ...], data: Any) -> str:
     """The place as --set would name it: stages by name, without the tags in parentheses."""
     parts = []
     for part in loc:
-        if isinstance(part, str) and part.startswith(("(", "[key]")):
+        if isinstance(part, str) and TAG.match(part) and not (isinstance(data, dict) and part in data):
             continue
         data = _child(data, part)
         named = (
