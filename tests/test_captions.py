@@ -1,6 +1,7 @@
 """Words below a row of pictures, previews of stories, and captions that say what an ask fixes."""
 
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from dovetail.captions import captions
 from dovetail.progress import Preview
 from dovetail.run import Piece
 from dovetail.sprites.world import BACKGROUNDS, COLOURS, MOTIONS, PATTERNS, SHAPES, TEXTURES, Ask, ask, caption
+from dovetail.video.frames import larger
 
 
 def inked(band: np.ndarray) -> list[int]:
@@ -56,3 +58,16 @@ def test_a_caption_reads_back_as_what_was_asked(apart) -> None:
     assert len(sayable) > 4000
     wrong = [one for one in sayable if ask(caption(one, apart)) != (one, [])]
     assert not wrong
+
+
+def test_a_preview_of_a_run_that_is_gone_on_with_shows_what_was_made_before(tmp_path: Path) -> None:
+    """From its film, in which frames are larger, a few at a time."""
+    shades = np.arange(32, dtype=np.uint8)[:, None, None, None] * np.ones((1, 16, 16, 3), np.uint8)
+    whole, later = Preview(tmp_path / "whole.png"), Preview(tmp_path / "later.png")
+    for first in (0, 16):
+        whole.add(Piece(shades[first : first + 16], first, torch.zeros(1, 4, 16, 2, 2)))
+    film = larger(shades, 4)
+    piece = Piece(shades[16:], 16, torch.zeros(1, 4, 16, 2, 2))
+    later.earlier(iter([film[:10], film[10:20], film[20:]]), piece)
+    later.add(piece)
+    assert (tmp_path / "later.png").read_bytes() == (tmp_path / "whole.png").read_bytes()

@@ -868,6 +868,13 @@ def test_commands_make_resume_decode_and_continue_a_run(tmp_path: Path, whole: P
     same(out, whole)
     with Image.open(tmp_path / "a-preview.png") as picture:
         assert picture.size == (8 * 34, 2 * 34), "frames from the whole above, of the newest piece below"
+        shown = np.asarray(picture).astype(int)
+    film = Folder(tmp_path / "a.run").video
+    film.write_bytes(film.read_bytes()[: film.stat().st_size * 3 // 4])
+    command("resume", tmp_path / "a.run", "--preview")
+    same(out, whole)
+    with Image.open(tmp_path / "a-preview.png") as picture:
+        assert abs(np.asarray(picture) - shown).mean() < 4, "what was filmed before it stopped is there too"
     out.unlink()
     (tmp_path / "a.run" / "latents" / "00002.safetensors").unlink()
     assert command("resume", tmp_path / "a.run").endswith(f"MB at most · {out}\n")

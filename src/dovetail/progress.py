@@ -1,6 +1,6 @@
 """What is seen of a run while it goes on: a bar with what is being done, and a picture of what there is."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from dovetail.captions import captions
+from dovetail.errors import OutputError
 from dovetail.run import Piece, Pulse, Step
 from dovetail.video import Frames, Video, evenly, save_image
 
@@ -105,13 +106,28 @@ class Preview:
 
     def add(self, piece: Piece) -> None:
         frames = _small(piece.frames)
-        self.kept |= {i: one for i, one in enumerate(frames, piece.first) if i % self.every == 0}
-        while len(self.kept) > 2 * COLUMNS:
-            self.every *= 2
-            self.kept = {i: one for i, one in self.kept.items() if i % self.every == 0}
+        self._keep(frames, piece.first)
         rows = self._row(self.kept) + self._row(dict(enumerate(frames, piece.first)))
         with suppress(OSError):
             save_image(np.concatenate(rows), self.path)
+
+    def earlier(self, film: Iterable[Frames], piece: Piece) -> None:
+        """What stands before the first piece that came since a run was gone on with: frames of its film, larger ones
+        perhaps."""
+        first, (height, width) = 0, piece.frames.shape[1:3]
+        with suppress(OutputError):
+            for frames in film:
+                self._keep(_small(Video(frames[: piece.first - first], 1.0).resized(height, width).frames), first)
+                first += len(frames)
+                if first >= piece.first:
+                    return
+
+    def _keep(self, frames: Frames, first: int) -> None:
+        """Keep a few of these frames, evenly apart over all there are."""
+        self.kept |= {i: one for i, one in enumerate(frames, first) if i % self.every == 0}
+        while len(self.kept) > 2 * COLUMNS:
+            self.every *= 2
+            self.kept = {i: one for i, one in self.kept.items() if i % self.every == 0}
 
     def _row(self, frames: Mapping[int, Frames]) -> list[Frames]:
         """So many frames by their numbers, side by side, evenly apart, black where there are too few; and captions."""

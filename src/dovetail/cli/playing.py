@@ -149,7 +149,17 @@ def followed(
                 picked = evenly(asked[run].video.frames)
                 kept[run] += [frame for i, frame in enumerate(event.frames, event.first) if i in picked]
                 if preview:
+                    if event.first and not previews[run].kept:
+                        previews[run].earlier(_filmed(folders[paths[run]]), event)
                     previews[run].add(event)
+
+
+def _filmed(folder: Path) -> "Iterator[Frames]":
+    """The frames of a run's film, as they stand in it."""
+    from dovetail.eval.footage import Footage
+    from dovetail.run.folder import Folder
+
+    return Footage(Folder(folder).video, {}, 1.0).frames()
 
 
 @contextmanager
