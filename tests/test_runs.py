@@ -333,6 +333,13 @@ def hurt(path: Path, damage: str) -> None:
         path.write_bytes(DAMAGES[damage](path.read_bytes()))
 
 
+def test_a_run_whose_video_goes_elsewhere_says_so(tmp_path: Path, whole: Path, cast: Cast) -> None:
+    out, other = copied(whole, tmp_path), tmp_path / "b.npz"
+    with pytest.warns(RunWarning, match=rf"made {out} until now, and makes {other}"):
+        list(keep(small(), other, folder_of(out), cast))
+    assert Folder(folder_of(out)).target == other
+
+
 def test_what_others_leave_in_the_folder_is_let_be(tmp_path: Path, whole: Path, cast: Cast) -> None:
     """Copies of a file system's own, and lines of a log that no run wrote."""
     out = copied(whole, tmp_path)

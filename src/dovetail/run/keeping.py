@@ -1,5 +1,6 @@
 """A run in a folder: begun, gone on with after whatever stopped it, finished."""
 
+import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -157,6 +158,7 @@ class _Kept:
         """Make what is missing, then the video."""
         missing = self._missing()
         _check_room(self.folder, self.run, len(missing) / self.run.pieces, self.target)
+        self._note_target()
         self.folder.write(self.origin, self.target, {**self._machine(), **self._sources()})
         film = Film(self.folder.video, self.run.recipe.video.fps, self.identity)
         upon = grown(film.path, self.identity)
@@ -164,6 +166,16 @@ class _Kept:
         self.folder.log("begun", pieces=self.run.pieces, missing=len(missing), filmed=upon.pieces)
         yield from self._made(missing, film, upon)
         yield self._finished()
+
+    def _note_target(self) -> None:
+        """Warn where the folder's video is to go elsewhere than before; `resume` then writes it there."""
+        with suppress(OutputError):
+            before, now = self.folder.target, Path(os.path.normpath(self.target.absolute()))
+            if before != now:
+                said = (
+                    f"{self.folder} made {before} until now, and makes {now}; for another look at it, `dovetail decode`"
+                )
+                warnings.warn(said, RunWarning, stacklevel=2)
 
     def _machine(self) -> dict[str, Any]:
         """Where the run began."""
