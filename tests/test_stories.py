@@ -780,6 +780,12 @@ def test_events_that_say_the_same_are_drawn_and_heard_apart() -> None:
     )
 
 
+def test_wider_windows_below_the_floor_are_said() -> None:
+    wide = recipes.changed(recipes.load("sprites-story"), ["chain.structure.denoise.coupled.wide=12"])
+    said = "stage structure, 11 windows of 16 latent frames, one every 8, at and below the floor every 12"
+    assert said in storyboard(dovetail.plan(wide))
+
+
 def test_a_window_that_passes_from_one_event_to_the_next_shows_both() -> None:
     lines = storyboard(dovetail.plan(STORY, overrides={"story.fade": "2s"}))
     assert "each passes into the next for 2s" in lines

@@ -10,6 +10,7 @@ from dovetail.core.denoiser import Blend, Condition, Timeline, parts_of
 from dovetail.core.stages import Stage
 from dovetail.core.tree import walk
 from dovetail.core.windows import tile
+from dovetail.methods.syncos import Coupled
 from dovetail.recipe.build import told_over
 from dovetail.recipe.planning import Plan, by_window
 from dovetail.recipe.story import WIDTH, drawn, frame, mark, seconds
@@ -61,9 +62,11 @@ def _windows(stage: Stage, length: int, by_frame: bool) -> Iterator[tuple[str, l
     found = dict.fromkeys(
         (part.size, part.stride) for part in walk(stage.denoise) if hasattr(part, "size") and hasattr(part, "stride")
     )
+    wide = {part.wide for part in walk(stage.denoise) if isinstance(part, Coupled) and part.wide is not None}
+    below = "".join(f", at and below the floor every {stride}" for stride in sorted(wide))
     for size, stride in found:
         windows = tile(length, size, stride)
-        yield f"{len(windows)} windows of {size} latent frames, one every {stride}", windows
+        yield f"{len(windows)} windows of {size} latent frames, one every {stride}{below}", windows
     if not found:
         takes = "" if by_frame else ", which takes what lies at its middle"
         yield f"the whole video at once{takes}", [slice(0, length)]
