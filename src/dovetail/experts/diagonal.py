@@ -29,8 +29,8 @@ class Diagonal:
     >>> from dovetail import recipe, run
     >>> cast = run.load(recipe.load("sprites-flowblending"))
     >>> look = Diagonal(cast.experts["large"], Timeline.of("a red circle moving right"), guidance=3.0)
-    >>> look(torch.randn(1, 8, 4, 16, 16), torch.tensor([[0.0, 0.3, 0.6, 0.9]]), torch.arange(4)[None]).shape
-    torch.Size([1, 8, 4, 16, 16])
+    >>> look(torch.randn(1, 16, 4, 8, 8), torch.tensor([[0.0, 0.3, 0.6, 0.9]]), torch.arange(4)[None]).shape
+    torch.Size([1, 16, 4, 8, 8])
     """
 
     expert: Expert
