@@ -437,6 +437,82 @@ def test_blocks_are_skipped_where_there_are_blocks(tmp_path: Path) -> None:
     assert not torch.equal(one.latent, two.latent)
 
 
+def reusing(folder: Path, between: str = "{expert: large, reuse: [1, 2]}", above: str = "large") -> Recipe:
+    """The tiny pair, in whose recipe the large expert reuses its middle already."""
+    three = f"{{blended: {{above 0.95: {above}, above 0.8: {between}, else: small}}}}"
+    return recipes.changed(tiny_pair(folder), [f"chain.video.denoise={three}"])
+
+
+def test_a_recipe_that_reuses_already_is_measured_and_placed_as_what_is_cached_by_asking(tmp_path: Path) -> None:
+    settings = Settings(prompts=("a",), by="dp", budget=0.7)
+    plain = found(tiny_pair(tmp_path), tmp_path / "plain", replace(settings, also=("cached",)))
+    result = found(reusing(tmp_path), tmp_path / "own", settings)
+    assert result.case.names == plain.case.names == ("large", "large, cached", "small")
+    assert result.case.follows == plain.case.follows == {1: 0}
+    assert result.curves == plain.curves
+    assert result.gains == plain.gains
+    assert (
+        result.curves["large, cached"]["guided"]["state"][1] > 0 == result.curves["large, cached"]["guided"]["state"][0]
+    )
+    assert result.choices == plain.choices
+    assert 1 in result.choices["dp"].choice
+    assert all(a == 0 for a, b in itertools.pairwise((1, *result.choices["dp"].choice)) if b == 1)
+    assert set(result.choices["budget"].choice) <= {0, 2}, "what reuses takes no steps in a row"
+
+
+def test_nothing_cached_is_made_of_what_reuses_already(tmp_path: Path) -> None:
+    recipe = reusing(tmp_path, "{expert: large, guidance: 2.0, reuse: [1]}", "{expert: large, guidance: 2.0}")
+    case = case_of(recipe, load(recipe), ("cached", "unguided", "halved"))
+    assert set(case.names) == {
+        *("large", "large, cached", "large, unguided", "large, cached, unguided", "large, halved"),
+        *("small", "small, halved"),
+    }
+    parts = {candidate.name: candidate.part for candidate in case.candidates}
+    assert parts["large, cached, unguided"] == models.Leaf(expert="large", reuse=(1,))
+    place = case.names.index
+    assert case.follows == {
+        place("large, cached"): place("large"),
+        place("large, cached, unguided"): place("large, unguided"),
+    }
+    assert "large, cached: left out, it is large, cached" in case.notes
+    assert "large, cached, cached: left out, it reuses blocks already" in case.notes
+    assert "large, cached, halved: left out, it reuses blocks already" in case.notes
+    recipe = reusing(tmp_path, "{expert: large, guidance: 2.0, reuse: [1]}", "{expert: large, guidance: 2.0}")
+    more = recipes.changed(recipe, {'chain.video.denoise.blended."else"': "large"})
+    parts = {candidate.name: candidate.part for candidate in case_of(more, load(more), ("cached",)).candidates}
+    assert parts["large 2, cached"] == models.Leaf(expert="large", reuse=(1,)), "the blocks that its recipe reuses"
+
+
+@pytest.mark.parametrize(
+    ("above", "between", "said"),
+    [
+        (
+            "small",
+            "{expert: large, reuse: [1, 2]}",
+            r'none here looks in full .* give an interval to {"expert": "large"}',
+        ),
+        ("{expert: large, guidance: 2.0}", "{expert: large, reuse: [1]}", r"none here looks in full"),
+        ("large", "{halved: {expert: large, reuse: [1]}}", r"an expert inside halved reuses blocks.*--also cached"),
+    ],
+)
+def test_what_reuses_without_a_look_in_full_is_refused(above: str, between: str, said: str, tmp_path: Path) -> None:
+    recipe = reusing(tmp_path, between, above)
+    with pytest.raises(RecipeError, match=rf"chain\.video\.denoise\.blended: .*{said}"):
+        found(recipe, tmp_path / "out")
+    alone = recipes.changed(
+        recipe, ["chain.video.denoise={blended: {above 0.5: large, else: {expert: large, reuse: [1]}}}"]
+    )
+    with pytest.raises(RecipeError, match=r"one candidate only \(large\)"):
+        found(alone, tmp_path / "out")
+
+
+def test_the_shipped_recipe_that_reuses_knows_who_follows_whom() -> None:
+    recipe = recipes.load("sprites-flowblending-any")
+    case = case_of(recipe, load(recipe))
+    assert set(case.names) == {"large", "large, cached", "large 2", "small", "small 2"}
+    assert case.follows == {case.names.index("large, cached"): case.names.index("large")}
+
+
 def test_a_later_stage_is_calibrated_on_what_the_stages_before_leave(tmp_path: Path) -> None:
     first = {"stage": "draft", "ladder": {"shifted": {"steps": 4, "shift": 3.0}}, "denoise": "small"}
     second = {
