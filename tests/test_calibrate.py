@@ -49,7 +49,7 @@ from dovetail.core.ladders import even, shifted
 from dovetail.core.noise import Noise
 from dovetail.core.sampler import Euler, UniPC, last, sample
 from dovetail.core.schedules import Flow
-from dovetail.errors import RecipeError, SpaceError
+from dovetail.errors import OutputError, RecipeError, SpaceError, WeightsError
 from dovetail.experts import load as load_expert
 from dovetail.experts.flops import counted, flops, hollow
 from dovetail.recipe import Recipe, models
@@ -988,6 +988,86 @@ def test_other_mistakes_are_told(tmp_path: Path) -> None:
         found(quick(), tmp_path, Settings(by="sweep"))
     with pytest.raises(RecipeError, match="unknown kind of candidate 'halfed'; did you mean 'halved'"):
         found(quick(), tmp_path, Settings(also=("halfed",)))
+
+
+NOWHERE = {"family": "wan", "weights": "./nowhere"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "said"),
+    [
+        (
+            {"experts.small": NOWHERE},
+            Settings(also=("halfed",)),
+            "unknown kind of candidate 'halfed'; did you mean 'halved'",
+        ),
+        (
+            {"experts.small": NOWHERE},
+            Settings(features="oracle"),
+            r"--compare oracle: the oracle knows the sprite world alone",
+        ),
+        ({"video.width": 64}, Settings(features="oracle"), r"square, not 32x64; .*video\.height=32"),
+        (
+            {"chain.video.ladder.shifted.steps": 5},
+            Settings(by="fit"),
+            r"rule fit: .* six steps or more, and chain\.video\.ladder has 5; take --by budget",
+        ),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_loaded(
+    changes: dict[str, object], settings: Settings, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = quick(**changes)
+    cast = None if "experts.small" in changes else load(recipe)
+    monkeypatch.setattr(running, "load", None)
+    for given in (None, cast):
+        with pytest.raises(RecipeError, match=said):
+            found(recipe, tmp_path, replace(settings, prompts=PROMPTS), given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_encoder_that_cannot_compare_is_told_of_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import CLIPTextConfig, Dinov2Config
+
+    CLIPTextConfig().save_pretrained(tmp_path / "words")
+    save_file({"a": torch.zeros(1)}, tmp_path / "words" / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "config.json").write_text('{"model_type": "none"}')
+    save_file({"a": torch.zeros(1)}, tmp_path / "odd" / "model.safetensors", metadata={"format": "pt"})
+    Dinov2Config().save_pretrained(tmp_path / "empty")
+    save_file({"a": torch.zeros(1)}, tmp_path / "one.safetensors")
+    monkeypatch.setattr(running, "load", None)
+    for name, said in {
+        "pixel": "no weights at 'pixel'.*Features are pixels, oracle, or an image encoder's weights",
+        str(tmp_path / "none"): "no weights at",
+        str(tmp_path / "empty"): "has no weights in its folder",
+        str(tmp_path / "odd"): "is no image encoder that can be read",
+        str(tmp_path / "words"): "sees no images.*Features are",
+        str(tmp_path / "one.safetensors"): "an encoder is a folder with its config",
+    }.items():
+        with pytest.raises(WeightsError, match=f"(?s){said}"):
+            found(quick(), tmp_path / "out", replace(TWO, features=name))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_a_file_is_told_of_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "load", None)
+    (file := tmp_path / "mine").write_text("")
+    for out, said in {file: f"cannot write {file}, which is a file", file / "more": f"where {file} is a file"}.items():
+        with pytest.raises(OutputError, match=f"{said}; name another with --out"):
+            found(quick(), out)
+
+
+def test_with_few_steps_no_rule_is_advised_that_needs_more(tmp_path: Path) -> None:
+    one = quick(**{"chain.video.ladder": {"levels": [1.0, 0.0]}})
+    with pytest.raises(RecipeError, match=r"no schedule costs 1% .* --budget 0\.\d+$"):
+        found(one, tmp_path, replace(TWO, budget=0.01))
+    result = found(one, tmp_path, TWO)
+    assert set(result.choices) == {"budget", "dp"}
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,9 +123,7 @@ def case_of(recipe: Recipe, cast: Cast, also: Sequence[str] = ()) -> Case:
 
     Raises RecipeError where no stage is blended, or blends one expert with itself.
     """
-    for kind in also:
-        if kind not in KINDS:
-            raise RecipeError(f"unknown kind of candidate '{kind}'; {nearest(kind, KINDS)}")
+    check_kinds(also)
     place, notes = place_of(recipe), list[str]()
     parts = _parts(recipe, place)
     experts = [cast.experts[name] for part in parts.values() for _, name in models.named(part, "")]
@@ -146,6 +144,13 @@ def case_of(recipe: Recipe, cast: Cast, also: Sequence[str] = ()) -> Case:
     priced = [Candidate(name, part, cost(recipe, place, part, cast)) for name, part in parts.items()]
     dearest_first = tuple(sorted(priced, key=lambda candidate: -candidate.cost))
     return Case(recipe, place, dearest_first, tuple(notes), weights_of(cast))
+
+
+def check_kinds(also: Sequence[str]) -> None:
+    """Raises RecipeError for what is none of `KINDS`."""
+    for kind in also:
+        if kind not in KINDS:
+            raise RecipeError(f"unknown kind of candidate '{kind}'; {nearest(kind, KINDS)}")
 
 
 def place_of(recipe: Recipe) -> int:

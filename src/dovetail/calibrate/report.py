@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dovetail import recipe as recipes
-from dovetail.calibrate.choose import two_knots, u_shaped
+from dovetail.calibrate.choose import FEWEST, two_knots, u_shaped
 from dovetail.calibrate.plot import Line, draw
 from dovetail.calibrate.stability import Stability
 from dovetail.errors import OutputError
@@ -123,7 +123,7 @@ def shapes(found: "Calibration") -> dict[str, dict[str, bool]]:
 
 def _falls_and_rises(levels: Sequence[float], values: Sequence[float], first: int) -> bool:
     levels, values = levels[first:], values[first:]
-    return len(levels) >= 6 and max(values) > 0 and u_shaped(values, two_knots(levels, values))
+    return len(levels) >= FEWEST and max(values) > 0 and u_shaped(values, two_knots(levels, values))
 
 
 def drawn(found: "Calibration") -> Any:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from dovetail import recipe as recipes
 from dovetail.calibrate import choose, comparing
-from dovetail.calibrate.candidates import Case, Part, Ready, case_of, check_ahead, ready, stages_of
+from dovetail.calibrate.ahead import check, check_steps
+from dovetail.calibrate.candidates import Case, Part, Ready, case_of, ready, stages_of
 from dovetail.calibrate.choose import Schedule
 from dovetail.calibrate.curves import Measured, measure
 from dovetail.calibrate.judging import Features, oracle, pixels
@@ -28,9 +29,6 @@ from dovetail.recipe import Recipe, models
 from dovetail.run import Cast, load
 from dovetail.run.cast import check_spaces
 from dovetail.run.decoding import pixels_of
-
-RULES = ("fit", "budget", "dp", "sweep")
-"""Two-knot fit; one interval within a budget; any schedule within a budget; the paper's sweeps (with features)."""
 
 
 @dataclass(frozen=True)
@@ -93,19 +91,18 @@ def calibrate(
 ) -> Iterator[Look | Calibration]:
     """Calibrate a recipe's first blended stage; the last event is the result, written to `out` by then.
 
-    Raises RecipeError, WeightsError, and SpaceError for experts that do not share their latents.
+    Raises RecipeError, WeightsError, OutputError, and SpaceError for experts that do not share their latents.
     """
     settings = Settings() if settings is None else settings
-    _checked(settings)
-    if cast is None:
-        check_ahead(recipe)
-        cast = load(recipe)
+    check(recipe, out, settings, loaded=cast is not None)
+    cast = load(recipe) if cast is None else cast
     check_spaces(recipe, cast)
     case = case_of(recipe, cast, settings.also)
     prompts, unseen = (
         given or own for given, own in zip((settings.prompts, settings.unseen), usual(recipe), strict=True)
     )
     ladder = stages_of(recipe, case.place, case.candidates[0].part, cast)[-1].ladder
+    check_steps(case.stage.stage, ladder, settings)
     _affordable(case, ladder, settings)
     rows = []
     for i in range(len(prompts)):
@@ -123,15 +120,6 @@ def calibrate(
     result = Calibration(case, ladder, curves, gains, weighted, choices, found, (), likeness, stable)
     files = written(result, out, name, prompts)
     yield replace(result, files=files)
-
-
-def _checked(settings: Settings) -> None:
-    if settings.by not in RULES:
-        raise RecipeError(f"unknown rule '{settings.by}'; known: {', '.join(RULES)}")
-    if settings.by == "sweep" and settings.features is None:
-        raise RecipeError(
-            "the rule sweep compares videos; say by which features: pixels, oracle, or an encoder's weights"
-        )
 
 
 # --- measuring ---------------------------------------------------------------------------------------------------
@@ -245,10 +233,10 @@ def _affordable(case: Case, ladder: Ladder, settings: Settings) -> None:
         least = choose.cheapest(case.costs, nothing, 0.0, follows=case.follows).cost
     if least > _budget(case, ladder, settings) * (1 + 1e-9):
         share = least / case.costs[0] / ladder.steps
+        other = ", or --by fit, which minds no cost" if ladder.steps >= choose.FEWEST else ""
         raise RecipeError(
             f"rule {settings.by}: no schedule costs {settings.budget:.0%} of {case.names[0]} at every step, or less; the "
-            f"least is {share:.1%}: give a larger --budget, as in --budget {min(math.ceil(100 * share + 5), 100) / 100:g}, or "
-            "--by fit, which minds no cost"
+            f"least is {share:.1%}: give a larger --budget, as in --budget {min(math.ceil(100 * share + 5), 100) / 100:g}{other}"
         )
 
 
