@@ -21,6 +21,7 @@ import dovetail
 from dovetail import cli
 from dovetail import recipe as recipes
 from dovetail.calibrate import Calibration, Look, calibrate, comparing, running
+from dovetail.calibrate.ahead import unminded
 from dovetail.calibrate.candidates import Ready, case_of, ready, variant
 from dovetail.calibrate.choose import (
     Schedule,
@@ -980,7 +981,10 @@ def test_other_mistakes_are_told(tmp_path: Path) -> None:
     result = found(quick(), tmp_path, Settings(prompts=PROMPTS[:1], budget=0.01, by="fit"))
     assert list(result.choices) == ["fit"]
     notes = [note.split(":")[0] for note in result.case.notes]
-    assert notes == ["rule budget", "rule dp", "rule fit"], "the others still stand"
+    assert notes == ["rule budget", "rule dp", "rule fit", "rule fit"], "the others still stand"
+    assert result.case.notes[2] == (
+        "rule fit: it minds neither cost nor error, so --budget counts for the rules budget and dp beside it alone"
+    )
     assert "one prompt says nothing of others" in result.case.notes[-1]
     with pytest.raises(RecipeError, match="unknown rule 'knots'"):
         found(quick(), tmp_path, Settings(by="knots"))
@@ -1068,6 +1072,24 @@ def test_with_few_steps_no_rule_is_advised_that_needs_more(tmp_path: Path) -> No
         found(one, tmp_path, replace(TWO, budget=0.01))
     result = found(one, tmp_path, TWO)
     assert set(result.choices) == {"budget", "dp"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (Settings(by="fit", budget=0.5, error=0.1), "rule fit: it minds neither .* so --budget and --error count for"),
+        (Settings(by="sweep", error=0.1), "rule sweep: it minds neither cost nor error, so --error counts for"),
+        (Settings(by="budget", budget=0.5, error=0.1), "rule budget: --error stands in the place of --budget"),
+        (Settings(by="dp", budget=0.5, error=0.1), "rule dp: --error stands in the place of --budget"),
+    ],
+)
+def test_what_a_rule_does_not_mind_is_said(settings: Settings, said: str) -> None:
+    (note,) = unminded(settings)
+    assert re.match(said, note)
+    for by in ("fit", "sweep", "budget", "dp"):
+        assert not unminded(Settings(by=by))
+    assert not unminded(Settings(by="dp", budget=0.5))
+    assert not unminded(Settings(by="budget", error=0.5))
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

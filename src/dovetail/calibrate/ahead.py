@@ -1,4 +1,4 @@
-"""What can be told of a calibration before anything is loaded or measured: that it cannot be."""
+"""What can be told of a calibration before anything is loaded or measured: that it cannot be, and what is not minded."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,3 +82,15 @@ def check_folder(out: Path) -> None:
             f"a calibration writes a folder, with a table, a picture and a recipe, and cannot write {out}, {what}; name "
             "another with --out"
         )
+
+
+def unminded(settings: "Settings") -> list[str]:
+    """Notes of what is asked for and does not count for the rule that is written."""
+    given = [f"--{name}" for name in ("budget", "error") if getattr(settings, name) is not None]
+    if settings.by in ("fit", "sweep") and given:
+        said = f"{given[0]} counts" if len(given) == 1 else f"{' and '.join(given)} count"
+        beside = "for the rules budget and dp beside it alone"
+        return [f"rule {settings.by}: it minds neither cost nor error, so {said} {beside}"]
+    if len(given) == 2:
+        return [f"rule {settings.by}: --error stands in the place of --budget, which does not count"]
+    return []

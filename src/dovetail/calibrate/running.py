@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dovetail import recipe as recipes
 from dovetail.calibrate import choose, comparing
-from dovetail.calibrate.ahead import check, check_steps
+from dovetail.calibrate.ahead import check, check_steps, unminded
 from dovetail.calibrate.candidates import Case, Part, Ready, case_of, ready, stages_of
 from dovetail.calibrate.choose import Schedule
 from dovetail.calibrate.curves import Measured, measure
@@ -29,6 +29,9 @@ from dovetail.recipe import Recipe, models
 from dovetail.run import Cast, load
 from dovetail.run.cast import check_spaces
 from dovetail.run.decoding import pixels_of
+
+BUDGET = 0.55
+"""The share of the large expert's cost that is allowed, unless another is said."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +50,18 @@ class Settings:
     """How to calibrate.
 
     prompts, unseen: to measure with, and to compare on; the usual ones without. also: of `candidates.KINDS`. by: the
-    rule whose boundaries the written recipe has. budget: share of the large expert's cost. error: share of the small
-    one's error; if given, `budget` does not count. features: "pixels", "oracle" or an image encoder's weights; with
-    them videos are made, for the sweeps and to compare the choices. follow: in how many looks
-    of the large expert an error is followed to the video; see `curves.measure`.
+    rule whose boundaries the written recipe has. budget: share of the large expert's cost, `BUDGET` without. error: share
+    of the small one's error; with it `budget` does not count: rule budget takes the cheapest interval that errs no more,
+    and dp the schedule that errs least for what that costs. features: "pixels", "oracle" or an image encoder's weights;
+    with them videos are made, for the sweeps and to compare the choices. follow: in how many looks of the large expert an
+    error is followed to the video; see `curves.measure`.
     """
 
     prompts: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     by: str = "budget"
-    budget: float = 0.55
+    budget: float | None = None
     error: float | None = None
     features: str | None = None
     follow: int = 1
@@ -110,7 +114,7 @@ def calibrate(
     curves, gains, weighted = _means(case, rows)
     choices, missing = _choices(case, ladder, curves, weighted, settings)
     stable, unsure = _stable(case, ladder, rows, settings, choices)
-    case = replace(case, notes=(*case.notes, *missing, *unsure))
+    case = replace(case, notes=(*case.notes, *missing, *unminded(settings), *unsure))
     likeness: dict[str, dict[str, float]] = {}
     if settings.features is not None:
         work = _Work(case, cast, _features(settings.features), settings.features, out)
@@ -220,7 +224,11 @@ def _rules(case: Case, ladder: Ladder, settings: Settings) -> dict[str, Rule]:
 
 
 def _budget(case: Case, ladder: Ladder, settings: Settings) -> float:
-    return settings.budget * case.costs[0] * ladder.steps
+    return _share(settings) * case.costs[0] * ladder.steps
+
+
+def _share(settings: Settings) -> float:
+    return BUDGET if settings.budget is None else settings.budget
 
 
 def _affordable(case: Case, ladder: Ladder, settings: Settings) -> None:
@@ -235,7 +243,7 @@ def _affordable(case: Case, ladder: Ladder, settings: Settings) -> None:
         share = least / case.costs[0] / ladder.steps
         other = ", or --by fit, which minds no cost" if ladder.steps >= choose.FEWEST else ""
         raise RecipeError(
-            f"rule {settings.by}: no schedule costs {settings.budget:.0%} of {case.names[0]} at every step, or less; the "
+            f"rule {settings.by}: no schedule costs {_share(settings):.0%} of {case.names[0]} at every step, or less; the "
             f"least is {share:.1%}: give a larger --budget, as in --budget {min(math.ceil(100 * share + 5), 100) / 100:g}{other}"
         )
 

@@ -241,11 +241,20 @@ def calibrate(
     ] = None,
     by: Annotated[str, typer.Option("--by", help="Whose boundaries to write: fit, budget, dp, sweep.")] = "budget",
     budget: Annotated[
-        float, typer.Option("--budget", min=0, max=1, help="Cost allowed, of the large expert's at all steps.")
-    ] = 0.55,
+        float | None,
+        typer.Option(
+            "--budget", min=0, max=1, help="Cost allowed, of the large expert's at all steps; .55 unless said."
+        ),
+    ] = None,
     error: Annotated[
         float | None,
-        typer.Option("--error", min=0, max=1, help="Error allowed instead, of the small expert's at all steps."),
+        typer.Option(
+            "--error",
+            min=0,
+            max=1,
+            help="Error allowed instead, of the small expert's at all steps: budget takes the cheapest interval within "
+            "it, and dp errs least for what that costs.",
+        ),
     ] = None,
     compare: Annotated[
         str | None,
