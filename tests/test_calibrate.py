@@ -1125,6 +1125,32 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "has a stage that is blended" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["few.yaml", "-o", "."], "few.yaml"),
+        (["./few.yaml", "--out", "few/.."], "./few.yaml"),
+        (["few/few.yaml"], "few/few.yaml"),
+        (["few/few.yaml", "-o", "few"], "few/few.yaml"),
+        (["linked/few.yaml", "-o", "few"], "linked/few.yaml"),
+    ],
+)
+def test_the_recipe_that_was_read_is_not_written_over(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "few").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "few")
+    for file in (Path("few.yaml"), Path("few/few.yaml")):
+        file.write_text(recipes.dump(quick()))
+    refused = CliRunner().invoke(cli.app, ["calibrate", *words])
+    assert refused.exit_code == 1
+    assert f"would take the place of {said}, which it is made from" in " ".join(refused.stderr.split())
+    assert "--out few-calibrated" in " ".join(refused.stderr.split())
+    assert recipes.load(Path(words[0])) == quick()
+    assert not [*tmp_path.rglob("measured")], "refused before anything is measured"
+
+
 @pytest.mark.parametrize("empty", ["", "  ", "\t", "\n\n"])
 def test_prompts_to_compare_on_stand_after_an_empty_line(tmp_path: Path, empty: str) -> None:
     file = tmp_path / "prompts.txt"

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from dovetail import recipe as recipes
 from dovetail.cli import models
-from dovetail.cli.calibrating import calibrated, prompts_in
+from dovetail.cli.calibrating import calibrated, prompts_in, spared
 from dovetail.cli.describing import describe
 from dovetail.cli.options import (
     EventOption,
@@ -273,8 +273,9 @@ def calibrate(
 
     asked, unseen = prompts_in(prompts)
     name = Path(recipe).stem if "/" in recipe or recipe.endswith((".yaml", ".yml")) else recipe
-    settings = Settings(asked, unseen, tuple(also or ()), by, budget, error, compare, follow)
-    calibrated(resolved(None, recipe, overrides=overrides or ()), out or Path(name), settings, name)
+    settings, folder = Settings(asked, unseen, tuple(also or ()), by, budget, error, compare, follow), out or Path(name)
+    spared(recipe, folder, name)
+    calibrated(resolved(None, recipe, overrides=overrides or ()), folder, settings, name)
 
 
 @app.command("recipes")

@@ -1,12 +1,13 @@
 """Calibration as a command: prompts from a file, a bar, what was found."""
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
 from dovetail.cli.saying import err, say
-from dovetail.errors import RecipeError
+from dovetail.errors import OutputError, RecipeError
 from dovetail.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -28,6 +29,16 @@ def prompts_in(file: Path | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if not first:
         raise RecipeError(f"{file} holds no prompts; one a line, and after an empty line those to compare on")
     return first, second
+
+
+def spared(source: str, folder: Path, name: str) -> None:
+    """Raises OutputError where the recipe that is written would take the place of the one that is read."""
+    written = folder / f"{name}.yaml"
+    if written.is_file() and Path(source).is_file() and written.samefile(source):
+        raise OutputError(
+            f"the recipe with its boundaries would take the place of {source}, which it is made from; name another folder, as "
+            f"in --out {quote(f'{name}-calibrated')}"
+        )
 
 
 def calibrated(recipe: Recipe, folder: Path, settings: "Settings", name: str) -> None:
