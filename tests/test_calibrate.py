@@ -693,6 +693,56 @@ def test_a_stopped_calibration_goes_on_where_it_was(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "calibration.json").read_text() == (tmp_path / "b" / "calibration.json").read_text()
 
 
+def test_comparisons_that_were_stopped_go_on_where_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[int, ...]] = []
+
+    def counted_film(at: Ready, choice: tuple[int, ...], decode: Any, x: Tensor | None = None) -> Tensor:
+        made.append(tuple(choice))
+        return film(at, choice, decode, x)
+
+    monkeypatch.setattr(comparing, "film", counted_film)
+    settings = replace(TWO, prompts=PROMPTS[:1], unseen=PROMPTS, features="pixels")
+    whole = found(quick(), tmp_path / "b", settings)
+    made.clear()
+    events = calibrate(quick(), tmp_path / "a", settings)
+    for event in events:
+        if isinstance(event, Look) and (event.doing, event.prompt) == ("comparing", 2):
+            break
+    events.close()  # type: ignore[attr-defined]
+    before = len(made)
+    result = found(quick(), tmp_path / "a", settings)
+    one = 3 + len(whole.likeness)
+    assert len(made) - before == one, "the large expert's, another seed's, a nudge's, and the schemes' of one prompt"
+    assert result.likeness == whole.likeness
+    for name in ("calibration.json", "recipe.yaml"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    made.clear()
+    found(quick(), tmp_path / "a", settings)
+    assert not made
+    found(quick(), tmp_path / "a", replace(settings, budget=0.6))
+    assert len(made) == 2 * one, "other choices, other videos"
+    made.clear()
+    found(quick(), tmp_path / "a", replace(settings, features="oracle"))
+    assert len(made) > 2 * one, "other features, other likeness"
+    made.clear()
+    found(quick(**{"chain.video.denoise.blended.history": "dropped"}), tmp_path / "a", settings)
+    assert len(made) > 2 * one, "another history, other videos"
+
+
+def test_what_an_encoder_said_is_not_taken_for_another_of_its_name(tmp_path: Path) -> None:
+    class Learned(torch.nn.Module):
+        def __init__(self, weight: float) -> None:
+            super().__init__()
+            self.module = torch.nn.Linear(1, 1)
+            torch.nn.init.constant_(self.module.weight, weight)
+            torch.nn.init.zeros_(self.module.bias)
+
+    case: Any = None
+    works = [running._Work(case, case, Learned(weight), "./encoder", tmp_path) for weight in (1.0, 1.0, 2.0)]
+    assert works[0].compares == works[1].compares != works[2].compares
+    assert running._Work(case, case, pixels, "pixels", tmp_path).compares == ["pixels"]
+
+
 def test_what_was_measured_with_other_settings_is_not_taken(tmp_path: Path) -> None:
     found(quick(), tmp_path)
     for change in (

@@ -47,10 +47,12 @@ class Kept:
         return self.read()
 
 
-def kept(out: Path, what: str, digest: str, prompt: str, seed: int) -> Kept:
-    """Where a measurement of a prompt lies: other settings lie elsewhere, so nothing stale is ever read."""
-    key = hashlib.sha256(json.dumps([what, digest, prompt, seed]).encode()).hexdigest()[:16]
-    return Kept(out / "measured" / f"{what.replace('/', '-')}-{key}.json")
+def kept(out: Path, what: str, digest: str, prompt: str, seed: int, more: Any = None) -> Kept:
+    """Where a measurement of a prompt lies: other settings lie elsewhere, so nothing stale is ever read. more: plain data
+    that it hangs on too."""
+    said = [what, digest, prompt, seed, *([] if more is None else [more])]
+    key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+    return Kept(out / "measured" / f"{what.replace('/', '-')[:80]}-{key}.json")
 
 
 def written(found: "Calibration", out: Path, name: str, prompts: Sequence[str]) -> tuple[Path, ...]:

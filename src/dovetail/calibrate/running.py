@@ -6,7 +6,7 @@ What has been measured of a prompt is kept in the output folder, so a run that w
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -29,6 +29,7 @@ from dovetail.recipe import Recipe, models
 from dovetail.run import Cast, load
 from dovetail.run.cast import check_spaces
 from dovetail.run.decoding import pixels_of
+from dovetail.run.sealed import fingerprint
 
 BUDGET = 0.55
 """The share of the large expert's cost that is allowed, unless another is said."""
@@ -331,6 +332,12 @@ class _Work:
     name: str
     out: Path
 
+    @cached_property
+    def compares(self) -> list[str]:
+        """By what videos are compared, for keys of what is kept: an encoder by what it has learned, too."""
+        module = getattr(self.features, "module", None)
+        return [self.name] if module is None else [self.name, fingerprint(module)]
+
     def decode(self, latent: Tensor) -> Tensor:
         return comparing.frames_of(pixels_of(self.cast.codec, latent))
 
@@ -342,7 +349,9 @@ class _Work:
         tails: list[list[Sequence[float]]] = []
         for i, prompt in enumerate(prompts):
             yield Look("early sweep", i + 1, len(prompts))
-            file = kept(self.out, f"early-{self.name}-{case.history}", case.digest, prompt, seed)
+            file = kept(
+                self.out, f"early-{self.name}-{case.history}", case.digest, prompt, seed, self.compares[1:] or None
+            )
             sweep = partial(comparing.early_sweep, small=small, features=self.features, decode=self.decode, seed=seed)
             rows.append(file.made(partial(self.of, prompt, sweep)))
         early = comparing.early_share(steps, rows)
@@ -361,14 +370,20 @@ class _Work:
         small, seed = small_of(self.case), self.case.recipe.video.seed
         steps = len(next(iter(choices.values())).choice)
         all_ = {rule: schedule.choice for rule, schedule in choices.items()} | {"small alone": (small,) * steps}
-        rows = []
+        rows, key = [], [self.compares, self.case.history, all_]
+
+        def made(at: Ready) -> dict[str, dict[str, float]]:
+            found = comparing.compared(at, all_, self.features, self.decode, seed)
+            return {scheme: asdict(likeness) for scheme, likeness in found.items()}
+
         for i, prompt in enumerate(prompts):
             yield Look("comparing", i + 1, len(prompts))
-            rows.append(comparing.compared(self.at(prompt), all_, self.features, self.decode, seed))
-        return comparing.averaged(rows)
+            file = kept(self.out, "compared", self.case.digest, prompt, seed, key)
+            rows.append(file.made(partial(self.of, prompt, made)))
+        return comparing.averaged([{name: comparing.Likeness(**row[name]) for name in all_} for row in rows])
 
-    def of(self, prompt: str, sweep: Callable[[Ready], list[Any]]) -> list[Any]:
-        return sweep(self.at(prompt))
+    def of(self, prompt: str, made: Callable[[Ready], Any]) -> Any:
+        return made(self.at(prompt))
 
     def at(self, prompt: str) -> Ready:
         return ready(self.case, self.cast, prompt, self.case.recipe.video.seed)
