@@ -21,7 +21,7 @@ import dovetail
 from dovetail import cli
 from dovetail import recipe as recipes
 from dovetail.calibrate import Calibration, Look, calibrate, comparing, running
-from dovetail.calibrate.ahead import unminded
+from dovetail.calibrate.ahead import RULES, unminded
 from dovetail.calibrate.candidates import Ready, case_of, ready, variant
 from dovetail.calibrate.choose import (
     Schedule,
@@ -36,10 +36,11 @@ from dovetail.calibrate.choose import (
     within,
 )
 from dovetail.calibrate.comparing import compared, film, frames_of
-from dovetail.calibrate.curves import measure, views
+from dovetail.calibrate.curves import VIEWS, measure, views
 from dovetail.calibrate.judging import artifacts, oracle, pixels, psnr, sharp, similarity
-from dovetail.calibrate.plot import Line, draw
+from dovetail.calibrate.plot import BOUNDS, COLOURS, Line, draw
 from dovetail.calibrate.prompts import GENERAL, usual
+from dovetail.calibrate.report import DASHES
 from dovetail.calibrate.running import Settings, filled
 from dovetail.calibrate.stability import Stability, letters, stability
 from dovetail.cli.calibrating import prompts_in
@@ -661,6 +662,7 @@ def test_a_calibration_writes_a_picture_a_table_and_a_recipe_that_runs(tmp_path:
     table = json.loads((tmp_path / "calibration.json").read_text())
     for rule, choice in table["choices"].items():
         assert choice["boundaries"] == list(result.boundaries(rule))
+        assert choice["placed"] == result.placed(rule)
         assert len(choice["steps"]) == 8
         assert choice["switches"] == len(choice["boundaries"])
     assert table["choices"]["budget"]["cost"] <= 0.7
@@ -888,7 +890,7 @@ def test_noise_is_changed_by_one_percent() -> None:
 def test_boundaries_are_drawn_into_the_picture(tmp_path: Path) -> None:
     result = found(quick(), tmp_path)
     picture = Image.open(tmp_path / "curves.png").convert("RGB")
-    inks = [(90, 90, 90), (120, 90, 60), (110, 170, 60)]
+    inks = [colour for colour, _ in BOUNDS]  # another rule's may lie over it
     for bound in itertools.chain.from_iterable(result.boundaries(rule) for rule in ("fit", "budget")):
         column = [picture.getpixel((int(80 + (1 - bound) * 570), y)) for y in range(40, 280)]
         assert sum(ink in inks for ink in column) > 150, bound
@@ -1157,6 +1159,10 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             rf"{rule} .* at every step · prompts drawn anew: [LS]+ in \d+%, there .*\d( <- written)?", line
         )
     assert "drawn anew" not in lines[2]
+    for line in lines[:3]:
+        assert re.match(
+            r"\w+ +(large|small) (at every step|above 0\.\d{3}, .*(large|small) below) · \d+% of large", line
+        )
     assert "note: large, unguided: left out, it is not guided" in result.stderr
     assert (tmp_path / "few" / "curves.png").is_file()
     assert recipes.load(tmp_path / "few" / "few.yaml").chain[0].ladder == quick().chain[0].ladder
@@ -1208,8 +1214,50 @@ def test_prompts_to_compare_on_stand_after_an_empty_line(tmp_path: Path, empty: 
     assert prompts_in(file) == (("a red circle", "a blue ring"), ("a green ring", "a white ring"))
 
 
+def test_who_is_where_is_said_of_every_rule(tmp_path: Path) -> None:
+    result = found(quick(), tmp_path, replace(TWO, prompts=PROMPTS[:1], features="pixels"))
+    ladder, case = result.ladder, result.case
+    for rule in ("fit", "budget", "dp", "sweep"):
+        *above, below = result.placed(rule).split(", ")
+        steps: list[str] = []
+        for who, bound in (place.split(" above ") for place in above):
+            steps += [who] * (sum(t > float(bound) for t in ladder.levels[:-1]) - len(steps))
+        steps += [below.removesuffix(" below")] * (ladder.steps - len(steps))
+        assert steps == [case.names[who] for who in result.choices[rule].choice], rule
+    large, cached = case.candidates[0], replace(case.candidates[1], name="large, cached")
+    other = replace(result, case=replace(case, candidates=(large, cached)))
+    for choice, said in {
+        (0,) * 8: "large at every step",
+        (
+            0,
+            1,
+            *[0] * 6,
+        ): f"large above {ladder.between(1):.3f}, large (cached) above {ladder.between(2):.3f}, large below",
+    }.items():
+        assert replace(other, choices={"dp": Schedule(choice, 0, 0)}).placed("dp") == said
+
+
+def test_views_and_boundaries_are_told_apart_in_the_picture() -> None:
+    assert not {colour for colour, _ in BOUNDS} & set(COLOURS)
+    assert len(set(BOUNDS)) == len(BOUNDS) == len(RULES)
+    assert len(set(DASHES.values())) == len(DASHES) == len(VIEWS)
+    inked = {}
+    for view, dashes in DASHES.items():
+        picture = draw([1.0, 0.0], {"one": [Line(view, [0.5, 0.5], 0, dashes)]}, {})
+        row = max(range(60, 280), key=lambda y: sum(picture.getpixel((x, y)) == COLOURS[0] for x in range(90, 640)))
+        inked[view] = sum(picture.getpixel((x, row)) == COLOURS[0] for x in range(90, 640)) / 550
+    assert inked["guided"] == 1
+    assert 0.55 < inked["conditional"] < 0.8
+    assert 0.3 < inked["unconditional"] < 0.55
+    words = {"budget": "large above 0.833, small above 0.193, large below"}
+    plain, said = (
+        draw([1.0], {"one": [Line("a", [0.1], 0)]}, {"budget": (0.833, 0.193)}, told) for told in (None, words)
+    )
+    assert plain.tobytes() != said.tobytes()
+
+
 def test_a_picture_of_one_panel() -> None:
-    lines = [Line("a", [0.1, None, 0.3, 0.0], 0), Line("b", [1.0, 2.0, 3.0, 4.0], 1, dashed=True)]
+    lines = [Line("a", [0.1, None, 0.3, 0.0], 0), Line("b", [1.0, 2.0, 3.0, 4.0], 1, (9, 5))]
     picture = draw([1.0, 0.7, 0.4, 0.1], {"one": lines}, {"rule": (0.5,)})
     assert picture.size == (900, 330)
     assert picture.getpixel((int(80 + 0.5 * 570), 100)) == (90, 90, 90), "the boundary at t = .5"

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from dovetail.calibrate.running import Calibration
 
 
+DASHES = {"guided": (), "conditional": (9, 5), "unconditional": (2, 4)}
+"""How a curve of each view is drawn: pixels of ink and of none, in turns; nothing is a whole line."""
+
+
 @dataclass(frozen=True)
 class Kept:
     """Plain data in a file that is there whole or not at all."""
@@ -83,6 +87,7 @@ def told(found: "Calibration", prompts: Sequence[str]) -> dict[str, Any]:
             rule: {
                 "steps": [case.names[who] for who in schedule.choice],
                 "boundaries": list(found.boundaries(rule)),
+                "placed": found.placed(rule),
                 "switches": schedule.switches,
                 "cost": schedule.cost / whole,
                 "error": schedule.error,
@@ -131,11 +136,10 @@ def _falls_and_rises(levels: Sequence[float], values: Sequence[float], first: in
 def drawn(found: "Calibration") -> Any:
     """The picture: divergence in each view, state errors, what is left of them in the video; and the boundaries."""
     names, levels = found.case.names[1:], found.ladder.levels[:-1]
-    views = ("guided", "conditional", "unconditional")
     apart = [
-        Line(f"{name}, {view}", found.curves[name][view]["velocity"], i, dashed=view != "guided")
+        Line(f"{name}, {view}", found.curves[name][view]["velocity"], i, DASHES[view])
         for i, name in enumerate(names)
-        for view in views
+        for view in DASHES
         if view in found.curves[name]
     ]
     state = [Line(name, found.curves[name]["guided"]["state"], i) for i, name in enumerate(names)]
@@ -147,4 +151,9 @@ def drawn(found: "Calibration") -> Any:
         "state: error that one step adds": state,
         "what of it is left in the final video": left,
     }
-    return draw(levels, panels, {rule: found.boundaries(rule) for rule in found.choices})
+    return draw(
+        levels,
+        panels,
+        {rule: found.boundaries(rule) for rule in found.choices},
+        {rule: found.placed(rule) for rule in found.choices},
+    )

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
+from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -89,6 +90,24 @@ class Calibration:
         """Noise shares at which a rule's schedule changes experts."""
         choice = self.choices[rule].choice
         return tuple(self.ladder.between(k) for k in range(1, len(choice)) if choice[k] != choice[k - 1])
+
+    def placed(self, rule: str) -> str:
+        """Who takes which steps by a rule's schedule, as `large above 0.833, small above 0.193, large below`."""
+        who = [spelt(self.case.names[who]) for who, _ in groupby(self.choices[rule].choice)]
+        if len(who) == 1:
+            return f"{who[0]} at every step"
+        above = [f"{name} above {bound:.3f}" for name, bound in zip(who, self.boundaries(rule), strict=False)]
+        return ", ".join([*above, f"{who[-1]} below"])
+
+
+def spelt(name: str) -> str:
+    """A candidate's name, to stand among others.
+
+    >>> spelt("large, cached, unguided"), spelt("small")
+    ('large (cached, unguided)', 'small')
+    """
+    own, _, made = name.partition(", ")
+    return f"{own} ({made})" if made else own
 
 
 def calibrate(

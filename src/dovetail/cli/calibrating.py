@@ -59,10 +59,9 @@ def calibrated(recipe: Recipe, folder: Path, settings: "Settings", name: str) ->
                 found = event
     for rule, schedule in found.choices.items():
         share = schedule.cost / found.case.costs[0] / found.ladder.steps
-        bounds = ", ".join(f"{bound:.3f}" for bound in found.boundaries(rule)) or "none"
         kept = " <- written" if rule == settings.by else ""
         sure = _sure(found.stability[rule]) if rule in found.stability else ""
-        say(f"{rule:<7} boundaries {bounds} · {share:.0%} of {found.case.names[0]} at every step{sure}{kept}")
+        say(f"{rule:<7} {found.placed(rule)} · {share:.0%} of {found.case.names[0]} at every step{sure}{kept}")
     for scheme, scores in found.likeness.items():
         say(f"  {scheme:<12} " + ", ".join(f"{measure} {value:.3f}" for measure, value in scores.items()))
     for note in found.case.notes:
