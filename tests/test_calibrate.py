@@ -22,7 +22,7 @@ from dovetail import cli
 from dovetail import recipe as recipes
 from dovetail.calibrate import Calibration, Look, calibrate, comparing, running
 from dovetail.calibrate.ahead import RULES, unminded
-from dovetail.calibrate.candidates import Ready, case_of, ready, variant
+from dovetail.calibrate.candidates import Ready, case_of, place_of, ready, variant
 from dovetail.calibrate.choose import (
     Schedule,
     cheapest,
@@ -969,6 +969,17 @@ def test_an_interval_of_joined_experts_is_written_as_theirs() -> None:
     assert written(0, 0, *[1] * 7, 0, 0, 0) == [(early, "high"), (late, "small"), ("0.000", "low")]
     assert written(*[0] * 9, 1, 1, 1) == [("0.875", "high"), (late, "low"), ("0.000", "small")]
     assert written(1, 1, *[0] * 10) == [(early, "small"), ("0.875", "high"), ("0.000", "low")]
+
+
+@pytest.mark.parametrize(("name", "stage"), [("sprites-story", "structure"), ("story-wan21", "video")])
+def test_a_blended_inside_another_denoiser_is_told_to_stand_alone(name: str, stage: str, tmp_path: Path) -> None:
+    recipe = recipes.load(name)
+    with pytest.raises(RecipeError, match=rf"chain\.{stage}\.denoise: blended stands inside coupled") as refusal:
+        found(recipe, tmp_path)
+    assert str(refusal.value).count("' --set video.frames=N --set story=null; ") == 1
+    override = str(refusal.value).partition("--set '")[2].partition("'")[0]
+    alone = recipes.changed(recipe, [override, "video.frames=9", "story=null"])
+    assert alone.chain[place_of(alone)].stage == stage
 
 
 def test_a_spliced_ladder_is_refused_with_the_ladder_to_calibrate_on(tmp_path: Path) -> None:

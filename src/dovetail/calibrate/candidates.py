@@ -25,7 +25,7 @@ from dovetail.experts.flops import flops
 from dovetail.experts.pairs import same_text
 from dovetail.methods.flowblending import Blended
 from dovetail.recipe import Recipe, models
-from dovetail.recipe.build import build, leaves
+from dovetail.recipe.build import blends, build, leaves
 from dovetail.run import Cast, latent_of, plan
 from dovetail.run.manifest import weights_of
 
@@ -156,6 +156,8 @@ def check_kinds(also: Sequence[str]) -> None:
 def place_of(recipe: Recipe) -> int:
     """Where in the chain the stage to calibrate is, as far as can be told without weights. Raises RecipeError."""
     places = [i for i, stage in enumerate(recipe.chain) if isinstance(stage.denoise, models.Blended)]
+    if not places:
+        _outermost(recipe)
     if not places or recipe.start is not None:
         raise RecipeError(
             "calibrate needs a recipe that starts from noise and has a stage that is blended, as in denoise: "
@@ -172,6 +174,20 @@ def place_of(recipe: Recipe) -> int:
         )
     _unspliced(recipe, place)
     return place
+
+
+def _outermost(recipe: Recipe) -> None:
+    """Raises RecipeError for a blended that stands inside another denoiser."""
+    for stage in recipe.chain:
+        for blended in blends(stage.denoise):
+            own = json.dumps(blended.model_dump(mode="json", exclude_defaults=True))
+            untold = "" if recipe.story is None else " --set story=null"
+            raise RecipeError(
+                f"chain.{stage.stage}.denoise: blended stands inside {stage.denoise.word}, and calibrate needs it to be the "
+                "stage's own denoise. Calibrate that alone, on a video no longer than its experts see at once: --set "
+                f"'chain.{stage.stage}.denoise={own}' --set video.frames=N{untold}; then write the boundaries that are found "
+                "into the one inside"
+            )
 
 
 def reuses(part: Part) -> bool:
