@@ -140,8 +140,8 @@ def test_gains_of_a_linear_expert_are_known() -> None:
 
 @pytest.mark.parametrize(("steps", "follow", "calls"), [(20, 1, 20 + 19), (8, 3, 8 + 18 + 11), (8, 99, 8 + 28 + 21)])
 def test_measuring_calls_the_large_expert_as_often_as_is_said(steps: int, follow: int, calls: int) -> None:
-    """Its own walk; each push's way in `follow` looks, or as many as are left; of the unpushed way all but the first look,
-    which is the walk's next."""
+    """Its own walk; each push's way in `follow` looks, or as many as are left; of the unpushed way all but the first
+    look, which is the walk's next."""
     seen = Watched()
     list(measure(seen, {"small": SMALL}, X, FRAMES, shifted(steps, 3.0), UniPC(), follow))
     assert len(seen.shown) == calls

@@ -1,4 +1,4 @@
-"""What can be told of a calibration before anything is loaded or measured: that it cannot be, and what is not minded."""
+"""What can be told of a calibration before anything is loaded: that it cannot be, and what will not be minded."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,25 +45,25 @@ def check_steps(stage: str, ladder: Ladder, settings: "Settings") -> None:
     """Raises RecipeError where the rule to write needs more steps than a stage's ladder has."""
     if settings.by == "fit" and ladder.steps < FEWEST:
         raise RecipeError(
-            f"rule fit: three lines need six steps or more, and chain.{stage}.ladder has {ladder.steps}; take --by budget, or "
-            "a ladder of six steps"
+            f"rule fit: three lines need six steps or more, and chain.{stage}.ladder has {ladder.steps}; take "
+            "--by budget, or a ladder of six steps"
         )
 
 
 def check_features(recipe: Recipe, name: str) -> None:
-    """Raises RecipeError for the sprite oracle beside other videos than sprites', WeightsError for an encoder's weights that
-    are nowhere; those on the hub come now."""
+    """Raises RecipeError for the sprite oracle beside other videos than sprites', WeightsError for an encoder's weights
+    that are nowhere; those on the hub come now."""
     height, width = recipe.video.height, recipe.video.width
     if name == "oracle" and not of_sprites(recipe):
         raise RecipeError(
-            "--compare oracle: the oracle knows the sprite world alone, and these experts make other videos; take pixels, or "
-            "an image encoder's weights, as facebook/dinov2-base"
+            "--compare oracle: the oracle knows the sprite world alone, and these experts make other videos; take "
+            "pixels, or an image encoder's weights, as facebook/dinov2-base"
         )
     if name == "oracle" and height != width:
         side = min(height, width)
         raise RecipeError(
-            f"--compare oracle: the sprite world is square, not {height}x{width}; take pixels, or --set video.height={side} "
-            f"--set video.width={side}"
+            f"--compare oracle: the sprite world is square, not {height}x{width}; take pixels, or --set "
+            f"video.height={side} --set video.width={side}"
         )
     if name not in FEATURES:
         from dovetail.experts.encoders import check_encoder
@@ -79,8 +79,8 @@ def check_folder(out: Path) -> None:
     if taken is not None and not taken.is_dir():
         what = "which is a file" if taken == out else f"where {taken} is a file"
         raise OutputError(
-            f"a calibration writes a folder, with a table, a picture and a recipe, and cannot write {out}, {what}; name "
-            "another with --out"
+            f"a calibration writes a folder, with a table, a picture and a recipe, and cannot write {out}, {what}; "
+            "name another with --out"
         )
 
 

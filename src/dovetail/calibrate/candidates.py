@@ -183,10 +183,10 @@ def _outermost(recipe: Recipe) -> None:
             own = json.dumps(blended.model_dump(mode="json", exclude_defaults=True))
             untold = "" if recipe.story is None else " --set story=null"
             raise RecipeError(
-                f"chain.{stage.stage}.denoise: blended stands inside {stage.denoise.word}, and calibrate needs it to be the "
-                "stage's own denoise. Calibrate that alone, on a video no longer than its experts see at once: --set "
-                f"'chain.{stage.stage}.denoise={own}' --set video.frames=N{untold}; then write the boundaries that are found "
-                "into the one inside"
+                f"chain.{stage.stage}.denoise: blended stands inside {stage.denoise.word}, and calibrate needs it to "
+                "be the stage's own denoise. Calibrate that alone, on a video no longer than its experts see at once: "
+                f"--set 'chain.{stage.stage}.denoise={own}' --set video.frames=N{untold}; then write the boundaries that are "
+                "found into the one inside"
             )
 
 
@@ -206,14 +206,16 @@ def _whole_too(recipe: Recipe, place: int, parts: Mapping[str, Part]) -> None:
     for part in filter(reuses, parts.values()):
         if not isinstance(part, models.Leaf):
             raise RecipeError(
-                f"{path}: an expert inside {part.word} reuses blocks, and calibrate can place that only right after a look in "
-                "full, so it must be an expert by itself; leave out reuse there, and ask for it by --also cached"
+                f"{path}: an expert inside {part.word} reuses blocks, and calibrate can place that only right after a "
+                "look in full, so it must be an expert by itself; leave out reuse there, and ask for it by "
+                "--also cached"
             )
         if whole_of(part) not in parts.values():
             whole = json.dumps(whole_of(part).model_dump(mode="json", exclude_defaults=True))
             raise RecipeError(
-                f"{path}: expert '{part.expert}' reuses blocks {list(part.reuse)} after a look in full, and none here looks in "
-                f"full as it does; give an interval to {whole} as well, or leave out reuse and ask for it by --also cached"
+                f"{path}: expert '{part.expert}' reuses blocks {list(part.reuse)} after a look in full, and none here "
+                f"looks in full as it does; give an interval to {whole} as well, or leave out reuse and ask for it by "
+                "--also cached"
             )
 
 
@@ -276,8 +278,8 @@ def _parts(recipe: Recipe, place: int) -> dict[str, Part]:
 
 
 def named(parts: Sequence[Part]) -> dict[str, Part]:
-    """Different denoisers by short names: an expert's own, or the method's word, with a number where that is taken; that
-    of the expert in full, and ", cached", for one that reuses."""
+    """Different denoisers by short names: an expert's own, or the method's word, with a number where that is taken; for
+    one that reuses, that of the expert in full, and ", cached"."""
     found: dict[str, Part] = {}
     for part in sorted(parts, key=_cached):
         if part in found.values():
@@ -297,8 +299,8 @@ def _cached(part: Part) -> bool:
 def variant(
     part: Part, kind: str, cast: Cast, shape: Sequence[int], kept: Mapping[str, tuple[int, ...]] | None = None
 ) -> Part | str:
-    """Another candidate made of one, or why there is none. kept: by expert, the blocks that a recipe reuses already, since
-    all of an expert's looks leave the same ones."""
+    """Another candidate made of one, or why there is none. kept: by expert, the blocks that a recipe reuses already,
+    since all of an expert's looks leave the same ones."""
     if reuses(part) and kind != "unguided":
         return "it reuses blocks already"
     if kind == "unguided":

@@ -29,8 +29,8 @@ INK, PALE = (40, 40, 40), (225, 225, 225)
 
 @dataclass(frozen=True)
 class Line:
-    """A curve: its name, its values at the levels (None or 0: no point), its colour by number, and its dashes: pixels of ink
-    and of none, in turns; nothing is a whole line."""
+    """A curve: its name, its values at the levels (None or 0: no point), its colour by number, and its dashes: pixels
+    of ink and of none, in turns; nothing is a whole line."""
 
     name: str
     values: Sequence[float | None]

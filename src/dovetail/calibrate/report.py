@@ -52,8 +52,8 @@ class Kept:
 
 
 def kept(out: Path, what: str, digest: str, prompt: str, seed: int, more: Any = None) -> Kept:
-    """Where a measurement of a prompt lies: other settings lie elsewhere, so nothing stale is ever read. more: plain data
-    that it hangs on too."""
+    """Where a measurement of a prompt lies: other settings lie elsewhere, so nothing stale is ever read. more: plain
+    data that it hangs on too."""
     said = [what, digest, prompt, seed, *([] if more is None else [more])]
     key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
     return Kept(out / "measured" / f"{what.replace('/', '-')[:80]}-{key}.json")

@@ -52,11 +52,11 @@ class Settings:
     """How to calibrate.
 
     prompts, unseen: to measure with, and to compare on; the usual ones without. also: of `candidates.KINDS`. by: the
-    rule whose boundaries the written recipe has. budget: share of the large expert's cost, `BUDGET` without. error: share
-    of the small one's error; with it `budget` does not count: rule budget takes the cheapest interval that errs no more,
-    and dp the schedule that errs least for what that costs. features: "pixels", "oracle" or an image encoder's weights;
-    with them videos are made, for the sweeps and to compare the choices. follow: in how many looks of the large expert an
-    error is followed to the video; see `curves.measure`.
+    rule whose boundaries the written recipe has. budget: share of the large expert's cost, `BUDGET` without. error:
+    share of the small one's error; with it `budget` does not count: rule budget takes the cheapest interval that errs
+    no more, and dp the schedule that errs least for what that costs. features: "pixels", "oracle" or an image encoder's
+    weights; with them videos are made, for the sweeps and to compare the choices. follow: in how many looks of the
+    large expert an error is followed to the video; see `curves.measure`.
     """
 
     prompts: tuple[str, ...] = ()
@@ -262,9 +262,10 @@ def _affordable(case: Case, ladder: Ladder, settings: Settings) -> None:
     if least > _budget(case, ladder, settings) * (1 + 1e-9):
         share = least / case.costs[0] / ladder.steps
         other = ", or --by fit, which minds no cost" if ladder.steps >= choose.FEWEST else ""
+        more = min(math.ceil(100 * share + 5), 100) / 100
         raise RecipeError(
-            f"rule {settings.by}: no schedule costs {_share(settings):.0%} of {case.names[0]} at every step, or less; the "
-            f"least is {share:.1%}: give a larger --budget, as in --budget {min(math.ceil(100 * share + 5), 100) / 100:g}{other}"
+            f"rule {settings.by}: no schedule costs {_share(settings):.0%} of {case.names[0]} at every step, or less; "
+            f"the least is {share:.1%}: give a larger --budget, as in --budget {more:g}{other}"
         )
 
 

@@ -36,8 +36,8 @@ def spared(source: str, folder: Path, name: str) -> None:
     written = folder / f"{name}.yaml"
     if written.is_file() and Path(source).is_file() and written.samefile(source):
         raise OutputError(
-            f"the recipe with its boundaries would take the place of {source}, which it is made from; name another folder, as "
-            f"in --out {quote(f'{name}-calibrated')}"
+            f"the recipe with its boundaries would take the place of {source}, which it is made from; name another "
+            f"folder, as in --out {quote(f'{name}-calibrated')}"
         )
 
 

@@ -245,9 +245,9 @@ def space_ahead(
 def sides_ahead(
     name: str, family: str, weights: str, subfolder: str | None, base: str | None, revision: str | None
 ) -> tuple[int | None, int]:
-    """For how many latent frames at once an expert without an adapter was built, and the latent cells along each side of
-    what it takes for one token, from where `outline` has it; None and 1 where its config does not tell, or is nowhere.
-    Arguments are those of `load`."""
+    """For how many latent frames at once an expert without an adapter was built, and the latent cells along each side
+    of what it takes for one token, from where `outline` has it; None and 1 where its config does not tell, or is
+    nowhere. Arguments are those of `load`."""
     told = None if here(weights) else published_of(name, family, weights, subfolder, None, base)
     if told is not None:
         return places_of(told.config), patch_of(told.config)
