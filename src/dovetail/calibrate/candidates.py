@@ -185,8 +185,8 @@ def _outermost(recipe: Recipe) -> None:
             raise RecipeError(
                 f"chain.{stage.stage}.denoise: blended stands inside {stage.denoise.word}, and calibrate needs it to "
                 "be the stage's own denoise. Calibrate that alone, on a video no longer than its experts see at once: "
-                f"--set 'chain.{stage.stage}.denoise={own}' --set video.frames=N{untold}; then write the boundaries that are "
-                "found into the one inside"
+                f"--set 'chain.{stage.stage}.denoise={own}' --set video.frames=N{untold}; then write the boundaries that "
+                "are found into the one inside"
             )
 
 
