@@ -21,7 +21,8 @@ import dovetail
 from dovetail import cli
 from dovetail import recipe as recipes
 from dovetail.calibrate import Calibration, Look, calibrate, comparing, running
-from dovetail.calibrate.candidates import Ready, case_of, ready, variant
+from dovetail.calibrate.ahead import RULES, unminded
+from dovetail.calibrate.candidates import Ready, case_of, place_of, ready, variant
 from dovetail.calibrate.choose import (
     Schedule,
     cheapest,
@@ -35,10 +36,11 @@ from dovetail.calibrate.choose import (
     within,
 )
 from dovetail.calibrate.comparing import compared, film, frames_of
-from dovetail.calibrate.curves import measure, views
+from dovetail.calibrate.curves import VIEWS, measure, views
 from dovetail.calibrate.judging import artifacts, oracle, pixels, psnr, sharp, similarity
-from dovetail.calibrate.plot import Line, draw
+from dovetail.calibrate.plot import BOUNDS, COLOURS, Line, draw
 from dovetail.calibrate.prompts import GENERAL, usual
+from dovetail.calibrate.report import DASHES
 from dovetail.calibrate.running import Settings, filled
 from dovetail.calibrate.stability import Stability, letters, stability
 from dovetail.cli.calibrating import prompts_in
@@ -49,7 +51,7 @@ from dovetail.core.ladders import even, shifted
 from dovetail.core.noise import Noise
 from dovetail.core.sampler import Euler, UniPC, last, sample
 from dovetail.core.schedules import Flow
-from dovetail.errors import RecipeError, SpaceError
+from dovetail.errors import OutputError, RecipeError, SpaceError, WeightsError
 from dovetail.experts import load as load_expert
 from dovetail.experts.flops import counted, flops, hollow
 from dovetail.recipe import Recipe, models
@@ -134,6 +136,15 @@ def test_gains_of_a_linear_expert_are_known() -> None:
         assert look.gains["small"] == pytest.approx((1 - t) * 0.8**2 / variance, rel=2e-3)
         assert way.gains["small"] == pytest.approx(0.8 / variance**0.5, rel=0.05)
     assert looks[-1].gains["small"] == 1
+
+
+@pytest.mark.parametrize(("steps", "follow", "calls"), [(20, 1, 20 + 19), (8, 3, 8 + 18 + 11), (8, 99, 8 + 28 + 21)])
+def test_measuring_calls_the_large_expert_as_often_as_is_said(steps: int, follow: int, calls: int) -> None:
+    """Its own walk; each push's way in `follow` looks, or as many as are left; of the unpushed way all but the first
+    look, which is the walk's next."""
+    seen = Watched()
+    list(measure(seen, {"small": SMALL}, X, FRAMES, shifted(steps, 3.0), UniPC(), follow))
+    assert len(seen.shown) == calls
 
 
 def test_an_expert_beside_itself_leaves_no_gap_and_no_gain() -> None:
@@ -437,6 +448,82 @@ def test_blocks_are_skipped_where_there_are_blocks(tmp_path: Path) -> None:
     assert not torch.equal(one.latent, two.latent)
 
 
+def reusing(folder: Path, between: str = "{expert: large, reuse: [1, 2]}", above: str = "large") -> Recipe:
+    """The tiny pair, in whose recipe the large expert reuses its middle already."""
+    three = f"{{blended: {{above 0.95: {above}, above 0.8: {between}, else: small}}}}"
+    return recipes.changed(tiny_pair(folder), [f"chain.video.denoise={three}"])
+
+
+def test_a_recipe_that_reuses_already_is_measured_and_placed_as_what_is_cached_by_asking(tmp_path: Path) -> None:
+    settings = Settings(prompts=("a",), by="dp", budget=0.7)
+    plain = found(tiny_pair(tmp_path), tmp_path / "plain", replace(settings, also=("cached",)))
+    result = found(reusing(tmp_path), tmp_path / "own", settings)
+    assert result.case.names == plain.case.names == ("large", "large, cached", "small")
+    assert result.case.follows == plain.case.follows == {1: 0}
+    assert result.curves == plain.curves
+    assert result.gains == plain.gains
+    assert (
+        result.curves["large, cached"]["guided"]["state"][1] > 0 == result.curves["large, cached"]["guided"]["state"][0]
+    )
+    assert result.choices == plain.choices
+    assert 1 in result.choices["dp"].choice
+    assert all(a == 0 for a, b in itertools.pairwise((1, *result.choices["dp"].choice)) if b == 1)
+    assert set(result.choices["budget"].choice) <= {0, 2}, "what reuses takes no steps in a row"
+
+
+def test_nothing_cached_is_made_of_what_reuses_already(tmp_path: Path) -> None:
+    recipe = reusing(tmp_path, "{expert: large, guidance: 2.0, reuse: [1]}", "{expert: large, guidance: 2.0}")
+    case = case_of(recipe, load(recipe), ("cached", "unguided", "halved"))
+    assert set(case.names) == {
+        *("large", "large, cached", "large, unguided", "large, cached, unguided", "large, halved"),
+        *("small", "small, halved"),
+    }
+    parts = {candidate.name: candidate.part for candidate in case.candidates}
+    assert parts["large, cached, unguided"] == models.Leaf(expert="large", reuse=(1,))
+    place = case.names.index
+    assert case.follows == {
+        place("large, cached"): place("large"),
+        place("large, cached, unguided"): place("large, unguided"),
+    }
+    assert "large, cached: left out, it is large, cached" in case.notes
+    assert "large, cached, cached: left out, it reuses blocks already" in case.notes
+    assert "large, cached, halved: left out, it reuses blocks already" in case.notes
+    recipe = reusing(tmp_path, "{expert: large, guidance: 2.0, reuse: [1]}", "{expert: large, guidance: 2.0}")
+    more = recipes.changed(recipe, {'chain.video.denoise.blended."else"': "large"})
+    parts = {candidate.name: candidate.part for candidate in case_of(more, load(more), ("cached",)).candidates}
+    assert parts["large 2, cached"] == models.Leaf(expert="large", reuse=(1,)), "the blocks that its recipe reuses"
+
+
+@pytest.mark.parametrize(
+    ("above", "between", "said"),
+    [
+        (
+            "small",
+            "{expert: large, reuse: [1, 2]}",
+            r'none here looks in full .* give an interval to {"expert": "large"}',
+        ),
+        ("{expert: large, guidance: 2.0}", "{expert: large, reuse: [1]}", r"none here looks in full"),
+        ("large", "{halved: {expert: large, reuse: [1]}}", r"an expert inside halved reuses blocks.*--also cached"),
+    ],
+)
+def test_what_reuses_without_a_look_in_full_is_refused(above: str, between: str, said: str, tmp_path: Path) -> None:
+    recipe = reusing(tmp_path, between, above)
+    with pytest.raises(RecipeError, match=rf"chain\.video\.denoise\.blended: .*{said}"):
+        found(recipe, tmp_path / "out")
+    alone = recipes.changed(
+        recipe, ["chain.video.denoise={blended: {above 0.5: large, else: {expert: large, reuse: [1]}}}"]
+    )
+    with pytest.raises(RecipeError, match=r"one candidate only \(large\)"):
+        found(alone, tmp_path / "out")
+
+
+def test_the_shipped_recipe_that_reuses_knows_who_follows_whom() -> None:
+    recipe = recipes.load("sprites-flowblending-any")
+    case = case_of(recipe, load(recipe))
+    assert set(case.names) == {"large", "large, cached", "large 2", "small", "small 2"}
+    assert case.follows == {case.names.index("large, cached"): case.names.index("large")}
+
+
 def test_a_later_stage_is_calibrated_on_what_the_stages_before_leave(tmp_path: Path) -> None:
     first = {"stage": "draft", "ladder": {"shifted": {"steps": 4, "shift": 3.0}}, "denoise": "small"}
     second = {
@@ -575,6 +662,7 @@ def test_a_calibration_writes_a_picture_a_table_and_a_recipe_that_runs(tmp_path:
     table = json.loads((tmp_path / "calibration.json").read_text())
     for rule, choice in table["choices"].items():
         assert choice["boundaries"] == list(result.boundaries(rule))
+        assert choice["placed"] == result.placed(rule)
         assert len(choice["steps"]) == 8
         assert choice["switches"] == len(choice["boundaries"])
     assert table["choices"]["budget"]["cost"] <= 0.7
@@ -605,6 +693,56 @@ def test_a_stopped_calibration_goes_on_where_it_was(tmp_path: Path) -> None:
     assert len(again) == 1
     found(quick(), tmp_path / "b", TWO)
     assert (tmp_path / "a" / "calibration.json").read_text() == (tmp_path / "b" / "calibration.json").read_text()
+
+
+def test_comparisons_that_were_stopped_go_on_where_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[int, ...]] = []
+
+    def counted_film(at: Ready, choice: tuple[int, ...], decode: Any, x: Tensor | None = None) -> Tensor:
+        made.append(tuple(choice))
+        return film(at, choice, decode, x)
+
+    monkeypatch.setattr(comparing, "film", counted_film)
+    settings = replace(TWO, prompts=PROMPTS[:1], unseen=PROMPTS, features="pixels")
+    whole = found(quick(), tmp_path / "b", settings)
+    made.clear()
+    events = calibrate(quick(), tmp_path / "a", settings)
+    for event in events:
+        if isinstance(event, Look) and (event.doing, event.prompt) == ("comparing", 2):
+            break
+    events.close()  # type: ignore[attr-defined]
+    before = len(made)
+    result = found(quick(), tmp_path / "a", settings)
+    one = 3 + len(whole.likeness)
+    assert len(made) - before == one, "the large expert's, another seed's, a nudge's, and the schemes' of one prompt"
+    assert result.likeness == whole.likeness
+    for name in ("calibration.json", "recipe.yaml"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    made.clear()
+    found(quick(), tmp_path / "a", settings)
+    assert not made
+    found(quick(), tmp_path / "a", replace(settings, budget=0.6))
+    assert len(made) == 2 * one, "other choices, other videos"
+    made.clear()
+    found(quick(), tmp_path / "a", replace(settings, features="oracle"))
+    assert len(made) > 2 * one, "other features, other likeness"
+    made.clear()
+    found(quick(**{"chain.video.denoise.blended.history": "dropped"}), tmp_path / "a", settings)
+    assert len(made) > 2 * one, "another history, other videos"
+
+
+def test_what_an_encoder_said_is_not_taken_for_another_of_its_name(tmp_path: Path) -> None:
+    class Learned(torch.nn.Module):
+        def __init__(self, weight: float) -> None:
+            super().__init__()
+            self.module = torch.nn.Linear(1, 1)
+            torch.nn.init.constant_(self.module.weight, weight)
+            torch.nn.init.zeros_(self.module.bias)
+
+    case: Any = None
+    works = [running._Work(case, case, Learned(weight), "./encoder", tmp_path) for weight in (1.0, 1.0, 2.0)]
+    assert works[0].compares == works[1].compares != works[2].compares
+    assert running._Work(case, case, pixels, "pixels", tmp_path).compares == ["pixels"]
 
 
 def test_what_was_measured_with_other_settings_is_not_taken(tmp_path: Path) -> None:
@@ -752,7 +890,7 @@ def test_noise_is_changed_by_one_percent() -> None:
 def test_boundaries_are_drawn_into_the_picture(tmp_path: Path) -> None:
     result = found(quick(), tmp_path)
     picture = Image.open(tmp_path / "curves.png").convert("RGB")
-    inks = [(90, 90, 90), (120, 90, 60), (110, 170, 60)]
+    inks = [colour for colour, _ in BOUNDS]  # another rule's may lie over it
     for bound in itertools.chain.from_iterable(result.boundaries(rule) for rule in ("fit", "budget")):
         column = [picture.getpixel((int(80 + (1 - bound) * 570), y)) for y in range(40, 280)]
         assert sum(ink in inks for ink in column) > 150, bound
@@ -833,6 +971,17 @@ def test_an_interval_of_joined_experts_is_written_as_theirs() -> None:
     assert written(1, 1, *[0] * 10) == [(early, "small"), ("0.875", "high"), ("0.000", "low")]
 
 
+@pytest.mark.parametrize(("name", "stage"), [("sprites-story", "structure"), ("story-wan21", "video")])
+def test_a_blended_inside_another_denoiser_is_told_to_stand_alone(name: str, stage: str, tmp_path: Path) -> None:
+    recipe = recipes.load(name)
+    with pytest.raises(RecipeError, match=rf"chain\.{stage}\.denoise: blended stands inside coupled") as refusal:
+        found(recipe, tmp_path)
+    assert str(refusal.value).count("' --set video.frames=N --set story=null; ") == 1
+    override = str(refusal.value).partition("--set '")[2].partition("'")[0]
+    alone = recipes.changed(recipe, [override, "video.frames=9", "story=null"])
+    assert alone.chain[place_of(alone)].stage == stage
+
+
 def test_a_spliced_ladder_is_refused_with_the_ladder_to_calibrate_on(tmp_path: Path) -> None:
     whole = {"shifted": {"steps": 8, "shift": 3.0}}
     spliced = {"ladder": whole, "own": {"shifted": {"steps": 6, "shift": 3.0}}, "early": 0.833, "late": 0.464}
@@ -895,7 +1044,10 @@ def test_other_mistakes_are_told(tmp_path: Path) -> None:
     result = found(quick(), tmp_path, Settings(prompts=PROMPTS[:1], budget=0.01, by="fit"))
     assert list(result.choices) == ["fit"]
     notes = [note.split(":")[0] for note in result.case.notes]
-    assert notes == ["rule budget", "rule dp", "rule fit"], "the others still stand"
+    assert notes == ["rule budget", "rule dp", "rule fit", "rule fit"], "the others still stand"
+    assert result.case.notes[2] == (
+        "rule fit: it minds neither cost nor error, so --budget counts for the rules budget and dp beside it alone"
+    )
     assert "one prompt says nothing of others" in result.case.notes[-1]
     with pytest.raises(RecipeError, match="unknown rule 'knots'"):
         found(quick(), tmp_path, Settings(by="knots"))
@@ -903,6 +1055,104 @@ def test_other_mistakes_are_told(tmp_path: Path) -> None:
         found(quick(), tmp_path, Settings(by="sweep"))
     with pytest.raises(RecipeError, match="unknown kind of candidate 'halfed'; did you mean 'halved'"):
         found(quick(), tmp_path, Settings(also=("halfed",)))
+
+
+NOWHERE = {"family": "wan", "weights": "./nowhere"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "said"),
+    [
+        (
+            {"experts.small": NOWHERE},
+            Settings(also=("halfed",)),
+            "unknown kind of candidate 'halfed'; did you mean 'halved'",
+        ),
+        (
+            {"experts.small": NOWHERE},
+            Settings(features="oracle"),
+            r"--compare oracle: the oracle knows the sprite world alone",
+        ),
+        ({"video.width": 64}, Settings(features="oracle"), r"square, not 32x64; .*video\.height=32"),
+        (
+            {"chain.video.ladder.shifted.steps": 5},
+            Settings(by="fit"),
+            r"rule fit: .* six steps or more, and chain\.video\.ladder has 5; take --by budget",
+        ),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_loaded(
+    changes: dict[str, object], settings: Settings, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = quick(**changes)
+    cast = None if "experts.small" in changes else load(recipe)
+    monkeypatch.setattr(running, "load", None)
+    for given in (None, cast):
+        with pytest.raises(RecipeError, match=said):
+            found(recipe, tmp_path, replace(settings, prompts=PROMPTS), given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_encoder_that_cannot_compare_is_told_of_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import CLIPTextConfig, Dinov2Config
+
+    CLIPTextConfig().save_pretrained(tmp_path / "words")
+    save_file({"a": torch.zeros(1)}, tmp_path / "words" / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "config.json").write_text('{"model_type": "none"}')
+    save_file({"a": torch.zeros(1)}, tmp_path / "odd" / "model.safetensors", metadata={"format": "pt"})
+    Dinov2Config().save_pretrained(tmp_path / "empty")
+    save_file({"a": torch.zeros(1)}, tmp_path / "one.safetensors")
+    monkeypatch.setattr(running, "load", None)
+    for name, said in {
+        "pixel": "no weights at 'pixel'.*Features are pixels, oracle, or an image encoder's weights",
+        str(tmp_path / "none"): "no weights at",
+        str(tmp_path / "empty"): "has no weights in its folder",
+        str(tmp_path / "odd"): "is no image encoder that can be read",
+        str(tmp_path / "words"): "sees no images.*Features are",
+        str(tmp_path / "one.safetensors"): "an encoder is a folder with its config",
+    }.items():
+        with pytest.raises(WeightsError, match=f"(?s){said}"):
+            found(quick(), tmp_path / "out", replace(TWO, features=name))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_a_file_is_told_of_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "load", None)
+    (file := tmp_path / "mine").write_text("")
+    for out, said in {file: f"cannot write {file}, which is a file", file / "more": f"where {file} is a file"}.items():
+        with pytest.raises(OutputError, match=f"{said}; name another with --out"):
+            found(quick(), out)
+
+
+def test_with_few_steps_no_rule_is_advised_that_needs_more(tmp_path: Path) -> None:
+    one = quick(**{"chain.video.ladder": {"levels": [1.0, 0.0]}})
+    with pytest.raises(RecipeError, match=r"no schedule costs 1% .* --budget 0\.\d+$"):
+        found(one, tmp_path, replace(TWO, budget=0.01))
+    result = found(one, tmp_path, TWO)
+    assert set(result.choices) == {"budget", "dp"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (Settings(by="fit", budget=0.5, error=0.1), "rule fit: it minds neither .* so --budget and --error count for"),
+        (Settings(by="sweep", error=0.1), "rule sweep: it minds neither cost nor error, so --error counts for"),
+        (Settings(by="budget", budget=0.5, error=0.1), "rule budget: --error stands in the place of --budget"),
+        (Settings(by="dp", budget=0.5, error=0.1), "rule dp: --error stands in the place of --budget"),
+    ],
+)
+def test_what_a_rule_does_not_mind_is_said(settings: Settings, said: str) -> None:
+    (note,) = unminded(settings)
+    assert re.match(said, note)
+    for by in ("fit", "sweep", "budget", "dp"):
+        assert not unminded(Settings(by=by))
+    assert not unminded(Settings(by="dp", budget=0.5))
+    assert not unminded(Settings(by="budget", error=0.5))
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -920,6 +1170,10 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             rf"{rule} .* at every step · prompts drawn anew: [LS]+ in \d+%, there .*\d( <- written)?", line
         )
     assert "drawn anew" not in lines[2]
+    for line in lines[:3]:
+        assert re.match(
+            r"\w+ +(large|small) (at every step|above 0\.\d{3}, .*(large|small) below) · \d+% of large", line
+        )
     assert "note: large, unguided: left out, it is not guided" in result.stderr
     assert (tmp_path / "few" / "curves.png").is_file()
     assert recipes.load(tmp_path / "few" / "few.yaml").chain[0].ladder == quick().chain[0].ladder
@@ -938,6 +1192,32 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "has a stage that is blended" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["few.yaml", "-o", "."], "few.yaml"),
+        (["./few.yaml", "--out", "few/.."], "./few.yaml"),
+        (["few/few.yaml"], "few/few.yaml"),
+        (["few/few.yaml", "-o", "few"], "few/few.yaml"),
+        (["linked/few.yaml", "-o", "few"], "linked/few.yaml"),
+    ],
+)
+def test_the_recipe_that_was_read_is_not_written_over(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "few").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "few")
+    for file in (Path("few.yaml"), Path("few/few.yaml")):
+        file.write_text(recipes.dump(quick()))
+    refused = CliRunner().invoke(cli.app, ["calibrate", *words])
+    assert refused.exit_code == 1
+    assert f"would take the place of {said}, which it is made from" in " ".join(refused.stderr.split())
+    assert "--out few-calibrated" in " ".join(refused.stderr.split())
+    assert recipes.load(Path(words[0])) == quick()
+    assert not [*tmp_path.rglob("measured")], "refused before anything is measured"
+
+
 @pytest.mark.parametrize("empty", ["", "  ", "\t", "\n\n"])
 def test_prompts_to_compare_on_stand_after_an_empty_line(tmp_path: Path, empty: str) -> None:
     file = tmp_path / "prompts.txt"
@@ -945,8 +1225,50 @@ def test_prompts_to_compare_on_stand_after_an_empty_line(tmp_path: Path, empty: 
     assert prompts_in(file) == (("a red circle", "a blue ring"), ("a green ring", "a white ring"))
 
 
+def test_who_is_where_is_said_of_every_rule(tmp_path: Path) -> None:
+    result = found(quick(), tmp_path, replace(TWO, prompts=PROMPTS[:1], features="pixels"))
+    ladder, case = result.ladder, result.case
+    for rule in ("fit", "budget", "dp", "sweep"):
+        *above, below = result.placed(rule).split(", ")
+        steps: list[str] = []
+        for who, bound in (place.split(" above ") for place in above):
+            steps += [who] * (sum(t > float(bound) for t in ladder.levels[:-1]) - len(steps))
+        steps += [below.removesuffix(" below")] * (ladder.steps - len(steps))
+        assert steps == [case.names[who] for who in result.choices[rule].choice], rule
+    large, cached = case.candidates[0], replace(case.candidates[1], name="large, cached")
+    other = replace(result, case=replace(case, candidates=(large, cached)))
+    for choice, said in {
+        (0,) * 8: "large at every step",
+        (
+            0,
+            1,
+            *[0] * 6,
+        ): f"large above {ladder.between(1):.3f}, large (cached) above {ladder.between(2):.3f}, large below",
+    }.items():
+        assert replace(other, choices={"dp": Schedule(choice, 0, 0)}).placed("dp") == said
+
+
+def test_views_and_boundaries_are_told_apart_in_the_picture() -> None:
+    assert not {colour for colour, _ in BOUNDS} & set(COLOURS)
+    assert len(set(BOUNDS)) == len(BOUNDS) == len(RULES)
+    assert len(set(DASHES.values())) == len(DASHES) == len(VIEWS)
+    inked = {}
+    for view, dashes in DASHES.items():
+        picture = draw([1.0, 0.0], {"one": [Line(view, [0.5, 0.5], 0, dashes)]}, {})
+        row = max(range(60, 280), key=lambda y: sum(picture.getpixel((x, y)) == COLOURS[0] for x in range(90, 640)))
+        inked[view] = sum(picture.getpixel((x, row)) == COLOURS[0] for x in range(90, 640)) / 550
+    assert inked["guided"] == 1
+    assert 0.55 < inked["conditional"] < 0.8
+    assert 0.3 < inked["unconditional"] < 0.55
+    words = {"budget": "large above 0.833, small above 0.193, large below"}
+    plain, said = (
+        draw([1.0], {"one": [Line("a", [0.1], 0)]}, {"budget": (0.833, 0.193)}, told) for told in (None, words)
+    )
+    assert plain.tobytes() != said.tobytes()
+
+
 def test_a_picture_of_one_panel() -> None:
-    lines = [Line("a", [0.1, None, 0.3, 0.0], 0), Line("b", [1.0, 2.0, 3.0, 4.0], 1, dashed=True)]
+    lines = [Line("a", [0.1, None, 0.3, 0.0], 0), Line("b", [1.0, 2.0, 3.0, 4.0], 1, (9, 5))]
     picture = draw([1.0, 0.7, 0.4, 0.1], {"one": lines}, {"rule": (0.5,)})
     assert picture.size == (900, 330)
     assert picture.getpixel((int(80 + 0.5 * 570), 100)) == (90, 90, 90), "the boundary at t = .5"

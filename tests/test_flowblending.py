@@ -538,6 +538,62 @@ def test_each_expert_is_guided_by_itself() -> None:
     assert recipes.parse(recipes.dump(recipe)) == recipe
 
 
+@pytest.mark.parametrize(
+    ("name", "height", "width", "near"),
+    [
+        ("flowblending-ltx", 480, 768, (512, 768)),  # 32 pixels for a latent cell, and tokens of one
+        ("flowblending-wan21", 496, 832, (512, 832)),  # 8 pixels, and tokens of two
+        ("sprites-flowblending-exact", 34, 36, (32, 36)),  # 2 pixels
+    ],
+)
+def test_a_size_that_does_not_halve_is_refused_by_a_plan(
+    name: str, height: int, width: int, near: tuple[int, int]
+) -> None:
+    denoise = {"blended": {"above 0.8": "large", "else": {"halved": "small"}}}
+    changes = {"chain.0.denoise": denoise, "video.height": height, "video.width": width}
+    recipe = recipes.changed(recipes.load(name), changes)
+    told = rf"chain\.video\.denoise: halved shows half .* multiples of \d+, not {height}x{width}; --set"
+    with pytest.raises(RecipeError, match=told) as refusal:
+        dovetail.plan(recipe)
+    sets = str(refusal.value).partition("; ")[2].removesuffix(" is near").split("--set ")[1:]
+    fits = recipes.changed(recipe, [each.strip() for each in sets])
+    assert (fits.video.height, fits.video.width) == near
+    assert dovetail.plan(fits).latent is not None
+    whole = recipes.changed(recipe, {"chain.0.denoise.blended": {"above 0.8": "large", "else": "small"}})
+    assert dovetail.plan(whole).latent is not None, "the size as such"
+
+
+def test_a_room_that_does_not_halve_is_told_by_its_own_size() -> None:
+    first = {
+        "stage": "draft",
+        "ladder": {"even": {"steps": 2}},
+        "denoise": {"halved": "small"},
+        "height": 34,
+        "width": 32,
+    }
+    second = {**first, "stage": "video", "bridge": "pixels", "denoise": "large", "height": None, "width": None}
+    second |= {"ladder": {"even": {"steps": 2, "start": 0.5}}}
+    recipe = recipes.changed(EXACT, {"chain": [first, second]})
+    with pytest.raises(
+        RecipeError, match=r"chain\.draft\.denoise: halved .* not 34x32; --set chain\.draft\.height=32 --set"
+    ):
+        dovetail.plan(recipe)
+
+
+def test_an_expert_is_halved_once() -> None:
+    with pytest.raises(RecipeError, match=r"chain\.video\.denoise: halved stands inside halved"):
+        dovetail.plan(recipes.changed(EXACT, ["chain.video.denoise={halved: {halved: small}}"]))
+
+
+def test_what_a_plan_lets_pass_runs_and_what_it_refuses_does_not_begin() -> None:
+    few = {"video.frames": 2, "experts.large.candidates": 32, "experts.small.candidates": 24}
+    halved = {"chain.video.denoise": {"halved": "small"}, "chain.video.ladder": {"even": {"steps": 2}}}
+    recipe = recipes.changed(EXACT, {**few, **halved, "video.height": 36, "video.width": 36})
+    assert isinstance(finished(play(recipe)), dovetail.Video)
+    with pytest.raises(RecipeError, match="halved shows half"):
+        next(iter(play(recipes.changed(recipe, {"video.height": 34}))))
+
+
 def test_history_is_a_word_of_the_recipe() -> None:
     kept, dropped = (
         dovetail.plan(recipes.changed(EXACT, [f"chain.video.denoise.blended.history={word}"])).stages[0].solver

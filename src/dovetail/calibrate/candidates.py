@@ -25,7 +25,7 @@ from dovetail.experts.flops import flops
 from dovetail.experts.pairs import same_text
 from dovetail.methods.flowblending import Blended
 from dovetail.recipe import Recipe, models
-from dovetail.recipe.build import build
+from dovetail.recipe.build import blends, build, leaves
 from dovetail.run import Cast, latent_of, plan
 from dovetail.run.manifest import weights_of
 
@@ -79,8 +79,8 @@ class Case:
     @property
     def follows(self) -> dict[int, int]:
         """Candidates that reuse what the step before them left, by their places: who, and who must have taken it."""
-        pairs = enumerate(name.removesuffix(", cached") for name in self.names)
-        return {i: self.names.index(whole) for i, whole in pairs if whole != self.names[i]}
+        parts = [candidate.part for candidate in self.candidates]
+        return {i: parts.index(whole_of(part)) for i, part in enumerate(parts) if reuses(part)}
 
     @cached_property
     def digest(self) -> str:
@@ -123,9 +123,7 @@ def case_of(recipe: Recipe, cast: Cast, also: Sequence[str] = ()) -> Case:
 
     Raises RecipeError where no stage is blended, or blends one expert with itself.
     """
-    for kind in also:
-        if kind not in KINDS:
-            raise RecipeError(f"unknown kind of candidate '{kind}'; {nearest(kind, KINDS)}")
+    check_kinds(also)
     place, notes = place_of(recipe), list[str]()
     parts = _parts(recipe, place)
     experts = [cast.experts[name] for part in parts.values() for _, name in models.named(part, "")]
@@ -134,11 +132,13 @@ def case_of(recipe: Recipe, cast: Cast, also: Sequence[str] = ()) -> Case:
     _one_reference(recipe, place, {name: cost(recipe, place, part, cast) for name, part in parts.items()})
     shape = latent_shape(recipe, cast)
     _whole(recipe, place, shape[1], cast.codec.space.compression or 1)
+    kept = {leaf.expert: leaf.reuse for part in parts.values() for leaf in leaves(part) if leaf.reuse}
     for name, part in list(parts.items()):
         for kind in also:
-            made = variant(part, kind, cast, shape)
-            if isinstance(made, str):
-                notes.append(f"{name}, {kind}: left out, {made}")
+            made = variant(part, kind, cast, shape, kept)
+            same = next((other for other, one in parts.items() if one == made), None)
+            if isinstance(made, str) or same is not None:
+                notes.append(f"{name}, {kind}: left out, {f'it is {same}' if same is not None else made}")
             else:
                 parts[f"{name}, {kind}"] = made
     priced = [Candidate(name, part, cost(recipe, place, part, cast)) for name, part in parts.items()]
@@ -146,9 +146,18 @@ def case_of(recipe: Recipe, cast: Cast, also: Sequence[str] = ()) -> Case:
     return Case(recipe, place, dearest_first, tuple(notes), weights_of(cast))
 
 
+def check_kinds(also: Sequence[str]) -> None:
+    """Raises RecipeError for what is none of `KINDS`."""
+    for kind in also:
+        if kind not in KINDS:
+            raise RecipeError(f"unknown kind of candidate '{kind}'; {nearest(kind, KINDS)}")
+
+
 def place_of(recipe: Recipe) -> int:
     """Where in the chain the stage to calibrate is, as far as can be told without weights. Raises RecipeError."""
     places = [i for i, stage in enumerate(recipe.chain) if isinstance(stage.denoise, models.Blended)]
+    if not places:
+        _outermost(recipe)
     if not places or recipe.start is not None:
         raise RecipeError(
             "calibrate needs a recipe that starts from noise and has a stage that is blended, as in denoise: "
@@ -156,13 +165,58 @@ def place_of(recipe: Recipe) -> int:
         )
     place = places[0]
     parts = _parts(recipe, place)
-    if len(parts) < 2:
+    _whole_too(recipe, place, parts)
+    alone = [name for name, part in parts.items() if not reuses(part)]
+    if len(alone) < 2:
         raise RecipeError(
-            f"chain.{recipe.chain[place].stage}.denoise.blended: one candidate only ({', '.join(parts)}); calibrate "
-            "compares two or more, as in {above 0.5: large, else: small}"
+            f"chain.{recipe.chain[place].stage}.denoise.blended: one candidate only ({', '.join(alone)}); calibrate "
+            "compares two or more that can take steps in a row, as in {above 0.5: large, else: small}"
         )
     _unspliced(recipe, place)
     return place
+
+
+def _outermost(recipe: Recipe) -> None:
+    """Raises RecipeError for a blended that stands inside another denoiser."""
+    for stage in recipe.chain:
+        for blended in blends(stage.denoise):
+            own = json.dumps(blended.model_dump(mode="json", exclude_defaults=True))
+            untold = "" if recipe.story is None else " --set story=null"
+            raise RecipeError(
+                f"chain.{stage.stage}.denoise: blended stands inside {stage.denoise.word}, and calibrate needs it to "
+                "be the stage's own denoise. Calibrate that alone, on a video no longer than its experts see at once: "
+                f"--set 'chain.{stage.stage}.denoise={own}' --set video.frames=N{untold}; then write the boundaries that "
+                "are found into the one inside"
+            )
+
+
+def reuses(part: Part) -> bool:
+    """Whether a denoiser goes on with what one before it left."""
+    return any(leaf.reuse for leaf in leaves(part))
+
+
+def whole_of(part: models.Leaf) -> models.Leaf:
+    """The expert that leaves what this one reuses: the same one, in full."""
+    return part.model_copy(update={"reuse": ()})
+
+
+def _whole_too(recipe: Recipe, place: int, parts: Mapping[str, Part]) -> None:
+    """Raises RecipeError for a denoiser that reuses what no other here leaves."""
+    path = f"chain.{recipe.chain[place].stage}.denoise.blended"
+    for part in filter(reuses, parts.values()):
+        if not isinstance(part, models.Leaf):
+            raise RecipeError(
+                f"{path}: an expert inside {part.word} reuses blocks, and calibrate can place that only right after a "
+                "look in full, so it must be an expert by itself; leave out reuse there, and ask for it by "
+                "--also cached"
+            )
+        if whole_of(part) not in parts.values():
+            whole = json.dumps(whole_of(part).model_dump(mode="json", exclude_defaults=True))
+            raise RecipeError(
+                f"{path}: expert '{part.expert}' reuses blocks {list(part.reuse)} after a look in full, and none here "
+                f"looks in full as it does; give an interval to {whole} as well, or leave out reuse and ask for it by "
+                "--also cached"
+            )
 
 
 def check_ahead(recipe: Recipe) -> None:
@@ -224,19 +278,31 @@ def _parts(recipe: Recipe, place: int) -> dict[str, Part]:
 
 
 def named(parts: Sequence[Part]) -> dict[str, Part]:
-    """Different denoisers by short names: an expert's own, or the method's word, with a number where that is taken."""
+    """Different denoisers by short names: an expert's own, or the method's word, with a number where that is taken; for
+    one that reuses, that of the expert in full, and ", cached"."""
     found: dict[str, Part] = {}
-    for part in parts:
+    for part in sorted(parts, key=_cached):
         if part in found.values():
             continue
         name = part.expert if isinstance(part, models.Leaf) else part.word
+        if _cached(part):
+            name = next((f"{other}, cached" for other, one in found.items() if one == whole_of(part)), name)
         taken = sum(known.partition(" ")[0] == name for known in found)
         found[f"{name} {taken + 1}" if taken else name] = part
     return found
 
 
-def variant(part: Part, kind: str, cast: Cast, shape: Sequence[int]) -> Part | str:
-    """Another candidate made of one, or why there is none."""
+def _cached(part: Part) -> bool:
+    return isinstance(part, models.Leaf) and bool(part.reuse)
+
+
+def variant(
+    part: Part, kind: str, cast: Cast, shape: Sequence[int], kept: Mapping[str, tuple[int, ...]] | None = None
+) -> Part | str:
+    """Another candidate made of one, or why there is none. kept: by expert, the blocks that a recipe reuses already,
+    since all of an expert's looks leave the same ones."""
+    if reuses(part) and kind != "unguided":
+        return "it reuses blocks already"
     if kind == "unguided":
         guided = isinstance(part, models.Leaf) and part.guidance != 1
         return part.model_copy(update={"guidance": 1.0}) if guided else "it is not guided"
@@ -244,7 +310,8 @@ def variant(part: Part, kind: str, cast: Cast, shape: Sequence[int]) -> Part | s
         count = blocks_in(part, cast)
         if count < 3:
             return "its network is no stack of three blocks or more"
-        return part.model_copy(update={"skip": middle(count)} if kind == "shortened" else {"reuse": inner(count)})
+        cached = (kept or {}).get(part.expert, inner(count))
+        return part.model_copy(update={"skip": middle(count)} if kind == "shortened" else {"reuse": cached})
     if any(side % 4 for side in shape[2:]):
         return f"its latents are {shape[2]}x{shape[3]}, and half of that must be even"
     return models.Halved.model_validate({"halved": part.model_dump(mode="json")})

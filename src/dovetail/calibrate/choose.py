@@ -55,13 +55,17 @@ def knee(x: Sequence[float], y: Sequence[float]) -> int:
     return best if above[best] > 1e-9 else len(x) - 1
 
 
+FEWEST = 6
+"""Steps that three lines need: each has two points or more."""
+
+
 def two_knots(levels: Sequence[float], divergence: Sequence[float]) -> tuple[int, int]:
     """Steps (i, j) such that log divergence, seen over t, is best drawn by three joined lines that meet before i and j.
 
     levels: where steps start; no threshold is needed. Least squares over all pairs; each line has two points or more.
     Raises ValueError for fewer than six steps, and where the experts never differ.
     """
-    if len(levels) < 6:
+    if len(levels) < FEWEST:
         raise ValueError(f"three lines need six steps or more, not {len(levels)}")
     if max(divergence) <= 0:
         raise ValueError("these experts never differ, so nothing says where to change; any boundary is as good")

@@ -28,7 +28,7 @@ from dovetail.core.combine import Guided
 from dovetail.core.denoiser import Denoiser, Prompted
 from dovetail.core.ladders import Ladder
 from dovetail.core.path import Split
-from dovetail.core.sampler import Euler, Solver, State, last, sample
+from dovetail.core.sampler import Euler, Solver, State, last, sample, step
 
 VIEWS = ("guided", "conditional", "unconditional")
 
@@ -93,7 +93,7 @@ def measure(
     """
     before: tuple[State, ...] = ()
     ours = views(large, x, ladder.levels[0], frames)
-    for step, (t, to) in enumerate(pairwise(ladder.levels)):
+    for k, (t, to) in enumerate(pairwise(ladder.levels)):
         now = solver.correct(before, State(t, x, ours["guided"]), frames)
         following = solver.predict(before, now, to, frames)
         theirs = {name: views(denoise, x, t, frames) for name, denoise in candidates.items()}
@@ -104,13 +104,12 @@ def measure(
             for name, seen in theirs.items()
         }
         before = (*before, now)[-solver.memory :] if solver.memory else ()
-        rest = _Rest(large, frames, ladder.levels[step + 1 :], solver, before, following, follow)
+        rest = _Rest(large, frames, ladder.levels[k + 1 :], solver, before, following, follow)
         errors = {name: (to - t) * _apart(ours["guided"], seen["guided"]) for name, seen in theirs.items()}
-        after = rest.look() if rest.levels[1:] else None
-        gains = {name: rest.gain(after, error, t, to) for name, error in errors.items()}
-        yield Measured(step, t, gaps, gains)
-        if after is not None:
-            x, ours = following, after
+        gains = {name: rest.gain(error, t, to) for name, error in errors.items()}
+        yield Measured(k, t, gaps, gains)
+        if rest.levels[1:]:
+            x, ours = following, rest.seen
 
 
 def _apart(ours: Split, theirs: Split) -> Tensor:
@@ -129,24 +128,32 @@ class _Rest:
     x: Tensor
     follow: int
 
-    def look(self) -> dict[str, Split]:
+    @cached_property
+    def seen(self) -> dict[str, Split]:
+        """What it sees next, which the walk goes on with."""
         return views(self.large, self.x, self.levels[0], self.frames)
 
-    def gain(self, after: Mapping[str, Split] | None, error: Tensor, t: float, to: float) -> float | None:
+    def gain(self, error: Tensor, t: float, to: float) -> float | None:
         size = float(error.norm())
         if size == 0:
             return None
-        if after is None:  # The last step: a stage hands over x0 as it was seen there.
+        if not self.levels[1:]:  # The last step: a stage hands over x0 as it was seen there.
             return t / (t - to)
-        return float((self.video(self.x + error) - self.straight).norm()) / size
+        pushed = self.x + error
+        seen = views(self.large, pushed, self.levels[0], self.frames)
+        return float((self.video(pushed, seen["guided"]) - self.straight).norm()) / size
 
     @cached_property
     def straight(self) -> Tensor:
-        return self.video(self.x)
+        return self.video(self.x, self.seen["guided"])
 
-    def video(self, x: Tensor) -> Tensor:
-        steps = len(self.levels) - 1
-        if self.follow >= steps:
-            return last(sample(self.large, x, self.frames, self.levels, self.solver, self.before)).seen.x0
-        fewer = [self.levels[round(i * steps / self.follow)] for i in range(self.follow + 1)]
-        return last(sample(self.large, x, self.frames, fewer, Euler())).seen.x0
+    def video(self, x: Tensor, seen: Split) -> Tensor:
+        """The way from x, of which the first look is taken: both ways' is one of `views`, so that they round alike."""
+        steps, levels, solver, before = len(self.levels) - 1, self.levels, self.solver, self.before
+        if self.follow < steps:
+            levels = [self.levels[round(i * steps / self.follow)] for i in range(self.follow + 1)]
+            solver, before = Euler(), ()
+        now, x, before = step(lambda *_: seen, x, self.frames, (levels[0], levels[1]), solver, before)
+        if levels[2:]:
+            now = last(sample(self.large, x, self.frames, levels[1:], solver, before))
+        return now.seen.x0

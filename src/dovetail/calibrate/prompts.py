@@ -21,11 +21,15 @@ CALIBRATE = 8
 
 def usual(recipe: Recipe) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Prompts to calibrate with and prompts to compare on; of the sprite world for experts that live in it."""
-    sprites = [
-        isinstance(spec, models.Exact) or spec.weights.startswith("sprites/") for spec in recipe.experts.values()
-    ]
-    prompts = _sprites() if all(sprites) else GENERAL
+    prompts = _sprites() if of_sprites(recipe) else GENERAL
     return prompts[:CALIBRATE], prompts[CALIBRATE:]
+
+
+def of_sprites(recipe: Recipe) -> bool:
+    """Whether all of a recipe's experts live in the sprite world."""
+    return all(
+        isinstance(spec, models.Exact) or spec.weights.startswith("sprites/") for spec in recipe.experts.values()
+    )
 
 
 def _sprites() -> tuple[str, ...]:

@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dovetail import recipe as recipes
-from dovetail.calibrate.choose import two_knots, u_shaped
+from dovetail.calibrate.choose import FEWEST, two_knots, u_shaped
 from dovetail.calibrate.plot import Line, draw
 from dovetail.calibrate.stability import Stability
 from dovetail.errors import OutputError
 
 if TYPE_CHECKING:
     from dovetail.calibrate.running import Calibration
+
+
+DASHES = {"guided": (), "conditional": (9, 5), "unconditional": (2, 4)}
+"""How a curve of each view is drawn: pixels of ink and of none, in turns; nothing is a whole line."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,12 @@ class Kept:
         return self.read()
 
 
-def kept(out: Path, what: str, digest: str, prompt: str, seed: int) -> Kept:
-    """Where a measurement of a prompt lies: other settings lie elsewhere, so nothing stale is ever read."""
-    key = hashlib.sha256(json.dumps([what, digest, prompt, seed]).encode()).hexdigest()[:16]
-    return Kept(out / "measured" / f"{what.replace('/', '-')}-{key}.json")
+def kept(out: Path, what: str, digest: str, prompt: str, seed: int, more: Any = None) -> Kept:
+    """Where a measurement of a prompt lies: other settings lie elsewhere, so nothing stale is ever read. more: plain
+    data that it hangs on too."""
+    said = [what, digest, prompt, seed, *([] if more is None else [more])]
+    key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+    return Kept(out / "measured" / f"{what.replace('/', '-')[:80]}-{key}.json")
 
 
 def written(found: "Calibration", out: Path, name: str, prompts: Sequence[str]) -> tuple[Path, ...]:
@@ -81,6 +87,7 @@ def told(found: "Calibration", prompts: Sequence[str]) -> dict[str, Any]:
             rule: {
                 "steps": [case.names[who] for who in schedule.choice],
                 "boundaries": list(found.boundaries(rule)),
+                "placed": found.placed(rule),
                 "switches": schedule.switches,
                 "cost": schedule.cost / whole,
                 "error": schedule.error,
@@ -123,17 +130,16 @@ def shapes(found: "Calibration") -> dict[str, dict[str, bool]]:
 
 def _falls_and_rises(levels: Sequence[float], values: Sequence[float], first: int) -> bool:
     levels, values = levels[first:], values[first:]
-    return len(levels) >= 6 and max(values) > 0 and u_shaped(values, two_knots(levels, values))
+    return len(levels) >= FEWEST and max(values) > 0 and u_shaped(values, two_knots(levels, values))
 
 
 def drawn(found: "Calibration") -> Any:
     """The picture: divergence in each view, state errors, what is left of them in the video; and the boundaries."""
     names, levels = found.case.names[1:], found.ladder.levels[:-1]
-    views = ("guided", "conditional", "unconditional")
     apart = [
-        Line(f"{name}, {view}", found.curves[name][view]["velocity"], i, dashed=view != "guided")
+        Line(f"{name}, {view}", found.curves[name][view]["velocity"], i, DASHES[view])
         for i, name in enumerate(names)
-        for view in views
+        for view in DASHES
         if view in found.curves[name]
     ]
     state = [Line(name, found.curves[name]["guided"]["state"], i) for i, name in enumerate(names)]
@@ -145,4 +151,9 @@ def drawn(found: "Calibration") -> Any:
         "state: error that one step adds": state,
         "what of it is left in the final video": left,
     }
-    return draw(levels, panels, {rule: found.boundaries(rule) for rule in found.choices})
+    return draw(
+        levels,
+        panels,
+        {rule: found.boundaries(rule) for rule in found.choices},
+        {rule: found.placed(rule) for rule in found.choices},
+    )

@@ -6,7 +6,8 @@ What has been measured of a prompt is kept in the output folder, so a run that w
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
+from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from dovetail import recipe as recipes
 from dovetail.calibrate import choose, comparing
-from dovetail.calibrate.candidates import Case, Part, Ready, case_of, check_ahead, ready, stages_of
+from dovetail.calibrate.ahead import check, check_steps, unminded
+from dovetail.calibrate.candidates import Case, Part, Ready, case_of, ready, stages_of
 from dovetail.calibrate.choose import Schedule
 from dovetail.calibrate.curves import Measured, measure
 from dovetail.calibrate.judging import Features, oracle, pixels
@@ -28,9 +30,10 @@ from dovetail.recipe import Recipe, models
 from dovetail.run import Cast, load
 from dovetail.run.cast import check_spaces
 from dovetail.run.decoding import pixels_of
+from dovetail.run.sealed import fingerprint
 
-RULES = ("fit", "budget", "dp", "sweep")
-"""Two-knot fit; one interval within a budget; any schedule within a budget; the paper's sweeps (with features)."""
+BUDGET = 0.55
+"""The share of the large expert's cost that is allowed, unless another is said."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +52,18 @@ class Settings:
     """How to calibrate.
 
     prompts, unseen: to measure with, and to compare on; the usual ones without. also: of `candidates.KINDS`. by: the
-    rule whose boundaries the written recipe has. budget: share of the large expert's cost. error: share of the small
-    one's error; if given, `budget` does not count. features: "pixels", "oracle" or an image encoder's weights; with
-    them videos are made, for the sweeps and to compare the choices. follow: in how many looks
-    of the large expert an error is followed to the video; see `curves.measure`.
+    rule whose boundaries the written recipe has. budget: share of the large expert's cost, `BUDGET` without. error:
+    share of the small one's error; with it `budget` does not count: rule budget takes the cheapest interval that errs
+    no more, and dp the schedule that errs least for what that costs. features: "pixels", "oracle" or an image encoder's
+    weights; with them videos are made, for the sweeps and to compare the choices. follow: in how many looks of the
+    large expert an error is followed to the video; see `curves.measure`.
     """
 
     prompts: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     by: str = "budget"
-    budget: float = 0.55
+    budget: float | None = None
     error: float | None = None
     features: str | None = None
     follow: int = 1
@@ -87,25 +91,42 @@ class Calibration:
         choice = self.choices[rule].choice
         return tuple(self.ladder.between(k) for k in range(1, len(choice)) if choice[k] != choice[k - 1])
 
+    def placed(self, rule: str) -> str:
+        """Who takes which steps by a rule's schedule, as `large above 0.833, small above 0.193, large below`."""
+        who = [spelt(self.case.names[who]) for who, _ in groupby(self.choices[rule].choice)]
+        if len(who) == 1:
+            return f"{who[0]} at every step"
+        above = [f"{name} above {bound:.3f}" for name, bound in zip(who, self.boundaries(rule), strict=False)]
+        return ", ".join([*above, f"{who[-1]} below"])
+
+
+def spelt(name: str) -> str:
+    """A candidate's name, to stand among others.
+
+    >>> spelt("large, cached, unguided"), spelt("small")
+    ('large (cached, unguided)', 'small')
+    """
+    own, _, made = name.partition(", ")
+    return f"{own} ({made})" if made else own
+
 
 def calibrate(
     recipe: Recipe, out: Path, settings: Settings | None = None, cast: Cast | None = None, name: str = "recipe"
 ) -> Iterator[Look | Calibration]:
     """Calibrate a recipe's first blended stage; the last event is the result, written to `out` by then.
 
-    Raises RecipeError, WeightsError, and SpaceError for experts that do not share their latents.
+    Raises RecipeError, WeightsError, OutputError, and SpaceError for experts that do not share their latents.
     """
     settings = Settings() if settings is None else settings
-    _checked(settings)
-    if cast is None:
-        check_ahead(recipe)
-        cast = load(recipe)
+    check(recipe, out, settings, loaded=cast is not None)
+    cast = load(recipe) if cast is None else cast
     check_spaces(recipe, cast)
     case = case_of(recipe, cast, settings.also)
     prompts, unseen = (
         given or own for given, own in zip((settings.prompts, settings.unseen), usual(recipe), strict=True)
     )
     ladder = stages_of(recipe, case.place, case.candidates[0].part, cast)[-1].ladder
+    check_steps(case.stage.stage, ladder, settings)
     _affordable(case, ladder, settings)
     rows = []
     for i in range(len(prompts)):
@@ -113,7 +134,7 @@ def calibrate(
     curves, gains, weighted = _means(case, rows)
     choices, missing = _choices(case, ladder, curves, weighted, settings)
     stable, unsure = _stable(case, ladder, rows, settings, choices)
-    case = replace(case, notes=(*case.notes, *missing, *unsure))
+    case = replace(case, notes=(*case.notes, *missing, *unminded(settings), *unsure))
     likeness: dict[str, dict[str, float]] = {}
     if settings.features is not None:
         work = _Work(case, cast, _features(settings.features), settings.features, out)
@@ -123,15 +144,6 @@ def calibrate(
     result = Calibration(case, ladder, curves, gains, weighted, choices, found, (), likeness, stable)
     files = written(result, out, name, prompts)
     yield replace(result, files=files)
-
-
-def _checked(settings: Settings) -> None:
-    if settings.by not in RULES:
-        raise RecipeError(f"unknown rule '{settings.by}'; known: {', '.join(RULES)}")
-    if settings.by == "sweep" and settings.features is None:
-        raise RecipeError(
-            "the rule sweep compares videos; say by which features: pixels, oracle, or an encoder's weights"
-        )
 
 
 # --- measuring ---------------------------------------------------------------------------------------------------
@@ -232,7 +244,11 @@ def _rules(case: Case, ladder: Ladder, settings: Settings) -> dict[str, Rule]:
 
 
 def _budget(case: Case, ladder: Ladder, settings: Settings) -> float:
-    return settings.budget * case.costs[0] * ladder.steps
+    return _share(settings) * case.costs[0] * ladder.steps
+
+
+def _share(settings: Settings) -> float:
+    return BUDGET if settings.budget is None else settings.budget
 
 
 def _affordable(case: Case, ladder: Ladder, settings: Settings) -> None:
@@ -245,10 +261,11 @@ def _affordable(case: Case, ladder: Ladder, settings: Settings) -> None:
         least = choose.cheapest(case.costs, nothing, 0.0, follows=case.follows).cost
     if least > _budget(case, ladder, settings) * (1 + 1e-9):
         share = least / case.costs[0] / ladder.steps
+        other = ", or --by fit, which minds no cost" if ladder.steps >= choose.FEWEST else ""
+        more = min(math.ceil(100 * share + 5), 100) / 100
         raise RecipeError(
-            f"rule {settings.by}: no schedule costs {settings.budget:.0%} of {case.names[0]} at every step, or less; the "
-            f"least is {share:.1%}: give a larger --budget, as in --budget {min(math.ceil(100 * share + 5), 100) / 100:g}, or "
-            "--by fit, which minds no cost"
+            f"rule {settings.by}: no schedule costs {_share(settings):.0%} of {case.names[0]} at every step, or less; "
+            f"the least is {share:.1%}: give a larger --budget, as in --budget {more:g}{other}"
         )
 
 
@@ -335,6 +352,12 @@ class _Work:
     name: str
     out: Path
 
+    @cached_property
+    def compares(self) -> list[str]:
+        """By what videos are compared, for keys of what is kept: an encoder by what it has learned, too."""
+        module = getattr(self.features, "module", None)
+        return [self.name] if module is None else [self.name, fingerprint(module)]
+
     def decode(self, latent: Tensor) -> Tensor:
         return comparing.frames_of(pixels_of(self.cast.codec, latent))
 
@@ -346,7 +369,9 @@ class _Work:
         tails: list[list[Sequence[float]]] = []
         for i, prompt in enumerate(prompts):
             yield Look("early sweep", i + 1, len(prompts))
-            file = kept(self.out, f"early-{self.name}-{case.history}", case.digest, prompt, seed)
+            file = kept(
+                self.out, f"early-{self.name}-{case.history}", case.digest, prompt, seed, self.compares[1:] or None
+            )
             sweep = partial(comparing.early_sweep, small=small, features=self.features, decode=self.decode, seed=seed)
             rows.append(file.made(partial(self.of, prompt, sweep)))
         early = comparing.early_share(steps, rows)
@@ -365,14 +390,20 @@ class _Work:
         small, seed = small_of(self.case), self.case.recipe.video.seed
         steps = len(next(iter(choices.values())).choice)
         all_ = {rule: schedule.choice for rule, schedule in choices.items()} | {"small alone": (small,) * steps}
-        rows = []
+        rows, key = [], [self.compares, self.case.history, all_]
+
+        def made(at: Ready) -> dict[str, dict[str, float]]:
+            found = comparing.compared(at, all_, self.features, self.decode, seed)
+            return {scheme: asdict(likeness) for scheme, likeness in found.items()}
+
         for i, prompt in enumerate(prompts):
             yield Look("comparing", i + 1, len(prompts))
-            rows.append(comparing.compared(self.at(prompt), all_, self.features, self.decode, seed))
-        return comparing.averaged(rows)
+            file = kept(self.out, "compared", self.case.digest, prompt, seed, key)
+            rows.append(file.made(partial(self.of, prompt, made)))
+        return comparing.averaged([{name: comparing.Likeness(**row[name]) for name in all_} for row in rows])
 
-    def of(self, prompt: str, sweep: Callable[[Ready], list[Any]]) -> list[Any]:
-        return sweep(self.at(prompt))
+    def of(self, prompt: str, made: Callable[[Ready], Any]) -> Any:
+        return made(self.at(prompt))
 
     def at(self, prompt: str) -> Ready:
         return ready(self.case, self.cast, prompt, self.case.recipe.video.seed)

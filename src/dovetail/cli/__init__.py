@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from dovetail import recipe as recipes
 from dovetail.cli import models
-from dovetail.cli.calibrating import calibrated, prompts_in
+from dovetail.cli.calibrating import calibrated, prompts_in, spared
 from dovetail.cli.describing import describe
 from dovetail.cli.options import (
     EventOption,
@@ -250,11 +250,20 @@ def calibrate(
     ] = None,
     by: Annotated[str, typer.Option("--by", help="Whose boundaries to write: fit, budget, dp, sweep.")] = "budget",
     budget: Annotated[
-        float, typer.Option("--budget", min=0, max=1, help="Cost allowed, of the large expert's at all steps.")
-    ] = 0.55,
+        float | None,
+        typer.Option(
+            "--budget", min=0, max=1, help="Cost allowed, of the large expert's at all steps; .55 unless said."
+        ),
+    ] = None,
     error: Annotated[
         float | None,
-        typer.Option("--error", min=0, max=1, help="Error allowed instead, of the small expert's at all steps."),
+        typer.Option(
+            "--error",
+            min=0,
+            max=1,
+            help="Error allowed instead, of the small expert's at all steps: budget takes the cheapest interval within "
+            "it, and dp errs least for what that costs.",
+        ),
     ] = None,
     compare: Annotated[
         str | None,
@@ -273,8 +282,9 @@ def calibrate(
 
     asked, unseen = prompts_in(prompts)
     name = Path(recipe).stem if "/" in recipe or recipe.endswith((".yaml", ".yml")) else recipe
-    settings = Settings(asked, unseen, tuple(also or ()), by, budget, error, compare, follow)
-    calibrated(resolved(None, recipe, overrides=overrides or ()), out or Path(name), settings, name)
+    settings, folder = Settings(asked, unseen, tuple(also or ()), by, budget, error, compare, follow), out or Path(name)
+    spared(recipe, folder, name)
+    calibrated(resolved(None, recipe, overrides=overrides or ()), folder, settings, name)
 
 
 @app.command("recipes")

@@ -1,12 +1,13 @@
 """Calibration as a command: prompts from a file, a bar, what was found."""
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
 from dovetail.cli.saying import err, say
-from dovetail.errors import RecipeError
+from dovetail.errors import OutputError, RecipeError
 from dovetail.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -30,6 +31,16 @@ def prompts_in(file: Path | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return first, second
 
 
+def spared(source: str, folder: Path, name: str) -> None:
+    """Raises OutputError where the recipe that is written would take the place of the one that is read."""
+    written = folder / f"{name}.yaml"
+    if written.is_file() and Path(source).is_file() and written.samefile(source):
+        raise OutputError(
+            f"the recipe with its boundaries would take the place of {source}, which it is made from; name another "
+            f"folder, as in --out {quote(f'{name}-calibrated')}"
+        )
+
+
 def calibrated(recipe: Recipe, folder: Path, settings: "Settings", name: str) -> None:
     """Calibrate under a progress bar, and say what was found."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -48,10 +59,9 @@ def calibrated(recipe: Recipe, folder: Path, settings: "Settings", name: str) ->
                 found = event
     for rule, schedule in found.choices.items():
         share = schedule.cost / found.case.costs[0] / found.ladder.steps
-        bounds = ", ".join(f"{bound:.3f}" for bound in found.boundaries(rule)) or "none"
         kept = " <- written" if rule == settings.by else ""
         sure = _sure(found.stability[rule]) if rule in found.stability else ""
-        say(f"{rule:<7} boundaries {bounds} · {share:.0%} of {found.case.names[0]} at every step{sure}{kept}")
+        say(f"{rule:<7} {found.placed(rule)} · {share:.0%} of {found.case.names[0]} at every step{sure}{kept}")
     for scheme, scores in found.likeness.items():
         say(f"  {scheme:<12} " + ", ".join(f"{measure} {value:.3f}" for measure, value in scores.items()))
     for note in found.case.notes:

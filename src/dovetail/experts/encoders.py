@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from dovetail.experts.checkpoint import Checkpoint, find
+from dovetail.errors import WeightsError
+from dovetail.experts.checkpoint import Checkpoint, find, must_be
 from dovetail.experts.placement import device_of
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -45,9 +46,7 @@ def load_encoder(weights: str, device: str = "cpu") -> Encoder:
     """
     from transformers import AutoConfig, AutoModel, CLIPVisionModelWithProjection
 
-    checkpoint = find(weights, None, None, ["config.json", "model.safetensors", "preprocessor_config.json"])
-    assert isinstance(checkpoint, Checkpoint)
-    checkpoint.file("")
+    checkpoint = _brought(weights)
     config = AutoConfig.from_pretrained(checkpoint.path)
     kind = CLIPVisionModelWithProjection if "clip" in config.model_type else AutoModel
     place = device_of(device)
@@ -63,3 +62,29 @@ def load_encoder(weights: str, device: str = "cpu") -> Encoder:
         told.get("image_std", IMAGENET[1]),
         place,
     )
+
+
+def check_encoder(weights: str, where: str = "") -> None:
+    """Raise WeightsError for weights that are missing, or no image encoder's; those on the hub come. Nothing is loaded.
+
+    where: the end of that error's message, what else to name.
+    """
+    from transformers import AutoConfig
+
+    must_be(weights, where)
+    checkpoint = _brought(weights, where)
+    try:
+        config = AutoConfig.from_pretrained(checkpoint.path)
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"'{weights}' is no image encoder that can be read: {error} {where}".strip()) from None
+    if not hasattr(getattr(config, "vision_config", config), "image_size"):
+        raise WeightsError(f"'{weights}' is a {config.model_type}, which sees no images. {where}".strip())
+
+
+def _brought(weights: str, where: str = "") -> Checkpoint:
+    """The checkpoint with an encoder's files, which come from the hub if they lie there."""
+    found = find(weights, None, None, ["config.json", "model.safetensors", "preprocessor_config.json"], where)
+    if not isinstance(found, Checkpoint):
+        raise WeightsError(f"'{weights}' is one file, and an encoder is a folder with its config. {where}".strip())
+    found.file("")
+    return found

@@ -242,22 +242,24 @@ def space_ahead(
     return LatentSpace(channels=channels) if space is None and isinstance(channels, int) else space
 
 
-def places_ahead(
+def sides_ahead(
     name: str, family: str, weights: str, subfolder: str | None, base: str | None, revision: str | None
-) -> int | None:
-    """For how many latent frames at once an expert without an adapter was built, from where `outline` has it; None where
-    its config does not tell, or is nowhere. Arguments are those of `load`."""
+) -> tuple[int | None, int]:
+    """For how many latent frames at once an expert without an adapter was built, and the latent cells along each side
+    of what it takes for one token, from where `outline` has it; None and 1 where its config does not tell, or is
+    nowhere. Arguments are those of `load`."""
     told = None if here(weights) else published_of(name, family, weights, subfolder, None, base)
     if told is not None:
-        return places_of(told.config)
+        return places_of(told.config), patch_of(told.config)
     part = FAMILIES[family].part if subfolder is None else subfolder
     try:
         if (checkpoint := at_hand(weights, revision, None, [part], base)) is None:
-            return None
+            return None, 1
         with checkpoint.making(part := network_part(checkpoint, part), "network"):
-            return places_of(checkpoint.config(part))
+            config = checkpoint.config(part)
+            return places_of(config), patch_of(config)
     except WeightsError:
-        return None  # Told by whoever needs more of it.
+        return None, 1  # Told by whoever needs more of it.
 
 
 def codec_space(

@@ -43,6 +43,9 @@ from dovetail.recipe.story import frame, joined
 Size = tuple[int, int, int]
 """Frames, height and width of a latent."""
 
+SIDES = ("height", "width")
+"""Of a video, as recipes name them."""
+
 
 def build(
     recipe: Recipe,
@@ -79,12 +82,33 @@ def staged(
         raise RecipeError(f"chain.{stage.stage}.ladder: {error}") from None
     start = _begin(stage, noise)
     path = f"chain.{stage.stage}.denoise"
+    if latent is not None:
+        _check_halves(recipe, stage, experts, latent)
     frames = recipe.video.frames if room is None else room.frames
     told = told_over(recipe, frames if latent is None else latent[0], frames)
     place = _Place(path, recipe, experts, noise, ladder, start, _shared(path, stage.denoise, experts), told)
     windows = {key: getattr(stage, key) for key in ("window", "hop", "offset", "weights", "ends")}
     whole, solver, bridge = place.whole(stage.denoise), _solver(stage, noise), bridges.get(stage.stage)
     return Stage(stage.stage, whole, ladder, solver, **windows, hold=_hold(stage.hold), start=start, bridge=bridge)
+
+
+def _check_halves(recipe: Recipe, stage: models.Stage, experts: Mapping[str, Expert], latent: Size) -> None:
+    """Raises RecipeError for latents that do not halve, or not to whole tokens of the expert that is shown the half."""
+    room, path = recipe.room(stage.stage), f"chain.{stage.stage}.denoise"
+    for part in (part for part in inside(stage.denoise) if isinstance(part, models.Halved)):
+        if any(isinstance(one, models.Halved) for one in inside(part.root)):
+            raise RecipeError(f"{path}: halved stands inside halved; an expert is halved once")
+        cells = 2 * max((getattr(experts[leaf.expert].network, "patch", 1) for leaf in leaves(part)), default=1)
+        if any(side % cells for side in latent[1:]):
+            names = [f"chain.{room.stage}.{side}" if getattr(room, side) else f"video.{side}" for side in SIDES]
+            pixels = [getattr(room, side) or getattr(recipe.video, side) for side in SIDES]
+            unit = pixels[0] // latent[1] * cells
+            near = [max(unit, round(side / unit) * unit) for side in pixels]
+            sets = " ".join(f"--set {name}={size}" for name, size in zip(names, near, strict=True))
+            raise RecipeError(
+                f"{path}: halved shows half the height and width, so these must be multiples of {unit}, not "
+                f"{pixels[0]}x{pixels[1]}; {sets} is near"
+            )
 
 
 def _hold(asked: models.Hold | None) -> Hold | None:

@@ -72,6 +72,7 @@ class StandIn:
     rows: dict[Look, int] = field(default_factory=dict)
     heard: set[tuple[str, int]] = field(default_factory=set)
     stage: str = ""
+    patch: int = 1
 
     def __call__(self, x: Tensor, time: float, conditions: Sequence[Asked], frames: Tensor) -> Tensor:
         if self.longest is not None and x.shape[2] > self.longest:
@@ -166,13 +167,15 @@ def by_window(stage: Stage) -> tuple[str, ...]:
 @dataclass(frozen=True)
 class Known:
     """What is known of an expert before its weights are: its schedule, its scheduler's config and how its
-    pipeline uses that (see `Adapter.even`), the most frames that it sees at once, and whether each can be told a text."""
+    pipeline uses that (see `Adapter.even`), the most frames that it sees at once, whether each can be told a text, and
+    the latent cells along each side of its tokens."""
 
     schedule: Schedule
     scheduler: Mapping[str, Any] | None = None
     longest: int | None = None
     even: bool = False
     by_frame: bool = False
+    patch: int = 1
 
 
 def plan(
@@ -194,7 +197,10 @@ def plan(
             name,
             known.schedule,
             predicts_x0,
-            StandIn(name, ledger, (-10.0) ** i, known.longest, known.scheduler, known.even, shown, (), rows, heard),
+            StandIn(
+                *(name, ledger, (-10.0) ** i, known.longest, known.scheduler, known.even, shown, (), rows, heard),
+                patch=known.patch,
+            ),
             known.by_frame,
         )
         for i, (name, known) in enumerate(cast.items())

@@ -256,6 +256,7 @@ def known_of(cast: Cast) -> dict[str, Known]:
             getattr(expert.network, "max_frames", None),
             getattr(expert.network, "even", False),
             expert.by_frame,
+            getattr(expert.network, "patch", 1),
         )
         for name, expert in cast.experts.items()
     }

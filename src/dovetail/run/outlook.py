@@ -38,17 +38,17 @@ def outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
         )
     from dovetail.experts.checkpoint import here
     from dovetail.experts.loading import FAMILIES, published_of, scheduler_config
-    from dovetail.experts.outline import places_ahead
+    from dovetail.experts.outline import sides_ahead
 
     family = FAMILIES[spec.family]
     # An adapter's motion modules have places of their own, which are known once it is loaded.
-    places = (
-        None
+    places, patch = (
+        (None, 1)
         if spec.adapter
-        else places_ahead(name, spec.family, spec.weights, spec.subfolder, spec.base, spec.revision)
+        else sides_ahead(name, spec.family, spec.weights, spec.subfolder, spec.base, spec.revision)
     )
     longest = places or family.max_frames
-    known = partial(Known, longest=longest, even=family.even, by_frame=family.by_frame)
+    known = partial(Known, longest=longest, even=family.even, by_frame=family.by_frame, patch=patch)
     told = published_of(name, spec.family, spec.weights, spec.subfolder, spec.adapter, spec.base)
     try:
         if told is not None and not here(spec.weights):
@@ -59,7 +59,7 @@ def outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
             notes.append(f"expert '{name}': {error}; planned by its published configuration")
             return known(schedule_of(told.scheduler), told.scheduler)
         notes.append(f"expert '{name}': {error}; levels are those of the family's usual schedule")
-        return Known(USUAL[spec.family], longest=longest, by_frame=family.by_frame)
+        return Known(USUAL[spec.family], longest=longest, by_frame=family.by_frame, patch=patch)
     return known(schedule_of(config), config)
 
 
