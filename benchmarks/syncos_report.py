@@ -167,8 +167,9 @@ def costs(rows: Rows, main: int, lengths: Sequence[int]) -> str:
                 calls = ", ".join(f"{expert} {n}" for expert, n in line["calls"].items())
                 found = (ratios(rows, name, f"{GEN_L} {frames}", what).values() for what in shown)
                 cells = [within(median(each)) if each else "-" for each in found]
-                seconds = median(each["seconds"] for each in row.values())
-                out.append([name, calls, f"{sum(line['planned'].values()):.0f}", f"{seconds:.1f}", *cells])
+                timed = [each["seconds"] for each in row.values() if "seconds" in each]
+                seconds = f"{median(timed):.1f}" if timed else "-"
+                out.append([name, calls, f"{sum(line['planned'].values()):.0f}", seconds, *cells])
     note = f"medians; multiples within stories, and whether they are {COST} at most; all stages of a recipe count"
     return f"Cost of one video ({note})\n{aligned(out)}"
 
@@ -184,9 +185,10 @@ def spent(line: Mapping[str, Any], what: str) -> float:
 
 
 def ratios(rows: Rows, one: str, other: str, what: str) -> dict[tuple[int, int], float]:
-    """A cost over another's, story by story."""
+    """A cost over another's, story by story; a line without seconds was made beside other work."""
     both = sorted(rows.get(one, {}).keys() & rows.get(other, {}).keys())
-    return {cell: spent(rows[one][cell], what) / spent(rows[other][cell], what) for cell in both}
+    known = [cell for cell in both if what != "seconds" or {what} <= rows[one][cell].keys() & rows[other][cell].keys()]
+    return {cell: spent(rows[one][cell], what) / spent(rows[other][cell], what) for cell in known}
 
 
 # --- the questions -----------------------------------------------------------------------------------------------
@@ -303,7 +305,7 @@ def not_worse(rows: Rows, one: str, other: str, measure: str) -> Claim:
 def dear(rows: Rows, one: str, other: str) -> list[Claim]:
     """Looks, calls and seconds over those of another, story by story."""
     claims = []
-    for what in ("looks", "calls", "seconds"):
+    for what in (what for what in ("looks", "calls", "seconds") if ratios(rows, one, other, what)):
         cells = Cells.of({"": ratios(rows, one, other, what)})
         found = cells.mean("")
         verdict = "yes" if found.high <= COST else "no" if found.low > COST else "undecided"

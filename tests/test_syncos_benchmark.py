@@ -330,6 +330,11 @@ def test_verdicts_follow_from_the_numbers() -> None:
     assert verdict("not below Gen-L-Video", "event_prompt") == "no, lower"
     for what in ("looks", "calls", "seconds"):
         assert verdict("cost at most", what) == "yes"
+    # What was made beside other work has no seconds, and is asked for none.
+    busy = {cell: {key: line[key] for key in line if key != "seconds"} for cell, line in rows["full 128"].items()}
+    rest = answers({**rows, "full 128": busy}, 128, [64, 128, 256])
+    assert "looks: ratio" in rest
+    assert "seconds: ratio" not in rest
     assert verdict("keep more than 'identity 128'", "identity") == "yes"
     assert verdict("keep more than 'identity 128'", "ground") == "no, less"
     assert verdict("the paper's order", "no grounding 128 - no floor") == "yes"
