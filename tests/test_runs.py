@@ -881,7 +881,8 @@ def test_commands_make_resume_decode_and_continue_a_run(tmp_path: Path, whole: P
     command("resume", tmp_path / "a.run", "--preview")
     same(out, whole)
     with Image.open(tmp_path / "a-preview.png") as picture:
-        assert abs(np.asarray(picture) - shown).mean() < 4, "what was filmed before it stopped is there too"
+        off = abs(np.asarray(picture) - shown)[:34].reshape(34, 8, 34, 3).mean((0, 2, 3))
+        assert off.max() < 6, "what was filmed before it stopped is there too, frame by frame"
     out.unlink()
     (tmp_path / "a.run" / "latents" / "00002.safetensors").unlink()
     assert command("resume", tmp_path / "a.run").endswith(f"MB at most · {out}\n")
