@@ -10,6 +10,7 @@ from harness import Claim, questions
 from long_report import counted, paired, table
 from report import aligned, column, enough
 from syncos_rows import (
+    AGAIN,
     AUTO,
     BASELINES,
     BY_FRAME,
@@ -20,6 +21,8 @@ from syncos_rows import (
     GEN_L,
     HOLDS,
     PAPER,
+    PUBLISHED,
+    RENOISED,
     SECOND,
     SWEEPS,
     TOLD,
@@ -38,8 +41,7 @@ LOOKS = (("consistency", "drift_end", "motion", "dynamic_degree", "smoothness_of
 TABLES = {"The story, by the oracle": STORY, "What keeps over the whole video": KEPT, "What else is seen": LOOKS}
 SHORT = (("identity", "ground", "events", "event_prompt", "event_motion", "scenes"), ("order", "in_turn", "whole"))
 GROUPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "What the paper leaves out": ((), PAPER),
-    "What stage 2 does": ((), WHAT),
+    "What the recipe's look again does": ((), AGAIN),
     "What costs less": ((GEN_L,), COSTS),
     "What is found on the way": ((), AUTO),
     "Who is told": ((), TOLD),
@@ -47,6 +49,11 @@ GROUPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "What does not fade": ((), FAR),
 }
 """Each table's rows: those that are there to compare, besides the method, and those without which there is no table."""
+APART: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "The paper's method, taken apart": ((PUBLISHED,), PAPER),
+    "What the paper's stage 2 does": ((PUBLISHED, GEN_L, FLOWLONG), WHAT),
+}
+"""The same of the paper's method, beside that."""
 SWEPT = ("identity", "ground", "event_prompt", "order")
 COST = 1.3
 """Looks, calls and seconds, as a multiple of Gen-L-Video's, at most."""
@@ -65,9 +72,10 @@ def report(
     first = [f"{way} {main}" for way in ("renderer", *named(method), *BASELINES, FIFO)]
     parts = [head(lines, experts, main, lengths, method)]
     parts += [table(title, some(rows, first), *columns) for title, columns in TABLES.items()]
-    for title, (beside, ways) in GROUPS.items():
-        if some(rows, [f"{way} {main}" for way in ways if way not in named(method)]):
-            shown = dict.fromkeys((*named(method), *beside, *ways))
+    varied = {title: ((*named(method), *beside), ways) for title, (beside, ways) in GROUPS.items()}
+    for title, (beside, ways) in {**APART, **varied}.items():
+        if some(rows, [f"{way} {main}" for way in ways if way not in beside]):
+            shown = dict.fromkeys((*beside, *ways))
             parts.append(table(title, some(rows, [f"{way} {main}" for way in shown]), *SHORT))
     long = some(rows, by_length(lengths))
     if len({name.rpartition(" ")[2] for name in long}) > 1:
@@ -210,17 +218,18 @@ def answers(rows: Rows, main: int, lengths: Sequence[int], method: str = "full",
         asked.append((f"Does it cost at most {COST} of Gen-L-Video's looks, calls and seconds?", dear(rows, full, gen)))
         if (alike := f"{BY_FRAME} {main}") in rows:
             asked.append((f"And of those of {alike}, which is told as it is?", dear(rows, full, alike)))
-    asked += with_fewer(rows, main) + ordered(rows, main, method) + parts_of_it(rows, main, method)
+    asked += with_fewer(rows, main) + ordered(rows, main) + parts_of_it(rows, main, method)
     asked += found_on_the_way(rows, main) + cheaper(rows, main, method) + lengthy(rows, lengths)
     return questions(asked, "Questions. p: sign flips of stories' differences, Holm over all {n} tests below.")
 
 
 def kept_more(rows: Rows, main: int, method: str, same: bool) -> list[tuple[str, list[Claim]]]:
-    """The recipe, and the method where that is another row, beside each baseline. What is one way by construction is
-    said to be so, and not tested."""
+    """The recipe, the method where that is another row, and the paper's, beside each baseline; and the recipe beside the
+    paper's. What is one way by construction is said to be so, and not tested."""
     asked: list[tuple[str, list[Claim]]] = []
-    for one in (f"{way} {main}" for way in named(method)):
-        for other in (f"{way} {main}" for way in (*BASELINES, FIFO) if {one, f"{way} {main}"} <= rows.keys()):
+    for way in (*named(method), PUBLISHED):
+        others, one = (*BASELINES, FIFO, *((PUBLISHED,) if way != PUBLISHED else ())), f"{way} {main}"
+        for other in (f"{way} {main}" for way in others if {one, f"{way} {main}"} <= rows.keys()):
             if same and (one, other) == (f"full {main}", f"{FLOWLONG} {main}"):
                 text = "without stage 2 the recipe averages windows and leaves early levels along one noise, which is FlowLong"
                 claims = [Claim(text, "the same by construction, nothing to compare")]
@@ -313,9 +322,9 @@ def dear(rows: Rows, one: str, other: str) -> list[Claim]:
     return claims
 
 
-def ordered(rows: Rows, main: int, method: str) -> list[tuple[str, list[Claim]]]:
-    """The paper's order on identity: each way below the one after it, and all below the method."""
-    ways = [f"{way} {main}" for way in (*PAPER[:4], method)]
+def ordered(rows: Rows, main: int) -> list[tuple[str, list[Claim]]]:
+    """The paper's order on identity: each way below the one after it, and all below its method."""
+    ways = [f"{way} {main}" for way in (*PAPER[:4], PUBLISHED)]
     pairs = [(low, high) for low, high in pairwise(ways) if low in rows and high in rows]
     claims = [above_of(rows, high, low) for low, high in pairs]
     return [("Is identity lost in the paper's order, no floor first? (difference)", claims)] if claims else []
@@ -327,12 +336,14 @@ def above_of(rows: Rows, high: str, low: str) -> Claim:
 
 
 def parts_of_it(rows: Rows, main: int, method: str) -> list[tuple[str, list[Claim]]]:
-    """Whether stage 2 is more than looks that share nothing, than its noise, than its number of calls."""
-    whole, asked = f"{method} {main}", list[tuple[str, list[Claim]]]()
-    for other in (f"{way} {main}" for way in ("identity", "re-noise only", "equal calls")):
-        if {whole, other} <= rows.keys():
-            claims = [above(rows, whole, other, measure) for measure in ("identity", "ground", "event_motion")]
-            asked.append((f"Does stage 2 keep more than '{other}'? (difference)", claims))
+    """Whether the paper's stage 2 is more than looks that share alike or nothing, and than its number of calls;
+    whether it is more than its noise is asked of FlowLong. And whether the recipe's looks are more than their noise."""
+    asked = list[tuple[str, list[Claim]]]()
+    apart = {PUBLISHED: ("mean", "identity", "equal calls"), method: (RENOISED,)}
+    for one, other in ((f"{way} {main}", f"{other} {main}") for way, others in apart.items() for other in others):
+        if {one, other} <= rows.keys():
+            claims = [above(rows, one, other, measure) for measure in ("identity", "ground", "event_motion")]
+            asked.append((f"Does stage 2 of {one} keep more than '{other}'? (difference)", claims))
     return asked
 
 

@@ -19,16 +19,22 @@ BASELINES = (GEN_L, FLOWLONG, SWITCHING)
 FIFO = "fifo"
 """The baseline that is no recipe: its frames are not equally noisy."""
 UNSHARED = "no shared text"
+PUBLISHED = "as published"
+"""The paper's method over the recipe's windows, ladder and floor, as baselines are: held by nothing, told by window."""
 PAPER = ("no floor", "no grounding", "no fixed noise", UNSHARED, "stages 1+3", "stage 2")
-"""What the paper leaves out, in the order in which that costs it identity."""
+"""What the paper leaves out of its method, in the order in which that costs it identity."""
+WHAT = (*(kernel for kernel in KERNELS if kernel != "stein"), "equal calls")
+"""Other ways for windows of the paper's method to share what they doubt; and its calls alone."""
+RENOISED = "re-noise only"
 SECOND = "four looks"
-"""The paper's method at its length, where the recipe has fewer looks again, or none: then what rows that vary stage 2 are
-beside."""
+"""The recipe with as many looks again as the paper's method has here, where it has fewer, or none: then what rows that vary
+its stage 2 are beside."""
 LOOKS = 4
 """Looks again at each level above the floor, in that row. The paper has 20 to 50 of AdamW, of few windows each, which are
 1.6 times the calls of stage 1 in all. Picard is where AdamW ends after 3 to 8, and four are the method's own default; over
 `sprites-story` they are 2.4 times the calls of stage 1, so nobody is given fewer than the paper's."""
-WHAT = (*KERNELS, "re-noise only", SECOND, "equal calls")
+AGAIN = (RENOISED, SECOND)
+"""The recipe with no look again, and with as many as the paper's method."""
 COSTS = ("fewer looks", "early stop", "unguided again", "small again", "alternate steps", "wide below", "cheap")
 AUTO = ("floor auto", "stride auto", "both auto")
 FAR = ("anchor", "keyframes", "no anchor")
@@ -65,7 +71,7 @@ class Parts:
     """A recipe with a coupled first stage, at a length, taken apart."""
 
     def __init__(self, base: Recipe, frames: int) -> None:
-        self.base = base
+        self.base, self.frames = base, frames
         # Of the recipe's story there is how it is told, which is the method's; the tales themselves come with each run.
         self.by_frame = base.story is not None and base.story.by == "frame"
         story = {"events": ["it moves"], "by": "frame"} if self.by_frame else None
@@ -84,11 +90,19 @@ class Parts:
         return [{**stage, "hold": hold} if stage["hop"] else stage for stage in self.rest]
 
     @property
+    def published(self) -> "Parts":
+        """The same windows under the paper's method. Gen-L-Video is its stages 1 and 3, FlowLong the noise of its stage 2."""
+        plain, place = self.windowed["windowed"], f"chain.{self.stage['stage']}.denoise"
+        method = {"coupled": {**plain, "floor": self.floor, "iterations": LOOKS}}
+        held = {f"chain.{stage['stage']}.hold": None for stage in self.rest if stage["hop"]}
+        return Parts(recipes.changed(self.base, {place: method, "story": None, **held}), self.frames)
+
+    @property
     def looking(self) -> "Parts":
         """The same with stage 2: its own, or as many looks again as the paper's method has here."""
         looks = self.coupled["iterations"] or LOOKS
         place = f"chain.{self.stage['stage']}.denoise.coupled.iterations"
-        return Parts(recipes.changed(self.base, {place: looks}), self.whole["video"]["frames"])
+        return Parts(recipes.changed(self.base, {place: looks}), self.frames)
 
     def with_(self, **options: Any) -> Recipe:
         """The recipe with other words of `coupled`."""
@@ -152,13 +166,16 @@ def plain(parts: Parts) -> dict[str, Recipe]:
 
 
 def ways(parts: Parts) -> dict[str, Recipe]:
-    """Every way at one length. What varies stage 2 has one, also where the recipe has none."""
-    looking = parts.looking
+    """Every way at one length. What takes the paper's method apart varies that; what else varies stage 2 varies the
+    recipe's, or, where it has none, one of as many looks."""
+    looking, published = parts.looking, parts.published
     return {
         **plain(parts),
         **({SECOND: parts.with_(iterations=LOOKS)} if parts.coupled["iterations"] < LOOKS else {}),
-        **paper(looking),
-        **what(looking),
+        RENOISED: looking.with_(iterations=0, floor=parts.floor),
+        PUBLISHED: published.with_(),
+        **paper(published),
+        **what(published),
         **cheaper(looking),
         "floor auto": looking.with_(floor="auto"),
         "stride auto": looking.with_(stride="auto", wide=None),
@@ -169,21 +186,21 @@ def ways(parts: Parts) -> dict[str, Recipe]:
 
 
 def paper(parts: Parts) -> dict[str, Recipe]:
-    """The paper's ablations. What is shared is the prompt's matter, see `syncos.tell`."""
+    """The paper's ablations. What is shared is the prompt's matter, see `syncos.tell`. Stages 1 and 3 without a base noise
+    are windows averaged and no more; with one they are FlowLong's way."""
     return {
         "no floor": parts.with_(floor=0.0),
         "no grounding": parts.with_(timestep="random"),
         "no fixed noise": parts.with_(base="iteration"),
         UNSHARED: parts.with_(),
-        "stages 1+3": parts.with_(stages="outer", floor=parts.floor),
+        "stages 1+3": parts.made(parts.windowed),
         "stage 2": parts.with_(stages="inner", floor=0.0),
     }
 
 
 def what(parts: Parts) -> dict[str, Recipe]:
-    """Which part of stage 2 does it: how windows share, the noise alone, the calls alone."""
-    made = {kernel: parts.with_(kernel=kernel, anchor=0.0, keyframes=0.0) for kernel in KERNELS}
-    made["re-noise only"] = parts.with_(iterations=0, floor=parts.floor)
+    """Which part of stage 2 does it: how windows share, or the calls alone."""
+    made = {kernel: parts.with_(kernel=kernel) for kernel in WHAT if kernel in KERNELS}
     once, all_of_it = (looks(recipe) for recipe in (parts.made(parts.windowed), parts.with_()))
     ((word, ladder),) = parts.stage["ladder"].items()
     more = {word: {**ladder, "steps": ceil(ladder["steps"] * all_of_it / once)}}

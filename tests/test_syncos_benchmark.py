@@ -99,16 +99,17 @@ def test_what_does_not_fit_is_said_and_left_out(tmp_path: Path, capsys: pytest.C
 
 @pytest.mark.parametrize("name", ["sprites-story", "sprites-syncos-exact"])
 def test_every_row_is_a_recipe_of_its_own(name: str) -> None:
-    from syncos_rows import AUTO, BASELINES, FAR, PAPER, SECOND, WHAT, rows
+    from syncos_rows import AGAIN, AUTO, BASELINES, FAR, PAPER, PUBLISHED, SECOND, WHAT, rows
 
     import dovetail
 
     base = recipes.load(name)
     made = rows(base, 64, (64, 96))
-    ways = {"full", *BASELINES, *PAPER, *WHAT, *AUTO, *FAR} - ({SECOND} if name == "sprites-syncos-exact" else set())
+    ways = {"full", PUBLISHED, *BASELINES, *PAPER, *WHAT, *AGAIN, *AUTO, *FAR}
+    ways -= {SECOND} if name == "sprites-syncos-exact" else set()
     assert {f"{way} 64" for way in ways} <= made.keys()
     assert {f"{way} 96" for way in ("full", *BASELINES, *FAR)} <= made.keys()
-    assert len({recipes.dump(made[f"{way} 64"]) for way in ("full", *BASELINES, *AUTO)}) == 7
+    assert len({recipes.dump(made[f"{way} 64"]) for way in ("full", PUBLISHED, *BASELINES, *AUTO)}) == 8
     assert made["full 64"].chain == base.chain
     assert [stage.model_copy(update={"hold": None}) for stage in base.chain[1:]] == list(
         made["gen-l-video 64"].chain[1:]
@@ -147,12 +148,12 @@ def test_what_costs_less_costs_what_it_says() -> None:
 
 def test_what_varies_stage_two_has_looks_to_vary() -> None:
     """The recipe's own; where it has none, as many as the method. Where it has fewer than the method, that is a row."""
-    from syncos_rows import COSTS, HOLDS, LOOKS, SECOND, Parts, looks, ways
+    from syncos_rows import COSTS, HOLDS, LOOKS, PUBLISHED, SECOND, Parts, looks, ways
 
     def iterations(recipe: Any) -> int:
         return recipe.chain[0].denoise.iterations
 
-    varied = ("no floor", "mean", "floor auto", "anchor", "floor 0.9")
+    varied = ("floor auto", "anchor", "floor 0.9")
     parts = Parts(recipes.load("sprites-story"), 96)
     made = ways(parts)
     assert (parts.method, parts.is_flowlong) == ("full", False)
@@ -178,9 +179,34 @@ def test_what_varies_stage_two_has_looks_to_vary() -> None:
     for change in ("iterations=2", "stages=outer", "wide=12", "floor=auto"):
         assert not Parts(recipes.changed(bare, [f"{COUPLED}.{change}"]), 96).is_flowlong, change
 
+    assert made[PUBLISHED] == ways(parts)[PUBLISHED], "whatever the recipe has of its own"
+
     exact = Parts(recipes.load("sprites-syncos-exact"), 96)
     assert (exact.method, exact.is_flowlong) == ("full", False)
     assert SECOND not in ways(exact), "it has as many"
+
+
+@pytest.mark.parametrize("name", ["sprites-story", "sprites-syncos-exact"])
+def test_the_paper_s_method_is_held_by_nothing_and_told_by_window(name: str) -> None:
+    """Its rows take it apart, not the recipe; its outer stages are Gen-L-Video's windows, and its noise FlowLong's."""
+    from syncos_rows import GEN_L, LOOKS, PAPER, PUBLISHED, WHAT, Parts, ways
+
+    import dovetail
+
+    made = ways(Parts(recipes.load(name), 96))
+    told = {way: made[way] for way in (PUBLISHED, *PAPER, *WHAT)}
+    assert all(recipe.story is None for recipe in told.values())
+    assert not any(stage.hold for recipe in told.values() for stage in recipe.chain[1:])
+    built = {way: dovetail.plan(recipe).stages[0].denoise for way, recipe in told.items()}
+    method = built.pop(PUBLISHED)
+    assert (method.iterations, method.kernel, method.optimiser, method.anchor) == (LOOKS, "stein", "picard", 0)
+    assert method.windows.hold is None
+    coupled = {way: denoise for way, denoise in built.items() if isinstance(denoise, Coupled)}
+    assert {*built} - {*coupled} == {"stages 1+3", "equal calls"}
+    assert {denoise.iterations for denoise in coupled.values()} == {LOOKS}
+    assert made["stages 1+3"] == made[GEN_L]
+    assert built["no floor"].floor == built["stage 2"].floor == 0
+    assert {denoise.floor for way, denoise in coupled.items() if way not in ("no floor", "stage 2")} == {method.floor}
 
 
 def test_rows_that_make_the_same_videos_are_made_once(tmp_path: Path) -> None:
@@ -300,6 +326,7 @@ def test_verdicts_follow_from_the_numbers() -> None:
     rows = gathered(
         planted(
             full_128={**full, "seconds": 1.2},
+            as_published_128={**full, "identity": 0.92},
             **{"gen-l-video_128": {**full, "identity": 0.7, "event_prompt": 0.85}},
             no_floor_128={**full, "identity": 0.6},
             identity_128={**full, "identity": 0.85, "ground": 0.95},
@@ -337,6 +364,9 @@ def test_verdicts_follow_from_the_numbers() -> None:
     assert "seconds: ratio" not in rest
     assert verdict("keep more than 'identity 128'", "identity") == "yes"
     assert verdict("keep more than 'identity 128'", "ground") == "no, less"
+    assert verdict("more kept by as published 128 than by gen-l-video", "identity") == "yes"
+    assert verdict("more kept by full 128 than by as published", "identity") == "yes"
+    assert verdict("the paper's order", "as published 128 - no shared text") == "yes"
     assert verdict("the paper's order", "no grounding 128 - no floor") == "yes"
     assert verdict("the paper's order", "no fixed noise 128 - no grounding") == "no, less"
     assert verdict("80 % of stories of 256", "identity, full") == "no"
@@ -405,6 +435,7 @@ def test_where_the_recipe_has_no_stage_two_rows_are_beside_the_four_looks() -> N
         flowlong_96=kept,
         **{"gen-l-video_96": {**kept, "identity": 0.8}, "early_stop_96": {**kept, "seconds": 1.4}},
         four_looks_96={**kept, "seconds": 2.0},
+        as_published_96=kept,
         no_shared_text_96={**kept, "identity": 0.5},
         floor_0_96=kept,
     )
@@ -414,14 +445,15 @@ def test_where_the_recipe_has_no_stage_two_rows_are_beside_the_four_looks() -> N
     parts = report(made, "trained", 96, [96], "four looks", True).split("\n\n")
     told = "\n".join(parts)
     for title, beside in (
-        ("What the paper leaves out", ["full", "four looks", "no shared text"]),
+        ("The paper's method, taken apart", ["as published", "no shared text"]),
         ("What costs less", ["full", "four looks", "gen-l-video", "early stop"]),
     ):
         lines = next(part for part in parts if part.startswith(title)).splitlines()[2:]
         assert [line.partition(" 96")[0] for line in lines] == beside
     assert "Sensitivity: floor" in told
     assert "\nfour looks  12" in told
-    assert not any(part.startswith("What stage 2 does") for part in parts), "no row but the method itself"
+    assert not any(part.startswith("What the recipe's look") for part in parts), "no row but the method itself"
+    assert not any(part.startswith("What the paper's stage 2") for part in parts), "no row but what it is beside"
     cost = {line.partition(" 96")[0]: line for line in next(part for part in parts if "Cost of" in part).splitlines()}
     assert cost["four looks"].split()[-6:] == ["2.50", "no", "1.00", "yes", "2.00", "no"]
     assert cost["early stop"].split()[-6:] == ["1.00", "yes", "1.00", "yes", "1.40", "no"]
@@ -436,7 +468,7 @@ def test_where_the_recipe_has_no_stage_two_rows_are_beside_the_four_looks() -> N
     assert answers("more kept by four looks 96 than by gen-l-video")[0] == "yes"
     assert answers("more kept by four looks 96 than by flowlong")[0] == "no difference seen"
     assert answers("with fewer looks, not below 'four looks 96'") == ["yes", "no, lower", "no, lower", "yes"]
-    assert "four looks 96 - no shared text 96, identity" in told
+    assert "as published 96 - no shared text 96, identity" in told
     assert answers("'early stop 96' as good as 'four looks 96'")[2:] == ["yes", "yes", "no"]
 
 
@@ -567,8 +599,9 @@ def test_a_table_without_results_is_left_out() -> None:
     measures |= {"identity_whole": 1.0, "ground_whole": 1.0, "whole": 1.0}
     few = report(planted(full_64=measures, **{"gen-l-video_64": measures}), "trained", 64, [64])
     for title in (
-        "What the paper",
-        "What stage 2",
+        "The paper's method",
+        "What the paper's stage 2",
+        "What the recipe's look",
         "What costs less",
         "What is found",
         "does not fade",
@@ -597,14 +630,14 @@ def test_the_world_tells_a_story_over_one_background() -> None:
 def test_a_recipe_that_tells_frames_has_itself_by_window_beside_it() -> None:
     """Baselines are told by window, as published, and one of them as the recipe is."""
     from syncos import Tale, keys, tell
-    from syncos_rows import BASELINES, BY_FRAME, BY_WINDOW, TOLD, Parts, rows, ways
+    from syncos_rows import BASELINES, BY_FRAME, BY_WINDOW, PAPER, PUBLISHED, TOLD, WHAT, Parts, rows, ways
 
     base = recipes.changed(recipes.load("sprites-story"), {"story.by": "frame", f"{COUPLED}.hold": None})
     parts = Parts(base, 96)
     assert not parts.is_flowlong, "its frames are told"
     made, plain = ways(parts), ways(Parts(recipes.changed(base, {"story.by": None}), 96))
     by = {name: tell(recipe, Tale(3), name).story.by for name, recipe in made.items()}
-    assert {name for name, told in by.items() if told != "frame"} == {BY_WINDOW, *BASELINES}
+    assert {name for name, told in by.items() if told != "frame"} == {BY_WINDOW, *BASELINES, PUBLISHED, *PAPER, *WHAT}
     assert made[BY_WINDOW] == plain["full"]
     assert made[BASELINES[0]] == plain[BASELINES[0]]
     assert recipes.changed(made[BY_FRAME], {"story": None}) == made[BASELINES[0]]
