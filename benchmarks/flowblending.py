@@ -34,7 +34,7 @@ from torch import Tensor
 from dovetail import recipe as recipes
 from dovetail import run
 from dovetail.calibrate import Calibration, calibrate
-from dovetail.calibrate.candidates import Case, Ready, cost, latent_shape, ready
+from dovetail.calibrate.candidates import Case, Ready, cost, latent_shape, ready, stages_of
 from dovetail.calibrate.comparing import film, frames_of
 from dovetail.calibrate.judging import oracle, psnr, similarity
 from dovetail.calibrate.report import kept
@@ -56,6 +56,8 @@ OWN = HELD + 50_000
 FIRST = 48
 """Of the prompts that videos are made of. Those before it told that gains are best followed in one look (docs/log.md), so
 no table is of them."""
+SWEPT = "oracle"
+"""What the paper's sweep compares videos by, over the prompts to calibrate with."""
 FOLLOW = 1
 """Looks in which an error is followed to the video."""
 ALSO = ("unguided", "halved", "shortened", "cached")
@@ -144,8 +146,11 @@ def calibrated(
     A part begins with its own share of the prompts, and finds what others have measured by then.
     """
     found = {}
-    for solver, also in ((MAIN, ALSO), (SECOND, ())):
-        settings = Settings(shared("all", count, part), also=also, by="budget", budget=BUDGET, follow=FOLLOW)
+    prompts = shared("all", count, part)
+    # The sweep comes with a comparison on unseen prompts. That is made here, over many, and of one prompt there.
+    sweep = {"features": SWEPT, "unseen": asked("all", 1)}
+    for solver, more in ((MAIN, {"also": ALSO, **sweep}), (SECOND, {})):
+        settings = Settings(prompts, by="budget", budget=BUDGET, follow=FOLLOW, **more)
         changed = recipes.changed(recipe, {"chain.0.solver": solver})
         result = finished(changed, folder if solver == MAIN else folder / solver, settings, purse)
         if result is None:
@@ -299,7 +304,7 @@ class Stand:
     @torch.no_grad()
     def made(self, way: Way) -> dict[str, Any]:
         at, x, whole = self.at, self.start(way.start), self.whole
-        stage, flops = self.between(*way.distilled) if way.distilled else (None, self.spent(way.choice))
+        stage, flops = self.other(way) or (None, self.spent(way.choice))
         clock, spent = perf_counter(), process_time()
         latent = made_by(stage, x, at.frames) if stage else film(at, way.choice, _itself, x)
         took = {"seconds": process_time() - spent, "clock": perf_counter() - clock}
@@ -309,6 +314,22 @@ class Stand:
 
     def spent(self, choice: Sequence[int]) -> float:
         return sum(self.case.costs[who] for who in choice)
+
+    def other(self, way: Way) -> tuple[Stage, float] | None:
+        """The stage of a way with levels of its own, and its operations; None where it has the ladder's."""
+        if way.distilled is not None:
+            return self.between(*way.distilled)
+        return None if way.steps is None else self.fewer(way.steps)
+
+    def fewer(self, steps: int) -> tuple[Stage, float]:
+        """The large expert alone, on the same ladder in so many steps."""
+        case, prompt = self.case, caption(self.cell.scene.ask)
+        ((word, options),) = recipes.plain(case.recipe)["chain"][case.place]["ladder"].items()
+        ladder = {f"chain.{case.place}.ladder": {word: {**options, "steps": steps}}}
+        recipe = recipes.changed(case.recipe, {"prompt": prompt, "video.seed": self.cell.noise, **ladder})
+        stage = stages_of(recipe, case.place, case.candidates[0].part, self.cast)[-1]
+        stage.denoise(self.at.x, 1.0, self.at.frames)
+        return stage, steps * case.costs[0]
 
     def between(self, early: int, late: int) -> tuple[Stage, float]:
         """LDL with this many large steps, which has looked once too, and its operations."""

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from flowblending_rows import BUDGET, CURVE, DISTILLED, EQUAL, MAIN, SECOND, around, large_steps, rows
+from flowblending_rows import BUDGET, CURVE, DISTILLED, EQUAL, FEWER, MAIN, RULES, SECOND, around, large_steps, rows
 from harness import Claim, questions
 from report import FEWEST, MARGIN, aligned
 
@@ -231,7 +231,7 @@ def normalised(table: Table, measure: str, name: str) -> Interval | None:
 def answers(table: Table, found: Mapping[str, Calibration], own: Mapping[str, Study]) -> str:
     """The questions that have the rows they need."""
     asked: list[tuple[str, list[Claim]]] = []
-    for name in ("LSL budget", "LSL fit", DISTILLED, f"any schedule {BUDGET}"):
+    for name in (*(f"LSL {rule}" for rule in RULES), DISTILLED, f"any schedule {BUDGET}", f"{FEWER} {BUDGET}"):
         if all(row in table for row in ("LLL", "SSS", name)):
             asked.append((f"Is {name} as good as the large expert alone, for less?", as_good(table, name)))
     if "LSL budget" in table:
@@ -249,6 +249,10 @@ def answers(table: Table, found: Mapping[str, Calibration], own: Mapping[str, St
             asked.append((title, [*claims, *drawn_anew(table, prefix, large_steps(found[solver]), own[solver])]))
     if any(f"any schedule {share_}" in table for share_ in CURVE):
         asked.append(("Does the best schedule of any candidates dominate one interval?", dominates(table)))
+    for name in (f"{way} {share_}" for share_ in CURVE for way in ("one interval", "any schedule")):
+        if {name, fewer := f"{FEWER} {name.rpartition(' ')[2]}"} <= table.keys():
+            title = f"Is {name} better than the large expert alone, in as few steps as cost no more? (difference)"
+            asked.append((title, placed(table, name, [fewer])))
     return questions(asked, "Questions. p: sign flips of prompts' means, Holm over all {n} tests below.")
 
 

@@ -19,6 +19,10 @@ ENDS = ("LLL", "SSS", "other seed", "nudged")
 noise that is changed by 1 %, between which likeness is normalised."""
 EQUAL = ("LSS", "SLL", "random", "interleaved")
 """As many large steps as the automatic LSL has, elsewhere."""
+RULES = ("budget", "fit", "sweep")
+"""Those that know two experts."""
+FEWER = "fewer steps"
+"""What every schedule has to be worth more than: the large expert alone, in as many steps as the same operations pay."""
 DISTILLED = "LDL"
 """The large steps of the automatic LSL, and a distilled expert between; of experts that have one."""
 
@@ -27,13 +31,15 @@ DISTILLED = "LDL"
 class Way:
     """A video's solver, the places of the candidates that take its steps, and what is done to its first noise.
 
-    distilled: large steps before and behind the distilled expert, which takes its own levels between; no `choice` then.
+    distilled: large steps before and behind the distilled expert, which takes its own levels between; steps: the large
+    expert takes all of a ladder of so many; no `choice` in either case.
     """
 
     solver: str
     choice: tuple[int, ...]
     start: str = ""
     distilled: tuple[int, int] | None = None
+    steps: int | None = None
 
     @property
     def name(self) -> str:
@@ -41,6 +47,8 @@ class Way:
         who = "".join("abcdefghijklmnop"[place] for place in self.choice)
         if self.distilled is not None:
             who = "LDL {}+{}".format(*self.distilled)
+        if self.steps is not None:
+            who = f"{self.steps} L"
         return " ".join(part for part in (self.solver, who, self.start) if part)
 
 
@@ -58,9 +66,7 @@ def of_solver(found: Calibration, solver: str) -> dict[str, Way]:
     steps, n = found.ladder.steps, large_steps(found)
     whole, small = Way(solver, (0,) * steps), Way(solver, placed(found, "S" * steps))
     made = {"LLL": whole, "SSS": small} | {start: Way(solver, whole.choice, start) for start in ENDS[2:]}
-    made |= {
-        f"LSL {rule}": Way(solver, found.choices[rule].choice) for rule in ("budget", "fit") if rule in found.choices
-    }
+    made |= {f"LSL {rule}": Way(solver, found.choices[rule].choice) for rule in RULES if rule in found.choices}
     for early in range(n + 1):
         made[f"search {early}+{n - early}"] = Way(solver, placed(found, sandwich(steps, early, n - early)))
     return made
@@ -81,13 +87,15 @@ def compared(found: Calibration, prompt: int) -> dict[str, Way]:
 
 
 def chosen(found: Calibration) -> dict[str, Way]:
-    """One interval of the small expert, and any candidates for no more than that, at every budget that reaches."""
+    """One interval of the small expert, and any candidates or fewer steps of the large one for no more than that, at
+    every budget that reaches."""
     case, errors, made = found.case, errors_of(found.case, found.weighted), dict[str, Way]()
     for share in CURVE:
         budget = share * case.costs[0] * found.ladder.steps
         try:
             one = interval(case.costs, errors, budget=budget, small=small_of(case))
             made[f"one interval {share}"] = Way(MAIN, one.choice)
+            made[f"{FEWER} {share}"] = Way(MAIN, (), steps=int(one.cost / case.costs[0]))
             any_ = mixture(case.costs, errors, budget=one.cost, follows=case.follows)
             made[f"any schedule {share}"] = Way(MAIN, any_.choice)
         except ValueError:  # even the cheapest costs more

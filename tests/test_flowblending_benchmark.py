@@ -65,6 +65,7 @@ def test_it_calibrates_makes_videos_resumes_and_reports(tmp_path: Path, capsys: 
         "the faster half",
         "half as long",
         "LSL budget",
+        "\nsweep ",
     ):
         assert said in report
     assert "too few prompts" in report
@@ -113,6 +114,34 @@ def test_rows_at_equal_operations_and_every_boundary() -> None:
     assert made["any schedule 0.55"].choice.count(0) <= 5, "no dearer than one interval"
     assert made["LDL"].distilled == (3, 2)
     assert made["LDL"].name == "unipc LDL 3+2"
+    paid = sum((10.0, 1.0)[place] for place in made["one interval 0.55"].choice)
+    assert (made["fewer steps 0.55"].steps, paid) == (5, 55.0), "no more than is paid for, and no step more"
+    assert made["fewer steps 0.55"].name == "unipc 5 L"
+    assert "LSL sweep" not in made
+    assert rows({"unipc": calibration(budget=BLEND, sweep=BLEND), "euler": one}, 3)["LSL sweep"].choice == BLEND
+
+
+def test_the_large_expert_may_take_fewer_steps_of_the_same_ladder(tmp_path: Path) -> None:
+    import flowblending
+    from confiner_tables import Cell
+    from flowblending_rows import Way
+
+    from dovetail import recipe as recipes
+    from dovetail import run
+    from dovetail.calibrate.candidates import case_of
+
+    recipe = recipes.changed(recipes.load("sprites-flowblending-exact"), TINY)
+    cast = run.load(recipe)
+    case = case_of(recipe, cast)
+    stand = flowblending.Stand(case, cast, Cell(0, 0))
+    stage, flops = stand.fewer(3)
+    assert stage.ladder.levels == pytest.approx((1.0, 6 / 7, 0.6, 0.0))
+    assert flops == 3 * case.costs[0]
+    found = stand.made(Way("unipc", (), steps=3))
+    assert found["flops"] == flops
+    assert found["scores"]["psnr"] < 50
+    whole = stand.made(Way("unipc", (), steps=case.recipe.chain[0].ladder.steps))
+    assert whole["scores"]["psnr"] == 50, "with as many steps it is the same video"
 
 
 def test_a_distilled_expert_stands_between_as_many_large_steps() -> None:
