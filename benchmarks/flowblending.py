@@ -34,7 +34,7 @@ from torch import Tensor
 from dovetail import recipe as recipes
 from dovetail import run
 from dovetail.calibrate import Calibration, calibrate
-from dovetail.calibrate.candidates import Case, Ready, cost, latent_shape, ready, stages_of
+from dovetail.calibrate.candidates import Case, Ready, cost, in_steps, latent_shape, ready
 from dovetail.calibrate.comparing import film, frames_of
 from dovetail.calibrate.judging import oracle, psnr, similarity
 from dovetail.calibrate.report import kept
@@ -323,13 +323,11 @@ class Stand:
 
     def fewer(self, steps: int) -> tuple[Stage, float]:
         """The large expert alone, on the same ladder in so many steps."""
-        case, prompt = self.case, caption(self.cell.scene.ask)
-        ((word, options),) = recipes.plain(case.recipe)["chain"][case.place]["ladder"].items()
-        ladder = {f"chain.{case.place}.ladder": {word: {**options, "steps": steps}}}
-        recipe = recipes.changed(case.recipe, {"prompt": prompt, "video.seed": self.cell.noise, **ladder})
-        stage = stages_of(recipe, case.place, case.candidates[0].part, self.cast)[-1]
+        case = in_steps(self.case, steps)
+        assert case is not None
+        stage = ready(case, self.cast, caption(self.cell.scene.ask), self.cell.noise).stage
         stage.denoise(self.at.x, 1.0, self.at.frames)
-        return stage, steps * case.costs[0]
+        return stage, steps * self.case.costs[0]
 
     def between(self, early: int, late: int) -> tuple[Stage, float]:
         """LDL with this many large steps, which has looked once too, and its operations."""

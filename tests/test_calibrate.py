@@ -22,7 +22,7 @@ from dovetail import cli
 from dovetail import recipe as recipes
 from dovetail.calibrate import Calibration, Look, calibrate, comparing, running
 from dovetail.calibrate.ahead import RULES, unminded
-from dovetail.calibrate.candidates import Ready, case_of, place_of, ready, variant
+from dovetail.calibrate.candidates import Ready, case_of, in_steps, place_of, ready, variant
 from dovetail.calibrate.choose import (
     Schedule,
     cheapest,
@@ -666,7 +666,12 @@ def test_a_calibration_writes_a_picture_a_table_and_a_recipe_that_runs(tmp_path:
         assert len(choice["steps"]) == 8
         assert choice["switches"] == len(choice["boundaries"])
     assert table["choices"]["budget"]["cost"] <= 0.7
-    assert set(table["likeness"]) == {"fit", "budget", "dp", "sweep", "small alone"}
+    paid = sum(table["flops_per_step"][name] for name in table["choices"]["budget"]["steps"])
+    few = int(paid / table["flops_per_step"]["large"])
+    assert set(table["likeness"]) == {"fit", "budget", "dp", "sweep", "small alone", f"large, {few} steps"}
+    fewer, own = (table["likeness"][name]["normalised"] for name in (f"large, {few} steps", "budget"))
+    said = [note for note in result.case.notes if "try fewer steps first" in note]
+    assert bool(said) == (fewer > own)
     assert set(table["curves"]["small"]["guided"]) == {"velocity", "cosine", "video", "state"}
     assert set(table["u_shaped"]["small"]) == {"velocity", "cosine", "video", "state", "gain times state"}
     picture = Image.open(tmp_path / "curves.png")
@@ -679,6 +684,35 @@ def test_a_calibration_writes_a_picture_a_table_and_a_recipe_that_runs(tmp_path:
     video = finished(play(recipe))
     assert isinstance(video, dovetail.Video)
     assert video.settings["calls"]["small"] == table["choices"]["budget"]["steps"].count("small")
+
+
+def test_the_large_expert_in_fewer_steps_is_what_a_schedule_has_to_outdo() -> None:
+    """In as many as cost no more; its video is the one that the recipe itself makes on such a ladder."""
+    recipe = quick()
+    cast = load(recipe)
+    case = case_of(recipe, cast)
+    found = in_steps(case, 3)
+    assert found is not None
+    assert found.recipe.chain[0].ladder.steps == 3
+    at = ready(found, cast, PROMPTS[0], 3)
+    alone = recipes.changed(found.recipe, {"prompt": PROMPTS[0], "video.seed": 3, "chain.video.denoise": "large"})
+    video = finished(play(alone, cast))
+    assert isinstance(video, dovetail.Video)
+    torch.testing.assert_close(film(at, (0, 0, 0), lambda latent: latent), video.latent, rtol=1e-4, atol=1e-4)
+    listed = case_of(recipes.changed(recipe, {"chain.video.ladder": {"levels": [1.0, 0.7, 0.4, 0.0]}}), cast)
+    assert in_steps(listed, 2) is None, "nothing says which levels to leave out"
+    assert in_steps(case, 10**9) is None
+
+
+@pytest.mark.parametrize(("fewer", "own", "said"), [(0.7, 0.2, True), (0.2, 0.7, False), (0.5, 0.5, False)])
+def test_a_schedule_that_fewer_steps_outdo_is_said_to_be(fewer: float, own: float, said: bool) -> None:
+    from dovetail.calibrate.running import _outdone
+
+    notes = _outdone(
+        {"large, 10 steps": {"normalised": fewer}, "budget": {"normalised": own}}, "budget", ["large, 10 steps"]
+    )
+    assert [note.startswith("rule budget: large, 10 steps, which cost no more") for note in notes] == [True] * said
+    assert not _outdone({"budget": {"normalised": own}}, "budget", [])
 
 
 def test_a_stopped_calibration_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -867,7 +901,7 @@ def test_choices_are_compared_on_prompts_that_they_were_not_made_on(
     monkeypatch.setattr(running, "ready", noted)
     looks = list(calibrate(quick(), tmp_path, Settings(prompts=PROMPTS[:1], unseen=PROMPTS[1:], features="pixels")))
     assert [look.doing for look in looks if isinstance(look, Look)][-1] == "comparing"
-    assert asked == [PROMPTS[0]] * 3 + [PROMPTS[1]]
+    assert asked == [PROMPTS[0]] * 3 + [PROMPTS[1]] * 2, "once more on a ladder of fewer steps"
 
 
 def test_what_is_left_in_the_video_is_gain_times_state_error(tmp_path: Path) -> None:

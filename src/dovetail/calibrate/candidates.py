@@ -336,6 +336,18 @@ def stages_of(recipe: Recipe, place: int, part: Part, cast: Cast) -> tuple[Stage
     return build(alone, cast.experts, latent_shape(recipe, cast)[1:])[: place + 1]
 
 
+def in_steps(case: Case, steps: int) -> Case | None:
+    """The same with its ladder walked in so many steps; None where the ladder is a list, or has no room for them."""
+    ((word, options),) = recipes.plain(case.recipe)["chain"][case.place]["ladder"].items()
+    if not isinstance(options, dict) or "steps" not in options:
+        return None
+    try:
+        ladder = {f"chain.{case.place}.ladder": {word: {**options, "steps": steps}}}
+        return replace(case, recipe=recipes.changed(case.recipe, ladder))
+    except RecipeError:
+        return None
+
+
 def cost(recipe: Recipe, place: int, part: Part, cast: Cast) -> float:
     """Floating point operations of one step of a candidate, both branches of guidance and all windows counted."""
     spent: list[float] = []

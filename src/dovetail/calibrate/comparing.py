@@ -121,17 +121,25 @@ class Likeness:
 
 
 def compared(
-    ready: Ready, choices: Mapping[str, Sequence[int]], features: Features, decode: Decode, seed: int
+    ready: Ready,
+    choices: Mapping[str, Sequence[int]],
+    features: Features,
+    decode: Decode,
+    seed: int,
+    others: Mapping[str, Ready] | None = None,
 ) -> dict[str, Likeness]:
-    """Each schedule's video of one prompt beside the large expert's."""
+    """Each schedule's video of one prompt beside the large expert's. others: the same on other ladders, by name, where the
+    large expert takes all steps."""
     steps = ready.stage.ladder.steps
     whole = film(ready, (0,) * steps, decode)
     other = drawn_anew(ready, seed)
     floor = similarity(features, whole, film(ready, (0,) * steps, decode, other))
     ceiling = similarity(features, whole, film(ready, (0,) * steps, decode, nudged(ready, other)))
     found = {}
-    for name, choice in choices.items():
-        video = film(ready, choice, decode)
+    schedules = {name: (ready, choice) for name, choice in choices.items()}
+    schedules |= {name: (at, (0,) * at.stage.ladder.steps) for name, at in (others or {}).items()}
+    for name, (at, choice) in schedules.items():
+        video = film(at, choice, decode)
         like = similarity(features, whole, video)
         span = ceiling - floor
         normalised = (like - floor) / span if span > 0 else float(like >= ceiling)

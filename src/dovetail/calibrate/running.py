@@ -17,7 +17,7 @@ from torch import Tensor
 from dovetail import recipe as recipes
 from dovetail.calibrate import choose, comparing
 from dovetail.calibrate.ahead import check, check_steps, unminded
-from dovetail.calibrate.candidates import Case, Part, Ready, case_of, ready, stages_of
+from dovetail.calibrate.candidates import Case, Part, Ready, case_of, in_steps, ready, stages_of
 from dovetail.calibrate.choose import Schedule
 from dovetail.calibrate.curves import Measured, measure
 from dovetail.calibrate.judging import Features, oracle, pixels
@@ -139,7 +139,9 @@ def calibrate(
     if settings.features is not None:
         work = _Work(case, cast, _features(settings.features), settings.features, out)
         choices["sweep"] = yield from work.swept(prompts, weighted)
-        likeness = yield from work.compared(unseen, choices)
+        fewer = work.fewer(choices[settings.by], ladder.steps)
+        likeness = yield from work.compared(unseen, choices, fewer)
+        case = replace(case, notes=(*case.notes, *_outdone(likeness, settings.by, fewer)))
     found = filled(case, ladder, choices[settings.by], settings.by)
     result = Calibration(case, ladder, curves, gains, weighted, choices, found, (), likeness, stable)
     files = written(result, out, name, prompts)
@@ -331,6 +333,17 @@ def _parts(part: Part, above: float, below: float) -> list[tuple[float, Part]]:
     return found
 
 
+def _outdone(likeness: Mapping[str, Mapping[str, float]], rule: str, fewer: Iterable[str]) -> list[str]:
+    """A note where the large expert in fewer steps comes nearer to itself than the schedule that is written."""
+    own = likeness[rule]["normalised"]
+    return [
+        f"rule {rule}: {name}, which cost no more, come nearer to the large expert's video in all of its steps than this "
+        f"schedule does ({likeness[name]['normalised']:.2f} of the way, and {own:.2f}): try fewer steps first"
+        for name in fewer
+        if likeness[name]["normalised"] > own
+    ]
+
+
 # --- comparing videos --------------------------------------------------------------------------------------------
 
 
@@ -383,24 +396,31 @@ class _Work:
         late = comparing.late_share(steps, early, tails)
         return Schedule.of(choose.sandwich(steps, early, late, small), case.costs, errors_of(case, weighted))
 
+    def fewer(self, schedule: Schedule, steps: int) -> dict[str, Case]:
+        """By name, the large expert alone in as few steps as cost no more than a schedule; none where it saves nothing."""
+        few = max(1, int(schedule.cost / self.case.costs[0] * (1 + 1e-9)))
+        found = in_steps(self.case, few) if few < steps else None
+        return {} if found is None else {f"{self.case.names[0]}, {few} steps": found}
+
     def compared(
-        self, prompts: Sequence[str], choices: Mapping[str, Schedule]
+        self, prompts: Sequence[str], choices: Mapping[str, Schedule], fewer: Mapping[str, Case]
     ) -> Generator[Look, None, dict[str, dict[str, float]]]:
-        """The choices, and the small expert alone, on prompts that they were not chosen on."""
+        """The choices, the small expert alone and the large one in fewer steps, on prompts that they were not chosen on."""
         small, seed = small_of(self.case), self.case.recipe.video.seed
         steps = len(next(iter(choices.values())).choice)
         all_ = {rule: schedule.choice for rule, schedule in choices.items()} | {"small alone": (small,) * steps}
-        rows, key = [], [self.compares, self.case.history, all_]
+        rows, key = [], [self.compares, self.case.history, all_, list(fewer)]
 
-        def made(at: Ready) -> dict[str, dict[str, float]]:
-            found = comparing.compared(at, all_, self.features, self.decode, seed)
+        def made(at: Ready, prompt: str) -> dict[str, dict[str, float]]:
+            others = {name: ready(case, self.cast, prompt, seed) for name, case in fewer.items()}
+            found = comparing.compared(at, all_, self.features, self.decode, seed, others)
             return {scheme: asdict(likeness) for scheme, likeness in found.items()}
 
         for i, prompt in enumerate(prompts):
             yield Look("comparing", i + 1, len(prompts))
             file = kept(self.out, "compared", self.case.digest, prompt, seed, key)
-            rows.append(file.made(partial(self.of, prompt, made)))
-        return comparing.averaged([{name: comparing.Likeness(**row[name]) for name in all_} for row in rows])
+            rows.append(file.made(partial(self.of, prompt, partial(made, prompt=prompt))))
+        return comparing.averaged([{name: comparing.Likeness(**each) for name, each in row.items()} for row in rows])
 
     def of(self, prompt: str, made: Callable[[Ready], Any]) -> Any:
         return made(self.at(prompt))

@@ -62,8 +62,9 @@ def calibrated(recipe: Recipe, folder: Path, settings: "Settings", name: str) ->
         kept = " <- written" if rule == settings.by else ""
         sure = _sure(found.stability[rule]) if rule in found.stability else ""
         say(f"{rule:<7} {found.placed(rule)} · {share:.0%} of {found.case.names[0]} at every step{sure}{kept}")
+    wide = max(map(len, found.likeness), default=0)
     for scheme, scores in found.likeness.items():
-        say(f"  {scheme:<12} " + ", ".join(f"{measure} {value:.3f}" for measure, value in scores.items()))
+        say(f"  {scheme:<{wide}} " + ", ".join(f"{measure} {value:.3f}" for measure, value in scores.items()))
     for note in found.case.notes:
         err.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
     say("\n".join(str(file) for file in found.files))
