@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from confiner_tables import Cell, scores
 from flowblending_report import LEFT, Study, report
-from flowblending_rows import BUDGET, MAIN, SECOND, Way, rows
+from flowblending_rows import BRIEF, BUDGET, MAIN, SECOND, Way, rows
 from harness import HELD, add, arguments, mend, mine, part_of, read, weights_of
 from harness import key as digest_of
 from machine import machine
@@ -100,15 +100,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("not calibrated yet: budget spent; run (again) to go on")
         return
     places = {MAIN: folder, SECOND: folder / SECOND}
+    brief = in_brief(recipe, found[MAIN].ladder.steps, folder, args.calibrate, part, purse)
     own = {solver: study(found[solver], "all", place, FOLLOW, args.calibrate) for solver, place in places.items()}
     scenes = list(kinds(recipe, folder, args.calibrate, part, purse))
     file, key = folder.with_suffix(".jsonl"), fingerprint(found, recipe)
     if args.verb == "run":
         asked_ = range(FIRST, FIRST + args.prompts)
         cells = [Cell(p, s) for s in range(args.seeds) for p in asked_ if mine(p, part)]
-        play(recipe, found, cells, args.only, file, key, purse)
+        play(recipe, found, brief, cells, args.only, file, key, purse)
     lines = [line for line in read(file) if line["key"] == key and line["prompt"] >= FIRST]
-    text = report(lines, found, own, scenes, args.experts)
+    text = report(lines, found, own, scenes, args.experts, brief)
     folder.with_suffix(".txt").write_text(text, encoding="utf-8")
     print(text)
 
@@ -157,6 +158,17 @@ def calibrated(
             return None
         found[solver] = result
     return found
+
+
+def in_brief(
+    recipe: Recipe, steps: int, folder: Path, count: int, part: tuple[int, int], purse: Purse
+) -> Calibration | None:
+    """Boundaries on the same ladder in fewer steps, for the same operations; None where the purse is empty before."""
+    ((word, options),) = recipes.plain(recipe)["chain"][0]["ladder"].items()
+    few = round(BRIEF * steps)
+    changed = recipes.changed(recipe, {"chain.0.solver": MAIN, "chain.0.ladder": {word: {**options, "steps": few}}})
+    settings = Settings(shared("all", count, part), also=ALSO, by="budget", budget=BUDGET * steps / few, follow=FOLLOW)
+    return finished(changed, folder / f"{few}-steps", settings, purse)
 
 
 def finished(recipe: Recipe, out: Path, settings: Settings, purse: Purse) -> Calibration | None:
@@ -239,6 +251,7 @@ def study(found: Calibration, name: str, out: Path, follow: int, count: int, kin
 def play(
     recipe: Recipe,
     found: Mapping[str, Calibration],
+    brief: Calibration | None,
     cells: Sequence[Cell],
     only: Sequence[str] | None,
     file: Path,
@@ -250,7 +263,7 @@ def play(
     mend(file)
     cast, last = run.load(recipe), -1
     for done, cell in enumerate(cells):
-        ways = {way.name: way for name, way in rows(found, cell.prompt).items() if only is None or name in only}
+        ways = {way.name: way for name, way in rows(found, cell.prompt, brief).items() if only is None or name in only}
         todo = [way for name, way in ways.items() if (name, key, cell.prompt, cell.seed) not in there]
         todo = [way for way in todo if way.distilled is None or not is_exact(recipe)]
         if todo and is_exact(recipe) and cell.prompt != last:
@@ -277,8 +290,11 @@ class Stand:
 
     @cached_property
     def at(self) -> Ready:
+        return self.looked(self.case)
+
+    def looked(self, case: Case) -> Ready:
         """Everyone has looked once by then, so that nobody's seconds hold the reading of texts."""
-        at = ready(self.case, self.cast, caption(self.cell.scene.ask), self.cell.noise)
+        at = ready(case, self.cast, caption(self.cell.scene.ask), self.cell.noise)
         with torch.no_grad():
             for denoise in at.together:
                 denoise(at.x, at.stage.ladder.levels[0], at.frames)
@@ -304,7 +320,9 @@ class Stand:
     @torch.no_grad()
     def made(self, way: Way) -> dict[str, Any]:
         at, x, whole = self.at, self.start(way.start), self.whole
-        stage, flops = self.other(way) or (None, self.spent(way.choice))
+        stage, flops = self.between(*way.distilled) if way.distilled else (None, self.spent(way.choice))
+        if stage is None and len(way.choice) != at.stage.ladder.steps:
+            at = self.in_steps(len(way.choice))
         clock, spent = perf_counter(), process_time()
         latent = made_by(stage, x, at.frames) if stage else film(at, way.choice, _itself, x)
         took = {"seconds": process_time() - spent, "clock": perf_counter() - clock}
@@ -315,19 +333,11 @@ class Stand:
     def spent(self, choice: Sequence[int]) -> float:
         return sum(self.case.costs[who] for who in choice)
 
-    def other(self, way: Way) -> tuple[Stage, float] | None:
-        """The stage of a way with levels of its own, and its operations; None where it has the ladder's."""
-        if way.distilled is not None:
-            return self.between(*way.distilled)
-        return None if way.steps is None else self.fewer(way.steps)
-
-    def fewer(self, steps: int) -> tuple[Stage, float]:
-        """The large expert alone, on the same ladder in so many steps."""
+    def in_steps(self, steps: int) -> Ready:
+        """The same on a ladder of so many steps."""
         case = in_steps(self.case, steps)
         assert case is not None
-        stage = ready(case, self.cast, caption(self.cell.scene.ask), self.cell.noise).stage
-        stage.denoise(self.at.x, 1.0, self.at.frames)
-        return stage, steps * self.case.costs[0]
+        return self.looked(case)
 
     def between(self, early: int, late: int) -> tuple[Stage, float]:
         """LDL with this many large steps, which has looked once too, and its operations."""

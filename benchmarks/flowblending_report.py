@@ -7,7 +7,20 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from flowblending_rows import BUDGET, CURVE, DISTILLED, EQUAL, FEWER, MAIN, RULES, SECOND, around, large_steps, rows
+from flowblending_rows import (
+    BUDGET,
+    CURVE,
+    DISTILLED,
+    EQUAL,
+    FEWER,
+    MAIN,
+    RULES,
+    SECOND,
+    around,
+    brief_names,
+    large_steps,
+    rows,
+)
 from harness import Claim, questions
 from report import FEWEST, MARGIN, aligned
 
@@ -64,8 +77,9 @@ def report(
     own: Mapping[str, Study],
     kinds: Sequence[Study],
     experts: str,
+    brief: Calibration | None = None,
 ) -> str:
-    """All tables and answers. own: what each solver's boundaries were chosen by; kinds: curves in kinds of scenes."""
+    """All tables and answers. brief: boundaries on a ladder of fewer steps; own: what each solver's boundaries were chosen by; kinds: curves in kinds of scenes."""
     main = found[MAIN]
     video = main.case.recipe.video
     kind = "trained networks" if experts == "trained" else "EXACT experts: closed-form denoisers, nothing trained"
@@ -78,23 +92,23 @@ def report(
         "seed is 0, a change of the noise by 1 % is 1. Operations: of networks, both branches of guidance, without texts.",
         "Seconds: of the steps, without texts and decoding.",
     ]
-    parts = ["\n".join(head), divergence(own[MAIN]), boundaries(found, kinds)]
-    table = by_row(lines, found)
+    parts = ["\n".join(head), divergence(own[MAIN]), boundaries(found, kinds, brief)]
+    table = by_row(lines, found, brief)
     if not table:
         return "\n\n".join([*parts, "no videos yet"]) + "\n"
     for solver, prefix in ((MAIN, ""), (SECOND, f"{SECOND}: ")):
         its_rows = {name.removeprefix(prefix): row for name, row in table.items() if (SECOND in name) == bool(prefix)}
         if its_rows:
             parts.append(videos(f"Videos by {solver}", its_rows))
-    return "\n\n".join([*parts, answers(table, found, own)]) + "\n"
+    return "\n\n".join([*parts, answers(table, found, own, brief)]) + "\n"
 
 
-def by_row(lines: Sequence[Line], found: Mapping[str, Calibration]) -> Table:
+def by_row(lines: Sequence[Line], found: Mapping[str, Calibration], brief: Calibration | None = None) -> Table:
     """Rows in their order, each with the lines of the way that it is for each prompt."""
     known = {(line["way"], line["prompt"], line["seed"]): line for line in lines}
     table: dict[str, dict[tuple[int, int], Line]] = {}
     for prompt, seed in sorted({(line["prompt"], line["seed"]) for line in lines}):
-        for name, way in rows(found, prompt).items():
+        for name, way in rows(found, prompt, brief).items():
             line = known.get((way.name, prompt, seed))
             if line is not None:
                 table.setdefault(name, {})[prompt, seed] = line
@@ -138,11 +152,12 @@ def trend(curve: Sequence[float]) -> str:
     )
 
 
-def boundaries(found: Mapping[str, Calibration], studies: Sequence[Study]) -> str:
+def boundaries(found: Mapping[str, Calibration], studies: Sequence[Study], brief: Calibration | None = None) -> str:
     """What each rule chose with each solver, and the joints of the fit in each kind of scene."""
     out = [["rule", "solver", "boundaries", "cost"]]
-    for solver, result in found.items():
-        whole = result.case.costs[0] * result.ladder.steps
+    shown = dict(found) if brief is None else {**found, f"{MAIN}, {brief.ladder.steps} steps": brief}
+    for solver, result in shown.items():
+        whole = result.case.costs[0] * found[MAIN].ladder.steps
         for rule, choice in result.choices.items():
             bounds = ", ".join(f"{b:.3f}" for b in result.boundaries(rule)[:6])
             out.append([rule, solver, bounds or "none", f"{choice.cost / whole:.2f}"])
@@ -228,10 +243,14 @@ def normalised(table: Table, measure: str, name: str) -> Interval | None:
 # --- answers -----------------------------------------------------------------------------------------------------
 
 
-def answers(table: Table, found: Mapping[str, Calibration], own: Mapping[str, Study]) -> str:
+def answers(
+    table: Table, found: Mapping[str, Calibration], own: Mapping[str, Study], brief: Calibration | None = None
+) -> str:
     """The questions that have the rows they need."""
     asked: list[tuple[str, list[Claim]]] = []
-    for name in (*(f"LSL {rule}" for rule in RULES), DISTILLED, f"any schedule {BUDGET}", f"{FEWER} {BUDGET}"):
+    fewer = () if brief is None else brief_names(brief.ladder.steps)
+    whole = (*(f"LSL {rule}" for rule in RULES), DISTILLED, f"any schedule {BUDGET}", *fewer, f"{FEWER} {BUDGET}")
+    for name in whole:
         if all(row in table for row in ("LLL", "SSS", name)):
             asked.append((f"Is {name} as good as the large expert alone, for less?", as_good(table, name)))
     if "LSL budget" in table:
@@ -249,10 +268,13 @@ def answers(table: Table, found: Mapping[str, Calibration], own: Mapping[str, St
             asked.append((title, [*claims, *drawn_anew(table, prefix, large_steps(found[solver]), own[solver])]))
     if any(f"any schedule {share_}" in table for share_ in CURVE):
         asked.append(("Does the best schedule of any candidates dominate one interval?", dominates(table)))
-    for name in (f"{way} {share_}" for share_ in CURVE for way in ("one interval", "any schedule")):
-        if {name, fewer := f"{FEWER} {name.rpartition(' ')[2]}"} <= table.keys():
+    beside = {
+        name: f"{FEWER} {share_}" for share_ in CURVE for name in (f"one interval {share_}", f"any schedule {share_}")
+    }
+    for name, other in (beside | dict.fromkeys(fewer, f"{FEWER} {BUDGET}")).items():
+        if {name, other} <= table.keys():
             title = f"Is {name} better than the large expert alone, in as few steps as cost no more? (difference)"
-            asked.append((title, placed(table, name, [fewer])))
+            asked.append((title, placed(table, name, [other])))
     return questions(asked, "Questions. p: sign flips of prompts' means, Holm over all {n} tests below.")
 
 

@@ -23,6 +23,9 @@ RULES = ("budget", "fit", "sweep")
 """Those that know two experts."""
 FEWER = "fewer steps"
 """What every schedule has to be worth more than: the large expert alone, in as many steps as the same operations pay."""
+BRIEF = 0.7
+"""Of the steps, on a ladder for which the same operations pay more large steps than small ones. Of several it was the
+best on prompts that no table uses (docs/log.md)."""
 DISTILLED = "LDL"
 """The large steps of the automatic LSL, and a distilled expert between; of experts that have one."""
 
@@ -31,15 +34,14 @@ DISTILLED = "LDL"
 class Way:
     """A video's solver, the places of the candidates that take its steps, and what is done to its first noise.
 
-    distilled: large steps before and behind the distilled expert, which takes its own levels between; steps: the large
-    expert takes all of a ladder of so many; no `choice` in either case.
+    A choice of another length is of the same ladder in as many steps. distilled: large steps before and behind the
+    distilled expert, which takes its own levels between; no `choice` then.
     """
 
     solver: str
     choice: tuple[int, ...]
     start: str = ""
     distilled: tuple[int, int] | None = None
-    steps: int | None = None
 
     @property
     def name(self) -> str:
@@ -47,17 +49,17 @@ class Way:
         who = "".join("abcdefghijklmnop"[place] for place in self.choice)
         if self.distilled is not None:
             who = "LDL {}+{}".format(*self.distilled)
-        if self.steps is not None:
-            who = f"{self.steps} L"
         return " ".join(part for part in (self.solver, who, self.start) if part)
 
 
-def rows(found: Mapping[str, Calibration], prompt: int) -> dict[str, Way]:
+def rows(found: Mapping[str, Calibration], prompt: int, brief: Calibration | None = None) -> dict[str, Way]:
     """Every row by name, for a prompt: its steps differ from prompt to prompt only where they are random.
 
-    found: the calibration of each solver.
+    found: the calibration of each solver; brief: that of the first on a ladder of fewer steps.
     """
     made = of_solver(found[MAIN], MAIN) | compared(found[MAIN], prompt)
+    if brief is not None:
+        made |= in_fewer(brief)
     return made | {f"{SECOND}: {name}": way for name, way in of_solver(found[SECOND], SECOND).items()}
 
 
@@ -95,12 +97,23 @@ def chosen(found: Calibration) -> dict[str, Way]:
         try:
             one = interval(case.costs, errors, budget=budget, small=small_of(case))
             made[f"one interval {share}"] = Way(MAIN, one.choice)
-            made[f"{FEWER} {share}"] = Way(MAIN, (), steps=int(one.cost / case.costs[0]))
+            made[f"{FEWER} {share}"] = Way(MAIN, (0,) * int(one.cost / case.costs[0]))
             any_ = mixture(case.costs, errors, budget=one.cost, follows=case.follows)
             made[f"any schedule {share}"] = Way(MAIN, any_.choice)
         except ValueError:  # even the cheapest costs more
             continue
     return made
+
+
+def in_fewer(found: Calibration) -> dict[str, Way]:
+    """The automatic boundaries on a ladder of fewer steps, and any candidates for no more than that."""
+    case, steps, lsl = found.case, found.ladder.steps, found.choices["budget"]
+    any_ = mixture(case.costs, errors_of(case, found.weighted), budget=lsl.cost, follows=case.follows)
+    return {name: Way(MAIN, each.choice) for name, each in zip(brief_names(steps), (lsl, any_), strict=True)}
+
+
+def brief_names(steps: int) -> tuple[str, str]:
+    return f"LSL budget, {steps} steps", f"any schedule {BUDGET}, {steps} steps"
 
 
 def around(choice: tuple[int, ...]) -> tuple[int, int]:

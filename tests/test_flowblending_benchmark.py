@@ -66,6 +66,7 @@ def test_it_calibrates_makes_videos_resumes_and_reports(tmp_path: Path, capsys: 
         "half as long",
         "LSL budget",
         "\nsweep ",
+        "unipc, 4 steps",
     ):
         assert said in report
     assert "too few prompts" in report
@@ -115,9 +116,11 @@ def test_rows_at_equal_operations_and_every_boundary() -> None:
     assert made["LDL"].distilled == (3, 2)
     assert made["LDL"].name == "unipc LDL 3+2"
     paid = sum((10.0, 1.0)[place] for place in made["one interval 0.55"].choice)
-    assert (made["fewer steps 0.55"].steps, paid) == (5, 55.0), "no more than is paid for, and no step more"
-    assert made["fewer steps 0.55"].name == "unipc 5 L"
+    assert (made["fewer steps 0.55"].choice, paid) == ((0,) * 5, 55.0), "no more than is paid for, and no step more"
     assert "LSL sweep" not in made
+    few = rows({"unipc": one, "euler": one}, 3, calibration(budget=(0, 0, 1, 1, 1, 1, 0)))
+    assert few.keys() - made.keys() == {"LSL budget, 10 steps", "any schedule 0.55, 10 steps"}
+    assert few["LSL budget, 10 steps"].choice == (0, 0, 1, 1, 1, 1, 0)
     assert rows({"unipc": calibration(budget=BLEND, sweep=BLEND), "euler": one}, 3)["LSL sweep"].choice == BLEND
 
 
@@ -134,14 +137,13 @@ def test_the_large_expert_may_take_fewer_steps_of_the_same_ladder(tmp_path: Path
     cast = run.load(recipe)
     case = case_of(recipe, cast)
     stand = flowblending.Stand(case, cast, Cell(0, 0))
-    stage, flops = stand.fewer(3)
-    assert stage.ladder.levels == pytest.approx((1.0, 6 / 7, 0.6, 0.0))
-    assert flops == 3 * case.costs[0]
-    found = stand.made(Way("unipc", (), steps=3))
-    assert found["flops"] == flops
+    assert stand.in_steps(3).stage.ladder.levels == pytest.approx((1.0, 6 / 7, 0.6, 0.0))
+    found = stand.made(Way("unipc", (0, 0, 0)))
+    assert found["flops"] == 3 * case.costs[0]
     assert found["scores"]["psnr"] < 50
-    whole = stand.made(Way("unipc", (), steps=case.recipe.chain[0].ladder.steps))
-    assert whole["scores"]["psnr"] == 50, "with as many steps it is the same video"
+    blended = stand.made(Way("unipc", (0, 1, 0)))
+    assert blended["flops"] == 2 * case.costs[0] + case.costs[1]
+    assert blended["scores"]["psnr"] < 50
 
 
 def test_a_distilled_expert_stands_between_as_many_large_steps() -> None:
