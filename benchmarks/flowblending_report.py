@@ -223,7 +223,7 @@ def videos(title: str, table: Table) -> str:
 
 
 def share(table: Table, name: str, measure: str) -> str:
-    if "LLL" not in table:
+    if "LLL" not in table or not column(table[name], measure).keys() & column(table["LLL"], measure).keys():
         return "-"
     both = cells(table, measure, name, "LLL")
     one, whole = (both.methods.index(each) for each in (name, "LLL"))
@@ -295,6 +295,8 @@ def as_good(table: Table, name: str) -> list[Claim]:
     # Operations are counted, not measured: the same for every prompt.
     claims = [Claim(f"operations saved {saved}, claimed {CHEAPER}", judged(saved, CHEAPER))]
     for clock in ("seconds", "clock"):
+        if not column(table[name], clock).keys() & column(table["LLL"], clock).keys():
+            continue  # all of it was made beside other work
         both = cells(table, clock, name, "LLL")
         faster = both.interval(lambda m: m[..., 1] / m[..., 0])
         by = "on its core" if clock == "seconds" else "by the clock"

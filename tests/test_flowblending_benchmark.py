@@ -190,7 +190,7 @@ def planted(**values: dict[str, float]) -> dict[str, Any]:
 
 
 def test_verdicts_follow_from_the_numbers() -> None:
-    from flowblending_report import as_good, column, dominates, placed, regret
+    from flowblending_report import as_good, column, dominates, placed, regret, videos
 
     def numbers(psnr: float, sharp: float, flops: float, seconds: float) -> dict[str, float]:
         shown = {"psnr": psnr, "agreement": psnr / 50, "prompt": 0.9, "identity": sharp, "sharpness": sharp}
@@ -237,6 +237,13 @@ def test_verdicts_follow_from_the_numbers() -> None:
     assert said(both, "LSS: psnr") == "better"
     assert said(both, "interleaved: psnr") == "worse"
     assert said(both, "interleaved: prompt") == "no difference seen"
+    # What was made beside other work has no seconds, and is asked for none.
+    busy = {
+        cell: {key: line[key] for key in line if key not in ("seconds", "clock")} for cell, line in table["LSS"].items()
+    }
+    assert not any("times faster" in claim.text for claim in as_good({**table, "LSS": busy}, "LSS"))
+    shown = {line.split()[0]: line for line in videos("t", {**table, "LSS": busy}).splitlines()}
+    assert ("  -  " in shown["LSS"], "  -  " in shown["interleaved"]) == (True, False)
     agreement, lacks = regret(table, "", 5)
     assert agreement.text.startswith("agreement: lacks")
     assert "the best of 6 is search 2+3" in lacks.text
