@@ -54,6 +54,7 @@ APART: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "What the paper's stage 2 does": ((PUBLISHED, GEN_L, FLOWLONG), WHAT),
 }
 """The same of the paper's method, beside that."""
+SAME = ", of the stories that all these were told"
 SWEPT = ("identity", "ground", "event_prompt", "order")
 COST = 1.3
 """Looks, calls and seconds, as a multiple of Gen-L-Video's, at most."""
@@ -76,7 +77,7 @@ def report(
     for title, (beside, ways) in {**APART, **varied}.items():
         if some(rows, [f"{way} {main}" for way in ways if way not in beside]):
             shown = dict.fromkeys((*beside, *ways))
-            parts.append(table(title, some(rows, [f"{way} {main}" for way in shown]), *SHORT))
+            parts.append(table(f"{title}{SAME}", in_common(rows, [f"{way} {main}" for way in shown]), *SHORT))
     long = some(rows, by_length(lengths))
     if len({name.rpartition(" ")[2] for name in long}) > 1:
         parts.append(table("Length", long, *SHORT))
