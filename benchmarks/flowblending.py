@@ -164,9 +164,9 @@ def in_brief(
     recipe: Recipe, steps: int, folder: Path, count: int, part: tuple[int, int], purse: Purse
 ) -> Calibration | None:
     """Boundaries on the same ladder in fewer steps, for the same operations; None where the purse is empty before."""
-    ((word, options),) = recipes.plain(recipe)["chain"][0]["ladder"].items()
     few = round(BRIEF * steps)
-    changed = recipes.changed(recipe, {"chain.0.solver": MAIN, "chain.0.ladder": {word: {**options, "steps": few}}})
+    changed = in_steps(recipes.changed(recipe, {"chain.0.solver": MAIN}), 0, few)
+    assert changed is not None
     settings = Settings(shared("all", count, part), also=ALSO, by="budget", budget=BUDGET * steps / few, follow=FOLLOW)
     return finished(changed, folder / f"{few}-steps", settings, purse)
 
@@ -335,9 +335,9 @@ class Stand:
 
     def in_steps(self, steps: int) -> Ready:
         """The same on a ladder of so many steps."""
-        case = in_steps(self.case, steps)
-        assert case is not None
-        return self.looked(case)
+        recipe = in_steps(self.case.recipe, self.case.place, steps)
+        assert recipe is not None
+        return self.looked(replace(self.case, recipe=recipe))
 
     def between(self, early: int, late: int) -> tuple[Stage, float]:
         """LDL with this many large steps, which has looked once too, and its operations."""

@@ -79,7 +79,8 @@ def report(
     experts: str,
     brief: Calibration | None = None,
 ) -> str:
-    """All tables and answers. brief: boundaries on a ladder of fewer steps; own: what each solver's boundaries were chosen by; kinds: curves in kinds of scenes."""
+    """All tables and answers. own: what each solver's boundaries were chosen by; kinds: curves in kinds of scenes; brief:
+    boundaries on a ladder of fewer steps."""
     main = found[MAIN]
     video = main.case.recipe.video
     kind = "trained networks" if experts == "trained" else "EXACT experts: closed-form denoisers, nothing trained"
@@ -90,7 +91,7 @@ def report(
         "Means over prompts with 95 % intervals: cluster bootstrap over prompts, then seeds. psnr: to the large expert's",
         "video of the same noise, at most 50 dB; agreement: of what the oracle finds in each frame. Normalised: another",
         "seed is 0, a change of the noise by 1 % is 1. Operations: of networks, both branches of guidance, without texts.",
-        "Seconds: of the steps, without texts and decoding.",
+        "Seconds: of the steps, without texts and decoding, of those prompts that were made beside no other work.",
     ]
     parts = ["\n".join(head), divergence(own[MAIN]), boundaries(found, kinds, brief)]
     table = by_row(lines, found, brief)

@@ -686,22 +686,27 @@ def test_a_calibration_writes_a_picture_a_table_and_a_recipe_that_runs(tmp_path:
     assert video.settings["calls"]["small"] == table["choices"]["budget"]["steps"].count("small")
 
 
-def test_the_large_expert_in_fewer_steps_is_what_a_schedule_has_to_outdo() -> None:
+def test_the_large_expert_in_fewer_steps_is_what_a_schedule_has_to_outdo(tmp_path: Path) -> None:
     """In as many as cost no more; its video is the one that the recipe itself makes on such a ladder."""
     recipe = quick()
     cast = load(recipe)
     case = case_of(recipe, cast)
-    found = in_steps(case, 3)
+    found = in_steps(recipe, 0, 3)
     assert found is not None
-    assert found.recipe.chain[0].ladder.steps == 3
-    at = ready(found, cast, PROMPTS[0], 3)
-    alone = recipes.changed(found.recipe, {"prompt": PROMPTS[0], "video.seed": 3, "chain.video.denoise": "large"})
+    assert found.chain[0].ladder.steps == 3
+    at = ready(replace(case, recipe=found), cast, PROMPTS[0], 3)
+    alone = recipes.changed(found, {"prompt": PROMPTS[0], "video.seed": 3, "chain.video.denoise": "large"})
     video = finished(play(alone, cast))
     assert isinstance(video, dovetail.Video)
     torch.testing.assert_close(film(at, (0, 0, 0), lambda latent: latent), video.latent, rtol=1e-4, atol=1e-4)
-    listed = case_of(recipes.changed(recipe, {"chain.video.ladder": {"levels": [1.0, 0.7, 0.4, 0.0]}}), cast)
-    assert in_steps(listed, 2) is None, "nothing says which levels to leave out"
-    assert in_steps(case, 10**9) is None
+    listed = recipes.changed(recipe, {"chain.video.ladder": {"levels": [1.0, 0.7, 0.4, 0.0]}})
+    assert in_steps(listed, 0, 2) is None, "nothing says which levels to leave out"
+    assert in_steps(recipe, 0, 10**9) is None
+    work = running._Work(case, cast, pixels, "pixels", tmp_path)
+    whole = case.costs[0]
+    assert [*work.fewer(Schedule((), 3.2 * whole, 0), 8)] == ["large, 3 steps"]
+    assert not work.fewer(Schedule((), 8 * whole, 0), 8), "it saves nothing"
+    assert not work.fewer(Schedule((), 0.9 * whole, 0), 8), "not one step costs as little"
 
 
 @pytest.mark.parametrize(("fewer", "own", "said"), [(0.7, 0.2, True), (0.2, 0.7, False), (0.5, 0.5, False)])

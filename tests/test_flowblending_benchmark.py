@@ -71,6 +71,10 @@ def test_it_calibrates_makes_videos_resumes_and_reports(tmp_path: Path, capsys: 
         assert said in report
     assert "too few prompts" in report
     assert (tmp_path / "flowblending-exact" / "curves.png").is_file()
+    # A report measures nothing, and needs nothing measured anew.
+    (tmp_path / "flowblending-exact.txt").unlink()
+    harness(tmp_path, "report")
+    assert (tmp_path / "flowblending-exact.txt").read_text() == report
 
 
 def test_parts_measure_their_own_prompts_first_and_the_same_in_all() -> None:
@@ -124,7 +128,7 @@ def test_rows_at_equal_operations_and_every_boundary() -> None:
     assert rows({"unipc": calibration(budget=BLEND, sweep=BLEND), "euler": one}, 3)["LSL sweep"].choice == BLEND
 
 
-def test_the_large_expert_may_take_fewer_steps_of_the_same_ladder(tmp_path: Path) -> None:
+def test_the_large_expert_may_take_fewer_steps_of_the_same_ladder() -> None:
     import flowblending
     from confiner_tables import Cell
     from flowblending_rows import Way

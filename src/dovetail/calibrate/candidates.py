@@ -336,14 +336,13 @@ def stages_of(recipe: Recipe, place: int, part: Part, cast: Cast) -> tuple[Stage
     return build(alone, cast.experts, latent_shape(recipe, cast)[1:])[: place + 1]
 
 
-def in_steps(case: Case, steps: int) -> Case | None:
-    """The same with its ladder walked in so many steps; None where the ladder is a list, or has no room for them."""
-    ((word, options),) = recipes.plain(case.recipe)["chain"][case.place]["ladder"].items()
+def in_steps(recipe: Recipe, place: int, steps: int) -> Recipe | None:
+    """The same with a stage's ladder walked in so many steps; None where that is a list, or has no room for them."""
+    ((word, options),) = recipes.plain(recipe)["chain"][place]["ladder"].items()
     if not isinstance(options, dict) or "steps" not in options:
         return None
     try:
-        ladder = {f"chain.{case.place}.ladder": {word: {**options, "steps": steps}}}
-        return replace(case, recipe=recipes.changed(case.recipe, ladder))
+        return recipes.changed(recipe, {f"chain.{place}.ladder": {word: {**options, "steps": steps}}})
     except RecipeError:
         return None
 

@@ -22,7 +22,7 @@ from dovetail.calibrate.choose import Schedule
 from dovetail.calibrate.curves import Measured, measure
 from dovetail.calibrate.judging import Features, oracle, pixels
 from dovetail.calibrate.prompts import usual
-from dovetail.calibrate.report import kept, written
+from dovetail.calibrate.report import Kept, kept, written
 from dovetail.calibrate.stability import Rule, Stability, stability
 from dovetail.core.ladders import Ladder
 from dovetail.errors import RecipeError
@@ -380,27 +380,25 @@ class _Work:
         seed = case.recipe.video.seed
         rows: list[list[float]] = []
         tails: list[list[Sequence[float]]] = []
+        sweep = partial(comparing.early_sweep, small=small, features=self.features, decode=self.decode, seed=seed)
         for i, prompt in enumerate(prompts):
-            yield Look("early sweep", i + 1, len(prompts))
-            file = kept(
-                self.out, f"early-{self.name}-{case.history}", case.digest, prompt, seed, self.compares[1:] or None
-            )
-            sweep = partial(comparing.early_sweep, small=small, features=self.features, decode=self.decode, seed=seed)
-            rows.append(file.made(partial(self.of, prompt, sweep)))
+            what, more = f"early-{self.name}-{case.history}", self.compares[1:] or None
+            file = kept(self.out, what, case.digest, prompt, seed, more)
+            rows.append((yield from self.of(file, Look("early sweep", i + 1, len(prompts)), prompt, sweep)))
         early = comparing.early_share(steps, rows)
+        ends = partial(comparing.late_sweep, small=small, early=early, decode=self.decode, seed=seed)
         for i, prompt in enumerate(prompts):
-            yield Look("late sweep", i + 1, len(prompts))
             file = kept(self.out, f"late-{early}-{case.history}", case.digest, prompt, seed)
-            ends = partial(comparing.late_sweep, small=small, early=early, decode=self.decode, seed=seed)
-            tails.append(file.made(partial(self.of, prompt, ends)))
+            tails.append((yield from self.of(file, Look("late sweep", i + 1, len(prompts)), prompt, ends)))
         late = comparing.late_share(steps, early, tails)
         return Schedule.of(choose.sandwich(steps, early, late, small), case.costs, errors_of(case, weighted))
 
     def fewer(self, schedule: Schedule, steps: int) -> dict[str, Case]:
-        """By name, the large expert alone in as few steps as cost no more than a schedule; none where it saves nothing."""
-        few = max(1, int(schedule.cost / self.case.costs[0] * (1 + 1e-9)))
-        found = in_steps(self.case, few) if few < steps else None
-        return {} if found is None else {f"{self.case.names[0]}, {few} steps": found}
+        """By name, the large expert alone in as few steps as cost no more than a schedule; none where it saves nothing,
+        or where that does not pay a single step."""
+        few = int(schedule.cost / self.case.costs[0] * (1 + 1e-9))
+        found = in_steps(self.case.recipe, self.case.place, few) if 0 < few < steps else None
+        return {} if found is None else {f"{self.case.names[0]}, {few} steps": replace(self.case, recipe=found)}
 
     def compared(
         self, prompts: Sequence[str], choices: Mapping[str, Schedule], fewer: Mapping[str, Case]
@@ -417,13 +415,16 @@ class _Work:
             return {scheme: asdict(likeness) for scheme, likeness in found.items()}
 
         for i, prompt in enumerate(prompts):
-            yield Look("comparing", i + 1, len(prompts))
             file = kept(self.out, "compared", self.case.digest, prompt, seed, key)
-            rows.append(file.made(partial(self.of, prompt, partial(made, prompt=prompt))))
+            look, its_own = Look("comparing", i + 1, len(prompts)), partial(made, prompt=prompt)
+            rows.append((yield from self.of(file, look, prompt, its_own)))
         return comparing.averaged([{name: comparing.Likeness(**each) for name, each in row.items()} for row in rows])
 
-    def of(self, prompt: str, made: Callable[[Ready], Any]) -> Any:
-        return made(self.at(prompt))
+    def of(self, file: Kept, look: Look, prompt: str, made: Callable[[Ready], Any]) -> Generator[Look, None, Any]:
+        """What is made of a prompt, and kept; said only where it is not there yet."""
+        if file.read() is None:
+            yield look
+        return file.made(lambda: made(self.at(prompt)))
 
     def at(self, prompt: str) -> Ready:
         return ready(self.case, self.cast, prompt, self.case.recipe.video.seed)
