@@ -252,11 +252,12 @@ def told_apart(rows: Rows, main: int) -> list[tuple[str, list[Claim]]]:
 
 def held(rows: Rows, main: int) -> list[tuple[str, list[Claim]]]:
     """What windows keep that are held, and what they lose by it."""
-    full, hold, none, colours = (f"{way} {main}" for way in ("full", *HOLDS))
+    full, hold, *less = (f"{way} {main}" for way in ("full", *HOLDS))
     asked = []
-    for one, other in [(hold, full)] if hold in rows else [(full, none), (full, colours)]:
+    for one, other in [(hold, full), *((full, other) for other in less)]:
         if {one, other} <= rows.keys():
-            claims = [above(rows, one, other, measure) for measure in ("identity", "ground", "order", "in_turn")]
+            measures = ("identity", "ground", "whole", "order", "in_turn")
+            claims = [above(rows, one, other, measure) for measure in measures]
             claims.append(not_below(rows, one, other, "event_motion"))
             title = f"Is more kept by {one}, whose windows are held, than by {other}, and no motion lost? (difference)"
             asked.append((title, claims))

@@ -35,16 +35,18 @@ LOOKS = 4
 `sprites-story` they are 2.4 times the calls of stage 1, so nobody is given fewer than the paper's."""
 AGAIN = (RENOISED, SECOND)
 """The recipe with no look again, and with as many as the paper's method."""
-COSTS = ("fewer looks", "early stop", "unguided again", "small again", "alternate steps", "wide below", "cheap")
+NARROW = "narrow below"
+COSTS = ("fewer looks", "early stop", "unguided again", "small again", "alternate steps", "wide below", "cheap", NARROW)
+"""What costs less; and, where the recipe's stride widens below the floor, what it spares by that."""
 AUTO = ("floor auto", "stride auto", "both auto")
 FAR = ("anchor", "keyframes", "no anchor")
 BY_WINDOW, BY_FRAME = "by window", f"{GEN_L} by frame"
 TOLD = (BY_WINDOW, BY_FRAME)
 """Where the recipe tells each frame of a window the event at it: the recipe whose windows take what lies at their middle, as
 published methods do, and the baseline that is told as the recipe is."""
-HOLDS = ("hold", "no hold", "colours")
-"""The recipe with its windows held to the first one, or without: whichever it is not itself; and with their colours held
-alone, where it holds places too."""
+HOLDS = ("hold", "no hold", "colours", "objects free")
+"""The recipe with its windows held to the first one, or without: whichever it is not itself; with their colours held
+alone, where it holds places too; and without the colours of objects, where it holds these."""
 SWEEPS: Mapping[str, tuple[Any, ...]] = {
     "floor": (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97),
     "bandwidth": (0.1, 1.0, 10.0, 100.0),
@@ -110,15 +112,20 @@ class Parts:
 
     @property
     def otherwise(self) -> dict[str, Recipe]:
-        """The recipe without the hold of its windows, or, if it has none, with one wherever windows are averaged; and
-        with one of colours alone."""
+        """The recipe without the hold of its windows, or, if it has none, with one wherever windows are averaged; with
+        one of colours alone; and with none of objects."""
         own = self.coupled["hold"]
         others: Plain = {"no hold": None} if own else {"hold": 1.0}
         others |= {"colours": 1.0} if own and own["within"] else {}
-        return {
+        made = {
             name: self.made({"coupled": {**self.coupled, "hold": hold}}, self.held(hold))
             for name, hold in others.items()
         }
+        free, *rest = (
+            {**part, "hold": part["hold"] and {**part["hold"], "objects": 0.0}} for part in [self.coupled, *self.rest]
+        )
+        held = [free, *rest] != [self.coupled, *self.rest]
+        return made | ({"objects free": self.made({"coupled": free}, rest)} if held else {})
 
     @property
     def method(self) -> str:
@@ -235,7 +242,9 @@ def cheaper(parts: Parts) -> dict[str, Recipe]:
     made = {name: words for name, words in made.items() if asked(parts.with_(**words)) != plain}
     made |= {"early stop": {"tolerance": 0.1}} if looks_again > 1 else {}
     together = {k: v for name in ("early stop", "wide below", "unguided again") for k, v in made.get(name, {}).items()}
-    return {name: parts.with_(**words) for name, words in {**made, "cheap": together}.items()}
+    made |= {"cheap": together} if together not in made.values() else {}
+    made |= {NARROW: {"wide": None}} if parts.coupled["wide"] else {}
+    return {name: parts.with_(**words) for name, words in made.items()}
 
 
 def guided(part: Any, guidance: float) -> Any:

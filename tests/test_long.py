@@ -2,6 +2,7 @@
 
 import gc
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -323,7 +324,9 @@ def test_the_beginning_does_not_know_how_long_the_video_is(window):
 @pytest.mark.parametrize("solver", [Euler(), Ancestral(noise=NOISE), DPMSolver2M(), UniPC()], ids=repr)
 @pytest.mark.parametrize(("hop", "weights"), [(4, "flat"), (3, "triangle"), (7, "sine"), (1, "pyramid")])
 @pytest.mark.parametrize("frames", [5, 8, 29])
-@pytest.mark.parametrize("hold", [None, Hold(0.6), Hold(0.6, within=2.0, below=0.4)], ids=repr)
+@pytest.mark.parametrize(
+    "hold", [None, Hold(0.6), Hold(0.6, within=2.0, below=0.4), Hold(within=2.0, objects=0.7)], ids=repr
+)
 def test_a_wavefront_is_windowed_denoising_of_the_whole(solver, hop, weights, frames, hold):
     """One window at a time, levels skewed, or everything at every level: one video."""
     front = refine(window=L, hop=hop, weights=weights, solver=solver, hold=hold)
@@ -380,6 +383,62 @@ def test_places_are_held_where_they_differ_as_most_do(t, left):
     colour = 0.1  # the median of the ground that has slipped is that much lower
     torch.testing.assert_close((seen - first)[..., 4:, :], (0.1 + colour) * left * torch.ones(1, 1, 4, 4, 8))
     torch.testing.assert_close((seen - slipped)[..., 2:4, [0, 1, 5, 6]], torch.full((1, 1, 4, 2, 4), colour))
+
+
+WHITE, YELLOW = torch.tensor([9.0, 9.0]), torch.tensor([9.0, -9.0])
+
+
+def scene(colour: Tensor, places: Sequence[int]) -> Tensor:
+    """A window of a frame for each place, "1 2 f 8 8": a square of this colour at these places, over stripes; beyond 8
+    it is out of sight."""
+    video = torch.tensor([-1.0, -1.0, 1.0]).repeat(3)[:8].expand(1, 2, len(places), 8, 8).clone()
+    for f, x in enumerate(places):
+        video[:, :, f, 2:4, x : x + 2] = colour[:, None, None]
+    return video
+
+
+@pytest.mark.parametrize("places", [(0, 2, 4, 6), (5, 5, 5, 5), (6, 6, 6, 4)], ids=["goes", "stands", "lingers"])
+@pytest.mark.parametrize("begins", [(0, 2, 4, 6), (1, 1, 1, 5)], ids=["goes", "lingers"])
+def test_what_stands_out_takes_the_first_ones_colour(begins, places):
+    """Where it is, nowhere else, and also where a median frame shows it, of either window."""
+    hold, x = Hold(within=2.0, objects=1.0), torch.randn(1, 2, 4, 8, 8)
+    first, other, wanted = scene(YELLOW, begins), scene(WHITE, places), scene(YELLOW, places)
+    seen = hold(split(x, other, 0.5), x, 0.5, hold.of(first)).x0
+    torch.testing.assert_close(seen, wanted, atol=0.05, rtol=0.0)
+    half = Hold(within=2.0, objects=0.5)(split(x, other, 0.5), x, 0.5, hold.of(first)).x0
+    torch.testing.assert_close(half, (seen + other) / 2)
+    again = hold(split(x, first, 0.5), x, 0.5, hold.of(first)).x0
+    torch.testing.assert_close(again, first, atol=0.05, rtol=0.0)
+
+
+def test_what_is_not_there_is_not_painted():
+    """Frames, windows and a first window without an object stay as they are, in noise as well."""
+    hold, x, noise = Hold(within=2.0, objects=1.0), torch.randn(3, 4, 8, 8, 8), 0.2 * torch.randn(3, 4, 8, 8, 8)
+    (with_one, other, rare), bare = (
+        (torch.cat([scene(colour, places)] * 2, 1) for colour, places in [
+            (YELLOW, (0, 2, 4, 6, 0, 2, 4, 6)), (WHITE, (6, 4, 2, 0, 6, 4, 2, 0)), (WHITE, (6, 4, 9, 9, 9, 9, 2, 0)),
+        ]),
+        torch.cat([scene(WHITE, (9,) * 8)] * 2, 1),
+    )  # fmt: skip
+    first, seen = torch.cat([with_one, with_one, bare]), torch.cat([rare, bare, other]) + noise
+    held = hold(split(x, seen, 0.5), x, 0.5, hold.of(first + noise)).x0
+    plain = Hold(within=2.0)
+    left = plain(split(x, seen, 0.5), x, 0.5, plain.of(first + noise)).x0
+    assert (held - left)[0, :, [2, 3, 4, 5]].abs().max() < 1.0, "nothing is there in these frames"
+    assert (held - left)[0, 1, [0, 1, 6, 7]].abs().max() > 15, "and in these it is"
+    torch.testing.assert_close(held[1:], left[1:])
+
+
+def test_objects_are_held_where_places_are():
+    first, other, x = scene(YELLOW, (0, 2, 4, 6)), scene(WHITE, (6, 4, 2, 0)), torch.randn(1, 2, 4, 8, 8)
+    hold = Hold(within=2.0, below=0.4, objects=1.0)
+    assert torch.equal(hold(split(x, other, 0.5), x, 0.5, hold.of(first)).x0, other), "above the level it is not"
+    half = Hold(0.5, within=2.0, objects=1.0)(split(x, other + 0.2, 0.3), x, 0.3, hold.of(first)).x0
+    torch.testing.assert_close(half, scene(YELLOW, (6, 4, 2, 0)) + 0.1, atol=0.2, rtol=0.0)
+    for flat in (0 * first, 0 * first.half()):
+        assert hold(split(x.to(flat), flat, 0.3), x.to(flat), 0.3, hold.of(flat)).x0.isfinite().all()
+    with pytest.raises(ValueError, match="without within none are"):
+        Hold(objects=1.0)
 
 
 def test_a_wavefront_starts_from_pure_noise_too():
@@ -622,6 +681,10 @@ def refused(*changes):
         ),
         (["chain.refine.hold=2"], "chain.refine.hold.share: 2 (a number) came"),
         (["chain.refine.hold.below=0.5"], "chain.refine.hold: below says at which levels places are held"),
+        (
+            ["chain.refine.hold.objects=1"],
+            "chain.refine.hold: objects are what stands out of places that are held; add within",
+        ),
         (["chain.refine.hold={withn: 2}"], "chain.refine.hold.withn: unknown key; did you mean 'within'?"),
         (
             ["chain.refine.window=null", "chain.refine.offset=0", "chain.refine.hold=1"],
@@ -916,6 +979,9 @@ def test_the_command_plans_segments_and_windows():
     places = ["--set", "chain.refine.hold={within: 2.0, below: 0.8}"]
     said = command("plan", "sprites-long-exact", "--frames", 32, *mean, *places)
     assert "(pyramid), held to the first one (colours by 1, places within 2 medians where t <= 0.8)\n" in said
+    objects = ["--set", "chain.refine.hold={within: 2.0, objects: 1.0}"]
+    said = command("plan", "sprites-long-exact", "--frames", 32, *mean, *objects)
+    assert "colours by 1, places within 2 medians and the colour of what stands out by 1)\n" in said
     assert "  1 window of 12" in command("plan", "sprites-long-exact", "--frames", 12, *mean[:2])
 
 

@@ -814,15 +814,10 @@ def test_what_cannot_be_continued_says_why(tmp_path: Path, cast: Cast) -> None:
             list(carry_on(first, continuing(first, overrides=changes), tmp_path / "b.mp4", cast=cast))
     held = small(48, **WINDOWS["averaged"])
     colours = folder_of(done(tmp_path / "held.mp4", cast, held))
-    with pytest.raises(RecipeError, match=r'chain.refine.hold: .*: "colours", not "colours and places"'):
-        list(
-            carry_on(
-                colours,
-                continuing(colours, overrides={"chain.refine.hold": {"within": 2.0}}),
-                tmp_path / "b.mp4",
-                cast=cast,
-            )
-        )
+    for hold, says in (({"within": 2.0}, " and places"), ({"within": 2.0, "objects": 1.0}, ", places and objects")):
+        again = continuing(colours, overrides={"chain.refine.hold": hold})
+        with pytest.raises(RecipeError, match=rf'chain.refine.hold: .*: "colours", not "colours{says}"'):
+            list(carry_on(colours, again, tmp_path / "b.mp4", cast=cast))
     assert not (tmp_path / "b.run").exists()
     with pytest.raises(OutputError, match="is continued in a folder of its own"):
         list(carry_on(first, continuing(first), tmp_path / "first.mp4", cast=cast))

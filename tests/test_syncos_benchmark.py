@@ -128,7 +128,7 @@ def test_what_costs_less_costs_what_it_says() -> None:
     from syncos_rows import Parts, asked, cheaper
 
     four = {f"chain.structure.denoise.coupled.{key}": value for key, value in {"iterations": 4, "floor": 0.85}.items()}
-    four["chain.structure.ladder.shifted.shift"] = 3.0
+    four |= {"chain.structure.ladder.shifted.shift": 3.0, f"{COUPLED}.wide": None}
     parts = Parts(recipes.changed(recipes.load("sprites-story"), four), 64)
     windows = {name: sum(asked(recipe).values()) / 16 for name, recipe in cheaper(parts).items()}
     assert windows == {
@@ -159,14 +159,23 @@ def test_what_varies_stage_two_has_looks_to_vary() -> None:
     assert (parts.method, parts.is_flowlong) == ("full", False)
     assert {iterations(made[way]) for way in ("full", *varied)} == {1}
     assert (iterations(made[SECOND]), iterations(made["re-noise only"])) == (LOOKS, 0)
-    assert {*COSTS} - made.keys() == {"fewer looks", "early stop"}, "of one look there is none to spare"
-    assert all(looks(made[way]) < looks(made["full"]) for way in ({*COSTS} & made.keys()) - {"small again"})
+    gone = {"fewer looks", "early stop", "wide below", "cheap"}
+    assert {*COSTS} - made.keys() == gone, "of one look there is none to spare, and below the floor it is wide anyway"
+    cheaper = ({*COSTS} & made.keys()) - {"small again", "narrow below"}
+    assert all(looks(made[way]) < looks(made["full"]) < looks(made["narrow below"]) for way in cheaper)
+    narrow = ways(Parts(recipes.changed(parts.base, [f"{COUPLED}.wide=null"]), 96))
+    assert {*COSTS} - narrow.keys() == {"fewer looks", "early stop", "narrow below"}
+    assert looks(narrow["cheap"]) < min(looks(narrow["wide below"]), looks(narrow["unguided again"]))
 
     free = recipes.changed(parts.base, [f"{COUPLED}.hold=null", "story.by=window"])
-    assert [ways(Parts(free, 96)).keys() & {*HOLDS}, made.keys() & {*HOLDS}] == [{"hold"}, {"no hold", "colours"}]
+    assert [ways(Parts(free, 96)).keys() & {*HOLDS}, made.keys() & {*HOLDS}] == [
+        {"hold", "objects free"},
+        {"no hold", "colours", "objects free"},
+    ]
+    assert [stage.hold.objects for name in ("full", "objects free") for stage in made[name].chain[1:]] == [1.0, 0.0]
     assert [stage.hold and stage.hold.within for stage in made["colours"].chain[1:]] == [0.0]
 
-    bare = recipes.changed(free, [f"{COUPLED}.iterations=0"])
+    bare = recipes.changed(free, [f"{COUPLED}.iterations=0", f"{COUPLED}.wide=null"])
     without = Parts(bare, 96)
     made = ways(without)
     assert (without.method, without.is_flowlong) == (SECOND, True)
@@ -175,7 +184,7 @@ def test_what_varies_stage_two_has_looks_to_vary() -> None:
     assert iterations(made["full"]) == iterations(made["re-noise only"]) == 0
     assert iterations(made["fewer looks"]) == LOOKS // 2
     assert looks(made[SECOND]) >= (1 + 1.6) * looks(made["full"]), "what the paper's stage 2 costs it"
-    assert set(COSTS) <= made.keys()
+    assert {*COSTS} - made.keys() == {"narrow below"}
     for change in ("iterations=2", "stages=outer", "wide=12", "floor=auto"):
         assert not Parts(recipes.changed(bare, [f"{COUPLED}.{change}"]), 96).is_flowlong, change
 
@@ -377,7 +386,7 @@ def test_verdicts_follow_from_the_numbers() -> None:
     assert [line.split()[0] for line in table[2:]] == ["recipe", "0", "0.9"]
 
 
-@pytest.mark.parametrize(("one", "other"), [("full", "no_hold"), ("full", "colours"), ("hold", "full")])
+@pytest.mark.parametrize(("one", "other"), [("full", "no_hold"), ("full", "objects_free"), ("hold", "full")])
 def test_what_is_held_is_beside_what_is_not_whichever_the_recipe_is(one: str, other: str) -> None:
     from syncos_report import answers, gathered
 
@@ -397,9 +406,9 @@ def test_what_is_held_is_beside_what_is_not_whichever_the_recipe_is(one: str, ot
     said = answers(rows, 96, [96]).splitlines()
     title = f"by {one} 96, whose windows are held, than by {other} 96".replace("_", " ")
     at = next(i for i, line in enumerate(said) if title in line)
-    verdicts = [line.strip().split(":")[0] + line.rpartition(":")[2] for line in said[at + 1 : at + 6]]
+    verdicts = [line.strip().split(":")[0] + line.rpartition(":")[2] for line in said[at + 1 : at + 7]]
     assert verdicts == [
-        "identity no difference seen", "ground yes", "order no difference seen", "in_turn no difference seen",
+        "identity no difference seen", "ground yes", "whole no difference seen", "order no difference seen", "in_turn no difference seen",
         "event_motion no, lower",
     ]  # fmt: skip
 
@@ -494,7 +503,7 @@ def test_fifo_asks_a_network_by_frame_and_ends_as_other_ways_do() -> None:
 
     from dovetail import run
 
-    short = {f"{COUPLED}.size": 4, f"{COUPLED}.stride": 2, "chain.refine.ladder.below.steps": 1}
+    short = {f"{COUPLED}.size": 4, f"{COUPLED}.stride": 2, f"{COUPLED}.wide": 3, "chain.refine.ladder.below.steps": 1}
     base = recipes.changed(recipes.load("sprites-story"), short)
     made = queued(rows(base, 24, (24,))[f"{GEN_L} 24"], Tale(1), run.load(base))
     looks = 8 + 4 * (24 + 8 - 4)  # a clip, then clips that are walked in halves

@@ -94,6 +94,5 @@ class Windowed:
         rows, shown = gather(x, frames, tile(x.shape[2], self.size, self.stride))
         seen = self.video(rows, t, shown)
         if self.hold:
-            first = self.hold.of(seen.x0[: len(x)]).repeat(len(rows) // len(x), 1, 1, 1, 1)
-            seen = self.hold(seen, rows, t, first)
+            seen = self.hold.to_first(seen, rows, t, len(x))
         return seen, inner(WEIGHTS[self.weights](rows.shape[2]), shown, self.first)

@@ -50,12 +50,14 @@ class Hold(Part):
     """How windows that overlap keep what stands still in the first one, as a background does; beyond the papers.
 
     A number alone is its `share`: how far colours are drawn to the first window's. `within`: places are drawn too, where they
-    differ by less than so many times what most places do, at levels t <= `below`.
+    differ by less than so many times what most places do, at levels t <= `below`. `objects`: how far what stands out of them
+    takes the first one's colour there, as a prompt that leaves it open asks for.
     """
 
     share: Share = 1.0
     within: Annotated[float, Field(ge=0, le=10)] = 0.0
     below: Share = 1.0
+    objects: Share = 0.0
 
     @model_validator(mode="before")
     @classmethod
@@ -68,6 +70,9 @@ class Hold(Part):
             message = (
                 "below says at which levels places are held, and without within none are; add within, as in within: 2"
             )
+            raise PydanticCustomError("falling", message, {})
+        if self.objects and not self.within:
+            message = "objects are what stands out of places that are held; add within, as in within: 2"
             raise PydanticCustomError("falling", message, {})
         return self
 

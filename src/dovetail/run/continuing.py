@@ -16,6 +16,7 @@ from dovetail import recipe as recipes
 from dovetail.core.stages import Memory, Sequel, Stage
 from dovetail.errors import OutputError, RecipeError
 from dovetail.recipe import Recipe
+from dovetail.recipe.models import Hold
 from dovetail.run.cast import Cast, load
 from dovetail.run.events import End, Piece, Step
 from dovetail.run.folder import Folder, Origin
@@ -150,8 +151,7 @@ def _same_windows(before: Recipe, now: Recipe) -> None:
         if one.hop is not None and one.hop < (one.window or 0):
             keys += ["weights", "ladder", "solver"]
         if one.hold and other.hold:
-            then, asked = ("colours and places" if hold.within else "colours" for hold in (one.hold, other.hold))
-            fits[f"chain.{one.stage}.hold"] = then, asked
+            fits[f"chain.{one.stage}.hold"] = _held(one.hold), _held(other.hold)
         fits |= {f"chain.{one.stage}.{key}": (getattr(one, key), getattr(other, key)) for key in keys}
     for path, (then, asked) in fits.items():
         if then != asked:
@@ -159,6 +159,11 @@ def _same_windows(before: Recipe, now: Recipe) -> None:
                 f"{path}: a run goes on with what is half made, so this stays as it was: "
                 f"{json.dumps(then, default=str)}, not {json.dumps(asked, default=str)}"
             )
+
+
+def _held(hold: Hold) -> str:
+    """What a run remembers of its first window."""
+    return "colours, places and objects" if hold.objects else "colours and places" if hold.within else "colours"
 
 
 def _last_common(source: Folder, identity: str, before: Recipe, run: Ready) -> Standing:
