@@ -299,6 +299,21 @@ def test_paths_in_a_file_are_meant_from_its_folder(tmp_path: Path) -> None:
     )
 
 
+def test_a_change_goes_on_from_what_the_one_before_it_wrote_in_short() -> None:
+    """A list of events is short for a story, and a number for a hold; in whatever order, what does not fit is said."""
+    story = recipes.changed(recipes.load("sprites-story"), ["story=[it moves, it stops]", "story.by=window"]).story
+    assert story is not None
+    assert (story.by, [event.text for event in story.events]) == ("window", ["it moves", "it stops"])
+    long = recipes.load("sprites-long")
+    hold = recipes.changed(long, ["chain.refine.hold=0.5", "chain.refine.hold.within=3"]).chain[1].hold
+    assert hold is not None
+    assert (hold.share, hold.within) == (0.5, 3.0)
+    with pytest.raises(RecipeError, match=r"chain\.refine\.hold\.wthin: unknown key; did you mean 'within'"):
+        recipes.changed(long, ["chain.refine.hold=0.5", "chain.refine.hold.wthin=3"])
+    with pytest.raises(RecipeError, match=r"story\.b: unknown key"):
+        recipes.changed(long, ["video.frames=none", "story.b.y=3"])
+
+
 def test_a_change_without_a_value_is_refused() -> None:
     assert "path=value" in refused("video.frames")
     assert "has no parts" in refused("prompt.text=x")

@@ -125,8 +125,20 @@ def changed(recipe: Recipe, overrides: Iterable[str] | Mapping[str, Any]) -> Rec
     pairs = overrides.items() if isinstance(overrides, Mapping) else [_pair(text) for text in overrides]
     data = plain(recipe)
     for path, value in pairs:
-        _put(data, path, value)
+        try:
+            _put(data, path, value)
+        except RecipeError:
+            data = _written_out(data)  # a change before this one may have been short for a mapping
+            _put(data, path, value)
     return checked(data)
+
+
+def _written_out(data: dict[str, Any]) -> dict[str, Any]:
+    """Plain data with every default, if it is a recipe as it is; changes to come may be needed to make it one."""
+    try:
+        return plain(checked(data))
+    except RecipeError:
+        return data
 
 
 def checked(data: dict[str, Any], source: str = "") -> Recipe:
