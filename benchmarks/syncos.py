@@ -120,6 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="any value of the recipe")
     parser.add_argument("--main", type=int, default=MAIN, help="frames of the tables")
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="frames over which length is compared")
+    parser.add_argument("--out", metavar="NAME", help="name of the report beside the results, by default theirs")
     args = parser.parse_args(argv)
     part = part_of(args)
     base = recipes.changed(recipes.load(args.recipe or RECIPES[args.experts]), args.set)
@@ -136,9 +137,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     parts, lengths = Parts(base, args.main), sorted({*args.lengths})
     text = report(lines, args.experts, args.main, lengths, parts.method, parts.is_flowlong)
-    file.with_suffix(".txt").write_text(text, encoding="utf-8")
+    out = file.with_stem(args.out or file.stem)
+    out.with_suffix(".txt").write_text(text, encoding="utf-8")
     if (picture := plots(lines, args.main, lengths)) is not None:
-        picture.save(file.with_suffix(".png"))
+        picture.save(out.with_suffix(".png"))
     print(text)
 
 

@@ -122,7 +122,7 @@ class Parts:
             for name, hold in others.items()
         }
         free, *rest = (
-            {**part, "hold": part["hold"] and {**part["hold"], "objects": 0.0}} for part in [self.coupled, *self.rest]
+            {**part, "hold": part["hold"] and {**part["hold"], "objects": None}} for part in [self.coupled, *self.rest]
         )
         held = [free, *rest] != [self.coupled, *self.rest]
         return made | ({"objects free": self.made({"coupled": free}, rest)} if held else {})

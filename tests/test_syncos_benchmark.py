@@ -172,7 +172,7 @@ def test_what_varies_stage_two_has_looks_to_vary() -> None:
         {"hold", "objects free"},
         {"no hold", "colours", "objects free"},
     ]
-    assert [stage.hold.objects for name in ("full", "objects free") for stage in made[name].chain[1:]] == [1.0, 0.0]
+    assert [stage.hold.objects for name in ("full", "objects free") for stage in made[name].chain[1:]] == [1.0, None]
     assert [stage.hold and stage.hold.within for stage in made["colours"].chain[1:]] == [0.0]
 
     bare = recipes.changed(free, [f"{COUPLED}.iterations=0", f"{COUPLED}.wide=null"])

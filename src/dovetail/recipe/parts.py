@@ -57,7 +57,7 @@ class Hold(Part):
     share: Share = 1.0
     within: Annotated[float, Field(ge=0, le=10)] = 0.0
     below: Share = 1.0
-    objects: Share = 0.0
+    objects: Share | None = None
 
     @model_validator(mode="before")
     @classmethod
