@@ -76,7 +76,7 @@ AVERAGED: dict[str, Any] = {
 WINDOWS: dict[str, dict[str, Any]] = {
     "straddling": {},
     "averaged": AVERAGED
-    | {"chain.structure.hold": 1.0, "chain.refine.hold": 1.0}
+    | {"chain.structure.hold": {"within": 2.0, "objects": 1.0}, "chain.refine.hold": 1.0}
     | {"chain.refine.offset": 0, "chain.refine.hop": 12, "chain.refine.weights": "triangle"},
 }
 """As `sprites-long-paper` has them, and as `sprites-long` does."""
