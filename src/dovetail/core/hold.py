@@ -19,7 +19,8 @@ the middle: a background does, an object that moves over it does not. In places 
 covers most, one that stands out is an object's, here or in the first window, and is left: Tukey's biweight. One
 shift for all frames of a window changes no motion in it. Objects are what the hold of places leaves: they take the colour
 of the first window's once it is drawn what they are, so that they change no ways either. A median frame shows an object
-where it stands for half of a window; hence the nearer one of two. Beyond all four papers; where a story asks for another
+where it stands for half of a window; hence the nearer one of two. Where nothing stands out by twice `within`, in the
+first window or in this one, nothing is painted: a stripe would be taken for an object. Beyond all four papers; where a story asks for another
 background, or for another colour of what moves, it is not to be held.
 
 Windows that are made in turn are held to the first one as it is finished, at every level.
