@@ -44,9 +44,10 @@ BY_WINDOW, BY_FRAME = "by window", f"{GEN_L} by frame"
 TOLD = (BY_WINDOW, BY_FRAME)
 """Where the recipe tells each frame of a window the event at it: the recipe whose windows take what lies at their middle, as
 published methods do, and the baseline that is told as the recipe is."""
-HOLDS = ("hold", "no hold", "colours", "objects free")
+FREE = {"objects free": "objects", "frames free": "frames"}
+HOLDS = ("hold", "no hold", "colours", *FREE)
 """The recipe with its windows held to the first one, or without: whichever it is not itself; with their colours held
-alone, where it holds places too; and without the colours of objects, where it holds these."""
+alone, where it holds places too; and without the colours of objects, or single frames, where it holds these."""
 SWEEPS: Mapping[str, tuple[Any, ...]] = {
     "floor": (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97),
     "bandwidth": (0.1, 1.0, 10.0, 100.0),
@@ -113,7 +114,7 @@ class Parts:
     @property
     def otherwise(self) -> dict[str, Recipe]:
         """The recipe without the hold of its windows, or, if it has none, with one wherever windows are averaged; with
-        one of colours alone; and with none of objects."""
+        one of colours alone; and with none of objects, or of frames."""
         own = self.coupled["hold"]
         others: Plain = {"no hold": None} if own else {"hold": 1.0}
         others |= {"colours": 1.0} if own and own["within"] else {}
@@ -121,11 +122,13 @@ class Parts:
             name: self.made({"coupled": {**self.coupled, "hold": hold}}, self.held(hold))
             for name, hold in others.items()
         }
-        free, *rest = (
-            {**part, "hold": part["hold"] and {**part["hold"], "objects": None}} for part in [self.coupled, *self.rest]
-        )
-        held = [free, *rest] != [self.coupled, *self.rest]
-        return made | ({"objects free": self.made({"coupled": free}, rest)} if held else {})
+        for name, word in FREE.items():
+            free, *rest = (
+                {**part, "hold": part["hold"] and {**part["hold"], word: None}} for part in [self.coupled, *self.rest]
+            )
+            if [free, *rest] != [self.coupled, *self.rest]:
+                made[name] = self.made({"coupled": free}, rest)
+        return made
 
     @property
     def method(self) -> str:

@@ -21,7 +21,7 @@ from dovetail.core.combine import Windowed
 from dovetail.core.denoiser import predicts_eps, predicts_flow, timeline
 from dovetail.core.exact import Gaussian, spoken
 from dovetail.core.excerpts import Reach
-from dovetail.core.hold import Hold, alike, middle
+from dovetail.core.hold import Hold, alike, frame, middle
 from dovetail.core.ladders import even, levels, timesteps
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix, split
@@ -325,7 +325,15 @@ def test_the_beginning_does_not_know_how_long_the_video_is(window):
 @pytest.mark.parametrize(("hop", "weights"), [(4, "flat"), (3, "triangle"), (7, "sine"), (1, "pyramid")])
 @pytest.mark.parametrize("frames", [5, 8, 29])
 @pytest.mark.parametrize(
-    "hold", [None, Hold(0.6), Hold(0.6, within=2.0, below=0.4), Hold(within=2.0, objects=0.7)], ids=repr
+    "hold",
+    [
+        None,
+        Hold(0.6),
+        Hold(0.6, within=2.0, below=0.4),
+        Hold(within=2.0, objects=0.7),
+        Hold(within=2.0, below=0.4, frames=0.7),
+    ],
+    ids=repr,
 )
 def test_a_wavefront_is_windowed_denoising_of_the_whole(solver, hop, weights, frames, hold):
     """One window at a time, levels skewed, or everything at every level: one video."""
@@ -439,6 +447,43 @@ def test_objects_are_held_where_places_are():
         assert hold(split(x.to(flat), flat, 0.3), x.to(flat), 0.3, hold.of(flat)).x0.isfinite().all()
     with pytest.raises(ValueError, match="without within none are"):
         Hold(objects=1.0)
+    with pytest.raises(ValueError, match="frames are held in places, and without within none are"):
+        Hold(frames=1.0)
+
+
+def flashing(places: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """A window of a yellow square, two of whose frames are lighter, one of these not evenly around it; and by
+    how much they are."""
+    video = scene(YELLOW, places)
+    added = torch.zeros_like(video)
+    added[:, :, 1] = 0.5
+    added[:, :, 2] = 0.5 + torch.tensor([-0.1, 0.0, 0.1]).repeat(3)[:8] * (video[:, :, 2].abs() < 5)
+    return video + added, added
+
+
+def test_frames_are_held_to_their_windows_median_frame():
+    """A flash is taken back, of the first window too, and what differs in places; a square goes on its way."""
+    hold, x = Hold(within=3.0, frames=1.0, below=0.8), torch.randn(1, 2, 7, 8, 8)
+    (first, one), (other, two) = flashing((0, 2, 4, 6, 9, 9, 9)), flashing((6, 4, 2, 0, 9, 9, 9))
+    of = hold.of(hold(split(x, first, 0.5), x, 0.5).x0)
+    for video, added, to in ((first, one, None), (other, two, of)):
+        seen = hold(split(x, video, 0.5), x, 0.5, to).x0
+        torch.testing.assert_close(seen, video - added, atol=0.03, rtol=0.0)
+        half = replace(hold, frames=0.5)(split(x, video, 0.5), x, 0.5, to).x0
+        torch.testing.assert_close(half, video - added / 2, atol=0.03, rtol=0.0)
+        above = hold(split(x, video, 0.9), x, 0.9, to).x0
+        torch.testing.assert_close(above, video)
+    seen = Hold(within=3.0)(split(x, first, 0.5), x, 0.5)
+    assert torch.equal(seen.x0, first), "the first window is held to nothing"
+
+
+def test_a_pulse_is_no_flicker():
+    """What grows and shrinks in its place keeps its sizes, though it covers a third of some frames."""
+    video = ground(0.0).repeat(1, 1, 2, 1, 1)
+    for f, side in enumerate((1, 2, 4, 5, 5, 4, 2, 1)):
+        video[:, :, f, 1 : 1 + side, 1 : 1 + side] = 9.0
+    hold, x = Hold(within=2.0, frames=1.0), torch.randn(video.shape)
+    torch.testing.assert_close(hold(split(x, video, 0.5), x, 0.5).x0, video)
 
 
 def test_a_wavefront_starts_from_pure_noise_too():
@@ -586,6 +631,12 @@ def test_windows_in_turn_are_held_to_the_first_one():
 
     free, held = made(None), made(Hold())
     torch.testing.assert_close(free[0], held[0])
+    steady = made(Hold(within=2.0, frames=1.0))
+
+    def flickers(video):
+        return (frame(video) - video).flatten(3).median(3).values.abs().mean()
+
+    assert all(flickers(now) < 0.5 * flickers(then) for now, then in zip(steady, free, strict=True))
     first = middle(free[0])
     assert (middle(held[-1]) - first).abs().mean() < 0.5 * (middle(free[-1]) - first).abs().mean()
 
@@ -685,6 +736,7 @@ def refused(*changes):
             ["chain.refine.hold.objects=1"],
             "chain.refine.hold: objects are what stands out of places that are held; add within",
         ),
+        (["chain.refine.hold.frames=1"], "chain.refine.hold: frames are held in places; add within, as in within: 2"),
         (["chain.refine.hold={withn: 2}"], "chain.refine.hold.withn: unknown key; did you mean 'within'?"),
         (
             ["chain.refine.window=null", "chain.refine.offset=0", "chain.refine.hold=1"],

@@ -169,10 +169,12 @@ def test_what_varies_stage_two_has_looks_to_vary() -> None:
 
     free = recipes.changed(parts.base, [f"{COUPLED}.hold=null", "story.by=window"])
     assert [ways(Parts(free, 96)).keys() & {*HOLDS}, made.keys() & {*HOLDS}] == [
-        {"hold", "objects free"},
-        {"no hold", "colours", "objects free"},
+        {"hold", "objects free", "frames free"},
+        {"no hold", "colours", "objects free", "frames free"},
     ]
-    assert [stage.hold.objects for name in ("full", "objects free") for stage in made[name].chain[1:]] == [1.0, None]
+    names = ("full", "objects free", "frames free")
+    holds = [stage.hold for name in names for stage in made[name].chain[1:]]
+    assert [(hold.objects, hold.frames) for hold in holds] == [(1.0, 1.0), (None, 1.0), (1.0, None)]
     assert [stage.hold and stage.hold.within for stage in made["colours"].chain[1:]] == [0.0]
 
     bare = recipes.changed(free, [f"{COUPLED}.iterations=0", f"{COUPLED}.wide=null"])

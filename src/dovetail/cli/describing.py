@@ -115,8 +115,9 @@ def _windows(stage: "Stage", frames: int) -> str:
 def _held(hold: "Hold") -> str:
     """What of windows is held, and how far."""
     below = f" where t <= {hold.below:g}" if hold.below < 1 else ""
+    frames = f", frames by {hold.frames:g}" if hold.frames else ""
     objects = f" and the colour of what stands out by {hold.objects:g}" if hold.objects else ""
-    places = f", places within {hold.within:g} medians{objects}{below}" if hold.within else ""
+    places = f", places within {hold.within:g} medians{frames}{objects}{below}" if hold.within else ""
     return f"colours by {hold.share:g}{places}"
 
 

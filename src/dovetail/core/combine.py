@@ -85,7 +85,8 @@ class Windowed:
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
         windows = tile(x.shape[2], self.size, self.stride)
         if len(windows) == 1:
-            return self.video(x, t, frames)
+            seen = self.video(x, t, frames)
+            return self.hold(seen, x, t) if self.hold else seen
         rows, weight = self.each(x, t, frames)
         return rows.map(lambda z: scatter(z, windows, weight, x.shape[2]))
 

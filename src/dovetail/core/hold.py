@@ -7,6 +7,9 @@
     places     d_j = frame(x0_1) - frame(x0_j) - c_j                     if asked for; the middles are then the frames'
                w_j = (1 - (|d_j| / (within median |d_j|))^2)^2           0 beyond; this median is over places
                x0'_j = x0_j + share (c_j + w_j d_j)                      at every level; w_j is 0 where t > below
+    frames     d_f = frame(x0'_j) - x0'_j,f - c_f                        frame f of a window, the first one's too; c_f is
+                                                                         the median over its places, before that is taken
+               x0'_j,f += frames (c_f + w_f d_f)                         if asked for; where t <= below
     objects    s_1 = frame(x0_1), s_j = place by place that of s_1, frame(x0'_j) which is nearer to middle(x0_1)
                u   = 1 - w, of x0 - s in place of d                      what stands out, places of all frames
                o   = sum u |x0 - middle|^4 x0 / sum u |x0 - middle|^4    its colour, of window 1 or of a frame of window j
@@ -17,7 +20,8 @@ What a prompt leaves open each window decides for itself, and averages of overla
 only, so over a long video a background fades into another and stripes slip. What covers most of most frames decides on
 the middle: a background does, an object that moves over it does not. In places a difference that is like most is of what
 covers most, one that stands out is an object's, here or in the first window, and is left: Tukey's biweight. One
-shift for all frames of a window changes no motion in it. Objects are what the hold of places leaves: they take the colour
+shift for all frames of a window changes no motion in it. Single frames flicker, though, above all where one event
+follows another; they are held to their window's median frame by the same rule. Objects are what the hold of places leaves: they take the colour
 of the first window's once it is drawn what they are, so that they change no ways either. A median frame shows an object
 where it stands for half of a window; hence the nearer one of two. Where nothing stands out by twice `within`, in the
 first window or in this one, nothing is painted: a stripe would be taken for an object. Beyond all four papers; where a story asks for another
@@ -30,6 +34,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from dovetail.core.denoiser import Denoiser
@@ -45,20 +50,24 @@ class Hold:
 
     share: how far each is drawn; 1 makes its colour the first one's. within: where the difference in a place is less
     than so many times the median one, places are drawn too; 0 is none. below: places are where t is at most this, for above
-    it windows still decide on what moves; colours are at every level. objects: how far what stands out of places takes the
-    first one's colour, at levels where these are held.
+    it windows still decide on what moves; colours are at every level. frames: how far each frame is drawn to its window's
+    median frame, by the same rule, and objects: how far what stands out of places takes the first one's colour; both at
+    levels where places are held.
 
-    Raises ValueError for objects without places.
+    Raises ValueError for frames or objects without places.
     """
 
     share: float = 1.0
     within: float = 0.0
     below: float = 1.0
     objects: float = 0.0
+    frames: float = 0.0
 
     def __post_init__(self) -> None:
         if self.objects and not self.within:
             raise ValueError("objects are what stands out of places that are held, and without within none are")
+        if self.frames and not self.within:
+            raise ValueError("frames are held in places, and without within none are")
 
     def of(self, x0: Tensor) -> Tensor:
         """What others are held to, of the first window's x0 "b c f h w": its colours alone, or its median frame, and
@@ -71,35 +80,40 @@ class Hold:
         out = Outstanding.of(x0, still, self.within)
         return torch.cat([still, torch.where(out.any, out.colour, still)], 2)
 
-    def __call__(self, seen: Split, x: Tensor, t: float, first: Tensor) -> Split:
-        """What a window sees in x at t, drawn to what `of` said of the first one."""
-        still, objects = first[:, :, :1], first[:, :, 1:]
-        now = frame(seen.x0) if self.within else middle(seen.x0)
-        shift = middle(still) - middle(now)
-        if self.within and t <= self.below:
-            shift = shift + alike(still - now - shift, self.within)
-        held = seen.x0 + self.share * shift
-        if self.objects and t <= self.below:
-            known = (objects != still).flatten(1).any(1).view(-1, 1, 1, 1, 1)
+    def __call__(self, seen: Split, x: Tensor, t: float, first: Tensor | None = None) -> Split:
+        """What a window sees in x at t, drawn to what `of` said of the first one. None: it is the first one itself, of
+        which frames alone are drawn."""
+        held, deep = seen.x0, t <= self.below
+        if first is not None:
+            still, now = first[:, :, :1], frame(held) if self.within else middle(held)
+            shift = middle(still) - middle(now)
+            if self.within and deep:
+                shift = shift + alike(still - now - shift, self.within)
+            held = held + self.share * shift
+        if self.frames and deep:
+            held = held + self.frames * flicker(held, self.within)
+        if first is not None and self.objects and deep:
+            known = (first[:, :, 1:] != still).flatten(1).any(1).view(-1, 1, 1, 1, 1)
             near = nearer(middle(still), still, now + self.share * shift)
-            paint = Outstanding.of(held, near, self.within).to(objects)
+            paint = Outstanding.of(held, near, self.within).to(first[:, :, 1:])
             held = held + known * (self.objects * paint)
-        return split(x, held, t)
+        return seen if held is seen.x0 else split(x, held, t)
 
     def to_first(self, seen: Split, x: Tensor, t: float, batch: int) -> Split:
         """What windows "(w b)" see in x at t, all but the first one of each video drawn to that."""
-        first = self.of(seen.x0[:batch]).repeat(len(x) // batch - 1, 1, 1, 1, 1)
+        one = self(seen.map(lambda z: z[:batch]), x[:batch], t)
+        first = self.of(one.x0).repeat(len(x) // batch - 1, 1, 1, 1, 1)
         others = self(seen.map(lambda z: z[batch:]), x[batch:], t, first)
-        return Split(torch.cat([seen.x0[:batch], others.x0]), torch.cat([seen.eps[:batch], others.eps]))
+        return Split(torch.cat([one.x0, others.x0]), torch.cat([one.eps, others.eps]))
 
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """Denoiser of a window that is made in turn, held to what was remembered of the first one."""
+    """Denoiser of a window that is made in turn, held to what was remembered of the first one; None: it is that."""
 
     denoise: Denoiser
     hold: Hold
-    first: Tensor
+    first: Tensor | None
 
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
         return self.hold(self.denoise(x, t, frames), x, t, self.first)
@@ -140,6 +154,21 @@ def usual(apart: Tensor, within: float) -> Tensor:
     on: Tukey's biweight."""
     size = lengths(apart)
     return (1 - (size / (within * middle(size)).clamp(min=tiny(size))).square()).clamp(min=0).square()
+
+
+def flicker(x0: Tensor, within: float) -> Tensor:
+    """What each frame of "b c f h w" lacks to its window's median frame, in colour, and in places that are like most.
+
+    >>> import torch
+    >>> video = torch.zeros(1, 1, 3, 4, 4)
+    >>> video[:, :, 1] += 0.5  # a flash
+    >>> video[:, :, 1, 1, 1] += 9.0  # an object
+    >>> (video + flicker(video, within=2.0))[0, 0, 1, 1].tolist()
+    [0.0, 9.0, 0.0, 0.0]
+    """
+    apart = rearrange(frame(x0) - x0, "b c f h w -> (b f) c 1 h w")
+    colour = middle(apart)
+    return rearrange(colour + alike(apart - colour, within), "(b f) c 1 h w -> b c f h w", b=len(x0))
 
 
 @dataclass(frozen=True, eq=False)

@@ -75,10 +75,9 @@ def _heard(
     """What windows have said once the first one of these parts has, too. first: what they are held to, if they are; the
     video's first window says it."""
     seen, x = _look(stage, parts, t, len(weight))
-    if stage.hold and first is None:
-        first = stage.hold.of(seen.x0)
-    elif stage.hold and first is not None:
+    if stage.hold:
         seen = stage.hold(seen, x, t, first)
+        first = stage.hold.of(seen.x0) if first is None else first
     return Said.of(seen, weight, said), first
 
 

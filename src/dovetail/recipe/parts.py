@@ -50,14 +50,16 @@ class Hold(Part):
     """How windows that overlap keep what stands still in the first one, as a background does; beyond the papers.
 
     A number alone is its `share`: how far colours are drawn to the first window's. `within`: places are drawn too, where they
-    differ by less than so many times what most places do, at levels t <= `below`. `objects`: how far what stands out of them
-    takes the first one's colour there, as a prompt that leaves it open asks for.
+    differ by less than so many times what most places do, at levels t <= `below`. There, too, `frames`: how far each frame is
+    drawn to its window's median frame, which takes flicker out; and `objects`: how far what stands out of places takes the
+    first one's colour, as a prompt that leaves it open asks for.
     """
 
     share: Share = 1.0
     within: Annotated[float, Field(ge=0, le=10)] = 0.0
     below: Share = 1.0
     objects: Share | None = None
+    frames: Share | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -74,6 +76,8 @@ class Hold(Part):
         if self.objects and not self.within:
             message = "objects are what stands out of places that are held; add within, as in within: 2"
             raise PydanticCustomError("falling", message, {})
+        if self.frames and not self.within:
+            raise PydanticCustomError("falling", "frames are held in places; add within, as in within: 2", {})
         return self
 
 
