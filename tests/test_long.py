@@ -441,6 +441,8 @@ def test_objects_are_held_where_places_are():
     first, other, x = scene(YELLOW, (0, 2, 4, 6)), scene(WHITE, (6, 4, 2, 0)), torch.randn(1, 2, 4, 8, 8)
     hold = Hold(within=2.0, below=0.4, objects=1.0)
     assert torch.equal(hold(split(x, other, 0.5), x, 0.5, hold.of(first)).x0, other), "above the level it is not"
+    early = replace(hold, below=0.9)(split(x, other, 0.6), x, 0.6, hold.of(first)).x0
+    torch.testing.assert_close(early, other, msg="nor where none is drawn yet")
     half = Hold(0.5, within=2.0, objects=1.0)(split(x, other + 0.2, 0.3), x, 0.3, hold.of(first)).x0
     torch.testing.assert_close(half, scene(YELLOW, (6, 4, 2, 0)) + 0.1, atol=0.2, rtol=0.0)
     for flat in (0 * first, 0 * first.half()):

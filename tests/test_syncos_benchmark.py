@@ -174,6 +174,7 @@ def test_what_varies_stage_two_has_looks_to_vary() -> None:
     ]
     names = ("full", "objects free", "frames free")
     holds = [stage.hold for name in names for stage in made[name].chain[1:]]
+    assert [made[name].chain[0].denoise.hold.objects for name in names] == [1.0, None, 1.0]
     assert [(hold.objects, hold.frames) for hold in holds] == [(1.0, 1.0), (None, 1.0), (1.0, None)]
     assert [stage.hold and stage.hold.within for stage in made["colours"].chain[1:]] == [0.0]
 

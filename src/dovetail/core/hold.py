@@ -14,7 +14,7 @@
                u   = 1 - w, of x0 - s in place of d                      what stands out, places of all frames
                o   = sum u |x0 - middle|^4 x0 / sum u |x0 - middle|^4    its colour, of window 1 or of a frame of window j
                a_j = u_j <x0'_j - s_j, o_j - s_j> / |o_j - s_j|^2        how much of a place it is, 0 to 1
-               x0''_j = x0'_j + objects a_j (o_1 - o_j)                  if asked for; where t <= below
+               x0''_j = x0'_j + objects a_j (o_1 - o_j)                  if asked for; where t <= below and t <= 1/2
 
 What a prompt leaves open each window decides for itself, and averages of overlapping windows agree with their neighbours
 only, so over a long video a background fades into another and stripes slip. What covers most of most frames decides on
@@ -40,6 +40,8 @@ from torch import Tensor
 from dovetail.core.denoiser import Denoiser
 from dovetail.core.path import Split, split
 
+DRAWN = 0.5
+"""Noise shares above this show no object yet that could be painted without changing what it does."""
 FAINT = 0.01
 """What all frames of a window say of a colour beside what each says."""
 
@@ -52,7 +54,7 @@ class Hold:
     than so many times the median one, places are drawn too; 0 is none. below: places are where t is at most this, for above
     it windows still decide on what moves; colours are at every level. frames: how far each frame is drawn to its window's
     median frame, by the same rule, and objects: how far what stands out of places takes the first one's colour; both at
-    levels where places are held.
+    levels where places are held, and objects where they are drawn.
 
     Raises ValueError for frames or objects without places.
     """
@@ -92,7 +94,7 @@ class Hold:
             held = held + self.share * shift
         if self.frames and deep:
             held = held + self.frames * flicker(held, self.within)
-        if first is not None and self.objects and deep:
+        if first is not None and self.objects and deep and t <= DRAWN:
             known = (first[:, :, 1:] != still).flatten(1).any(1).view(-1, 1, 1, 1, 1)
             near = nearer(middle(still), still, now + self.share * shift)
             paint = Outstanding.of(held, near, self.within).to(first[:, :, 1:])

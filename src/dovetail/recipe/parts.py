@@ -52,7 +52,7 @@ class Hold(Part):
     A number alone is its `share`: how far colours are drawn to the first window's. `within`: places are drawn too, where they
     differ by less than so many times what most places do, at levels t <= `below`. There, too, `frames`: how far each frame is
     drawn to its window's median frame, which takes flicker out; and `objects`: how far what stands out of places takes the
-    first one's colour, as a prompt that leaves it open asks for.
+    first one's colour where t <= .5, as a prompt that leaves it open asks for.
     """
 
     share: Share = 1.0
