@@ -331,7 +331,7 @@ def test_the_beginning_does_not_know_how_long_the_video_is(window):
         Hold(0.6),
         Hold(0.6, within=2.0, below=0.4),
         Hold(within=2.0, objects=0.7),
-        Hold(within=2.0, below=0.4, frames=0.7),
+        Hold(within=2.0, below=0.4, objects=0.7, frames=0.7),
     ],
     ids=repr,
 )
@@ -419,9 +419,10 @@ def test_what_stands_out_takes_the_first_ones_colour(begins, places):
     torch.testing.assert_close(again, first, atol=0.05, rtol=0.0)
 
 
-def test_what_is_not_there_is_not_painted():
+@pytest.mark.parametrize("frames", [0.0, 1.0])
+def test_what_is_not_there_is_not_painted(frames):
     """Frames, windows and a first window without an object stay as they are, in noise as well."""
-    hold, x, noise = Hold(within=2.0, objects=1.0), torch.randn(3, 4, 8, 8, 8), 0.2 * torch.randn(3, 4, 8, 8, 8)
+    x, noise = torch.randn(3, 4, 8, 8, 8), 0.2 * torch.randn(3, 4, 8, 8, 8)
     (with_one, other, rare), bare = (
         (torch.cat([scene(colour, places)] * 2, 1) for colour, places in [
             (YELLOW, (0, 2, 4, 6, 0, 2, 4, 6)), (WHITE, (6, 4, 2, 0, 6, 4, 2, 0)), (WHITE, (6, 4, 9, 9, 9, 9, 2, 0)),
@@ -429,9 +430,12 @@ def test_what_is_not_there_is_not_painted():
         torch.cat([scene(WHITE, (9,) * 8)] * 2, 1),
     )  # fmt: skip
     first, seen = torch.cat([with_one, with_one, bare]), torch.cat([rare, bare, other]) + noise
-    held = hold(split(x, seen, 0.5), x, 0.5, hold.of(first + noise)).x0
-    plain = Hold(within=2.0)
-    left = plain(split(x, seen, 0.5), x, 0.5, plain.of(first + noise)).x0
+    plain = Hold(within=2.0, frames=frames)
+    hold, of = replace(plain, objects=1.0), Hold(within=2.0, objects=1.0).of(first + noise)
+    held, left = (each(split(x, seen, 0.5), x, 0.5, of).x0 for each in (hold, plain))
+    rows = torch.cat([first + noise, seen])
+    aside = hold.to_first(split(torch.cat([x, x]), rows, 0.5), torch.cat([x, x]), 0.5, 3).x0[3:]
+    torch.testing.assert_close(aside, held, msg="side by side the first window is what it is without its frames held")
     assert (held - left)[0, :, [2, 3, 4, 5]].abs().max() < 1.0, "nothing is there in these frames"
     assert (held - left)[0, 1, [0, 1, 6, 7]].abs().max() > 15, "and in these it is"
     torch.testing.assert_close(held[1:], left[1:])
@@ -480,7 +484,7 @@ def test_frames_are_held_to_their_windows_median_frame():
 
 
 def test_a_pulse_is_no_flicker():
-    """What grows and shrinks in its place keeps its sizes, though it covers a third of some frames."""
+    """What grows and shrinks in its place keeps its sizes, though it covers two fifths of some frames."""
     video = ground(0.0).repeat(1, 1, 2, 1, 1)
     for f, side in enumerate((1, 2, 4, 5, 5, 4, 2, 1)):
         video[:, :, f, 1 : 1 + side, 1 : 1 + side] = 9.0
@@ -638,7 +642,8 @@ def test_windows_in_turn_are_held_to_the_first_one():
     def flickers(video):
         return (frame(video) - video).flatten(3).median(3).values.abs().mean()
 
-    assert all(flickers(now) < 0.5 * flickers(then) for now, then in zip(steady, free, strict=True))
+    torch.testing.assert_close(steady[0], free[0])
+    assert all(flickers(now) < 0.5 * flickers(then) for now, then in zip(steady[1:], free[1:], strict=True))
     first = middle(free[0])
     assert (middle(held[-1]) - first).abs().mean() < 0.5 * (middle(free[-1]) - first).abs().mean()
 
@@ -1033,10 +1038,24 @@ def test_the_command_plans_segments_and_windows():
     places = ["--set", "chain.refine.hold={within: 2.0, below: 0.8}"]
     said = command("plan", "sprites-long-exact", "--frames", 32, *mean, *places)
     assert "(pyramid), held to the first one (colours by 1, places within 2 medians where t <= 0.8)\n" in said
-    objects = ["--set", "chain.refine.hold={within: 2.0, objects: 1.0}"]
-    said = command("plan", "sprites-long-exact", "--frames", 32, *mean, *objects)
-    assert "colours by 1, places within 2 medians and the colour of what stands out by 1)\n" in said
+    more = ["--set", "chain.refine.hold={within: 2.0, below: 0.8, objects: 0.9, frames: 0.7}"]
+    said = command("plan", "sprites-long-exact", "--frames", 32, *mean, *more)
+    assert (
+        "what stands out in its colour by 0.9 where t <= 0.5, frames to their windows by 0.7 where t <= 0.8)\n" in said
+    )
     assert "  1 window of 12" in command("plan", "sprites-long-exact", "--frames", 12, *mean[:2])
+
+
+@pytest.mark.parametrize(
+    ("asked", "held"),
+    [
+        ("{within: 2, below: 0.7, objects: 0.9, frames: 0.8}", Hold(1.0, 2.0, 0.7, objects=0.9, frames=0.8)),
+        ("{share: 0, within: 2, frames: 1}", Hold(0.0, within=2.0, frames=1.0)),
+        ("{share: 0, within: 2}", None),
+    ],
+)
+def test_a_recipe_says_how_windows_are_held(asked, held):
+    assert dovetail.plan("sprites-story", overrides=[f"chain.refine.hold={asked}"]).stages[1].hold == held
 
 
 def test_the_command_writes_what_is_generated(tmp_path):

@@ -113,12 +113,12 @@ def _windows(stage: "Stage", frames: int) -> str:
 
 
 def _held(hold: "Hold") -> str:
-    """What of windows is held, and how far."""
+    """Windows' colours and places, what stands out of these, and frames: how far, and from which level on."""
     below = f" where t <= {hold.below:g}" if hold.below < 1 else ""
-    frames = f", frames by {hold.frames:g}" if hold.frames else ""
-    objects = f" and the colour of what stands out by {hold.objects:g}" if hold.objects else ""
-    places = f", places within {hold.within:g} medians{frames}{objects}{below}" if hold.within else ""
-    return f"colours by {hold.share:g}{places}"
+    places = f", places within {hold.within:g} medians{below}" if hold.within else ""
+    objects = f", what stands out in its colour by {hold.objects:g} where t <= {hold.painted:g}" if hold.objects else ""
+    frames = f", frames to their windows by {hold.frames:g}{below}" if hold.frames else ""
+    return f"colours by {hold.share:g}{places}{objects}{frames}"
 
 
 def _tree(node: Any, depth: int) -> Iterator[str]:

@@ -88,7 +88,7 @@ def _in_turn(
             continue
         denoise = stage.denoise.after(before) if isinstance(stage.denoise, Sequel) else stage.denoise
         first = None if before is None else before.first
-        if stage.hold and not isinstance(denoise, Walk):
+        if stage.hold and first is not None and not isinstance(denoise, Walk):
             denoise = Held(denoise, stage.hold, first)
         states, after = after.states, Memory()
         x = entered(stage, noise, event, fresh)

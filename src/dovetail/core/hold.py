@@ -7,27 +7,28 @@
     places     d_j = frame(x0_1) - frame(x0_j) - c_j                     if asked for; the middles are then the frames'
                w_j = (1 - (|d_j| / (within median |d_j|))^2)^2           0 beyond; this median is over places
                x0'_j = x0_j + share (c_j + w_j d_j)                      at every level; w_j is 0 where t > below
-    frames     d_f = frame(x0'_j) - x0'_j,f - c_f                        frame f of a window, the first one's too; c_f is
-                                                                         the median over its places, before that is taken
-               x0'_j,f += frames (c_f + w_f d_f)                         if asked for; where t <= below
     objects    s_1 = frame(x0_1), s_j = place by place that of s_1, frame(x0'_j) which is nearer to middle(x0_1)
                u   = 1 - w, of x0 - s in place of d                      what stands out, places of all frames
                o   = sum u |x0 - middle|^4 x0 / sum u |x0 - middle|^4    its colour, of window 1 or of a frame of window j
                a_j = u_j <x0'_j - s_j, o_j - s_j> / |o_j - s_j|^2        how much of a place it is, 0 to 1
                x0''_j = x0'_j + objects a_j (o_1 - o_j)                  if asked for; where t <= below and t <= 1/2
+    frames     d_f = frame(x0''_j) - x0''_j,f - c_f                       frame f of a window, the first one's too; c_f is
+                                                                         the median over its places, before that is taken
+               x0'''_j,f = x0''_j,f + frames (c_f + w_f d_f)              if asked for; where t <= below
 
 What a prompt leaves open each window decides for itself, and averages of overlapping windows agree with their neighbours
 only, so over a long video a background fades into another and stripes slip. What covers most of most frames decides on
 the middle: a background does, an object that moves over it does not. In places a difference that is like most is of what
 covers most, one that stands out is an object's, here or in the first window, and is left: Tukey's biweight. One
-shift for all frames of a window changes no motion in it. Single frames flicker, though, above all where one event
-follows another; they are held to their window's median frame by the same rule. Objects are what the hold of places leaves: they take the colour
+shift for all frames of a window changes no motion in it. Objects are what the hold of places leaves: they take the colour
 of the first window's once it is drawn what they are, so that they change no ways either. A median frame shows an object
 where it stands for half of a window; hence the nearer one of two. Where nothing stands out by twice `within`, in the
-first window or in this one, nothing is painted: a stripe would be taken for an object. Beyond all four papers; where a story asks for another
-background, or for another colour of what moves, it is not to be held.
+first window or in this one, nothing is painted: a stripe would be taken for an object. Single frames flicker, above all
+where one event follows another; they are held to their window's median frame by the rule of places, after objects, as
+without flicker all that is left stands out. Beyond all four papers; where a story asks for another background, or for
+another colour of what moves, it is not to be held.
 
-Windows that are made in turn are held to the first one as it is finished, at every level.
+Windows that are made in turn are held to the first one as it is finished, at every level; its own frames are left.
 """
 
 from dataclasses import dataclass
@@ -71,6 +72,11 @@ class Hold:
         if self.frames and not self.within:
             raise ValueError("frames are held in places, and without within none are")
 
+    @property
+    def painted(self) -> float:
+        """The noise share at and below which objects are held."""
+        return min(self.below, DRAWN)
+
     def of(self, x0: Tensor) -> Tensor:
         """What others are held to, of the first window's x0 "b c f h w": its colours alone, or its median frame, and
         after that one in the colour of what stands out of it. Where nothing does that is the median frame again."""
@@ -92,30 +98,30 @@ class Hold:
             if self.within and deep:
                 shift = shift + alike(still - now - shift, self.within)
             held = held + self.share * shift
+            if self.objects and t <= self.painted:
+                known = (first[:, :, 1:] != still).flatten(1).any(1).view(-1, 1, 1, 1, 1)
+                near = nearer(middle(still), still, now + self.share * shift)
+                paint = Outstanding.of(held, near, self.within).to(first[:, :, 1:])
+                held = held + known * (self.objects * paint)
         if self.frames and deep:
             held = held + self.frames * flicker(held, self.within)
-        if first is not None and self.objects and deep and t <= DRAWN:
-            known = (first[:, :, 1:] != still).flatten(1).any(1).view(-1, 1, 1, 1, 1)
-            near = nearer(middle(still), still, now + self.share * shift)
-            paint = Outstanding.of(held, near, self.within).to(first[:, :, 1:])
-            held = held + known * (self.objects * paint)
         return seen if held is seen.x0 else split(x, held, t)
 
     def to_first(self, seen: Split, x: Tensor, t: float, batch: int) -> Split:
         """What windows "(w b)" see in x at t, all but the first one of each video drawn to that."""
         one = self(seen.map(lambda z: z[:batch]), x[:batch], t)
-        first = self.of(one.x0).repeat(len(x) // batch - 1, 1, 1, 1, 1)
+        first = self.of(seen.x0[:batch]).repeat(len(x) // batch - 1, 1, 1, 1, 1)
         others = self(seen.map(lambda z: z[batch:]), x[batch:], t, first)
         return Split(torch.cat([one.x0, others.x0]), torch.cat([one.eps, others.eps]))
 
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """Denoiser of a window that is made in turn, held to what was remembered of the first one; None: it is that."""
+    """Denoiser of a window that is made in turn, held to what was remembered of the first one."""
 
     denoise: Denoiser
     hold: Hold
-    first: Tensor | None
+    first: Tensor
 
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
         return self.hold(self.denoise(x, t, frames), x, t, self.first)
@@ -170,7 +176,7 @@ def flicker(x0: Tensor, within: float) -> Tensor:
     """
     apart = rearrange(frame(x0) - x0, "b c f h w -> (b f) c 1 h w")
     colour = middle(apart)
-    return rearrange(colour + alike(apart - colour, within), "(b f) c 1 h w -> b c f h w", b=len(x0))
+    return rearrange(colour + alike(apart - colour, within), "(b f) c 1 h w -> b c f h w", f=x0.shape[2])
 
 
 @dataclass(frozen=True, eq=False)

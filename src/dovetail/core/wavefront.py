@@ -76,8 +76,7 @@ def _heard(
     video's first window says it."""
     seen, x = _look(stage, parts, t, len(weight))
     if stage.hold:
-        seen = stage.hold(seen, x, t, first)
-        first = stage.hold.of(seen.x0) if first is None else first
+        seen, first = stage.hold(seen, x, t, first), stage.hold.of(seen.x0) if first is None else first
     return Said.of(seen, weight, said), first
 
 

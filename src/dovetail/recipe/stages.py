@@ -58,7 +58,7 @@ class Stage(Part):
         """What may be wrong with the windows, and what fits."""
         window, hop, offset = self.window or 0, self.hop or self.window or 0, self.offset
         sequel = isinstance(self.denoise, Coherent | Reinjected | Onward)
-        held = self.hold is not None and self.hold.share > 0
+        held = self.hold is not None and bool(self.hold.share or self.hold.frames)
         asked = self.hop is not None or offset > 0 or self.weights != "flat" or self.ends != "half" or held
         return [
             (
