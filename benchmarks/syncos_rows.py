@@ -44,10 +44,10 @@ BY_WINDOW, BY_FRAME = "by window", f"{GEN_L} by frame"
 TOLD = (BY_WINDOW, BY_FRAME)
 """Where the recipe tells each frame of a window the event at it: the recipe whose windows take what lies at their middle, as
 published methods do, and the baseline that is told as the recipe is."""
-FREE = {"objects free": "objects", "frames free": "frames"}
-HOLDS = ("hold", "no hold", "colours", *FREE)
+HOLDS = ("hold", "no hold", "colours", "objects free", "frames held")
 """The recipe with its windows held to the first one, or without: whichever it is not itself; with their colours held
-alone, where it holds places too; and without the colours of objects, or single frames, where it holds these."""
+alone, where it holds places too; without the colours of objects, where it holds these; and with single frames held after
+the first stage, where it does not."""
 SWEEPS: Mapping[str, tuple[Any, ...]] = {
     "floor": (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97),
     "bandwidth": (0.1, 1.0, 10.0, 100.0),
@@ -114,7 +114,7 @@ class Parts:
     @property
     def otherwise(self) -> dict[str, Recipe]:
         """The recipe without the hold of its windows, or, if it has none, with one wherever windows are averaged; with
-        one of colours alone; and with none of objects, or of frames."""
+        one of colours alone; with none of objects; and with one of frames."""
         own = self.coupled["hold"]
         others: Plain = {"no hold": None} if own else {"hold": 1.0}
         others |= {"colours": 1.0} if own and own["within"] else {}
@@ -122,13 +122,12 @@ class Parts:
             name: self.made({"coupled": {**self.coupled, "hold": hold}}, self.held(hold))
             for name, hold in others.items()
         }
-        for name, word in FREE.items():
-            free, *rest = (
-                {**part, "hold": part["hold"] and {**part["hold"], word: None}} for part in [self.coupled, *self.rest]
-            )
-            if [free, *rest] != [self.coupled, *self.rest]:
-                made[name] = self.made({"coupled": free}, rest)
-        return made
+        free, *rest = (held_so(part, objects=None) for part in [self.coupled, *self.rest])
+        steady = [held_so(part, frames=1.0) for part in self.rest]
+        made |= (
+            {"objects free": self.made({"coupled": free}, rest)} if [free, *rest] != [self.coupled, *self.rest] else {}
+        )
+        return made | ({"frames held": self.made({"coupled": self.coupled}, steady)} if steady != self.rest else {})
 
     @property
     def method(self) -> str:
@@ -153,6 +152,12 @@ class Parts:
         """The same windows, averaged and no more."""
         words = {key: self.coupled[key] for key in ("of", "size", "stride", "weights", "first")}
         return {"windowed": {**words, "stride": words["size"] // 2 if words["stride"] == "auto" else words["stride"]}}
+
+
+def held_so(part: Plain, **words: Any) -> Plain:
+    """A part whose windows' places are held, with other words of its hold; another one as it is."""
+    held = part["hold"] and part["hold"]["within"]
+    return {**part, "hold": {**part["hold"], **words}} if held else part
 
 
 def by_window(recipe: Recipe) -> Recipe:

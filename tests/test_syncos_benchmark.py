@@ -169,13 +169,13 @@ def test_what_varies_stage_two_has_looks_to_vary() -> None:
 
     free = recipes.changed(parts.base, [f"{COUPLED}.hold=null", "story.by=window"])
     assert [ways(Parts(free, 96)).keys() & {*HOLDS}, made.keys() & {*HOLDS}] == [
-        {"hold", "objects free", "frames free"},
-        {"no hold", "colours", "objects free", "frames free"},
+        {"hold", "objects free", "frames held"},
+        {"no hold", "colours", "objects free", "frames held"},
     ]
-    names = ("full", "objects free", "frames free")
+    names = ("full", "objects free", "frames held")
     holds = [stage.hold for name in names for stage in made[name].chain[1:]]
     assert [made[name].chain[0].denoise.hold.objects for name in names] == [1.0, None, 1.0]
-    assert [(hold.objects, hold.frames) for hold in holds] == [(1.0, 1.0), (None, 1.0), (1.0, None)]
+    assert [(hold.objects, hold.frames) for hold in holds] == [(1.0, None), (None, None), (1.0, 1.0)]
     assert [stage.hold and stage.hold.within for stage in made["colours"].chain[1:]] == [0.0]
 
     bare = recipes.changed(free, [f"{COUPLED}.iterations=0", f"{COUPLED}.wide=null"])
