@@ -481,6 +481,8 @@ def test_frames_are_held_to_their_windows_median_frame():
         torch.testing.assert_close(above, video)
     seen = Hold(within=3.0)(split(x, first, 0.5), x, 0.5)
     assert torch.equal(seen.x0, first), "the first window is held to nothing"
+    alone = hold.to_first(split(x, first, 0.5), x, 0.5, len(x)).x0
+    torch.testing.assert_close(alone, first - one, atol=0.03, rtol=0.0, msg="and where there is no other")
 
 
 def test_a_pulse_is_no_flicker():
