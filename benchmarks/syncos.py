@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.results.mkdir(parents=True, exist_ok=True)
         tales = [Tale(p) for p in range(args.prompts) if mine(p, part)]
         play(made, known, list(wanted(tales, list(known), args.only)), file, args.budget * 60)
-    lines = [line for line in read(file) if line["key"] == known.get(line["row"])]
+    lines = [told_again(line) for line in read(file) if line["key"] == known.get(line["row"])]
     if not lines:
         print(f"no results of this recipe in {file}, and none to report; what stands beside it stays")
         return
@@ -243,8 +243,7 @@ def one(recipe: Recipe, tale: Tale, cast: run.Cast, way: str) -> dict[str, Any]:
         video = run.finished(run.play(asked, cast))
     facts = {name: video.settings[name] for name in ("calls", "seconds", "seconds_in_networks")}
     looks = {name: planned.passes(name) for name in planned.counts}
-    seen = oracle.events(video.pixels[0])  # so that what is said of them can be asked again without the video
-    return {"scores": scores(video.pixels[0], tale, frames), "seen": seen, "planned": looks, **facts}
+    return {**measured(video.pixels[0], tale, frames), "planned": looks, **facts}
 
 
 @torch.no_grad()
@@ -279,7 +278,7 @@ def queued(recipe: Recipe, tale: Tale, cast: run.Cast) -> dict[str, Any]:
             calls, planned = calls | more, planned | {name: run.plan(after).passes(name) for name in more}
         video = cast.codec.decode(latent)[0]
     cost = {"calls": calls, "planned": planned}
-    return {"scores": scores(video, tale, frames), **cost, "seconds": perf_counter() - begun}
+    return {**measured(video, tale, frames), **cost, "seconds": perf_counter() - begun}
 
 
 def asked_by_frame(recipe: Recipe, cast: run.Cast) -> tuple[str, Look, int]:
@@ -316,7 +315,7 @@ def tell(recipe: Recipe, tale: Tale, way: str) -> Recipe:
 def reference(name: str, tale: Tale) -> dict[str, Any]:
     """The world itself, event after event."""
     frames = frames_of(name)
-    return {"scores": scores(told_by_the_world(tale, frames), tale, frames), "seconds": 0.0}
+    return {**measured(told_by_the_world(tale, frames), tale, frames), "seconds": 0.0}
 
 
 def told_by_the_world(tale: Tale, frames: int) -> Tensor:
@@ -327,27 +326,21 @@ def told_by_the_world(tale: Tale, frames: int) -> Tensor:
     return torch.cat([render(replace(scene, shift=scenes_[0].shift), range(at, end)) for scene, at, end in spans])
 
 
+def measured(video: Tensor, tale: Tale, frames: int) -> dict[str, Any]:
+    """Scores, and the motions seen, so that what is said of these can be asked again without the video."""
+    seen = oracle.events(video)
+    return {"scores": scores(video, tale, frames) | in_order(seen, tale, frames), "seen": seen}
+
+
 @torch.no_grad()
 def scores(video: Tensor, tale: Tale, frames: int) -> dict[str, float]:
-    """What is measured of a story.
+    """What is measured of a story, but for the order of what happens in it.
 
-    order: whether the motions that are seen are those that were asked for, in their order, and no others; events: how
-    nearly they are, 1 less the edit distance as a share of the longer list. in_turn: order, but for `settled` changes.
-    late: how many frames from where it was asked for a change comes, mean over changes, if they are in turn; in_time:
-    whether all come within four.
     event_prompt, event_motion: what is right of each event's middle, mean over events; shared_prompt: of the text that
     all share, over the whole. scenes: runs of windows of one object and background. The rest: dovetail.eval.
     """
     asked, starts = tale.asked, tale.starts(frames)
     found = measures(follow([video]), []).scores() | kept([video], asked).scores()
-    seen = oracle.events(video)
-    found["events"] = alike([motion for _, motion in seen], tale.motions)
-    found["order"] = float(found["events"] == 1)
-    turns = settled(seen, starts[1:], frames)
-    found["in_turn"] = float([motion for _, motion in turns] == list(tale.motions))
-    if found["in_turn"]:
-        late = [abs(at - start) for (at, _), start in zip(turns[1:], starts[1:], strict=True)]
-        found |= {"late": fmean(late), "in_time": float(max(late) <= NEAR)}
     middles = [middle(video, at, end) for at, end in zip(starts, [*starts[1:], frames], strict=True)]
     verdicts = [
         oracle.judge(part, replace(asked, motion=motion)) for part, motion in zip(middles, tale.motions, strict=True)
@@ -358,6 +351,31 @@ def scores(video: Tensor, tale: Tale, frames: int) -> dict[str, float]:
     found["scenes"] = float(scenes([oracle.judge(part, asked).found for part in video.split(CLIP)]))
     found["whole"] = found["identity_whole"] * found["ground_whole"]
     return found
+
+
+def in_order(seen: Sequence[tuple[int, str]], tale: Tale, frames: int) -> dict[str, float]:
+    """What is said of the motions seen.
+
+    events: how nearly they are those that were asked for, in their order, and no others, 1 less the edit distance as a
+    share of the longer list; order: whether they are. turns, in_turn: the same but for `settled` changes. late: how many
+    frames from where it was asked for a change comes, mean over changes, if they are in turn; in_time: whether all come
+    within four.
+    """
+    starts, left = tale.starts(frames)[1:], settled(seen, tale.starts(frames)[1:], frames)
+    events, turns = (alike([motion for _, motion in each], tale.motions) for each in (seen, left))
+    found = {"events": events, "order": float(events == 1), "turns": turns, "in_turn": float(turns == 1)}
+    if found["in_turn"]:
+        late = [abs(at - start) for (at, _), start in zip(left[1:], starts, strict=True)]
+        found |= {"late": fmean(late), "in_time": float(max(late) <= NEAR)}
+    return found
+
+
+def told_again(line: dict[str, Any]) -> dict[str, Any]:
+    """A result line with what is said of its motions now, where it keeps these."""
+    if "seen" not in line:
+        return line
+    again = in_order(line["seen"], Tale(line["prompt"]), frames_of(line["row"]))
+    return line | {"scores": line["scores"] | again}
 
 
 def settled(seen: Sequence[tuple[int, str]], changes: Sequence[int], frames: int) -> list[tuple[int, str]]:

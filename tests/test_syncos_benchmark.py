@@ -267,18 +267,18 @@ def test_each_event_reaches_its_windows_and_without_shared_text_alone() -> None:
 
 
 def test_the_world_tells_its_stories_right_and_a_still_one_does_not() -> None:
-    from syncos import Tale, alike, reference, scenes, scores
+    from syncos import Tale, alike, measured, reference, scenes
 
     assert alike(["up", "still", "left"], ["up", "left"]) == alike(["up", "left"], ["up", "still", "left"]) == 1 - 1 / 3
     assert alike([], ["up"]) == 0
     tale = next(Tale(n) for n in range(20) if set(Tale(n).motions) <= {"left", "right", "up", "down"})
     world = reference("renderer 96", tale)["scores"]
-    assert world["order"] == world["in_turn"] == world["events"] == 1
+    assert world["order"] == world["in_turn"] == world["events"] == world["turns"] == 1
     assert world["late"] <= 4
     assert (world["identity_whole"], world["event_prompt"], world["scenes"]) == (1, 1, 1)
-    still = scores(render(tale.scene, [0]).expand(96, -1, -1, -1), tale, 96)
+    still = measured(render(tale.scene, [0]).expand(96, -1, -1, -1), tale, 96)["scores"]
     assert still["order"] == still["in_turn"] == 0
-    assert 0 <= still["events"] < 1
+    assert 0 <= still["events"] == still["turns"] < 1
     assert "late" not in still
     assert still["event_motion"] == 0
     red, blue = (
@@ -290,7 +290,7 @@ def test_the_world_tells_its_stories_right_and_a_still_one_does_not() -> None:
 
 def told_with(*extra: tuple[int, int, str]) -> dict[str, float]:
     """What is measured of a scene that goes as its story asks, but from frame to frame another way."""
-    from syncos import Tale, scores
+    from syncos import Tale, measured
 
     tale = Tale(1)
     assert tale.motions == ("up", "down", "left")
@@ -302,7 +302,8 @@ def told_with(*extra: tuple[int, int, str]) -> dict[str, float]:
         frames.append(render(scene, [0])[0])
         across, down = DIRECTIONS[motion]
         scene = replace(scene, x=scene.x + 0.045 * across, y=scene.y + 0.045 * down)
-    return scores(torch.stack(frames), tale, 96)
+    found: dict[str, float] = measured(torch.stack(frames), tale, 96)["scores"]
+    return found
 
 
 def test_an_object_may_cross_to_its_lane_where_a_change_was_asked_for() -> None:
@@ -310,9 +311,23 @@ def test_an_object_may_cross_to_its_lane_where_a_change_was_asked_for() -> None:
     assert (told_with()["order"], told_with()["in_turn"]) == (1, 1)
     crossing = told_with((29, 35, "right"))
     assert (crossing["order"], crossing["in_turn"]) == (0, 1)
+    assert (crossing["events"], crossing["turns"]) == (3 / 4, 1)
     assert crossing["late"] <= 3
     for elsewhere in ((12, 18, "right"), (26, 38, "right")):
-        assert told_with(elsewhere)["in_turn"] == 0, elsewhere
+        found = told_with(elsewhere)
+        assert (found["in_turn"], found["turns"]) == (0, found["events"]), elsewhere
+
+
+def test_results_are_told_again_by_the_motions_they_keep() -> None:
+    """What a line said of its order when it was made is of the measures of then; one without motions stays."""
+    from syncos import Tale, told_again
+
+    assert Tale(1).motions == ("up", "down", "left")
+    kept = {"row": "full 96", "prompt": 1, "scores": {"order": 1.0, "identity": 0.5}}
+    assert told_again(kept) == kept
+    again = told_again({**kept, "seen": [[0, "up"], [30, "right"], [34, "down"], [63, "left"]]})["scores"]
+    assert again.pop("late") == (abs(34 - 32) + abs(63 - 64)) / 2
+    assert again == {"identity": 0.5, "order": 0.0, "events": 3 / 4, "in_turn": 1.0, "turns": 1.0, "in_time": 1.0}
 
 
 # --- answers -----------------------------------------------------------------------------------------------------
@@ -333,7 +348,7 @@ def test_verdicts_follow_from_the_numbers() -> None:
     from syncos_report import answers, gathered, swept
 
     kept = {"ground": 0.9, "event_prompt": 0.8, "event_motion": 0.8, "order": 1.0, "in_turn": 1.0, "whole": 1.0}
-    kept |= {"identity_whole": 1.0, "ground_whole": 1.0, "late": 3.0}
+    kept |= {"identity_whole": 1.0, "ground_whole": 1.0, "late": 3.0, "events": 0.8, "turns": 0.95}
     full = {"identity": 0.95, **kept}
     rows = gathered(
         planted(
@@ -363,6 +378,8 @@ def test_verdicts_follow_from_the_numbers() -> None:
         return next(line for line in said[at + 1 :] if line.strip().startswith(measure)).rpartition(": ")[2]
 
     assert verdict("in order in 90 %", "frames from") == "yes"
+    assert verdict("in order in 90 %", "right but for edits:") == "no"
+    assert verdict("in order in 90 %", "right but for edits, and") == "yes"
     assert verdict("more kept by full 128 than by gen-l-video", "identity") == "yes"
     assert verdict("more kept by full 128 than by gen-l-video", "ground") == "no difference seen"
     assert not any("without stage 2" in line for line in said)
