@@ -146,16 +146,16 @@ def sweep(word: str, main: int) -> list[str]:
 
 
 def swept(rows: Rows, word: str, main: int, method: str = "full") -> str:
-    """One value of the recipe, beside the recipe itself, over all stories, and over those whose events contradict each
-    other and those whose do not."""
+    """One value of the recipe, beside the recipe itself, of the stories that all these were told, and of those whose
+    events contradict each other and those whose do not."""
     out = [["", "n", *SWEPT, "event_prompt, near", "event_prompt, far"]]
     whole = {f"full {main}": "recipe", f"{SECOND} {main}": SECOND}
-    for name, row in some(rows, [*(f"{way} {main}" for way in named(method)), *sweep(word, main)]).items():
+    for name, row in in_common(rows, [*(f"{way} {main}" for way in named(method)), *sweep(word, main)]).items():
         found = [column(row, measure) for measure in SWEPT]
         found += [column(part, "event_prompt") for part in near_and_far(row).values()]
         cells = [str(Cells.of({"": each}).mean("")) if each else "-" for each in found]
         out.append([whole.get(name, name.split(" ")[1]), str(len(row)), *cells])
-    return f"Sensitivity: {word}\n{aligned(out)}"
+    return f"Sensitivity: {word}{SAME}\n{aligned(out)}"
 
 
 def near_and_far(row: Row) -> dict[str, Row]:
