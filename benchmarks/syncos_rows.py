@@ -44,10 +44,12 @@ BY_WINDOW, BY_FRAME = "by window", f"{GEN_L} by frame"
 TOLD = (BY_WINDOW, BY_FRAME)
 """Where the recipe tells each frame of a window the event at it: the recipe whose windows take what lies at their middle, as
 published methods do, and the baseline that is told as the recipe is."""
-HOLDS = ("hold", "no hold", "colours", "objects free", "frames held")
+ALIKE = f"{GEN_L} held"
+HOLDS = ("hold", "no hold", "colours", "objects free", "frames held", ALIKE)
 """The recipe with its windows held to the first one, or without: whichever it is not itself; with their colours held
 alone, where it holds places too; without the colours of objects, where it holds these; and with single frames held after
-the first stage, where it does not."""
+the first stage, where it does not. And a baseline that is held and told as the recipe is: what is left between them is the
+method's."""
 SWEEPS: Mapping[str, tuple[Any, ...]] = {
     "floor": (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97),
     "bandwidth": (0.1, 1.0, 10.0, 100.0),
@@ -114,7 +116,7 @@ class Parts:
     @property
     def otherwise(self) -> dict[str, Recipe]:
         """The recipe without the hold of its windows, or, if it has none, with one wherever windows are averaged; with
-        one of colours alone; with none of objects; and with one of frames."""
+        one of colours alone; with none of objects; and with one of frames; and the baseline that is held as it is."""
         own = self.coupled["hold"]
         others: Plain = {"no hold": None} if own else {"hold": 1.0}
         others |= {"colours": 1.0} if own and own["within"] else {}
@@ -127,7 +129,8 @@ class Parts:
         made |= (
             {"objects free": self.made({"coupled": free}, rest)} if [free, *rest] != [self.coupled, *self.rest] else {}
         )
-        return made | ({"frames held": self.made({"coupled": self.coupled}, steady)} if steady != self.rest else {})
+        made |= {"frames held": self.made({"coupled": self.coupled}, steady)} if steady != self.rest else {}
+        return made | ({ALIKE: self.with_(floor=1.0, iterations=0, wide=None)} if own else {})
 
     @property
     def method(self) -> str:

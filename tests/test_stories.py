@@ -174,7 +174,7 @@ def test_what_looks_like_a_time_and_is_none_is_told_how(text: str) -> None:
         event(text)
 
 
-@pytest.mark.parametrize("text", ["2s it turns", "at 25% it turns", "2s-4s it turns"])
+@pytest.mark.parametrize("text", ["2s it turns", "at 25% it turns", "2s-4s it turns", "2s"])
 def test_a_time_without_a_colon_is_told_how(text: str) -> None:
     time = text.partition(" it")[0]
     with pytest.raises(ValueError, match=rf"begins with a time and has no colon behind it, as in '{time}: \.\.'"):
@@ -281,6 +281,13 @@ def test_a_drawing_is_to_scale() -> None:
     outside = drawn([Span("late", 32, 48)], 32, 8.0, width=48)
     assert outside[0].index("|", 7) == 7 + 32, "the video's end is where it is"
     assert outside[1][7 + 32 :].startswith("1" * 16)
+
+
+def test_events_in_no_order_are_not_said_to_outlast_a_video_that_ends_with_the_last() -> None:
+    """Its length, where none is given, is that of the last event in the list."""
+    with pytest.raises(ValueError, match="put them in order") as caught:
+        laid([Line("a", "4s"), Line("b", "2s")], 32, 8.0)
+    assert "ends at 4s" not in str(caught.value)
 
 
 def test_gaps_take_the_neighbour() -> None:
@@ -451,6 +458,22 @@ def test_gaps_are_said() -> None:
     first, second = warned(StoryWarning, STORY, story=["0s-2s: it moves left", "4s-10s: it moves right"])
     assert first == "story: no event tells of 2s to 4s; 'it moves left' stands there as well"
     assert second == "story: no event tells of 10s to 12s; 'it moves right' stands there as well"
+
+
+@pytest.mark.parametrize("place", ["chain.structure.hold", "chain.structure.denoise.coupled.hold"])
+def test_a_background_that_is_held_off_is_said(place: str) -> None:
+    """Of a later event alone, and where windows are held, those of a stage or of its denoiser."""
+    recipe = STORY
+    if "coupled" in place:
+        whole = {"chain.structure.window": None, "chain.structure.hop": None, "chain.structure.weights": "flat"}
+        recipe = recipes.changed(recipes.changed(STORY, whole), [f"chain.structure.denoise={COUPLED}"])
+    day = ["it moves left on a black background", "it moves right on a orange background"]
+    assert warned(StoryWarning, recipe, story=day) == []
+    held = recipes.changed(recipe, {place: {"within": 2.0}})
+    (said,) = warned(StoryWarning, held, story=day)
+    assert "event 2 speaks of a background" in said
+    assert "'structure'" in said
+    assert warned(StoryWarning, held, story=[day[0], "it moves right"]) == []
 
 
 def test_events_that_share_nothing_are_said() -> None:

@@ -115,7 +115,7 @@ def event(text: str) -> dict[str, str]:
             f"{head.strip()!r} is no time; an event is written '2s: it turns', '2s-4s: ..', '16f: ..' (frames) or '25%: "
             "..' (of the video); if this is the text itself, a time goes before it, as in '0s: ..'"
         )
-    if (forgot := re.match(rf"\s*(?:at\s+)?{_SPAN}(?=\s)", bare)) is not None:
+    if (forgot := re.match(rf"\s*(?:at\s+)?{_SPAN}(?=\s|$)", bare)) is not None:
         time = forgot[0].strip()
         raise ValueError(
             f"{text.strip()!r} begins with a time and has no colon behind it, as in '{time}: ..'; if this is the text itself, a "
@@ -218,7 +218,9 @@ def laid(events: Sequence[Told], frames: int, fps: float, fade: str | None = Non
     over the video. Raises ValueError, with the timeline drawn, for events that overlap, go back or lie outside.
     """
     spans = _spread(events, frames, fps)
-    if wrong := [*_disorder(spans, fps), *_outside(spans, frames, fps), *_fading(spans, frames, fps, fade)]:
+    # Where events are in no order the video's length, if it follows from the last one, means nothing.
+    order = [*_disorder(spans, fps)] or [*_outside(spans, frames, fps)]
+    if wrong := [*order, *_fading(spans, frames, fps, fade)]:
         raise ValueError("\n".join([*wrong, "", *drawn(spans, frames, fps)]))
     return spans
 

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import warnings
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,10 +11,10 @@ from torch import Tensor
 
 from dovetail.errors import PromptWarning, RecipeError, ShapeWarning, StepsWarning, StoryWarning
 from dovetail.recipe import Recipe, models
-from dovetail.recipe.denoisers import inside
+from dovetail.recipe.denoisers import Windows, inside
 from dovetail.recipe.planning import Plan
 from dovetail.recipe.rooms import Room
-from dovetail.recipe.story import gaps, seconds
+from dovetail.recipe.story import Span, gaps, seconds
 from dovetail.video import Video, read
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def warn_of_story(recipe: Recipe, plan: Plan) -> None:
             f"and what is in it may change from event to event. {lost if _coupled(recipe) else ''}"
             "A prompt (--shared, or `shared:` in a file) says what stays"
         )
+    said += _of_backgrounds(recipe, spans)
     by_frame = recipe.story.by == "frame"
     if by_frame and recipe.story.fade is not None and not plan.by_window:
         said.append(
@@ -91,6 +93,23 @@ def warn_of_story(recipe: Recipe, plan: Plan) -> None:
         )
     for line in said:
         warnings.warn(f"story: {line}", StoryWarning, stacklevel=3)
+
+
+def _of_backgrounds(recipe: Recipe, spans: Sequence[Span]) -> Iterator[str]:
+    """That a background which a later event asks for is not to be expected where windows are held to the first one's."""
+    held = [f"'{stage.stage}'" for stage in recipe.chain if _held(stage)]
+    late = [number for number, span in enumerate(spans, 1) if number > 1 and "background" in span.text.lower()]
+    if held and late:
+        yield (
+            f"event {late[0]} speaks of a background, and the windows of {' and '.join(held)} are held to what stands still "
+            "in the first one, so it will hardly change; where it is to, set their hold to null (docs/stories.md)"
+        )
+
+
+def _held(stage: models.Stage) -> bool:
+    """Whether windows of a stage are held, its own or those of its denoiser."""
+    holds = [stage.hold, *(part.hold for part in inside(stage.denoise) if isinstance(part, Windows))]
+    return any(hold is not None and hold.share for hold in holds)
 
 
 def _coupled(recipe: Recipe) -> bool:
