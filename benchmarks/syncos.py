@@ -13,7 +13,7 @@ vary stage 2 vary the recipe's own; where that has none they have four looks aga
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count, islice, pairwise
@@ -131,7 +131,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.results.mkdir(parents=True, exist_ok=True)
         tales = [Tale(p) for p in range(args.prompts) if mine(p, part)]
         play(made, known, list(wanted(tales, list(known), args.only)), file, args.budget * 60)
-    lines = [told_again(line) for line in read(file) if line["key"] == known.get(line["row"])]
+    first = first_stage(base)
+    lines = [told_again(line, first) for line in read(file) if line["key"] == known.get(line["row"])]
     if not lines:
         print(f"no results of this recipe in {file}, and none to report; what stands beside it stays")
         return
@@ -370,8 +371,17 @@ def in_order(seen: Sequence[tuple[int, str]], tale: Tale, frames: int) -> dict[s
     return found
 
 
-def told_again(line: dict[str, Any]) -> dict[str, Any]:
-    """A result line with what is said of its motions now, where it keeps these."""
+def first_stage(recipe: Recipe) -> frozenset[str]:
+    """The experts that the first stage alone asks: what a way to tell a story costs without what all have in common."""
+    data = recipes.plain(recipe)
+    own, *rest = (run.plan(recipes.checked({**data, "chain": [stage]})).counts for stage in data["chain"])
+    return frozenset(own).difference(*rest)
+
+
+def told_again(line: dict[str, Any], first: Collection[str] = ()) -> dict[str, Any]:
+    """A result line with what is said now of its motions, where it keeps these, and with its first stage's looks."""
+    if "planned" in line:
+        line = line | {"first": sum(line["planned"].get(name, 0.0) for name in first)}
     if "seen" not in line:
         return line
     again = in_order(line["seen"], Tale(line["prompt"]), frames_of(line["row"]))

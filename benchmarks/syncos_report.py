@@ -61,6 +61,13 @@ SAME = ", of the stories that all these were told"
 SWEPT = ("identity", "ground", "event_prompt", "order")
 COST = 1.3
 """Looks, calls and seconds, as a multiple of Gen-L-Video's, at most."""
+PAID: Mapping[str, str] = {
+    "looks": "planned",
+    "looks of the first stage": "first",
+    "calls": "calls",
+    "seconds": "seconds",
+}
+"""What is paid, and where a line has it. Stages after the first are the same for all ways."""
 MARGIN = 0.05
 """The recipe may keep identity and background in so much less of a video than it does with as many looks as the method."""
 
@@ -170,20 +177,22 @@ def near_and_far(row: Row) -> dict[str, Row]:
 
 
 def costs(rows: Rows, main: int, lengths: Sequence[int]) -> str:
-    """Calls as they were, looks as planned (at most), median seconds; and each as a multiple of Gen-L-Video's."""
-    shown = ["looks", "calls", "seconds"]
+    """Calls as they were, looks as planned (at most), seconds; and each as a multiple of Gen-L-Video's."""
+    shown = list(PAID)
     out = [["", "calls", "looks", "seconds", *(f"{what}, of {GEN_L}'s" for what in shown)]]
     for frames in sorted({main, *lengths}):
         for name, row in rows.items():
             line = next(iter(row.values()))
             if name.endswith(f" {frames}") and "calls" in line:
-                calls = ", ".join(f"{expert} {n}" for expert, n in line["calls"].items())
+                each_ = {expert: median(one["calls"][expert] for one in row.values()) for expert in line["calls"]}
+                calls = ", ".join(f"{expert} {n:g}" for expert, n in each_.items())
                 found = (ratios(rows, name, f"{GEN_L} {frames}", what).values() for what in shown)
                 cells = [within(median(each)) if each else "-" for each in found]
                 timed = [each["seconds"] for each in row.values() if "seconds" in each]
                 seconds = f"{median(timed):.1f}" if timed else "-"
-                out.append([name, calls, f"{sum(line['planned'].values()):.0f}", seconds, *cells])
-    note = f"medians; multiples within stories, and whether they are {COST} at most; all stages of a recipe count"
+                looked = median(spent(one, "looks") for one in row.values())
+                out.append([name, calls, f"{looked:.0f}", seconds, *cells])
+    note = f"medians; multiples within stories, and whether they are {COST} at most; all stages count, but where it says first"
     return f"Cost of one video ({note})\n{aligned(out)}"
 
 
@@ -192,15 +201,15 @@ def within(ratio: float) -> str:
 
 
 def spent(line: Mapping[str, Any], what: str) -> float:
-    """What one video took: looks of all experts at the whole of it, their calls, or seconds."""
+    """What one video took: looks of all experts at the whole of it, in its first stage or in all, their calls, or seconds."""
     parts = {"looks": "planned", "calls": "calls"}
-    return float(sum(line[parts[what]].values()) if what in parts else line[what])
+    return float(sum(line[parts[what]].values()) if what in parts else line[PAID[what]])
 
 
 def ratios(rows: Rows, one: str, other: str, what: str) -> dict[tuple[int, int], float]:
     """A cost over another's, story by story; a line without seconds was made beside other work."""
     both = sorted(rows.get(one, {}).keys() & rows.get(other, {}).keys())
-    known = [cell for cell in both if what != "seconds" or {what} <= rows[one][cell].keys() & rows[other][cell].keys()]
+    known = [cell for cell in both if PAID[what] in rows[one][cell].keys() & rows[other][cell].keys()]
     return {cell: spent(rows[one][cell], what) / spent(rows[other][cell], what) for cell in known}
 
 
@@ -322,7 +331,7 @@ def not_worse(rows: Rows, one: str, other: str, measure: str) -> Claim:
 def dear(rows: Rows, one: str, other: str) -> list[Claim]:
     """Looks, calls and seconds over those of another, story by story."""
     claims = []
-    for what in (what for what in ("looks", "calls", "seconds") if ratios(rows, one, other, what)):
+    for what in (what for what in PAID if ratios(rows, one, other, what)):
         cells = Cells.of({"": ratios(rows, one, other, what)})
         found = cells.mean("")
         verdict = "yes" if found.high <= COST else "no" if found.low > COST else "undecided"

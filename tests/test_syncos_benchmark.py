@@ -148,7 +148,7 @@ def test_what_costs_less_costs_what_it_says() -> None:
 
 def test_what_varies_stage_two_has_looks_to_vary() -> None:
     """The recipe's own; where it has none, as many as the method. Where it has fewer than the method, that is a row."""
-    from syncos_rows import COSTS, HOLDS, LOOKS, PUBLISHED, SECOND, Parts, looks, ways
+    from syncos_rows import ALIKE, BY_FRAME, COSTS, HOLDS, LOOKS, PUBLISHED, SECOND, Parts, looks, ways
 
     def iterations(recipe: Any) -> int:
         return recipe.chain[0].denoise.iterations
@@ -170,8 +170,12 @@ def test_what_varies_stage_two_has_looks_to_vary() -> None:
     free = recipes.changed(parts.base, [f"{COUPLED}.hold=null", "story.by=window"])
     assert [ways(Parts(free, 96)).keys() & {*HOLDS}, made.keys() & {*HOLDS}] == [
         {"hold", "objects free", "frames held"},
-        {"no hold", "colours", "objects free", "frames held"},
+        {"no hold", "colours", "objects free", "frames held", ALIKE},
     ]
+    assert made[ALIKE].chain[1:] == made["full"].chain[1:]
+    alike = made[ALIKE].chain[0].denoise
+    assert (alike.hold, alike.floor, alike.iterations, alike.wide) == (made["full"].chain[0].denoise.hold, 1.0, 0, None)
+    assert looks(made[ALIKE]) == looks(made[BY_FRAME]), "told and asked as that is, and held"
     names = ("full", "objects free", "frames held")
     holds = [stage.hold for name in names for stage in made[name].chain[1:]]
     assert [made[name].chain[0].denoise.hold.objects for name in names] == [1.0, None, 1.0]
@@ -330,6 +334,16 @@ def test_results_are_told_again_by_the_motions_they_keep() -> None:
     assert again == {"identity": 0.5, "order": 0.0, "events": 3 / 4, "in_turn": 1.0, "turns": 1.0, "in_time": 1.0}
 
 
+def test_what_a_way_costs_before_what_all_have_in_common_is_told() -> None:
+    from syncos import first_stage, told_again
+
+    first = first_stage(recipes.load("sprites-story"))
+    assert first == {"large", "small"}
+    assert first_stage(recipes.load("sprites-syncos-exact")) == {"video"}
+    line = {"row": "full 96", "prompt": 1, "scores": {}, "planned": {"large": 40.0, "small": 2.0, "spatial": 80.0}}
+    assert told_again(line, first)["first"] == 42
+
+
 # --- answers -----------------------------------------------------------------------------------------------------
 
 
@@ -345,7 +359,7 @@ def planted(**ways: dict[str, float]) -> list[dict[str, Any]]:
 
 
 def test_verdicts_follow_from_the_numbers() -> None:
-    from syncos_report import answers, gathered, swept
+    from syncos_report import answers, dear, gathered, swept
 
     kept = {"ground": 0.9, "event_prompt": 0.8, "event_motion": 0.8, "order": 1.0, "in_turn": 1.0, "whole": 1.0}
     kept |= {"identity_whole": 1.0, "ground_whole": 1.0, "late": 3.0, "events": 0.8, "turns": 0.95}
@@ -386,6 +400,8 @@ def test_verdicts_follow_from_the_numbers() -> None:
     assert verdict("not below Gen-L-Video", "event_prompt") == "no, lower"
     for what in ("looks", "calls", "seconds"):
         assert verdict("cost at most", what) == "yes"
+    (of_the_first,) = dear({"one 1": {(0, 0): {"first": 3.0}}, "other 1": {(0, 0): {"first": 2.0}}}, "one 1", "other 1")
+    assert "looks of the first stage: ratio 1.500" in of_the_first.text
     # What was made beside other work has no seconds, and is asked for none.
     busy = {cell: {key: line[key] for key in line if key != "seconds"} for cell, line in rows["full 128"].items()}
     rest = answers({**rows, "full 128": busy}, 128, [64, 128, 256])
