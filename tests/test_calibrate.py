@@ -1060,6 +1060,15 @@ def test_autoencoders_of_other_weights_are_refused_with_a_way_to_check(tmp_path:
         dovetail.generate(recipe=recipe)
 
 
+@pytest.mark.parametrize("by", ["budget", "fit", "dp"])
+def test_pairs_of_other_latents_are_refused_before_their_weights_are_missed(tmp_path: Path, by: str) -> None:
+    pair = {"experts.small": {"family": "ltx", "weights": "Lightricks/LTX-Video-0.9.5"}}
+    recipe = recipes.changed(recipes.load("flowblending-wan21"), pair)
+    with pytest.raises(SpaceError, match=r"expert 'small' .* and the codec .* live in different latent spaces"):
+        found(recipe, tmp_path / "out", replace(TWO, by=by))
+    assert not (tmp_path / "out").exists()
+
+
 def test_experts_of_two_sizes_of_latents_are_refused(tmp_path: Path) -> None:
     """There is nothing to check by hand: the one's decoder cannot even be shown the other's latents."""
     experts = {

@@ -11,10 +11,10 @@ import dovetail
 from dovetail import cli
 from dovetail import recipe as recipes
 from dovetail.costs import Costs, costs
-from dovetail.errors import WeightsError
+from dovetail.errors import SpaceError, WeightsError
 from dovetail.experts.flops import Operations, operations
 from dovetail.experts.outline import outline, parameters_of, text_parameters
-from dovetail.experts.published import LTX_2B, LTX_CODEC, PUBLISHED, T5, UMT5, WAN_CODEC
+from dovetail.experts.published import LTX_2B, LTX_CODEC, PUBLISHED, T5, UMT5, WAN_22_CODEC, WAN_CODEC
 from dovetail.recipe import models
 from dovetail.recipe.planning import Look
 from dovetail.recipe.reading import SHIPPED
@@ -72,6 +72,15 @@ def test_parameters_are_those_of_the_model_cards() -> None:
     assert [round(text_parameters(words) / GIGA, 2) for words in (UMT5, T5)] == [5.68, 4.76]
     assert parameters_of(*WAN_CODEC) / 1e6 == pytest.approx(126.9, abs=0.1)
     assert parameters_of(*LTX_CODEC) * 2 / GIGA == pytest.approx(2.49, abs=0.01), "the file's size"
+    assert parameters_of(*WAN_22_CODEC) * 4 / GIGA == pytest.approx(2.82, abs=0.01), "the file's size"
+    assert outline("it", "wan", "Wan-AI/Wan2.2-TI2V-5B-Diffusers").parameters / GIGA == pytest.approx(5.0, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["flowblending-wan21", "wan22-three-way"])
+def test_wan_of_another_generation_is_refused_before_it_is_here(name: str) -> None:
+    """Wan 2.2 TI2V-5B has an autoencoder of its own."""
+    with pytest.raises(SpaceError, match="channels 48 against 16; factor 16 against 8"):
+        dovetail.plan(name, overrides={"experts.small.weights": "Wan-AI/Wan2.2-TI2V-5B-Diffusers"})
 
 
 @pytest.mark.parametrize(

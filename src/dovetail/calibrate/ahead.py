@@ -22,8 +22,8 @@ FEATURES = ("pixels", "oracle")
 
 
 def check(recipe: Recipe, out: Path, settings: "Settings", loaded: bool) -> None:
-    """Raises RecipeError, WeightsError or OutputError for what cannot be, as far as that is known without the recipe's
-    weights. loaded: its experts are here already, so that nothing need be foreseen of them."""
+    """Raises RecipeError, SpaceError, WeightsError or OutputError for what cannot be, as far as that is known without the
+    recipe's weights. loaded: its experts are here already, so that nothing need be foreseen of them."""
     if settings.by not in RULES:
         raise RecipeError(f"unknown rule '{settings.by}'; known: {', '.join(RULES)}")
     if settings.by == "sweep" and settings.features is None:
@@ -33,12 +33,12 @@ def check(recipe: Recipe, out: Path, settings: "Settings", loaded: bool) -> None
     check_kinds(settings.also)
     check_folder(out)
     place = place_of(recipe)
-    if not loaded:
-        check_ahead(recipe)
-        if settings.by == "fit":
-            check_steps(recipe.chain[place].stage, foreseen(recipe, []).stages[place].ladder, settings)
     if settings.features is not None:
         check_features(recipe, settings.features)
+    if not loaded:
+        check_ahead(recipe)
+        # A plan knows what latents experts see, before their weights are missed.
+        check_steps(recipe.chain[place].stage, foreseen(recipe, []).stages[place].ladder, settings)
 
 
 def check_steps(stage: str, ladder: Ladder, settings: "Settings") -> None:

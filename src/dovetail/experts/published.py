@@ -50,13 +50,13 @@ class Published:
     licence: str
 
 
-def _wan(layers: int, heads: int, inner: int) -> dict[str, Any]:
+def _wan(layers: int, heads: int, inner: int, channels: int = 16) -> dict[str, Any]:
     return {
         "patch_size": (1, 2, 2),
         "num_attention_heads": heads,
         "attention_head_dim": 128,
-        "in_channels": 16,
-        "out_channels": 16,
+        "in_channels": channels,
+        "out_channels": channels,
         "text_dim": 4096,
         "freq_dim": 256,
         "ffn_dim": inner,
@@ -200,7 +200,24 @@ USUAL_WORDS: dict[str, Words] = {
 """What the networks of a family usually read with."""
 
 WAN_CODEC: tuple[str, dict[str, Any]] = ("AutoencoderKLWan", {})
-"""Wan2.1_VAE.pth: of Wan 2.1 in both sizes and of Wan 2.2 A14B. Wan 2.2 TI2V-5B has another, with 48 channels."""
+"""Wan2.1_VAE.pth: of Wan 2.1 in both sizes and of Wan 2.2 A14B."""
+
+WAN_22_CODEC: tuple[str, dict[str, Any]] = (
+    "AutoencoderKLWan",
+    {
+        "base_dim": 160,
+        "decoder_base_dim": 256,
+        "z_dim": 48,
+        "temperal_downsample": (False, True, True),
+        "is_residual": True,
+        "in_channels": 12,
+        "out_channels": 12,
+        "patch_size": 2,
+        "scale_factor_spatial": 16,
+        "scale_factor_temporal": 4,
+    },
+)
+"""Wan2.2_VAE.pth, of Wan 2.2 TI2V-5B alone: no other Wan works in its latents."""
 
 LTX_CODEC: tuple[str, dict[str, Any]] = (
     "AutoencoderKLLTXVideo",
@@ -275,6 +292,7 @@ _COGVIDEOX = {
 }
 
 WAN_14B, WAN_1_3B = _wan(layers=40, heads=40, inner=13824), _wan(layers=30, heads=12, inner=8960)
+WAN_5B = _wan(layers=30, heads=24, inner=14336, channels=48)
 LTX_13B, LTX_2B = _ltx(layers=48, width=4096), _ltx(layers=28, width=2048)
 COGVIDEOX_2B = _cogvideox(layers=30, heads=30, rotary=False)
 COGVIDEOX_5B = _cogvideox(layers=42, heads=48, rotary=True)
@@ -302,6 +320,8 @@ def _cogvideox_weights(
     )
 
 
+# Its own script shifts its levels by 5.
+_WAN_5B = replace(_wan_weights(WAN_5B), codec=WAN_22_CODEC, scheduler={**_UNIPC, "flow_shift": 5.0})
 _LTXV = "LTXV Open Weights, see its model card"
 _COG_2B = _cogvideox_weights(COGVIDEOX_2B, 1.15258426, "CogVideoXDDIMScheduler", 3.0, "Apache-2.0")
 _COG_5B = _cogvideox_weights(COGVIDEOX_5B, 0.7, "CogVideoXDPMScheduler", 1.0, "CogVideoX licence, see its model card")
@@ -334,6 +354,7 @@ PUBLISHED: dict[tuple[str, str], Published] = {
     ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "transformer"): _wan_weights(WAN_1_3B),
     ("Wan-AI/Wan2.2-T2V-A14B-Diffusers", "transformer"): _wan_weights(WAN_14B),
     ("Wan-AI/Wan2.2-T2V-A14B-Diffusers", "transformer_2"): _wan_weights(WAN_14B),
+    ("Wan-AI/Wan2.2-TI2V-5B-Diffusers", "transformer"): _WAN_5B,
     ("Lightricks/LTX-Video-0.9.7-dev", "transformer"): _ltx_weights(LTX_13B, _LTXV),
     ("Lightricks/LTX-Video-0.9.7-distilled", "transformer"): _ltx_weights(LTX_13B, _LTXV),
     ("Lightricks/LTX-Video-0.9.8-13B-distilled", "transformer"): _ltx_weights(LTX_13B, _LTXV),
