@@ -60,6 +60,7 @@ def test_the_options_are_these_and_no_more() -> None:
                 "--from",
                 "--out",
                 "--preview",
+                "--prompts",
                 "--recipe",
                 "--run",
                 "--seconds",
@@ -141,6 +142,31 @@ def test_count_makes_seeds_and_a_sheet(tmp_path: Path) -> None:
     single = tmp_path / "single.npz"
     assert dovetail("generate", *EXACT, "--seed", 6, "-o", single).exit_code == 0
     assert (read(single).frames == six.frames).all(), "a seed means the same alone and among others"
+
+
+def test_a_file_of_prompts_makes_a_video_of_each(tmp_path: Path) -> None:
+    """Of all seeds, by the prompt's number; empty lines are none."""
+    file, options = tmp_path / "prompts.txt", ("-r", "sprites-exact", *QUICK)
+    file.write_text("a red circle\n\na blue ring moving up\n")
+    result = dovetail("generate", "--prompts", file, *options, "-o", tmp_path / "out/a.npz")
+    assert result.exit_code == 0, result.output
+    names = ["a-1.npz", "a-1.npz.json", "a-2.npz", "a-2.npz.json", "a-sheet.png"]
+    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == names
+    told = [settings_of(tmp_path / f"out/a-{i}.npz")["recipe"]["prompt"] for i in (1, 2)]
+    assert told == ["a red circle", "a blue ring moving up"]
+    alone = tmp_path / "alone.npz"
+    assert dovetail("generate", "a blue ring moving up", *options, "-o", alone).exit_code == 0
+    assert (read(alone).frames == read(tmp_path / "out/a-2.npz").frames).all(), "the same alone and among others"
+    assert dovetail("generate", "--prompts", file, *options, "--count", 2, "-o", tmp_path / "b.npz").exit_code == 0
+    assert sorted(f.stem for f in tmp_path.glob("b-*.npz")) == ["b-1-0", "b-1-1", "b-2-0", "b-2-1"]
+
+
+def test_prompts_that_are_none_are_told(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.write_text("\n")
+    assert "holds no prompts; one a line" in refused("generate", "--prompts", empty, "-o", tmp_path / "a.npz")
+    assert "no list of prompts" in refused("generate", "--prompts", tmp_path / "none.txt", "-o", tmp_path / "a.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.txt"]
 
 
 def test_of_many_videos_one_is_open_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

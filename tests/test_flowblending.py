@@ -100,8 +100,8 @@ def test_a_second_solver_transcribed() -> None:
     torch.testing.assert_close(walked(placed(LADDER, letters, LETTERS), DPMSolver2M()), x, rtol=1e-4, atol=1e-5)
 
 
-def test_the_papers_flops() -> None:
-    """Wan, 50 steps: 29950, 3129, 13858 (LSS, 20 large), 19222 (LSL, 20 + 10), 24586 (SLL, 10 small) TFLOPs."""
+def test_the_papers_totals_follow_from_its_shares_of_steps() -> None:
+    """Given what a look costs (tests/test_costs.py counts it), for Wan, 50 steps: 29950, 3129, 13858 (LSS, 20 large), 19222 (LSL, 20 + 10), 24586 (SLL, 10 small) TFLOPs."""
     large, small = 599.0, 62.58
 
     def total(letters: str, costs: tuple[float, float] = (large, small)) -> float:
@@ -519,6 +519,19 @@ def test_the_papers_letters_are_recipes(letters: str) -> None:
     assert plan.switches == {"video": switches}
     if letters != "LDL":
         assert plan.stages[0].ladder.levels == shifted(20, 3.0).levels, "one ladder, whoever is asked"
+
+
+def test_the_distilled_expert_that_ships_takes_levels_of_its_own_between() -> None:
+    """The large one's eight above and one below are those of its 20; between are three of a ladder of 4 steps."""
+    recipe = recipes.load("sprites-flowblending-ldl")
+    assert recipe.experts["distilled"].weights == "sprites/flow-small-4"  # type: ignore[union-attr]
+    plan = dovetail.plan(recipe)
+    assert {name: count.calls for name, count in plan.counts.items()} == {"large": 9, "distilled": 3}
+    whole, own, levels = shifted(20, 3.0).levels, shifted(4, 3.0).levels, plan.stages[0].ladder.levels
+    assert levels[:8] == whole[:8]
+    assert levels[-2:] == whole[-2:]
+    assert {*levels[8:-2]} <= {*own}
+    assert plan.counts["distilled"].frames == 3 * 16, "without guidance, so each is one look"
 
 
 def test_a_plan_says_how_often_experts_change() -> None:

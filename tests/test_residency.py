@@ -454,6 +454,19 @@ def test_count_gives_the_same_files_with_and_without_turns(tmp_path: Path) -> No
         assert (one.frames == two.frames).all()
 
 
+def test_prompts_of_a_file_are_walked_stretch_by_stretch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Experts change no more often than for one video."""
+    file, prompts = tmp_path / "mine.yaml", tmp_path / "prompts.txt"
+    file.write_text(recipes.dump(resident("turns")))
+    prompts.write_text("a red circle\na blue ring\n")
+    cast, log = travelling(resident("turns"))
+    monkeypatch.setattr("dovetail.run.load", lambda recipe: cast)
+    words = ["generate", "-r", str(file), "--prompts", str(prompts), "-o", str(tmp_path / "a.npz")]
+    result = CliRunner().invoke(cli.app, words)
+    assert result.exit_code == 0, result.output
+    assert moves(log).count(("come", "small")) == 1
+
+
 def test_stand_ins_would_show_a_mistake() -> None:
     """A timetable that forgets the small one is found out."""
     cast, _ = travelling(resident("turns"))

@@ -921,7 +921,11 @@ def test_a_short_clip_has_no_folder_unless_one_is_named(tmp_path: Path) -> None:
 
 
 def test_words_that_do_not_go_together(tmp_path: Path) -> None:
+    (prompts := tmp_path / "prompts.txt").write_text("a red circle\na blue ring\n")
     for words in (
+        ["generate", "a red circle", "--prompts", prompts],
+        ["generate", "--continue", "a.run", "--prompts", prompts],
+        ["generate", "--run", tmp_path / "a", "--prompts", prompts],
         ["generate", "--continue", "a.run", "-r", "sprites"],
         ["generate", "--continue", "a.run", "--count", 2],
         ["generate", "--run", tmp_path / "a", "--count", 2],

@@ -86,6 +86,9 @@ def generate(
     story: StoryOption = None,
     seed: SeedOption = None,
     count: Annotated[int, typer.Option("--count", min=1, max=1000, help="So many seeds, and a contact sheet.")] = 1,
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", metavar="FILE", help="A video for each prompt of a file, one a line.")
+    ] = None,
     overrides: SetOption = None,
     source: Annotated[
         Path | None, typer.Option("--from", metavar="VIDEO", help="Make this video again, from its own settings.")
@@ -105,8 +108,11 @@ def generate(
 
     told = _told(events, fade, story)
     prompt = _shared(prompt, shared)
+    listed = [one for part in prompts_in(prompts) for one in part]
+    if prompt is not None and listed:
+        raise typer.BadParameter("--prompts brings all prompts; leave out the one beside it")
     if onto is not None:
-        if recipe is not None or source is not None or count > 1:
+        if recipe is not None or source is not None or count > 1 or listed:
             raise typer.BadParameter("--continue brings the run's own recipe, and makes one video")
         further = continuing(
             onto, prompt, frames=frames, seconds=seconds, story=told, seed=seed, overrides=_with(overrides, vram)
@@ -118,12 +124,13 @@ def generate(
     named = recipe or (DEFAULT if told is None else STORIES)
     asked: str | Recipe = named if source is None else _recipe_of(source)
     made_from = [] if source is None else [source]
+    first = listed[0] if listed else prompt
     full = resolved(
-        prompt, asked, seed=seed, frames=frames, seconds=seconds, story=told, overrides=_with(overrides, vram)
+        first, asked, seed=seed, frames=frames, seconds=seconds, story=told, overrides=_with(overrides, vram)
     )
-    if told is None and prompt is not None and full.story is not None:
+    if told is None and first is not None and full.story is not None:
         err.print(f"[yellow]note:[/] {SHARED}", soft_wrap=True)
-    play(full, out, count, made_from, run=run, preview=preview)
+    play(full, out, count, made_from, run=run, preview=preview, prompts=listed)
 
 
 @app.command()

@@ -28,22 +28,25 @@ def play(
     run: Path | None = None,
     onto: Path | None = None,
     preview: bool = False,
+    prompts: Sequence[str] = (),
 ) -> None:
     """Run the recipe for `count` seeds from its own on, and write what comes; `inputs` are not to be replaced.
 
-    run: a folder to keep the run in. onto: a run to go on from.
+    run: a folder to keep the run in. onto: a run to go on from. prompts: in the place of the recipe's own, each for all
+    seeds.
     """
     from dovetail.run import Pulse, carry_on, folder_of, load, worth_keeping
     from dovetail.run.folder import Folder
     from dovetail.video import checked_output, save_image, stacked
 
-    if run is not None and count > 1:
-        raise typer.BadParameter("--run names the folder of one run, and --count makes several; leave one out")
+    if run is not None and (count > 1 or len(prompts) > 1):
+        how = "--count" if count > 1 else "--prompts"
+        raise typer.BadParameter(f"--run names the folder of one run, and {how} makes several; leave one out")
     if run is not None:
         Folder(run).refuse(target)
     kept: list[str | Path] = [*inputs, *([recipe.start.video] if recipe.start else [])]
     checked_output(target, recipe.video.fps, kept)
-    runs = _seeded(recipe, target, count)
+    runs = _several(recipe, target, count, prompts)
     for path in runs:
         checked_output(path, recipe.video.fps, kept)
     with waiting("loading"):
@@ -60,17 +63,21 @@ def play(
     for path, strip, said in followed(runs, events, preview, folders, pulse):
         strips += strip
         say(summary(said, path))
-    if count > 1 and strips:
+    if len(runs) > 1 and strips:
         say(str(save_image(stacked(strips), target.with_name(f"{target.stem}-sheet.png"))))
 
 
-def _seeded(recipe: Recipe, target: Path, count: int) -> dict[Path, Recipe]:
-    """Where each seed's video goes, if there are several."""
-    if count == 1:
-        return {target: recipe}
-    seeds = range(recipe.video.seed, recipe.video.seed + count)
-    names = {seed: target.with_name(f"{target.stem}-{seed}{target.suffix}") for seed in seeds}
-    return {path: recipes.changed(recipe, {"video.seed": seed}) for seed, path in names.items()}
+def _several(recipe: Recipe, target: Path, count: int, prompts: Sequence[str]) -> dict[Path, Recipe]:
+    """Where each video goes: by the number of its prompt, where there is a list of these, and by its seed, of several."""
+    made = {"": recipe}
+    if prompts:
+        made = {f"-{i}": recipes.changed(recipe, {"prompt": prompt}) for i, prompt in enumerate(prompts, 1)}
+    if count > 1:
+        seeds = range(recipe.video.seed, recipe.video.seed + count)
+        made = {
+            f"{name}-{seed}": recipes.changed(one, {"video.seed": seed}) for name, one in made.items() for seed in seeds
+        }
+    return {target.with_name(f"{target.stem}{name}{target.suffix}"): one for name, one in made.items()}
 
 
 def _kept(
