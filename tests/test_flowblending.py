@@ -522,15 +522,14 @@ def test_the_papers_letters_are_recipes(letters: str) -> None:
 
 
 def test_the_distilled_expert_that_ships_takes_levels_of_its_own_between() -> None:
-    """The large one's eight above and one below are those of its 20; between are three of a ladder of 4 steps."""
+    """The large one's eight steps above and one below are of its ladder of 20; the three between begin where the first end,
+    and go by a ladder of 4."""
     recipe = recipes.load("sprites-flowblending-ldl")
     assert recipe.experts["distilled"].weights == "sprites/flow-small-4"  # type: ignore[union-attr]
     plan = dovetail.plan(recipe)
     assert {name: count.calls for name, count in plan.counts.items()} == {"large": 9, "distilled": 3}
     whole, own, levels = shifted(20, 3.0).levels, shifted(4, 3.0).levels, plan.stages[0].ladder.levels
-    assert levels[:8] == whole[:8]
-    assert levels[-2:] == whole[-2:]
-    assert {*levels[8:-2]} <= {*own}
+    assert levels == (*whole[:9], *own[2:4], *whole[-2:])
     assert plan.counts["distilled"].frames == 3 * 16, "without guidance, so each is one look"
 
 
