@@ -1,6 +1,6 @@
 """Two events in one video: a text that is shared, and what happens when. The run is drawn before it is made.
 
-Windows of 16 frames, one every 8, take the event at their centre. With trained experts take `sprites-gen-l-video`.
+Windows of 16 frames, one every 8, take the event at their centre. Without a recipe `dovetail generate` takes `sprites-story`: trained experts.
 """
 
 import dovetail
