@@ -102,6 +102,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     places = {MAIN: folder, SECOND: folder / SECOND}
     brief = in_brief(recipe, found[MAIN].ladder.steps, folder, args.calibrate, part, purse)
     own = {solver: study(found[solver], "all", place, FOLLOW, args.calibrate) for solver, place in places.items()}
+    if brief is not None:
+        few = brief.ladder.steps
+        own[f"{MAIN}, {few} steps"] = study(brief, "all", folder / f"{few}-steps", FOLLOW, args.calibrate)
     scenes = list(kinds(recipe, folder, args.calibrate, part, purse))
     file, key = folder.with_suffix(".jsonl"), fingerprint(found, recipe)
     if args.verb == "run":

@@ -79,7 +79,7 @@ def report(
     experts: str,
     brief: Calibration | None = None,
 ) -> str:
-    """All tables and answers. own: what each solver's boundaries were chosen by; kinds: curves in kinds of scenes; brief:
+    """All tables and answers. own: what each ladder's boundaries were chosen by; kinds: curves in kinds of scenes; brief:
     boundaries on a ladder of fewer steps."""
     main = found[MAIN]
     video = main.case.recipe.video
@@ -93,7 +93,7 @@ def report(
         "seed is 0, a change of the noise by 1 % is 1. Operations: of networks, both branches of guidance, without texts.",
         "Seconds: of the steps, without texts and decoding, of those prompts that were made beside no other work.",
     ]
-    parts = ["\n".join(head), divergence(own[MAIN]), boundaries(found, kinds, brief)]
+    parts = ["\n".join(head), divergence(own[MAIN]), boundaries(found, kinds, brief), carried(main, own)]
     table = by_row(lines, found, brief)
     if not table:
         return "\n\n".join([*parts, "no videos yet"]) + "\n"
@@ -174,6 +174,28 @@ def boundaries(found: Mapping[str, Calibration], studies: Sequence[Study], brief
         f"budget ({BUDGET} of the operations; 1: at noise, 0: at the video)"
     )
     return "\n".join([*parts, "", head, aligned(kinds)])
+
+
+def carried(found: Calibration, own: Mapping[str, Study]) -> str:
+    """What the boundaries of one ladder are worth on others: errors left in the video by the small expert's steps, beside
+    the best and the worst interval with as many large steps there."""
+    before, behind = around(found.choices["budget"].choice)
+    early = found.ladder.between(before) if before else 1.0
+    late = found.ladder.between(found.ladder.steps - behind) if behind else 0.0
+    out = [["ladder", "steps", "large", "left", "by the best", "by the worst"]]
+    for name, study in own.items():
+        left = study.mean(LEFT)
+        above, below = sum(t > early for t in study.levels), sum(t < late for t in study.levels)
+        each = [left_by(left, first, above + below - first) for first in range(above + below + 1)]
+        numbers = (left_by(left, above, below), min(each), max(each))
+        out.append([name, str(len(left)), str(above + below), *(f"{number:.4f}" for number in numbers)])
+    said = f"large above {early:.3f} and below {late:.3f}"
+    return f"The boundaries of {MAIN}, rule budget ({said}), on other ladders, by the errors measured there\n{aligned(out)}"
+
+
+def left_by(left: Sequence[float], early: int, late: int) -> float:
+    """The sum over the small expert's steps, between so many large ones."""
+    return sum(left[early : len(left) - late])
 
 
 def chosen_by_budget(study: Study, left: Sequence[float]) -> tuple[float, float]:

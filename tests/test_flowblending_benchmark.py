@@ -2,13 +2,19 @@
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from dovetail import recipe as recipes
+from dovetail.core.ladders import shifted
+
 pytestmark = pytest.mark.usefixtures("benchmarks")
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 
 TINY = (
@@ -282,6 +288,45 @@ def test_curves_are_called_what_they_are(monkeypatch: pytest.MonkeyPatch) -> Non
     assert study.interval(study.mean("left in the video")) == (3, 3)
     table = boundaries({}, [study])
     assert "all" in table.splitlines()[-1]
+
+
+def test_boundaries_are_held_against_the_best_of_other_ladders() -> None:
+    """Two large steps above and one below, of eight, which is the best; of four there is one above, and it belongs below."""
+    from flowblending_report import Study, carried
+
+    whole = shifted(8, 3.0)
+    found = SimpleNamespace(ladder=whole, choices={"budget": SimpleNamespace(choice=(0, 0, 1, 1, 1, 1, 1, 0))})
+    left, few = [4.0, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0], [2.0, 3.0, 1.0, 4.0]
+    ladders = {"own": (whole.levels[:-1], left), "few": (shifted(4, 3.0).levels[:-1], few)}
+    own = {
+        name: Study(name, 1, levels, ({"left in the video": each},), (10.0, 1.0))
+        for name, (levels, each) in ladders.items()
+    }
+    said = [line.split() for line in carried(found, own).splitlines()[2:]]
+    assert said[0] == ["own", "8", "3", "5.0000", "5.0000", "10.0000"]
+    assert said[1] == ["few", "4", "1", "8.0000", "6.0000", "8.0000"]
+
+
+@pytest.mark.weights
+def test_boundaries_of_the_trained_pair_are_the_best_on_another_ladder_and_by_another_solver(tmp_path: Path) -> None:
+    """Of 20 steps by UniPC, by Euler and in 14, by the errors that were measured there; the results have these."""
+    import flowblending
+    from flowblending_report import carried
+
+    folder = Path(shutil.copytree(RESULTS / "flowblending-trained", tmp_path / "flowblending-trained"))
+    recipe, all_, purse = recipes.load("sprites-flowblending"), (0, 1), flowblending.Purse(0)
+    found = flowblending.calibrated(recipe, folder, 16, all_, purse)
+    assert found is not None
+    brief = flowblending.in_brief(recipe, found["unipc"].ladder.steps, folder, 16, all_, purse)
+    assert brief is not None
+    places = {"unipc": (found["unipc"], folder), "euler": (found["euler"], folder / "euler")}
+    places["unipc, 14 steps"] = brief, folder / "14-steps"
+    own = {name: flowblending.study(result, "all", place, 1, 16) for name, (result, place) in places.items()}
+    said = carried(found["unipc"], own)
+    assert said in (RESULTS / "flowblending-trained.txt").read_text()
+    for line in said.splitlines()[2:]:
+        left, best, worst = map(float, line.split()[-3:])
+        assert left <= best + 0.1 * (worst - best), line
 
 
 def test_what_other_prompts_would_have_chosen() -> None:
