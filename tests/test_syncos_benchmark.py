@@ -500,8 +500,8 @@ def test_where_the_recipe_has_no_stage_two_rows_are_beside_the_four_looks() -> N
     assert not any(part.startswith("What the recipe's look") for part in parts), "no row but the method itself"
     assert not any(part.startswith("What the paper's stage 2") for part in parts), "no row but what it is beside"
     cost = {line.partition(" 96")[0]: line for line in next(part for part in parts if "Cost of" in part).splitlines()}
-    assert cost["four looks"].split()[-6:] == ["2.50", "no", "1.00", "yes", "2.00", "no"]
-    assert cost["early stop"].split()[-6:] == ["1.00", "yes", "1.00", "yes", "1.40", "no"]
+    assert cost["four looks"].split()[-7:] == ["2.50", "no", "-", "1.00", "yes", "2.00", "no"]
+    assert cost["early stop"].split()[-7:] == ["1.00", "yes", "-", "1.00", "yes", "1.40", "no"]
     said = parts[-1].splitlines()
 
     def answers(question: str) -> list[str]:
