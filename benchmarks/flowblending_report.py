@@ -179,9 +179,7 @@ def boundaries(found: Mapping[str, Calibration], studies: Sequence[Study], brief
 def carried(found: Calibration, own: Mapping[str, Study]) -> str:
     """What the boundaries of one ladder are worth on others: errors left in the video by the small expert's steps, beside
     the best and the worst interval with as many large steps there."""
-    before, behind = around(found.choices["budget"].choice)
-    early = found.ladder.between(before) if before else 1.0
-    late = found.ladder.between(found.ladder.steps - behind) if behind else 0.0
+    early, late = bounds(found.ladder.levels, *around(found.choices["budget"].choice))
     out = [["ladder", "steps", "large", "left", "by the best", "by the worst"]]
     for name, study in own.items():
         left = study.mean(LEFT)
@@ -200,9 +198,12 @@ def left_by(left: Sequence[float], early: int, late: int) -> float:
 
 def chosen_by_budget(study: Study, left: Sequence[float]) -> tuple[float, float]:
     """Noise shares at which the small expert begins and ends."""
-    early, late = study.interval(left)
-    levels = (*study.levels, 0.0)
-    ends = len(study.levels) - late
+    return bounds((*study.levels, 0.0), *study.interval(left))
+
+
+def bounds(levels: Sequence[float], early: int, late: int) -> tuple[float, float]:
+    """Noise shares, midway between levels, at which so many large steps before end, and so many behind begin."""
+    ends = len(levels) - 1 - late
     return (
         (levels[early - 1] + levels[early]) / 2 if early else 1.0,
         (levels[ends - 1] + levels[ends]) / 2 if late else 0.0,

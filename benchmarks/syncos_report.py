@@ -184,8 +184,8 @@ def costs(rows: Rows, main: int, lengths: Sequence[int]) -> str:
         for name, row in rows.items():
             line = next(iter(row.values()))
             if name.endswith(f" {frames}") and "calls" in line:
-                each_ = {expert: median(one["calls"][expert] for one in row.values()) for expert in line["calls"]}
-                calls = ", ".join(f"{expert} {n:g}" for expert, n in each_.items())
+                asked = {expert: median(one["calls"][expert] for one in row.values()) for expert in line["calls"]}
+                calls = ", ".join(f"{expert} {n:g}" for expert, n in asked.items())
                 found = (ratios(rows, name, f"{GEN_L} {frames}", what).values() for what in shown)
                 cells = [within(median(each)) if each else "-" for each in found]
                 timed = [each["seconds"] for each in row.values() if "seconds" in each]

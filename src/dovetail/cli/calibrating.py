@@ -27,7 +27,7 @@ def prompts_in(file: Path | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     end = lines.index("") if "" in lines else len(lines)
     first, second = (tuple(line for line in part if line) for part in (lines[:end], lines[end:]))
     if not first:
-        raise RecipeError(f"{file} holds no prompts; one a line, and after an empty line those to compare on")
+        raise RecipeError(f"{file} holds no prompts; one a line")
     return first, second
 
 
