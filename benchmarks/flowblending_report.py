@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -55,9 +55,10 @@ class Study:
     costs: tuple[float, float]
     """Operations of one step of the large expert, and of the small one."""
 
-    def mean(self, measure: str, prompts: Sequence[int] | None = None) -> list[float]:
+    def middle(self, measure: str, prompts: Sequence[int] | None = None) -> list[float]:
+        """The median over prompts, step by step, as calibration chooses by."""
         chosen = [self.curves[i] for i in (range(len(self.curves)) if prompts is None else prompts)]
-        return [fmean(values) for values in zip(*(curve[measure] for curve in chosen), strict=True)]
+        return [median(values) for values in zip(*(curve[measure] for curve in chosen), strict=True)]
 
     def interval(self, left: Sequence[float]) -> tuple[int, int]:
         """Large steps before and behind the small expert's, by rule `budget` for these errors left in the video."""
@@ -65,10 +66,10 @@ class Study:
         return around(interval(self.costs, errors, budget=BUDGET * self.costs[0] * len(left)).choice)
 
     def resampled(self, measure: str) -> list[list[float]]:
-        """Mean curves over prompts drawn anew."""
+        """Median curves over prompts drawn anew."""
         generator = torch.Generator().manual_seed(0)
         n = len(self.curves)
-        return [self.mean(measure, torch.randint(n, (n,), generator=generator).tolist()) for _ in range(DRAWS)]
+        return [self.middle(measure, torch.randint(n, (n,), generator=generator).tolist()) for _ in range(DRAWS)]
 
 
 def report(
@@ -123,16 +124,16 @@ def divergence(study: Study) -> str:
     """Each measure over the noise share, and whether it is U-shaped there."""
     measures = list(study.curves[0])
     out = [["t", *measures]]
-    means = {m: study.mean(m) for m in measures}
+    middles = {m: study.middle(m) for m in measures}
     for k, t in enumerate(study.levels):
-        out.append([f"{t:.3f}", *(f"{means[m][k]:.4g}" for m in measures)])
+        out.append([f"{t:.3f}", *(f"{middles[m][k]:.4g}" for m in measures)])
     verdicts = []
     for measure in measures:
-        yes = shaped(study.levels, means[measure])
+        yes = shaped(study.levels, middles[measure])
         share = fmean(float(shaped(study.levels, curve)) for curve in study.resampled(measure))
-        said = "U-shaped" if yes else f"not U-shaped ({trend(means[measure])}{later(study.levels, means[measure])})"
+        said = "U-shaped" if yes else f"not U-shaped ({trend(middles[measure])}{later(study.levels, middles[measure])})"
         verdicts.append(f"  {measure}: {said}; U-shaped in {share:.0%} of resamplings of the prompts")
-    note = f"Distance of the small expert from the large one, mean of {len(study.curves)} prompts, by noise share."
+    note = f"Distance of the small expert from the large one, median of {len(study.curves)} prompts, by noise share."
     return "\n".join([note, aligned(out), "", "Lower between its own two knots than on either side?", *verdicts])
 
 
@@ -164,8 +165,8 @@ def boundaries(found: Mapping[str, Calibration], studies: Sequence[Study], brief
             out.append([rule, solver, bounds or "none", f"{choice.cost / whole:.2f}"])
     kinds = [["scenes", "fit: early", "late", "budget: early", "late", "prompts"]]
     for study in studies:
-        joints = [knots(study.levels, curve) for curve in [study.mean("velocity"), *study.resampled("velocity")]]
-        chosen = [chosen_by_budget(study, curve) for curve in [study.mean(LEFT), *study.resampled(LEFT)]]
+        joints = [knots(study.levels, curve) for curve in [study.middle("velocity"), *study.resampled("velocity")]]
+        chosen = [chosen_by_budget(study, curve) for curve in [study.middle(LEFT), *study.resampled(LEFT)]]
         columns = [*zip(*joints, strict=True), *zip(*chosen, strict=True)]
         kinds.append([study.name, *(str(spread(column)) for column in columns), str(len(study.curves))])
     parts = ["Boundaries that the rules chose (cost: share of the large expert's at all steps)", aligned(out)]
@@ -182,7 +183,7 @@ def carried(found: Calibration, own: Mapping[str, Study]) -> str:
     early, late = bounds(found.ladder.levels, *around(found.choices["budget"].choice))
     out = [["ladder", "steps", "large", "left", "by the best", "by the worst"]]
     for name, study in own.items():
-        left = study.mean(LEFT)
+        left = study.middle(LEFT)
         above, below = sum(t > early for t in study.levels), sum(t < late for t in study.levels)
         each = [left_by(left, first, above + below - first) for first in range(above + below + 1)]
         numbers = (left_by(left, above, below), min(each), max(each))

@@ -836,7 +836,7 @@ def test_half_written_measurements_are_made_again(tmp_path: Path) -> None:
 
 
 def test_a_choice_says_how_stable_it_is_over_prompts() -> None:
-    """Two kinds of prompts, whose small expert errs early or late: a rule over their mean flips with their numbers."""
+    """Two kinds of prompts, whose small expert errs early or late: a rule over their median flips with their numbers."""
     ladder = shifted(10, 3.0)
 
     def rule(velocity: Sequence[float], left: Sequence[float]) -> tuple[int, ...]:
@@ -860,6 +860,26 @@ def test_a_choice_says_how_stable_it_is_over_prompts() -> None:
     assert low < ladder.between(3) < high, "the boundary moves with the prompts"
     assert Stability("LS", {"LS": 1.0}, ((0.3, 0.5),)).firm
     assert not Stability("LS", {"LS": 1.0}, ((0.2, 0.5),)).firm, "who knows where"
+
+
+def test_one_prompt_of_many_decides_nothing() -> None:
+    """Seven prompts lose most late; one, whose video a push near noise turns into another, thirty times as much early."""
+    ladder = shifted(10, 3.0)
+    usual, odd = ([0.0] * 10, [0.1] * 5 + [1.0] * 5), ([0.0] * 10, [30.0] * 5 + [1.0] * 5)
+    found = stability(
+        lambda _, left: interval((1.0, 0.1), [[0.0] * 10, left], budget=5.5).choice, ladder, [*[usual] * 7, odd]
+    )
+    assert found.letters == "SL", "a mean of 3.8 early would have the large expert first"
+    assert found.firm
+
+
+def test_what_is_measured_is_a_median_over_prompts(tmp_path: Path) -> None:
+    """Of gains times errors too, which is not the product of both medians."""
+    result = found(quick(), tmp_path, replace(TWO, prompts=(*PROMPTS[:2], PROMPTS[0])))
+    alone = found(quick(), tmp_path, replace(TWO, prompts=PROMPTS[:1]))
+    assert result.curves == alone.curves, "of three prompts, two of them the same"
+    assert result.weighted == alone.weighted
+    assert result.gains == alone.gains
 
 
 def test_an_unstable_choice_asks_for_more_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -285,7 +285,7 @@ def test_curves_are_called_what_they_are(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "video: not U-shaped (rises toward the video); U-shaped in 0%" in said
     assert "v: not U-shaped (neither rises nor falls; it is from 0.833 on)" in said
     # Of .55 of the operations six large steps can be paid, best where most is left.
-    assert study.interval(study.mean("left in the video")) == (3, 3)
+    assert study.interval(study.middle("left in the video")) == (3, 3)
     table = boundaries({}, [study])
     assert "all" in table.splitlines()[-1]
 

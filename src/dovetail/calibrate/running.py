@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
-from statistics import fmean
+from statistics import median
 from typing import Any
 
 from torch import Tensor
@@ -71,7 +71,7 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What was found. curves: candidate -> view -> measure -> mean over prompts at each step; weighted: gain times
+    """What was found. curves: candidate -> view -> measure -> median over prompts at each step; weighted: gain times
     state error; choices: by rule, over `case.candidates`; likeness: of the choices' videos, on unseen prompts;
     stability: by rule of two experts, over prompts drawn anew; none for one prompt."""
 
@@ -131,7 +131,7 @@ def calibrate(
     rows = []
     for i in range(len(prompts)):
         rows.append((yield from _measured(case, cast, prompts, i, out, settings.follow)))
-    curves, gains, weighted = _means(case, rows)
+    curves, gains, weighted = _medians(case, rows)
     choices, missing = _choices(case, ladder, curves, weighted, settings)
     stable, unsure = _stable(case, ladder, rows, settings, choices)
     case = replace(case, notes=(*case.notes, *missing, *unminded(settings), *unsure))
@@ -176,19 +176,20 @@ def _plain(look: Measured) -> dict[str, Any]:
     return {"t": look.t, "gaps": gaps, "gains": dict(look.gains)}
 
 
-def _means(case: Case, rows: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[Any, Any, Any]:
-    """Means over prompts at each step: of each measure, of the gains, and of gain times state error."""
+def _medians(case: Case, rows: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[Any, Any, Any]:
+    """Medians over prompts at each step: of each measure, of the gains, and of gain times state error. Near noise a push
+    turns the videos of a few prompts into others, and their errors, as followed to the video, would be most of a mean."""
     steps = list(zip(*rows, strict=True))
     curves, gains, weighted = {}, {}, {}
     for name in case.names[1:]:
         views = rows[0][0]["gaps"][name]
         curves[name] = {
-            view: {m: [fmean(row["gaps"][name][view][m] for row in step) for step in steps] for m in views[view]}
+            view: {m: [median(row["gaps"][name][view][m] for row in step) for step in steps] for m in views[view]}
             for view in views
         }
-        gains[name] = [fmean(row["gains"][name] or 0.0 for row in step) for step in steps]
+        gains[name] = [median(row["gains"][name] or 0.0 for row in step) for step in steps]
         weighted[name] = [
-            fmean((row["gains"][name] or 0.0) * row["gaps"][name]["guided"]["state"] for row in step) for step in steps
+            median((row["gains"][name] or 0.0) * row["gaps"][name]["guided"]["state"] for row in step) for step in steps
         ]
     return curves, gains, weighted
 

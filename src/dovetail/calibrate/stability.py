@@ -5,13 +5,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from statistics import fmean
+from statistics import median
 
 from dovetail.core.ladders import Ladder
 
 Curve = Sequence[float]
 Rule = Callable[[Curve, Curve], tuple[int, ...]]
-"""Mean divergence and mean error left in the video, of the small expert at each step -> who takes each step."""
+"""Divergence and error left in the video, of the small expert at each step, of one prompt or of many -> who takes each step."""
 
 DRAWN = 200
 """How often prompts are drawn anew, as many as there are, with repetition."""
@@ -56,9 +56,9 @@ def letters(choice: Sequence[int]) -> str:
 def stability(rule: Rule, ladder: Ladder, rows: Sequence[tuple[Curve, Curve]]) -> Stability:
     """Of a rule, over two prompts or more; rows: each prompt's curves."""
     draw, found, bounds = random.Random(0), Counter[str](), list[list[float]]()
-    own = letters(rule(*means(rows)))
+    own = letters(rule(*medians(rows)))
     for _ in range(DRAWN):
-        choice = rule(*means(draw.choices(rows, k=len(rows))))
+        choice = rule(*medians(draw.choices(rows, k=len(rows))))
         found[letters(choice)] += 1
         if letters(choice) == own:
             changes = [k for k in range(1, len(choice)) if choice[k] != choice[k - 1]]
@@ -67,9 +67,9 @@ def stability(rule: Rule, ladder: Ladder, rows: Sequence[tuple[Curve, Curve]]) -
     return Stability(own, shares, tuple(_middle(sorted(each)) for each in zip(*bounds, strict=True)))
 
 
-def means(rows: Sequence[tuple[Curve, Curve]]) -> tuple[list[float], list[float]]:
-    """Both curves, step by step, meant over prompts."""
-    one, two = ([fmean(step) for step in zip(*curves, strict=True)] for curves in zip(*rows, strict=True))
+def medians(rows: Sequence[tuple[Curve, Curve]]) -> tuple[list[float], list[float]]:
+    """Both curves, step by step the median over prompts."""
+    one, two = ([median(step) for step in zip(*curves, strict=True)] for curves in zip(*rows, strict=True))
     return one, two
 
 
