@@ -153,17 +153,22 @@ def test_costs_at_lengths_are_held_against_their_targets():
     def length(frames: int, each: float, peak: float, networks: float = 0.97) -> dict[str, Any]:
         seconds = frames * each
         inside = {"seconds_in_networks": networks * seconds, "seconds_in_encoder": 0.01 * seconds}
-        return {"seconds": seconds, "peak_megabytes": peak, "machine": "this one", **inside}
+        clocks = {"seconds": seconds, "seconds_in_all": seconds + 10}
+        return {**clocks, "peak_megabytes": peak, "machine": "this one", **inside}
 
     good = {32: length(32, 1, 400), 64: length(64, 1, 410), 600: length(600, 0.9, 450), 6000: length(6000, 0.9, 460)}
     said = table("sprites-long", good)
-    assert said.count(": yes") == 4
+    assert said.count(": yes") == 5
     assert ": no" not in said
     assert "for each further 100 frames, from 32 to 6000: 1.0 MB" in said
     assert "fewer windows: control 1.128, spatial 1.067, temporal 1.067" in said
-    bad = {**good, 600: length(600, 1.1, 600, networks=0.9), 6000: length(6000, 1.1, 700)}
+    assert "from the start of the process: 0.793, target <= 1: yes" in said
+    bad = {**good, 600: length(600, 1.2, 600, networks=0.9), 6000: length(6000, 1.2, 700)}
     said = table("sprites-long", bad)
-    assert said.count(": no") == 4
+    assert said.count(": no") == 5
+    slower = table("sprites-long", {**good, 600: length(600, 1.1, 450)})
+    assert "from the start of the process: 0.966, target <= 1: yes" in slower
+    assert "with experts loaded: 1.100, target <= 1: no" in slower
 
 
 @pytest.mark.slow

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from dovetail.errors import (
     SpaceError,
     WeightsError,
 )
+from dovetail.experts.adapter import Adapter
 from dovetail.recipe import Recipe
 from dovetail.run import Cast, End, Piece, Step, finished, load, peak_memory, plan, play, refining, resolved
 from dovetail.sprites.world import BACKGROUNDS, GRAMMAR, ask, imagine, render
@@ -97,6 +100,19 @@ def test_the_plan_is_what_happens(checkpoints: Path) -> None:
     assert {name: count.calls for name, count in ahead.counts.items()} == video_of(recipe).settings["calls"]
     with pytest.raises(RecipeError, match="sees at most 1 frames at once"):
         plan(recipe, overrides={"chain.refine.denoise": "spatial"})
+
+
+def test_text_models_are_networks_too(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their time is no overhead: of a large one on the CPU it may be most of a run."""
+    recipe, encode = tiny_recipe(checkpoints), Adapter.read
+
+    def slowly(self: Adapter, texts: Sequence[str]) -> None:
+        time.sleep(0.4)
+        encode(self, texts)
+
+    monkeypatch.setattr(Adapter, "read", slowly)
+    settings = video_of(recipe).settings
+    assert 3 * 0.4 <= settings["seconds_in_networks"] <= settings["seconds"]
 
 
 def test_exact_experts_show_what_was_asked() -> None:

@@ -113,8 +113,8 @@ class Ready:
         return (room.latent[0], room.channels, *room.latent[1:])
 
     def walk(self, after: Standing, clock: Clock) -> Iterator[Step | Latent]:
-        """All steps and pieces after where a run stands, before decoding. clock: of the decoding, which counts as work
-        of networks."""
+        """All steps and pieces after where a run stands, before decoding. clock: of the decoding and of the reading of
+        texts, which count as work of networks."""
         begun, decoding, ledger = perf_counter(), clock.seconds, Ledger(Count)
         ledger.update({name: Count(calls) for name, calls in after.calls.items()})
         counter, pieces, frames = _Counter.of(self.plan, after.steps), after.pieces, after.frames
@@ -138,7 +138,8 @@ class Ready:
             yield Latent(event.video, standing(event.memory))
 
     def _events(self, after: Memory | None, ledger: Ledger, clock: Clock) -> Iterator[Event]:
-        _read_ahead([self])
+        with clock:
+            _read_ahead([self])
         frames, channels, height, width = self.first
         noise, shape = Noise(self.recipe.video.seed), (channels, height, width)
         return chain.run(self.stages(ledger, clock), noise, timeline(frames), shape, self.given, after)
