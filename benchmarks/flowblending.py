@@ -61,6 +61,8 @@ SWEPT = "oracle"
 FOLLOW = 1
 """Looks in which an error is followed to the video."""
 ALSO = ("unguided", "halved", "shortened", "cached")
+SHIFT = 5.0
+"""Of the ladder on which boundaries are tried as well; that of the recipe has 3."""
 MOVING = tuple(Ask(motion=way) for way in ("left", "right", "up", "down"))
 SCENES: Mapping[str, tuple[Ask, ...]] = {
     "all": (Ask(),),
@@ -99,12 +101,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if found is None:
         print("not calibrated yet: budget spent; run (again) to go on")
         return
-    places = {MAIN: folder, SECOND: folder / SECOND}
     brief = in_brief(recipe, found[MAIN].ladder.steps, folder, args.calibrate, part, purse)
-    own = {solver: study(found[solver], "all", place, FOLLOW, args.calibrate) for solver, place in places.items()}
-    if brief is not None:
-        few = brief.ladder.steps
-        own[f"{MAIN}, {few} steps"] = study(brief, "all", folder / f"{few}-steps", FOLLOW, args.calibrate)
+    own = ladders(recipe, found, brief, folder, args.calibrate, part, purse)
     scenes = list(kinds(recipe, folder, args.calibrate, part, purse))
     file, key = folder.with_suffix(".jsonl"), fingerprint(found, recipe)
     if args.verb == "run":
@@ -172,6 +170,27 @@ def in_brief(
     assert changed is not None
     settings = Settings(shared("all", count, part), also=ALSO, by="budget", budget=BUDGET * steps / few, follow=FOLLOW)
     return finished(changed, folder / f"{few}-steps", settings, purse)
+
+
+def ladders(
+    recipe: Recipe,
+    found: Mapping[str, Calibration],
+    brief: Calibration | None,
+    folder: Path,
+    count: int,
+    part: tuple[int, int],
+    purse: Purse,
+) -> dict[str, Study]:
+    """What was measured on each ladder, and on one of another shift; as far as the purse reaches."""
+    places = {MAIN: (found[MAIN], folder), SECOND: (found[SECOND], folder / SECOND)}
+    if brief is not None:
+        places[f"{MAIN}, {brief.ladder.steps} steps"] = brief, folder / f"{brief.ladder.steps}-steps"
+    changed = recipes.changed(recipe, {"chain.0.solver": MAIN, "chain.0.ladder.shifted.shift": SHIFT})
+    out = folder / f"shift-{SHIFT:g}"
+    result = finished(changed, out, Settings(shared("all", count, part), by="fit", follow=FOLLOW), purse)
+    if result is not None:
+        places[f"{MAIN}, shift {SHIFT:g}"] = result, out
+    return {name: study(result, "all", place, FOLLOW, count) for name, (result, place) in places.items()}
 
 
 def finished(recipe: Recipe, out: Path, settings: Settings, purse: Purse) -> Calibration | None:

@@ -308,8 +308,9 @@ def test_boundaries_are_held_against_the_best_of_other_ladders() -> None:
 
 
 @pytest.mark.weights
-def test_boundaries_of_the_trained_pair_are_the_best_on_another_ladder_and_by_another_solver(tmp_path: Path) -> None:
-    """Of 20 steps by UniPC, by Euler and in 14, by the errors that were measured there; the results have these."""
+def test_boundaries_of_the_trained_pair_go_along_to_other_ladders_and_another_solver(tmp_path: Path) -> None:
+    """Of 20 steps by UniPC, by the errors that were measured there: by Euler and in 14 steps they are the best, at another
+    shift nearly so. The results have these."""
     import flowblending
     from flowblending_report import carried
 
@@ -319,14 +320,13 @@ def test_boundaries_of_the_trained_pair_are_the_best_on_another_ladder_and_by_an
     assert found is not None
     brief = flowblending.in_brief(recipe, found["unipc"].ladder.steps, folder, 16, all_, purse)
     assert brief is not None
-    places = {"unipc": (found["unipc"], folder), "euler": (found["euler"], folder / "euler")}
-    places["unipc, 14 steps"] = brief, folder / "14-steps"
-    own = {name: flowblending.study(result, "all", place, 1, 16) for name, (result, place) in places.items()}
+    own = flowblending.ladders(recipe, found, brief, folder, 16, all_, purse)
+    assert list(own) == ["unipc", "euler", "unipc, 14 steps", "unipc, shift 5"]
     said = carried(found["unipc"], own)
     assert said in (RESULTS / "flowblending-trained.txt").read_text()
     for line in said.splitlines()[2:]:
         left, best, worst = map(float, line.split()[-3:])
-        assert left <= best + 0.1 * (worst - best), line
+        assert left <= best + (0.25 if "shift" in line else 0.1) * (worst - best), line
 
 
 def test_what_other_prompts_would_have_chosen() -> None:
