@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from dovetail.calibrate import Calibration
 from dovetail.calibrate.choose import interval, mixture
 from dovetail.calibrate.running import errors_of, small_of
-from dovetail.methods.placements import interleaved, sandwich, scattered, stitched
+from dovetail.methods.placements import WAN_22, interleaved, sandwich, scattered, stitched
 
 MAIN, SECOND = "unipc", "euler"
 """Solvers; most is asked of the first."""
@@ -19,6 +19,8 @@ ENDS = ("LLL", "SSS", "other seed", "nudged")
 noise that is changed by 1 %, between which likeness is normalised."""
 EQUAL = ("LSS", "SLL", "random", "interleaved")
 """As many large steps as the automatic LSL has, elsewhere."""
+FIXED = f"LSS at {WAN_22:g}"
+"""Wan 2.2's boundary, wherever that is on the ladder: as many large steps as lie above it."""
 RULES = ("budget", "fit", "sweep")
 """Those that know two experts."""
 FEWER = "fewer steps"
@@ -75,13 +77,15 @@ def of_solver(found: Calibration, solver: str) -> dict[str, Way]:
 
 
 def compared(found: Calibration, prompt: int) -> dict[str, Way]:
-    """What LSL is compared with at equal operations, and schedules of any candidates at several budgets."""
+    """What LSL is compared with at equal operations, Wan 2.2's boundary, and schedules of any candidates at several
+    budgets."""
     steps, n = found.ladder.steps, large_steps(found)
     letters = {
         "LSS": sandwich(steps, n, 0),
         "SLL": stitched(steps, steps - n),
         "random": scattered(steps, n, prompt),
         "interleaved": interleaved(steps, n),
+        FIXED: sandwich(steps, sum(t > WAN_22 for t in found.ladder.levels[:-1]), 0),
     }
     made = {name: Way(MAIN, placed(found, word)) for name, word in letters.items()}
     made[DISTILLED] = Way(MAIN, (), distilled=around(found.choices["budget"].choice))

@@ -100,7 +100,7 @@ def calibration(**choices: tuple[int, ...]) -> Any:
     errors = [[0.0] * 10, [0.1] * 10]
     case = SimpleNamespace(names=("large", "small"), costs=(10.0, 1.0), follows={})
     made = {rule: Schedule.of(choice, case.costs, errors) for rule, choice in choices.items()}
-    return SimpleNamespace(case=case, choices=made, ladder=SimpleNamespace(steps=10), weighted={"small": errors[1]})
+    return SimpleNamespace(case=case, choices=made, ladder=shifted(10, 3.0), weighted={"small": errors[1]})
 
 
 BLEND = (0, 0, 0, 1, 1, 1, 1, 1, 0, 0)
@@ -124,6 +124,8 @@ def test_rows_at_equal_operations_and_every_boundary() -> None:
     assert made["nudged"].name == "unipc aaaaaaaaaa nudged"
     assert made["any schedule 0.55"].choice.count(0) <= 5, "no dearer than one interval"
     assert made["LDL"].distilled == (3, 2)
+    above = sum(t > 0.875 for t in one.ladder.levels[:-1])
+    assert made["LSS at 0.875"].choice == (0,) * above + (1,) * (10 - above)
     assert made["LDL"].name == "unipc LDL 3+2"
     paid = sum((10.0, 1.0)[place] for place in made["one interval 0.55"].choice)
     assert (made["fewer steps 0.55"].choice, paid) == ((0,) * 5, 55.0), "no more than is paid for, and no step more"
