@@ -4,7 +4,8 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -875,11 +876,19 @@ def test_one_prompt_of_many_decides_nothing() -> None:
 
 def test_what_is_measured_is_a_median_over_prompts(tmp_path: Path) -> None:
     """Of gains times errors too, which is not the product of both medians."""
-    result = found(quick(), tmp_path, replace(TWO, prompts=(*PROMPTS[:2], PROMPTS[0])))
-    alone = found(quick(), tmp_path, replace(TWO, prompts=PROMPTS[:1]))
-    assert result.curves == alone.curves, "of three prompts, two of them the same"
-    assert result.weighted == alone.weighted
-    assert result.gains == alone.gains
+    prompts = (*PROMPTS, "a white circle moving down on a black background")
+    result = found(quick(), tmp_path, replace(TWO, prompts=prompts))
+    each = [found(quick(), tmp_path, replace(TWO, prompts=(prompt,))) for prompt in prompts]
+
+    def middle(of: Callable[[Calibration], Sequence[float]]) -> list[float]:
+        return [statistics.median(step) for step in zip(*map(of, each), strict=True)]
+
+    assert result.gains["small"] == middle(lambda one: one.gains["small"])
+    assert result.weighted["small"] == middle(lambda one: one.weighted["small"])
+    for name, curve in result.curves["small"]["guided"].items():
+        assert curve == middle(lambda one, name=name: one.curves["small"]["guided"][name])
+    product = [g * s for g, s in zip(result.gains["small"], result.curves["small"]["guided"]["state"], strict=True)]
+    assert result.weighted["small"] != pytest.approx(product)
 
 
 def test_an_unstable_choice_asks_for_more_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,7 +178,7 @@ def _plain(look: Measured) -> dict[str, Any]:
 
 def _medians(case: Case, rows: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[Any, Any, Any]:
     """Medians over prompts at each step: of each measure, of the gains, and of gain times state error. Near noise a push
-    turns the videos of a few prompts into others, and their errors, as followed to the video, would be most of a mean."""
+    turns the videos of a few prompts into others, and their errors, as followed to the video, would sway a mean."""
     steps = list(zip(*rows, strict=True))
     curves, gains, weighted = {}, {}, {}
     for name in case.names[1:]:
