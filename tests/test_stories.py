@@ -803,6 +803,14 @@ def test_events_that_say_the_same_are_drawn_and_heard_apart() -> None:
     )
 
 
+def test_a_first_event_that_no_window_takes_is_said_under_guidance_too() -> None:
+    """What guidance leads away from is no event's text."""
+    story = ["0s: it sits", "2s: it runs"]
+    with pytest.warns(StoryWarning, match="event 1, 'it sits', is at the centre of no window of 'base'"):
+        plan = dovetail.plan("syncos-cogvideox-2b", "a fox", story=story, frames=113)
+    assert plan.missed == (("base", 1),)
+
+
 def test_wider_windows_below_the_floor_are_said() -> None:
     wide = recipes.changed(recipes.load("sprites-story"), ["chain.structure.denoise.coupled.wide=12"])
     said = "stage structure, 11 windows of 16 latent frames, one every 8, at and below the floor every 12"

@@ -54,11 +54,11 @@ TARGETS: dict[str, Target] = {
 
 @dataclass(frozen=True)
 class Condition:
-    """What one row of a batch is asked to show. event: of a story, which of its events says so, from 0; the same text is
-    the same condition, whoever says it."""
+    """What one row of a batch is asked to show. event: of a story, which of its events says so, from 0; none does of what
+    guidance leads away from. The same text is the same condition, whoever says it."""
 
     text: str = ""
-    event: int = field(default=0, compare=False, repr=False)
+    event: int | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

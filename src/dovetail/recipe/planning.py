@@ -90,7 +90,7 @@ class StandIn:
         self.shown[look] += len(x)
         self.rows[look] = max(len(x), self.rows.get(look, 0))
         told = (condition for asked in conditions for condition, _ in parts_of(asked, length))
-        self.heard.update((self.name, condition.event) for condition in told)
+        self.heard.update((self.name, one.event) for one in told if one.event is not None)
         return torch.full_like(x, self.answer)
 
     def without(self, skipped: tuple[int, ...]) -> "StandIn":
