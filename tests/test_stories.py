@@ -160,15 +160,19 @@ def test_guidance_takes_blends_in_one_call_or_in_two() -> None:
         ("[2s] it turns", {"at": "2s", "text": "it turns"}),
         ("(2s to 4s): it turns", {"at": "2s", "to": "4s", "text": "it turns"}),
         ("0s: 2s it waits", {"at": "0s", "text": "2s it waits"}),
+        ("[0:00] it sits", {"at": "0s", "text": "it sits"}),
+        ("1:02.5-1:30: it sits", {"at": "62.5s", "to": "90s", "text": "it sits"}),
+        ("Event 1 (0s): it sits", {"at": "0s", "text": "it sits"}),
+        ("**Event 2:** 4s: it sits", {"at": "4s", "text": "it sits"}),
+        ("Scene 3 - it sits", {"text": "it sits"}),
+        ("event 3 of the games", {"text": "event 3 of the games"}),
     ],
 )
 def test_an_event_is_a_time_and_a_text(text: str, read: dict[str, str]) -> None:
     assert event(text) == read
 
 
-@pytest.mark.parametrize(
-    "text", ["2: it turns", "3 birds: they sing", "-2s: it turns", "2s..4s: it turns", "1:30: tea"]
-)
+@pytest.mark.parametrize("text", ["2: it turns", "3 birds: they sing", "-2s: it turns", "2s..4s: it turns", "1:3: tea"])
 def test_what_looks_like_a_time_and_is_none_is_told_how(text: str) -> None:
     with pytest.raises(ValueError, match="is no time; an event is written '2s: it turns'"):
         event(text)
@@ -259,6 +263,11 @@ def test_seconds_frames_and_shares_say_the_same() -> None:
             "{events: ['0s: a', '2s: b'], fade: 20s}",
             "does not begin within the video; take fade 4s or less",
             "2s to 12s",
+        ),
+        (
+            "{events: ['0s: a', '2s: b', '4s: c'], fade: 5s}",
+            "does not begin within the video; take fade 2s or less",
+            "4s to 12s",
         ),
         ("{events: ['0s: a', '11s: b'], fade: 3s}", "does not end within the video; take fade 2s or less", "0s to 11s"),
     ],
@@ -523,6 +532,17 @@ def test_strange_words_are_said_of_each_event() -> None:
     ]
 
 
+def test_an_event_without_a_time_among_others_is_said() -> None:
+    """What a language model says behind its story is no event, and nothing else tells that it was taken for one."""
+    told = "shared: a circle\n0s: it moves left\n4s: it moves right\nThis story has two events."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PromptWarning)
+        with pytest.warns(
+            StoryWarning, match=r"event 3, 'This .* events\.', says no time, and others do; it stands at 6s to 8s"
+        ):
+            dovetail.plan(STORY, story=told)
+
+
 # --- the plain format --------------------------------------------------------------------------------------------
 
 
@@ -530,11 +550,11 @@ def test_a_file_holds_a_story(tmp_path: Path) -> None:
     plain, yaml = tmp_path / "story.txt", tmp_path / "story.yaml"
     plain.write_text(
         "# a comment\nshared: a yellow ring\n  on a gray background\nfade: 1 s\nseconds: 12\n\n"
-        "- 0s: it moves right\n- 4s-8s: it moves down\n2. it moves left\n"
+        "- 0s: it moves right\n- 4s-8s: it moves down\n2. 8s: it moves left\n"
     )
     yaml.write_text(
         "shared: a yellow ring on a gray background\nfade: 1s\nseconds: 12\n"
-        "events:\n- 0s: it moves right\n- 4s-8s: it moves down\n- it moves left\n"
+        "events:\n- 0s: it moves right\n- 4s-8s: it moves down\n- 8s: it moves left\n"
     )
     one, two = (dovetail.plan(STORY, story=path).recipe for path in (plain, yaml))
     assert (
@@ -582,6 +602,9 @@ def test_a_plain_story_says_who_is_told() -> None:
         ("shared: a\nshared: b\n0s: c\n", "line 2: 'shared' is said twice"),
         ("seconds: long\n0s: a\n", "seconds are a number, as in 'seconds: 12', not 'long'"),
         ("fade: a while\n0s: a\n", "fade: 'a while' is no time"),
+        ("Here is the story:\n0s: a\n", "line 1: 'Here is the story:' is no event"),
+        ("| 0s | it sits |\n", "line 1: '| 0s | it sits |' is no event"),
+        ("negative: blurry\n0s: a\n", "line 1: 'negative' is no key"),
     ],
 )
 def test_a_file_that_is_no_story_is_told_where(tmp_path: Path, text: str, said: str) -> None:

@@ -1,6 +1,7 @@
 """Stories: events with times, over one text that they share. What a time says, where events lie, and how that looks.
 
-Times are text: `2s` seconds, `16f` frames of the video, `25%` of the video. Nothing here imports torch.
+Times are text: `2s` seconds, `0:02` minutes and seconds, `16f` frames of the video, `25%` of the video. Nothing here
+imports torch.
 """
 
 import re
@@ -11,7 +12,8 @@ from textwrap import dedent
 from typing import Any, Protocol
 
 UNITS = "seconds|second|secs|sec|s|frames|frame|f|%"
-MOMENT = rf"\d+(?:\.\d+)?\s*(?:{UNITS})"
+CLOCK = r"\d+:[0-5]\d(?:\.\d+)?"
+MOMENT = rf"(?:{CLOCK}|\d+(?:\.\d+)?\s*(?:{UNITS}))"
 """A time, as people write it."""
 
 WIDTH = 64
@@ -57,9 +59,12 @@ class Gap:
 def moment(text: str) -> str:
     """A time in its shortest form. Raises ValueError for what is none.
 
-    >>> moment("2.5 seconds"), moment("16 frames"), moment("25 %")
-    ('2.5s', '16f', '25%')
+    >>> moment("2.5 seconds"), moment("16 frames"), moment("25 %"), moment("1:30")
+    ('2.5s', '16f', '25%', '90s')
     """
+    if re.fullmatch(CLOCK, text.strip()):
+        minutes, _, rest = text.partition(":")
+        return f"{60 * int(minutes) + float(rest):g}s"
     read = re.fullmatch(rf"\s*(\d+(?:\.\d+)?)\s*({UNITS})\s*", text)
     if read is None:
         raise ValueError(f"{text!r} is no time; times have a unit: 2s (seconds), 16f (frames), 25% (of the video)")
@@ -96,15 +101,19 @@ def seconds(frames: float, fps: float) -> str:
 _SPAN = rf"({MOMENT})(?:\s*(?:[-\u2013]|to)\s*({MOMENT}))?"
 _TIMED = (rf"\s*(?:at\s+)?{_SPAN}\s*:\s*(.*)", rf"\s*[(\[]\s*{_SPAN}\s*[)\]]\s*:?\s*(.*)")
 """An event with its time, as it is written and as language models like to write it."""
+_NUMBERED = r"\s*(?:event|scene|shot)\s+\d+\s*(?:[:.\u2013-]\s*|(?=[(\[]))"
+"""What they put before it."""
 
 
 def event(text: str) -> dict[str, str]:
-    """An event from text: `2s: it turns`, `2s-4s: it turns`, `[2s] it turns`, or without a time. Raises ValueError.
+    """An event from text: `2s: it turns`, `2s-4s: it turns`, `[2s] it turns`, or without a time; a number, as in
+    `Event 1: ..`, is passed over. Raises ValueError.
 
     >>> event("2s: it turns: down"), event("it turns")
     ({'at': '2s', 'text': 'it turns: down'}, {'text': 'it turns'})
     """
     bare = re.sub(r"^(\s*)(\*\*|__)(.*?)\2", r"\1\3", text)
+    bare = re.sub(rf"^{_NUMBERED}", "", bare, flags=re.IGNORECASE)
     for pattern in _TIMED:
         if (read := re.fullmatch(pattern, bare, re.DOTALL)) is not None:
             times = {"at": moment(read[1])} | ({"to": moment(read[2])} if read[2] else {})
@@ -149,7 +158,20 @@ class Scenario:
 
 
 KEYS = ("shared", "fade", "seconds", "by")
-STRANGE = ("title", "name", "story", "scenario", "scene", "prompt", "shared text", "length", "duration", "event")
+STRANGE = (
+    "title",
+    "name",
+    "story",
+    "scenario",
+    "scene",
+    "prompt",
+    "negative",
+    "negative prompt",
+    "shared text",
+    "length",
+    "duration",
+    "event",
+)
 """What else people and language models put before a colon, and what is no event."""
 
 
@@ -177,6 +199,8 @@ def scenario(text: str, source: str = "story") -> Scenario:
                 f"{source}, line {number}: '{key}' is no key; known: {', '.join(KEYS)}. All else is an event a line"
             )
         try:
+            if line.startswith("|") or (colon and not value):
+                raise ValueError(f"{line!r} is no event; an event is a line such as '2s: it turns down', in no table")
             events.append(event(line))
         except ValueError as error:
             raise ValueError(f"{source}, line {number}: {error}") from None
@@ -281,26 +305,22 @@ def _outside(spans: Sequence[Span], frames: int, fps: float) -> Iterator[str]:
 
 
 def _fading(spans: Sequence[Span], frames: int, fps: float, fade: str | None) -> Iterator[str]:
-    """Whether the cross-fades have room."""
-    if fade is None:
+    """Whether the cross-fades have room: what is wrong first, and the longest fade of which nothing is."""
+    changes = [span.start for span in spans[1:]]
+    if fade is None or not changes:
         return
-    length, changes = frame(fade, frames, fps), [span.start for span in spans[1:]]
-    for change, room, where in (
-        (changes[:1], changes[:1], "begin"),
-        (changes[-1:], [frames - c for c in changes[-1:]], "end"),
-    ):
-        if room and 0 < room[0] < length / 2:
-            yield (
-                f"a fade of {seconds(length, fps)} around the change at {seconds(change[0], fps)} does not {where} within the "
-                f"video; take fade {seconds(2 * room[0], fps)} or less"
-            )
-            return
+    length, (first, last) = frame(fade, frames, fps), (changes[0], changes[-1])
+    rooms = [
+        (2 * first, f"around the change at {seconds(first, fps)} does not begin within the video"),
+        (2 * (frames - last), f"around the change at {seconds(last, fps)} does not end within the video"),
+    ]
     for a, b in pairwise(changes):
-        if 0 < b - a < length:
-            yield (
-                f"a fade of {seconds(length, fps)} is longer than an event of {seconds(b - a, fps)}, so three texts would "
-                f"stand at once; take fade {seconds(b - a, fps)} or less"
-            )
+        rooms.append((b - a, f"is longer than an event of {seconds(b - a, fps)}, so three texts would stand at once"))
+    rooms = [(room, wrong) for room, wrong in rooms if room > 0]
+    for room, wrong in rooms:
+        if room < length:
+            most = seconds(min(room for room, _ in rooms), fps)
+            yield f"a fade of {seconds(length, fps)} {wrong}; take fade {most} or less"
             return
 
 

@@ -66,6 +66,7 @@ def warn_of_story(recipe: Recipe, plan: Plan) -> None:
     for gap in gaps(spans, video.frames):
         from_, to = seconds(gap.start, video.fps), seconds(gap.stop, video.fps)
         said.append(f"no event tells of {from_} to {to}; {gap.of.text!r} stands there as well")
+    said += _untimed(recipe, spans)
     if not recipe.prompt.strip():
         lost = (
             "SynCoS (coupled) makes distant windows agree, and here they have nothing in common to agree on: colour, "
@@ -93,6 +94,16 @@ def warn_of_story(recipe: Recipe, plan: Plan) -> None:
         )
     for line in said:
         warnings.warn(f"story: {line}", StoryWarning, stacklevel=3)
+
+
+def _untimed(recipe: Recipe, spans: Sequence[Span]) -> Iterator[str]:
+    """Which events say no time where others do: narration that was taken for an event is one of them."""
+    assert recipe.story is not None
+    told = [one.at is not None for one in recipe.story.events]
+    for number, (timed, span) in enumerate(zip(told, spans, strict=True), 1):
+        if any(told) and not timed and number > 1:
+            start, stop = (seconds(at, recipe.video.fps) for at in (span.start, span.stop))
+            yield f"event {number}, {span.text!r}, says no time, and others do; it stands at {start} to {stop}"
 
 
 def _of_backgrounds(recipe: Recipe, spans: Sequence[Span]) -> Iterator[str]:
