@@ -269,6 +269,22 @@ def test_a_bar_moves_inside_of_steps() -> None:
     assert progress.tasks[0].completed == 0.5
 
 
+def test_without_a_terminal_lines_say_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `nohup` writes to a file: where the run is, and, once that is known, how long it takes."""
+    monkeypatch.setattr("dovetail.progress.SELDOM", 0.02)
+    out, pulse = io.StringIO(), Pulse(of=400)
+    with bar(Console(file=out), 1, pulse) as shown:
+        threading.Event().wait(0.1)
+        assert not out.getvalue(), "nothing before there is anything to say"
+        shown.show(0, Step("video", 5, 10, 0.5))
+        pulse.frames = 40
+        for _ in range(100):
+            if "left" in out.getvalue():
+                break
+            threading.Event().wait(0.05)
+    assert "60% video 5/10, 1 min left" in out.getvalue().splitlines()
+
+
 def test_on_a_terminal_it_moves_by_itself() -> None:
     pulse = Pulse(of=100)
     with bar(Console(force_terminal=True, file=io.StringIO()), 1, pulse) as shown:

@@ -1,7 +1,7 @@
 """What is seen of a run while it goes on: a bar with what is being done, and a picture of what there is."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
@@ -23,6 +23,9 @@ COLUMNS = 8
 WIDEST = 192
 """Pixels of a frame in a preview, at most, along its longer side."""
 
+SELDOM = 30.0
+"""Seconds from one line to the next where there is no terminal."""
+
 
 @dataclass(eq=False)
 class Bar:
@@ -34,19 +37,38 @@ class Bar:
     frames: int = 0
     pulse: Pulse = field(default_factory=Pulse)
     begun: float = field(default_factory=perf_counter)
+    last: Step | None = None
+    first: tuple[float, float] | None = None
+    """When the first step had been taken, and what was done then: of a run that is gone on with, much."""
 
     def show(self, run: int, event: Step | Piece) -> None:
         """Stage, segment and step; finished frames per second; the time that is left."""
         if isinstance(event, Piece):
             self.frames += len(event.frames)
             return
-        self.shares[run] = event.share
+        self.shares[run], self.last = event.share, event
         self.progress.update(self.task, description=self.said(event))
         self.move()
+        self.first = self.first or (perf_counter(), self.done)
+
+    @property
+    def done(self) -> float:
+        """Runs that are done, the steps that are taken of others among them, and the one under way."""
+        return sum(self.shares.values()) + self.pulse.share
 
     def move(self) -> None:
-        """As far as steps that are taken, and the one under way, have come."""
-        self.progress.update(self.task, completed=sum(self.shares.values()) + self.pulse.share)
+        self.progress.update(self.task, completed=self.done)
+
+    def line(self) -> None:
+        """The same as text, where there is no terminal but a file perhaps."""
+        total = self.progress.tasks[self.task].total
+        if self.first is None or self.last is None or total is None:
+            return
+        (begun, before), left = self.first, ""
+        if self.done > before:
+            seconds = (perf_counter() - begun) * (total - self.done) / (self.done - before)
+            left = f", {max(1, round(seconds / 60))} min left"
+        self.progress.console.print(f"{self.done / total:.0%} {self.said(self.last)}{left}")
 
     def said(self, event: Step) -> str:
         """What a step is, and how fast frames come.
@@ -64,12 +86,12 @@ class Bar:
 
 @contextmanager
 def bar(console: Console, runs: int, pulse: Pulse | None = None) -> Iterator[Bar]:
-    """A bar on a terminal, which moves inside of steps as well; nothing where there is none."""
+    """A bar on a terminal, which moves inside of steps as well; a line now and then where there is none."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))
     shown = (*columns, TimeRemainingColumn())
     with Progress(*shown, console=console, transient=True, disable=not console.is_terminal) as progress:
         found = Bar(progress, progress.add_task("preparing", total=float(runs)), pulse=pulse or Pulse())
-        with _often(found.move) if console.is_terminal else nullcontext():
+        with _often(found.move) if console.is_terminal else _often(found.line, SELDOM):
             yield found
 
 
