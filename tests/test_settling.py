@@ -409,7 +409,9 @@ def test_a_plan_of_auto_is_the_most_that_may_be() -> None:
 
 def test_the_other_words_build_what_they_say() -> None:
     built = (
-        dovetail.plan(changed("wide=8", "steps=[1, 3]", "anchor=0.5", "keyframes=0.25", "bandwidth=2.0"))
+        dovetail.plan(
+            changed("wide=8", "steps=[1, 3]", "anchor=0.5", "keyframes=0.25", "kernel=stein", "bandwidth=2.0")
+        )
         .stages[0]
         .denoise
     )
@@ -442,6 +444,11 @@ def test_a_plan_counts_what_is_saved_and_what_is_added() -> None:
         (["seam=0.2", "floor=auto"], "seam is of a stride that is found; say stride: auto, or leave out seam"),
         (["calm=0"], "calm: 0 .a number. came; what fits is greater than or equal to 1"),
         (["steps=[21]"], "step 21 is none of the ladder's 20 steps"),
+        (["steps=[20]"], "windows agree above the floor alone, at steps 1 to .*, and none of these is among them"),
+        (
+            ["kernel=mean", "bandwidth=2"],
+            "coupled: bandwidth is of a Stein kernel; say kernel: stein, or leave out bandwidth",
+        ),
     ],
 )
 def test_an_error_says_what_fits(changes: list[str], says: str) -> None:

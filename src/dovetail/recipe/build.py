@@ -341,20 +341,31 @@ class _Place:
     def _coupled(self, asked: models.Coupled, stride: int) -> Coupled:
         hold = _hold(asked.hold)
         windows = Windowed(self.denoiser(asked.of), asked.size, stride, asked.weights, asked.first, hold)
-        try:
-            steps = self._steps(asked.steps)
-        except ValueError as error:
-            raise RecipeError(f"{self.path}: {error}") from None
+        floor = self._floor(asked.word, LOWEST if asked.floor == "auto" else asked.floor)
         return Coupled(
             windows,
             self.noise,
-            self._floor(asked.word, LOWEST if asked.floor == "auto" else asked.floor),
+            floor,
             again=None if asked.again is None else self.denoiser(asked.again),
             levels=self.ladder.levels[:-1] if asked.timestep == "random" else (),
-            steps=steps,
+            steps=self._agreeing(asked.steps, floor),
             start=self.start,
             **{option: getattr(asked, option) for option in COUPLED},
         )
+
+    def _agreeing(self, asked: Sequence[int] | None, floor: float) -> Mask | None:
+        """The steps at which windows agree. None of them above the floor would leave that out in silence."""
+        try:
+            steps = self._steps(asked)
+        except ValueError as error:
+            raise RecipeError(f"{self.path}: {error}") from None
+        above = [t for t in self.ladder.levels[:-1] if t > floor]
+        if steps is not None and above and not any(map(steps, above)):
+            raise RecipeError(
+                f"{self.path}.steps: windows agree above the floor alone, at steps 1 to {len(above)}, and none of these is "
+                "among them; leave steps out, or say floor: 1 to have no agreeing"
+            )
+        return steps
 
     def _settling(self, asked: models.Coupled) -> Settling:
         strides = (asked.stride,) if isinstance(asked.stride, int) else halvings(asked.size)

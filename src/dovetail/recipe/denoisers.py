@@ -148,6 +148,10 @@ class Coupled(Windows):
             if getattr(self, of) != "auto" and getattr(self, name) != type(self).model_fields[name].default:
                 message = "{name} is of a {of} that is found; say {of}: auto, or leave out {name}"
                 raise PydanticCustomError("unheard", message, {"name": name, "of": of})
+        if self.bandwidth != 1 and self.kernel != "stein":
+            raise PydanticCustomError(
+                "unheard", "bandwidth is of a Stein kernel; say kernel: stein, or leave out bandwidth"
+            )
         return self
 
     @property

@@ -264,7 +264,7 @@ def _line(detail: ErrorDetails, data: Any) -> str:
         return f"{path}.{_spelt([context['key']])}".removeprefix(".") + f": {detail['msg']}"
     if kind == "room":
         return f"{path}: {detail['msg']}, as by --set {path}.steps={context['timestep']}"
-    if kind in ("gaps", "falling", "name", "story"):
+    if kind in ("gaps", "falling", "name", "story", "unheard"):
         return f"{path}: {detail['msg']}"
     if kind == "missing":
         return f"{path}: missing"
