@@ -64,6 +64,8 @@ from dovetail.sprites.exact import Exact
 from dovetail.sprites.world import DIRECTIONS, MOTIONS, Ask, Dice, Scene, caption, forget, imagine, render
 
 RECIPES = {"trained": "sprites-story", "exact": "sprites-syncos-exact"}
+SIZES = {"trained": (96, (64, 96, 128, 256)), "exact": (MAIN, LENGTHS)}
+"""Frames of the tables that ship, and those over which they compare length."""
 FIRST = HELD + 70_000
 """Scenes of other seeds than those of other benchmarks."""
 MEASURES = 4
@@ -118,10 +120,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = arguments(__doc__, RECIPES, 40, "core-minutes, after which no new video is begun")
     parser.add_argument("--recipe", help="another recipe whose first stage is coupled")
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="any value of the recipe")
-    parser.add_argument("--main", type=int, default=MAIN, help="frames of the tables")
-    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="frames over which length is compared")
+    parser.add_argument("--main", type=int, help="frames of the tables, by default those of the results that ship")
+    parser.add_argument("--lengths", type=int, nargs="+", help="frames over which length is compared, by default theirs")
     parser.add_argument("--out", metavar="NAME", help="name of the report beside the results, by default theirs")
     args = parser.parse_args(argv)
+    frames, over = SIZES[args.experts]
+    args.main, args.lengths = args.main or frames, args.lengths or over
     part = part_of(args)
     base = recipes.changed(recipes.load(args.recipe or RECIPES[args.experts]), args.set)
     made = rows(base, args.main, tuple(args.lengths))
