@@ -981,11 +981,18 @@ def made(recipe, frames):
     return pieces(run(build(recipe, experts), Noise(0), timeline(frames), SHAPE))[1]
 
 
+FLOW_CONTROL = {
+    "experts.control.schedule": "flow",
+    "chain.structure.ladder": {"shifted": {"steps": 3, "shift": 3.0}},
+    "chain.structure.denoise.coherent.below": 0.9,
+}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"chain.refine.denoise.coordinated.clock": "index"},
-        {"experts.control.schedule": "flow", "chain.structure.ladder": {"shifted": {"steps": 3, "shift": 3.0}}},
+        FLOW_CONTROL,
         {"chain.refine.offset": 0, "chain.refine.hop": 12, "chain.refine.weights": "triangle"},
         {"chain.structure.noise": {"rescheduled": {}}, "chain.structure.hop": 4, "chain.structure.denoise": "control"},
         {"chain.structure.denoise": {"reinjected": "control"}, "chain.structure.hop": 12},
@@ -998,6 +1005,22 @@ def test_strategies_nest_as_all_else_does(changes):
     assert latent.shape[2] == 40
     assert not torch.allclose(latent, made(small(), 40))
     assert torch.equal(made(small(**changes), 72)[:, :, :8], latent[:, :, :8])
+
+
+def test_segments_of_a_flow_control_expert_are_guided():
+    """Not only held: the strength tells."""
+    strength = "chain.structure.denoise.coherent.strength"
+    assert not torch.allclose(made(small(**FLOW_CONTROL), 40), made(small(**FLOW_CONTROL, **{strength: 0.0}), 40))
+
+
+@pytest.mark.parametrize("changes", [{"below": 0.833}, {"below": 0.95, "above": 0.9}], ids=["below", "above"])
+def test_guidance_that_no_level_would_have_is_refused(changes):
+    asked = small(**FLOW_CONTROL | {f"chain.structure.denoise.coherent.{key}": value for key, value in changes.items()})
+    with pytest.raises(
+        RecipeError, match=r"no segment would be guided; the levels .* never guided, are 1, 0\.857: take"
+    ):
+        dovetail.plan(asked)
+    assert dovetail.plan(recipes.changed(asked, {"chain.structure.denoise.coherent.strength": 0.0}))
 
 
 def test_each_strategy_has_a_switch_and_none_of_them_is_concatenation():

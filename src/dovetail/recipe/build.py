@@ -283,9 +283,16 @@ class _Place:
 
     def _coherent(self, asked: models.Coherent) -> Coherent:
         """Never at the last step, whose noise is not gone on with: there it would only change the video."""
-        last = self.ladder.between(self.ladder.steps - 1)
+        above = max(asked.above, self.ladder.between(self.ladder.steps - 1))
         options = asked.model_dump(exclude={"of", "above"})[asked.word]
-        return Coherent(self.denoiser(asked.of), start=self.start, above=max(asked.above, last), **options)
+        levels = self.ladder.levels[:-1]
+        if asked.strength and not any(above < t <= asked.below for t in levels):
+            raise RecipeError(
+                f"{self.path}: no level lies above {above:.3g} and at or below {asked.below:g}, so no segment would be guided; "
+                f"the levels but the last one, which is never guided, are {', '.join(f'{t:.3g}' for t in levels[:-1]) or 'none'}: "
+                "take other above and below, more steps, or strength: 0 for none"
+            )
+        return Coherent(self.denoiser(asked.of), start=self.start, above=above, **options)
 
     def _onward(self, asked: models.Onward) -> Onward:
         if asked.below < (last := self.ladder.levels[-2]):
