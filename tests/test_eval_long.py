@@ -499,6 +499,27 @@ def test_eval_prints_a_table_and_writes_numbers_and_a_picture(video, tmp_path, f
     assert json.loads((tmp_path / "out" / "eval.json").read_text())[str(two)]["borders"] == [5, 10, 15]
 
 
+def test_one_video_that_the_oracle_cannot_read_costs_no_other_its_measures(video, tmp_path, flow):
+    one, wide = tmp_path / "one.npz", tmp_path / "wide.npz"
+    video.save(one)
+    replace(video.resized(48, 64), settings=video.settings).save(wide)
+    code, said = evaluated(wide, one, "-o", tmp_path / "out")
+    assert code == 0, said
+    assert "wide.npz: the oracle says nothing, the oracle got frames of 64 x 48 pixels" in said.replace("\n", " ")
+    told = json.loads((tmp_path / "out" / "eval.json").read_text())
+    assert told[str(wide)]["oracle"] is None
+    assert told[str(wide)]["measures"]
+    assert told[str(one)]["oracle"]["identity_whole"] == 1
+
+
+def test_of_a_run_s_folder_eval_says_where_its_frames_are(tmp_path, flow):
+    (tmp_path / "a.run").mkdir()
+    (tmp_path / "a.run" / "video.mp4").write_bytes(b"")
+    code, said = evaluated(tmp_path / "a.run", "-o", tmp_path / "out")
+    assert code == 1
+    assert "it is a run's folder, whose frames are in" in said.replace("\n", " ")
+
+
 def test_without_opencv_eval_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     code, said = evaluated(tmp_path / "any.mp4", "-o", tmp_path / "out")

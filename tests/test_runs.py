@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -564,12 +565,46 @@ def test_a_full_disk_ends_with_a_clear_error_and_a_run_that_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(sealed.os, "fsync", full)
-        with pytest.raises(OutputError, match=r"the disk is full \(\S+ MB free\): cannot write .* `dovetail resume`"):
+        said = rf"the disk is full \(\S+ MB free\): cannot write .* `dovetail resume {re.escape(str(folder_of(out)))}`"
+        with pytest.raises(OutputError, match=said):
             list(keep(small(), out, cast=cast))
     assert not out.exists()
     assert not list(tmp_path.rglob("*.part")), "what was half written does not take up room"
     list(keep(small(), out, cast=cast))
     same(out, whole)
+
+
+def test_a_limit_on_the_size_of_files_says_how_to_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "a.run" / "latents" / "00000.safetensors"
+    said = str(sealed.unwritten(path, OSError(errno.EFBIG, "File too large")))
+    assert "a file here may be no larger" in said
+    assert said.endswith(f"then go on with `dovetail resume {tmp_path / 'a.run'}`")
+
+
+def test_a_folder_that_was_moved_writes_over_nothing_that_is_not_its_own(
+    tmp_path: Path, whole: Path, cast: Cast
+) -> None:
+    """Its video goes to the same place as seen from the folder, which is another place then."""
+    begun, moved = tmp_path / "runs" / "z.run", tmp_path / "runs" / "deep" / "z.run"
+    list(keep(small(), tmp_path / "z.mp4", begun, cast))
+    moved.parent.mkdir()
+    shutil.move(begun, moved)
+    other = tmp_path / "runs" / "z.mp4"
+    other.write_bytes(b"a film of last summer")
+    with pytest.raises(
+        OutputError, match=r"was moved here from .*runs/z\.run, so its video goes to .*z\.mp4, and what stands"
+    ):
+        list(resume(moved, cast))
+    assert other.read_bytes() == b"a film of last summer"
+    other.unlink()
+    for _ in range(2):  # and again over its own
+        list(resume(moved, cast))
+        assert other.read_bytes() == whole.read_bytes()
+
+
+def test_decoding_does_not_write_over_the_run_s_own_video(whole: Path) -> None:
+    with pytest.raises(OutputError, match=r"is the run's own video, which `dovetail resume` writes; take another name"):
+        list(decode(folder_of(whole), whole))
 
 
 @pytest.fixture
@@ -774,7 +809,13 @@ def test_a_run_of_averaged_windows_is_continued(tmp_path: Path, cast: Cast) -> N
     kept = sorted(int(path.stem) for path in (folder_of(first) / "states").iterdir())
     assert kept == [3, 5, 6], "the last two, and the one to continue from"
     longer = continuing(folder_of(first), frames=16)
-    list(carry_on(folder_of(first), longer, tmp_path / "more.npz", cast=cast))
+    said = r"of the 96 frames of .*first\.run the first 56 are kept as they are\. Those behind them are made anew: windows that"
+    with pytest.warns(RunWarning, match=said):
+        list(carry_on(folder_of(first), longer, tmp_path / "more.npz", cast=cast))
+    other = continuing(folder_of(first), "a blue ring", frames=16, seed=9)
+    with pytest.warns(RunWarning, match=r"are made anew, with another prompt and seed: windows"):
+        next(events := carry_on(folder_of(first), other, tmp_path / "other.npz", cast=cast))
+    events.close()  # type: ignore[attr-defined]
     whole = finished(play(small(112, **AVERAGED), cast))
     assert (read(tmp_path / "more.npz").frames == whole.frames).all()
     given = json.loads((tmp_path / "more.run" / "manifest.json").read_text())["given"]

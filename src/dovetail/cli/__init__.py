@@ -95,9 +95,7 @@ def generate(
     ] = None,
     onto: Annotated[
         Path | None,
-        typer.Option(
-            "--continue", metavar="RUN", help="Go on where a run ended, by --frames more, in a run of its own."
-        ),
+        typer.Option("--continue", metavar="RUN", help="Make a run longer, by --frames, in a run of its own."),
     ] = None,
     vram: VramOption = None,
     run: RunOption = None,

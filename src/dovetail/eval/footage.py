@@ -19,6 +19,7 @@ from torch.nn.functional import avg_pool2d
 from dovetail.errors import DovetailError, OutputError
 from dovetail.eval.series import WINDOW
 from dovetail.video import Frames, manifest_of, read
+from dovetail.video.reading import pngs
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,9 +131,6 @@ def _npz(path: Path) -> Iterator[Frames]:
 def _pngs(path: Path) -> Iterator[Frames]:
     from PIL import Image
 
-    files = sorted(path.glob("*.png"))
-    if not files:
-        raise ValueError("no PNG in it")
-    for file in files:
+    for file in pngs(path):
         with Image.open(file) as image:
             yield np.asarray(image.convert("RGB"))[None]

@@ -32,6 +32,8 @@ class Evaluation:
     series: Series = field(repr=False)
     measures: Measures
     kept: Kept | None
+    unjudged: str = ""
+    """Why the oracle says nothing of a video of its world, if so."""
 
     def told(self) -> dict[str, Any]:
         """All of it as plain data; curves have None where there is nothing to measure."""
@@ -64,6 +66,7 @@ def evaluated(videos: Sequence[Path], out: Path, segments: int | None = None) ->
             f"{', '.join(lossy)}: what this format loses begins anew at each piece of a video, which seams, jumps and rhythm "
             "may show; `dovetail decode RUN -o NAME.npz` writes one that loses nothing"
         )
+    yield from (f"{one.footage.path.name}: the oracle says nothing, {one.unjudged}" for one in found if one.unjudged)
     names = _names([one.footage.path for one in found])
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -82,11 +85,21 @@ def evaluate(path: str | Path, segments: int | None = None) -> Evaluation:
     try:
         series = follow(footage)
         at = _borders(footage, segments, len(series))
-        prompt = footage.settings.get("recipe", {}).get("prompt")
-        judged = kept(footage, prompt, at) if prompt is not None and shows_sprites(footage.settings) else None
     except ValueError as error:
         raise OutputError(f"{footage.path} cannot be measured: {error}") from None
-    return Evaluation(footage, at, series, measures(series, at, footage.fps), judged)
+    judged, unjudged = _judged(footage, at)
+    return Evaluation(footage, at, series, measures(series, at, footage.fps), judged, unjudged)
+
+
+def _judged(footage: Footage, at: Sequence[int]) -> tuple[Kept | None, str]:
+    """What the oracle says of a video of its world, or why it does not: of other shapes it knows nothing."""
+    prompt = footage.settings.get("recipe", {}).get("prompt")
+    if prompt is None or not shows_sprites(footage.settings):
+        return None, ""
+    try:
+        return kept(footage, prompt, at), ""
+    except ValueError as error:
+        return None, str(error)
 
 
 def _borders(footage: Footage, segments: int | None, frames: int) -> tuple[int, ...]:

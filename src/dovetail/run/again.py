@@ -44,6 +44,8 @@ def decode(folder: str | Path, out: str | Path, look: Look | None = None) -> Ite
     place.refuse(out)
     if origin is None:
         raise OutputError(f"{place} has no manifest that can be read; `dovetail resume` writes it again")
+    if Path(out).resolve() == place.target.resolve():
+        raise OutputError(f"{out} is the run's own video, which `dovetail resume` writes; take another name")
     if look.tiles is not None and look.tiles < 4:
         raise RecipeError(f"tiles are latent cells along a side, at least 4, not {look.tiles}")
     pieces, calls = _pieces(place), _calls(place, origin.identity)

@@ -5,6 +5,7 @@ Two runs that continue one, with other strategies, have the same segment before 
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from dovetail import recipe as recipes
 from dovetail.core.stages import Memory, Sequel, Stage
-from dovetail.errors import OutputError, RecipeError
+from dovetail.errors import OutputError, RecipeError, RunWarning
 from dovetail.recipe import Recipe
 from dovetail.recipe.models import Hold
 from dovetail.run.cast import Cast, load
@@ -85,8 +86,9 @@ def carry_on(
 ) -> Iterator[Step | Piece | End]:
     """Run a recipe from `continuing` in a folder of its own, which begins with the pieces of another run.
 
-    Given are those pieces that hang on nothing of the other run's end. Raises and warns as `keep`; RecipeError for a
-    recipe that cannot go on from the other run.
+    Given are those pieces that hang on nothing of the other run's end; what lies behind them is made anew, which a
+    RunWarning says where it is more than a window. Raises and warns as `keep`; RecipeError for a recipe that cannot go on
+    from the other run.
     """
     place = Folder(folder_of(target) if folder is None else Path(folder))
     for one in (place, Folder(Path(source))):
@@ -107,6 +109,7 @@ def _give(source: Folder, folder: Folder, run: Ready, target: Path) -> dict[str,
         raise OutputError(f"{source} has no manifest that can be read; `dovetail resume` writes it again")
     _same_windows(before, run.recipe)
     stands = _last_common(source, origin.identity, before, run)
+    _warn_of_remade(source, before, run, stands.frames)
     found = hashlib.sha256()
     for latent in _given(source, origin, stands.pieces):
         found.update(latent.contiguous().numpy().data)
@@ -127,6 +130,25 @@ def _give(source: Folder, folder: Folder, run: Ready, target: Path) -> dict[str,
     folder.write(ours, target, {**machine(), **sources(run.recipe)})
     folder.log("given", by=str(source), pieces=stands.pieces)
     return given
+
+
+def _warn_of_remade(source: Folder, before: Recipe, run: Ready, kept: int) -> None:
+    """Warn with RunWarning where more than a window is made anew: averaged windows run far ahead of what is finished.
+
+    kept: latent frames that are given.
+    """
+    space, now = run.cast.codec.space, run.recipe
+    if latent_of(before, space)[0] - kept <= (run.plan.stages[-1].window or 0):
+        return
+    frames = (kept - 1) * (space.compression or 1) + 1
+    pairs = {"prompt": (before.prompt, now.prompt), "seed": (before.video.seed, now.video.seed)}
+    changed = " and ".join(name for name, (then, asked) in pairs.items() if then != asked)
+    said = (
+        f"of the {before.video.frames} frames of {source} the first {frames} are kept as they are. Those behind them are made "
+        f"anew{f', with another {changed}' if changed else ''}: windows that overlap run ahead of what is finished. Recipes "
+        "whose windows stand side by side, as sprites-long-paper, keep all but the last half window"
+    )
+    warnings.warn(said, RunWarning, stacklevel=2)
 
 
 def _given(source: Folder, origin: Origin, pieces: int) -> Iterator[Tensor]:

@@ -43,6 +43,7 @@ from dovetail.run.sealed import (
     unwritten,
 )
 from dovetail.run.states import Standing, packed, unpacked
+from dovetail.video import settings_of
 
 FORMAT = 2
 """Of the files in a folder; another is refused."""
@@ -244,6 +245,20 @@ class Folder:
                     return f"{path.parent.name}/{path.name}"
         return None
 
+    def refuse_moved(self, recipe: Recipe) -> None:
+        """Raises OutputError where the folder was moved, and something that is not its video stands where that would go
+        now."""
+        was, target = self.logged("begun", "place")[-1:], self.target
+        if was in ([], [str(self.path.absolute())]) or not target.exists():
+            return
+        with suppress(OutputError):
+            if settings_of(target).get("recipe") == recipes.plain(recipe):
+                return
+        raise OutputError(
+            f"{self} was moved here from {was[0]}, so its video goes to {target}, and what stands there is not that; move one of "
+            "them"
+        )
+
     def refuse(self, target: str | Path) -> None:
         """Raises OutputError for a video that would be written into the folder, where nothing but the run's own may be."""
         video = Path(target).resolve()
@@ -343,8 +358,8 @@ class Folder:
         with suppress(OSError), (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def logged(self, event: str) -> list[str]:
-        """What the log says of one kind of event, in lines that are whole."""
+    def logged(self, event: str, key: str = "what") -> list[str]:
+        """What the log says of one kind of event under a key, in lines that are whole."""
         lines, found = list[str](), list[str]()
         with suppress(OSError, ValueError):
             lines = (self.path / "log.jsonl").read_text(encoding="utf-8").splitlines()
@@ -352,7 +367,7 @@ class Folder:
             with suppress(ValueError):  # a line that was cut when the machine stopped
                 said = json.loads(line)
                 whole = isinstance(said, dict) and said.pop("sha256", None) == digest_of(json.dumps(said))
-                found += [said["what"]] if whole and said["event"] == event else []
+                found += [said[key]] if whole and said["event"] == event and key in said else []
         return found
 
 

@@ -93,7 +93,9 @@ def keep(
 def resume(folder: str | Path, cast: Cast | None = None, pulse: Pulse | None = None) -> Iterator[Step | Piece | End]:
     """Go on with the run in a folder. Raises and warns as `keep`."""
     place = Folder(Path(folder))
-    yield from keep(_recipe_of(place), place.target, place.path, cast, place.given, pulse)
+    recipe = _recipe_of(place)
+    place.refuse_moved(recipe)
+    yield from keep(recipe, place.target, place.path, cast, place.given, pulse)
 
 
 def _recipe_of(folder: Folder) -> Recipe:
@@ -163,7 +165,8 @@ class _Kept:
         film = Film(self.folder.video, self.run.recipe.video.fps, self.identity)
         upon = grown(film.path, self.identity)
         film.cut(upon)
-        self.folder.log("begun", pieces=self.run.pieces, missing=len(missing), filmed=upon.pieces)
+        counts = {"pieces": self.run.pieces, "missing": len(missing), "filmed": upon.pieces}
+        self.folder.log("begun", place=str(self.folder.path.absolute()), **counts)
         yield from self._made(missing, film, upon)
         yield self._finished()
 

@@ -60,7 +60,7 @@ def sources(recipe: Recipe) -> dict[str, Any]:
 @cache
 def versions() -> Mapping[str, str]:
     """Of all that decides which bytes a run makes. Asking for them takes milliseconds, and they stay."""
-    return {name: version(name) for name in ("dovetail-video", "torch", "diffusers", "av")}
+    return {name: version(name) for name in ("dovetail-video", "torch", "diffusers", "transformers", "av")}
 
 
 def weights_of(cast: Cast) -> dict[str, str]:
@@ -81,7 +81,8 @@ def _learned(network: Any) -> list[str]:
 
 def machine() -> dict[str, Any]:
     """Where a run runs, as far as its numbers may hang on it."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
+    cpu = f"{platform.machine()} CPU, {torch.backends.cpu.get_cpu_capability()}"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
     return {"device": device, "threads": torch.get_num_threads()}
 
 

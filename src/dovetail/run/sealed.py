@@ -45,13 +45,19 @@ def put(path: Path, data: bytes) -> None:
 
 def unwritten(path: Path, error: OSError) -> OutputError:
     """The error to raise for a file of a run that could not be written; a full disk says what to do."""
+    folder = path.parent.parent if path.parent.name in ("latents", "states") else path.parent
+    on = f"then go on with `dovetail resume {folder}`"
+    if error.errno == errno.EFBIG:
+        return OutputError(
+            f"cannot write {path}: a file here may be no larger. All that was finished is kept; raise that limit (ulimit -f, "
+            f"or that of the file system), {on}"
+        )
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return OutputError(f"cannot write {path}: {error.strerror or error}")
     with suppress(OSError):
         free = shutil.disk_usage(path.parent).free / 2**20
         return OutputError(
-            f"the disk is full ({free:.1f} MB free): cannot write {path}. All that was finished is kept; make room, "
-            "then go on with `dovetail resume`"
+            f"the disk is full ({free:.1f} MB free): cannot write {path}. All that was finished is kept; make room, {on}"
         )
     return OutputError(f"the disk is full: cannot write {path}")
 

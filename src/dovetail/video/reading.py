@@ -91,14 +91,21 @@ def _read_image(path: Path) -> Read:
     return np.repeat(np.stack(frames), counts, axis=0), fps, settings
 
 
+def pngs(folder: Path) -> list[Path]:
+    """The frames in a folder, in order. Raises ValueError where there are none."""
+    if files := sorted(folder.glob("*.png")):
+        return files
+    film = folder / "video.mp4"
+    raise ValueError(
+        f"no PNG in it; it is a run's folder, whose frames are in {film}" if film.exists() else "no PNG in it"
+    )
+
+
 def _read_pngs(path: Path) -> Read:
     from PIL import Image
 
-    files = sorted(path.glob("*.png"))
-    if not files:
-        raise ValueError("no PNG in it")
     frames = []
-    for file in files:
+    for file in pngs(path):
         with Image.open(file) as image:
             frames.append(np.asarray(image.convert("RGB")))
     settings = _beside(path)
