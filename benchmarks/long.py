@@ -105,7 +105,8 @@ def play(
     spent, begun = process_time(), monotonic()
     there = {(line["row"], line["key"], line["prompt"]) for line in read(file)}
     todo = [(cell, name) for cell, name in asked if (name, known[name], cell.prompt) not in there]
-    cast, last = run.load(next(iter(made.values()))), -1
+    casts: dict[str, run.Cast] = {}
+    last = -1
     mend(file)
     for done, (cell, name) in enumerate(todo):
         if process_time() - spent > budget:
@@ -113,11 +114,18 @@ def play(
             return
         if "exact" in {spec.family for spec in made[next(iter(made))].experts.values()} and cell.prompt != last:
             # Exact experts keep the candidates of every prompt they were ever asked for.
-            cast, last = run.load(next(iter(made.values()))), cell.prompt
-        result = one(made[name], cell, cast) if name in made else reference(name, cell)
+            casts, last = {}, cell.prompt
+        result = one(made[name], cell, cast_of(made[name], casts)) if name in made else reference(name, cell)
         line = {"row": name, "key": known[name], "prompt": cell.prompt, "seed": 0, **result, "machine": machine()}
         add(file, line)
         print(f"{done + 1}/{len(todo)}  {(monotonic() - begun) / 60:.1f} min  {name}, {cell}", flush=True)
+
+
+def cast_of(recipe: Recipe, casts: dict[str, run.Cast]) -> run.Cast:
+    """Experts and autoencoder of a way, which most of them share."""
+    whole = recipes.plain(recipe)
+    mine = str((whole["experts"], whole["codec"]))
+    return casts[mine] if mine in casts else casts.setdefault(mine, run.load(recipe))
 
 
 def one(recipe: Recipe, cell: Cell, cast: run.Cast) -> dict[str, Any]:

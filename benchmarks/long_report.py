@@ -67,6 +67,12 @@ OWN = (
         "what moves goes on, and what that costs",
     ),
     (
+        "flow",
+        "full",
+        (("motion_right", 1), ("prompt", 1), *ACROSS, ("whole", 1), ("rhythm", -1), ("seams", -1)),
+        "ways that were asked for, and what they cost",
+    ),
+    (
         "full",
         "paper",
         (*ACROSS, ("lurch", -1), ("border", -1)),
@@ -74,6 +80,8 @@ OWN = (
     ),
 )
 """What each strategy is for: the way with it, the way without, measures, each with whether more of it is better."""
+GUIDED, CHOSEN = ("paper", "no guidance"), 18
+"""The measure `leap` was chosen when prompts 0 to 17 had been seen, so those say less of it."""
 LOG = "log "
 """Before a measure: differences of its logarithm, which are factors."""
 MARGIN = 0.02
@@ -120,7 +128,7 @@ def answers(rows: Rows, long: int, short: int) -> str:
         asked.append(
             (
                 "Are identity and background kept over the whole video in 95 % of videos?",
-                whole(rows, full, f"paper {long}", plain),
+                whole(rows, full, f"flow {long}", f"paper {long}", plain),
             )
         )
         calm = [counted(rows, full, "no_rhythm", 0.90, "no rhythm")]
@@ -133,6 +141,9 @@ def answers(rows: Rows, long: int, short: int) -> str:
         )
         title = "Does it move no less than single clips, which plain concatenation is made of?"
         asked.append((title, [atleast(rows, full, plain, measure) for measure in ("dynamic_degree", "motion")]))
+        ways = [way for way in (full, f"flow {long}") if way in rows and values(rows[way], "motion_right")]
+        title = "Does what moves go the way that was asked for as often as in single clips?"
+        asked += [(title, [atleast(rows, way, plain, "motion_right", way) for way in ways])] if ways else []
     if full in rows and free in rows:
         asked.append(("Is the drift at the end at most FreeNoise's?", [atmost(rows, full, free, "drift_end")]))
     for base, way, own, words in OWN:
@@ -145,6 +156,13 @@ def answers(rows: Rows, long: int, short: int) -> str:
                 if values(rows[one], measure).keys() & values(rows[other], measure).keys()
             ]
             asked.append((f"Does '{base}' need what '{way}' lacks, over {frames} frames? ({words})", claims))
+    guided = {
+        f"{way} {short}": {cell: line for cell, line in rows.get(f"{way} {short}", {}).items() if cell[0] >= CHOSEN}
+        for way in GUIDED
+    }
+    if all(guided.values()):
+        title = f"And guidance over prompts {CHOSEN} and up alone, as the measure was chosen on those before?"
+        asked.append((title, [needed(guided, *guided, f"{LOG}leap", -1)]))
     return questions(asked, "Questions. p: sign flips of prompts' differences, Holm over all {n} tests below.")
 
 
@@ -225,13 +243,13 @@ def atmost(rows: Rows, one: str, other: str, measure: str) -> Claim:
     )
 
 
-def atleast(rows: Rows, one: str, other: str, measure: str) -> Claim:
-    """Not lower, to a tenth of the other's: the whole interval lies above that."""
+def atleast(rows: Rows, one: str, other: str, measure: str, said: str = "") -> Claim:
+    """Not lower, to a tenth of the other's: the whole interval lies above that. said: what stands before."""
     cells = paired(rows, measure, one, other)
     found, margin = cells.difference(one, other), TENTH * cells.mean(other).value
     verdict = "yes" if found.low >= -margin else "no, lower" if found.high < 0 else "undecided"
-    text = f"{measure}: {cells.mean(one)} against {cells.mean(other)}, difference {found}, margin {margin:.3f}"
-    return Claim(text, enough(cells, verdict), sign_flip(cells.differences(one, other)), bound=True)
+    text = f"{said} {measure}: {cells.mean(one)} against {cells.mean(other)}, difference {found}, margin {margin:.3f}"
+    return Claim(text.strip(), enough(cells, verdict), sign_flip(cells.differences(one, other)), bound=True)
 
 
 def needed(rows: Rows, full: str, lacking: str, measure: str, sign: int) -> Claim:

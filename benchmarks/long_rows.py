@@ -9,10 +9,10 @@ from dovetail import recipe as recipes
 from dovetail.recipe import Recipe
 
 Plain = dict[str, Any]
-ONWARD = "sprites-long-onward"
+ONWARD, FLOW = "sprites-long-onward", "sprites-long-flow"
 LONG, SHORT, SEGMENT = 600, 128, 16
 """Frames of the long rows, of the ablations, and of a segment."""
-METHODS = ("full", "onward", "no hold", "paper", "plain", "freenoise")
+METHODS = ("full", "flow", "onward", "no hold", "paper", "plain", "freenoise")
 ABLATIONS = (
     "full",
     "no hold",
@@ -27,7 +27,7 @@ ABLATIONS = (
 )
 """`paper` has the three strategies as published, `no guidance` and `no staggering` two of them. In `full` windows of both
 stages overlap instead, and are held; `onward` is `sprites-long-onward`, whose structures go on. `no hold` takes the hold
-from `full`, `colours` holds nothing else, `no overlap` takes both from its structure, `staggered` both from its
+from `full`, `flow` is `sprites-long-flow`, experts and autoencoder too, and stands beside trained ones alone; `colours` holds nothing else, `no overlap` takes both from its structure, `staggered` both from its
 refinement."""
 
 AVERAGED = ("hop", "weights", "hold")
@@ -65,7 +65,10 @@ def rows(base: Recipe, long: int = LONG, short: int = SHORT) -> dict[str, Recipe
     # What a recipe does not do anyway cannot be taken from it.
     ways = {way: stages for way, stages in ways.items() if way == "full" or stages != ways["full"]}
     lengths = [(way, long) for way in METHODS if way in ways] + [(way, short) for way in ABLATIONS if way in ways]
-    return {f"{way} {frames}": chained(base, ways[way], frames) for way, frames in lengths}
+    made = {f"{way} {frames}": chained(base, ways[way], frames) for way, frames in lengths}
+    if "exact" in {spec.family for spec in base.experts.values()}:
+        return made
+    return made | {f"flow {long}": recipes.changed(recipes.load(FLOW), {"video.frames": long})}
 
 
 def chained(base: Recipe, stages: tuple[Plain, ...], frames: int) -> Recipe:

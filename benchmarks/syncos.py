@@ -121,7 +121,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--recipe", help="another recipe whose first stage is coupled")
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="any value of the recipe")
     parser.add_argument("--main", type=int, help="frames of the tables, by default those of the results that ship")
-    parser.add_argument("--lengths", type=int, nargs="+", help="frames over which length is compared, by default theirs")
+    parser.add_argument(
+        "--lengths", type=int, nargs="+", help="frames over which length is compared, by default theirs"
+    )
     parser.add_argument("--out", metavar="NAME", help="name of the report beside the results, by default theirs")
     args = parser.parse_args(argv)
     frames, over = SIZES[args.experts]

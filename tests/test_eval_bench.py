@@ -85,6 +85,17 @@ def exactly(row: Row, **scores: float) -> Row:
     return {cell: {"scores": {**line["scores"], **scores}} for cell, line in row.items()}
 
 
+def test_guidance_is_asked_again_of_prompts_on_which_its_measure_was_not_chosen():
+    from long_report import CHOSEN, answers
+
+    rows = {"paper 128": row(leap=1.0), "no guidance 128": row(leap=2.0)}
+    assert "And guidance over prompts" not in answers(rows, 600, 128), "there are none"
+    later = {name: {(p + CHOSEN, 0): {"scores": {"leap": 1.0}} for p in range(9)} for name in rows}
+    said = answers({name: {**rows[name], **later[name]} for name in rows}, 600, 128).splitlines()
+    at = next(i for i, words in enumerate(said) if words.startswith(f"And guidance over prompts {CHOSEN} and up alone"))
+    assert "with / without 1.000 [1.000, 1.000], 0 prompts better" in said[at + 1], "the earlier ones say nothing of it"
+
+
 def test_answers_follow_from_the_numbers():
     """Planted: all is kept and nothing jumps, drift is a third of plain's but more than FreeNoise's, motion is lost; init
     and staggering do what they are for, guidance does the contrary, overlap keeps motion alone."""
@@ -94,7 +105,8 @@ def test_answers_follow_from_the_numbers():
     kept = {"whole": 1.0, "identity_whole": 1.0, "ground_whole": 1.0, "no_rhythm": 1.0, "seams": 0.01, "jumps": 0.01}
     rows = {
         "full 600": exactly(row(drift_end=0.3, motion=4, motion_right=0.2, **shared), **kept),
-        "plain 600": exactly(row(drift_end=0.9, motion=5, **shared), whole=0.0, no_rhythm=0.0),
+        "plain 600": exactly(row(drift_end=0.9, motion=5, motion_right=0.9, **shared), whole=0.0, no_rhythm=0.0),
+        "flow 600": exactly(row(motion_right=0.88, **shared), **kept),
         "freenoise 600": row(drift_end=0.2),
         "full 128": row(identity=0.9, ground=0.9, lurch=1.0, border=1.0, rhythm=1.0, seams=0.0),
         "no init 128": row(identity=0.7, ground=0.7, lurch=1.0, border=1.0),
@@ -121,6 +133,9 @@ def test_answers_follow_from_the_numbers():
     assert verdict("at most FreeNoise's") == "no"
     assert verdict("move no less", "dynamic_degree") == "yes"
     assert verdict("move no less", "motion") == "no, lower"
+    assert verdict("go the way that was asked for", "full 600 motion_right") == "no, lower"
+    assert verdict("go the way that was asked for", "flow 600 motion_right") == "yes"
+    assert verdict("'flow'", "motion_right") == "yes"
     assert verdict("'no init'") == "yes"
     assert verdict("'no overlap'", "lurch") == "yes"
     assert verdict("'no overlap'", "identity") == "no difference seen"

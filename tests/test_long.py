@@ -734,7 +734,10 @@ def refused(*changes):
             "chain.refine: hop, offset, weights, ends and hold are said of windows; add a window",
         ),
         (["chain.refine.weights=sine"], "chain.refine: weights are those of averaged windows"),
-        (["chain.refine.hold=1"], "in windows that overlap; these do not, so take a hop below 16 as well"),
+        (
+            ["chain.refine.hold=1"],
+            "in windows that overlap; these do not, so take a hop below 16 as well, or say hold: null",
+        ),
         (
             ["chain.structure.hold=1", "chain.structure.hop=8"],
             "in windows that overlap; coherent has a hold of its own",

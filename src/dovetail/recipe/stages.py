@@ -81,7 +81,8 @@ class Stage(Part):
             (0 < window <= offset, f"offset {offset} is no part of a window of {window}; half of it is {window // 2}"),
             (
                 offset > 0 and hop < window,
-                "an offset staggers windows that stand side by side, a hop makes them overlap; take one of the two",
+                "an offset staggers windows that stand side by side, a hop makes them overlap; take one of the two: offset: 0, or "
+                "hop: null and with it weights: flat and hold: null",
             ),
             (
                 isinstance(self.denoise, Reinjected | Onward) and hop >= window,
@@ -90,16 +91,16 @@ class Stage(Part):
             ),
             (
                 self.weights != "flat" and (hop == window or sequel),
-                "weights are those of averaged windows; these are not averaged"
-                + ("" if sequel else f", so take a hop below {window} as well"),
+                "weights are those of averaged windows; these are not averaged, so say weights: flat"
+                + ("" if sequel else f", or take a hop below {window} as well"),
             ),
             (
                 held and (hop == window or isinstance(self.denoise, Coherent)),
                 "hold keeps what stands still in the first window, in windows that overlap; "
                 + (
-                    "coherent has a hold of its own"
+                    "coherent has a hold of its own, so say hold: null"
                     if sequel
-                    else f"these do not, so take a hop below {window} as well"
+                    else f"these do not, so take a hop below {window} as well, or say hold: null"
                 ),
             ),
             (
