@@ -925,6 +925,9 @@ def test_commands_make_resume_decode_and_continue_a_run(tmp_path: Path, whole: P
     same(out, whole)
     assert "holds a run of another recipe" in command(*long, "--seed", 2, code=1)
     assert "video.seed is 0 there, 2 here" in command(*long, "--seed", 2, code=1)
+    assert "--continue" not in command(*long, "--seed", 2, code=1)
+    said = command(*long, "--frames", 56, code=1)
+    assert f"for a longer video of that run, --continue {tmp_path / 'a.run'} --frames 16" in said
     again = command("decode", tmp_path / "a.run", "-o", tmp_path / "b.npz", "--size", "48x16", "--fps", 4)
     assert again == f"40 frames · {tmp_path / 'b.npz'}\n"
     beside = command("decode", tmp_path / "a.run", "--crf", 30)

@@ -42,7 +42,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("work")
     torch.manual_seed(0)
     small = vae.autoencoder()
-    vae.save(small, vae.floats_of(vae.pictures(7, 4)[0]), folder / "vae")
+    vae.save(small, vae.floats_of(vae.pictures(7, 4)[0]), folder / "vae", folder / "vae")
     (folder / "pools").mkdir()
     for kind in ("sharp", "degraded"):
         made = pool.piece(kind, 0, AutoencoderKL.from_pretrained(folder / "vae").eval(), scenes=6)
@@ -96,6 +96,46 @@ def test_the_place_of_an_object_is_where_it_differs_from_its_background() -> Non
     drawn = render(scene, (0, 30, 70, 110))
     torch.testing.assert_close(vae.floats_of(frames[4:]), drawn, atol=1 / 127, rtol=0)
     assert torch.equal(places[4:], (drawn - backdrop(scene)).abs().amax(1, keepdim=True) > 0.1)
+
+
+def test_a_steady_decoder_is_shown_frames_without_their_object_and_with_it_too_large() -> None:
+    """One scene in three, the third of these."""
+    frames, places = vae.pictures(0, 3, odd=True)
+    covered = places[8:].float().mean((1, 2, 3))
+    assert covered[0] == 0
+    assert covered[1] < min(covered[2:])
+    torch.testing.assert_close(vae.floats_of(frames[8]), backdrop(imagine(Ask(), 2)), atol=1 / 127, rtol=0)
+    assert torch.equal(vae.unlikely(imagine(Ask(), 2), 2), vae.unlikely(imagine(Ask(), 2), 2))
+
+
+def test_what_flashes_moves_as_another_frame_of_its_scene_does() -> None:
+    """By one number for each channel and frame; an object at the border of one frame is no background."""
+    codes = torch.zeros(4 * vae.FRAMES, 2, 4, 4)
+    codes[1 :: vae.FRAMES, 0] = 0.2  # one frame of each scene is lighter
+    codes[0, :, 0, 0] = 9.0
+    torch.manual_seed(0)
+    moved = (vae.flashed(codes) - codes)[:, :, :2].flatten(2)
+    torch.testing.assert_close(moved, moved[:, :, :1].expand_as(moved))
+    assert (moved[:, :, 0] != 0).any()
+    assert (moved[:, :, 0] == 0).all(1).any(), "some are left"
+    torch.testing.assert_close(moved.abs().amax(), torch.tensor(0.0), atol=vae.FLASH * 0.2 + 4 * vae.STRAY, rtol=0)
+
+
+def test_a_steady_decoder_begins_with_the_package_s_and_leaves_its_latent_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Encoder and scaling factor stay, when it goes on too; the decoder learns."""
+    drawn = vae.pictures
+    monkeypatch.setattr(vae, "pictures", lambda seed, scenes=8, odd=False: drawn(seed, min(scenes, 8), odd))
+    theirs = AutoencoderKL.from_pretrained(networks.WEIGHTS / "vae")
+    for _ in range(2):
+        vae.train(tmp_path, 0.001, "vae-steady", seed=3, device="cpu", start="shipped")
+    ours = AutoencoderKL.from_pretrained(tmp_path / "vae-steady")
+    assert ours.config.scaling_factor == theirs.config.scaling_factor
+    told = {part: value for part, value in ours.state_dict().items() if part.startswith(("encoder.", "quant_conv."))}
+    assert told
+    assert all(torch.equal(value, theirs.state_dict()[part].float()) for part, value in told.items())
+    assert not torch.equal(ours.decoder.conv_in.weight, theirs.decoder.conv_in.weight.float())
 
 
 def test_the_deep_autoencoder_grows_from_the_shallow_one() -> None:
@@ -522,7 +562,7 @@ def test_the_commands_of_the_readme_lead_from_nothing_to_the_package(
     for module in (export, networks, experts):
         monkeypatch.setattr(module, "WEIGHTS", package)
     drawn = vae.pictures
-    monkeypatch.setattr(vae, "pictures", lambda seed, scenes=8: drawn(seed, scenes))
+    monkeypatch.setattr(vae, "pictures", lambda seed, scenes=8, odd=False: drawn(seed, scenes, odd))
     monkeypatch.setattr(pool, "piece", partial(pool.piece, scenes=40))
     monkeypatch.setattr(rivals, "FEW", 3)
     monkeypatch.chdir(tmp_path)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 import dovetail
 from dovetail import recipe as recipes
@@ -15,7 +16,8 @@ from dovetail.core.ladders import trailing
 from dovetail.core.noise import Noise
 from dovetail.core.sampler import Euler, last, sample
 from dovetail.sprites.oracle import average, judge, judge_frames
-from dovetail.sprites.world import Ask, caption, imagine
+from dovetail.sprites.oracle.frames import lab, read
+from dovetail.sprites.world import Ask, backdrop, caption, imagine
 
 pytestmark = pytest.mark.weights
 
@@ -64,6 +66,28 @@ def test_they_are_in_half_precision() -> None:
         with safe_open(path, "pt") as tensors:
             kinds = {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118 - no mapping
         assert kinds == {"F16"}, path.relative_to(PACKAGED)
+
+
+def test_the_steady_decoder_stands_over_the_same_encoder() -> None:
+    one, other = ({name: part[name] for name in part if name.startswith(("encoder", "quant"))} for part in decoders())
+    assert one
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def decoders() -> list[dict[str, torch.Tensor]]:
+    folders = [PACKAGED / name for name in ("vae", "vae-steady")]
+    return [load_file(folder / "diffusion_pytorch_model.safetensors") for folder in folders]
+
+
+def test_the_steady_decoder_shows_a_background_without_its_object_as_it_is() -> None:
+    """In Lab; two is just visible. The other one shows it in another colour."""
+    empty = torch.stack([backdrop(scene) for scene in SCENES])
+    off = []
+    for name in ("vae", "vae-steady"):
+        codec = run.load(recipes.changed(recipes.load("sprites"), {"codec.weights": f"sprites/{name}"})).codec
+        shown = codec.decode(codec.encode(empty[None]))[0]
+        off.append(float((lab(read(shown)) - lab(read(empty))).norm(dim=1).mean((1, 2)).median()))
+    assert off[1] < 2 < off[0], off
 
 
 def test_the_spatial_expert_draws_what_is_asked(cast: run.Cast) -> None:

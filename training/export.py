@@ -11,6 +11,8 @@ from diffusers import AutoencoderKL
 from networks import PART, SHIPS, SPECS, WEIGHTS, network, scheduler
 from text import text_model, tokenizer
 
+VAES = ("vae", "vae-steady")
+
 
 def export(name: str, work: Path) -> None:
     """Network, text model, tokenizer and scheduler config; the VAE's config tells the latent space."""
@@ -28,13 +30,13 @@ def export(name: str, work: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--only", nargs="*", default=["vae", *SPECS])
+    parser.add_argument("--only", nargs="*", default=[*VAES, *SPECS])
     args = parser.parse_args()
     for name in args.only:
-        if name == "vae":
-            vae = AutoencoderKL.from_pretrained(args.work / "vae").half()
-            vae.register_to_config(_name_or_path="sprites/vae")  # else it names a folder of this machine
-            vae.save_pretrained(WEIGHTS / "vae")
+        if name in VAES:
+            vae = AutoencoderKL.from_pretrained(args.work / name).half()
+            vae.register_to_config(_name_or_path=f"sprites/{name}")  # else it names a folder of this machine
+            vae.save_pretrained(WEIGHTS / name)
         else:
             export(name, args.work)
     size = sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file())

@@ -383,13 +383,19 @@ def refuse_others(folder: Folder, origin: Origin) -> None:
         shown = "; ".join(reasons[:4]) + (f"; and {len(reasons) - 4} more" if len(reasons) > 4 else "")
         raise OutputError(
             f"{folder} holds a run of another recipe, version or weights: {shown}. Take another name (-o or --run), or "
-            "remove that folder"
+            f"remove that folder{_longer(folder, then, origin)}"
         )
     if then is None and (stranger := folder.stranger(origin.identity)) is not None:
         raise OutputError(
             f"{folder} has no manifest that can be read, and {stranger} is of a run of another recipe, version or weights. "
             "Take another name (-o or --run), or remove that folder"
         )
+
+
+def _longer(folder: Folder, then: Origin, now: Origin) -> str:
+    """The end of a message to those who want a run longer than it is there."""
+    more = now.recipe["video"]["frames"] - then.recipe["video"]["frames"]
+    return f"; for a longer video of that run, --continue {folder} --frames {more}" if more > 0 else ""
 
 
 # --- room on the disk --------------------------------------------------------------------------------------------
