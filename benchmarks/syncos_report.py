@@ -10,6 +10,7 @@ from harness import Claim, questions
 from long_report import counted, paired, table
 from report import aligned, column, enough
 from syncos_rows import (
+    ADAMW,
     AGAIN,
     AUTO,
     BASELINES,
@@ -54,6 +55,7 @@ GROUPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """Each table's rows: those that are there to compare, besides the method, and those without which there is no table."""
 APART: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "The paper's method, taken apart": ((PUBLISHED,), PAPER),
+    "The paper's optimiser, and Picard in its place": ((PUBLISHED, GEN_L, FLOWLONG), (ADAMW,)),
     "What the paper's stage 2 does": ((PUBLISHED, GEN_L, FLOWLONG), WHAT),
 }
 """The same of the paper's method, beside that."""
@@ -241,7 +243,7 @@ def kept_more(rows: Rows, main: int, method: str, same: bool) -> list[tuple[str,
     """The recipe, the method where that is another row, and the paper's, beside each baseline; and the recipe beside the
     paper's. What is one way by construction is said to be so, and not tested."""
     asked: list[tuple[str, list[Claim]]] = []
-    for way in (*named(method), PUBLISHED):
+    for way in (*named(method), PUBLISHED, ADAMW):
         others, one = (*BASELINES, FIFO, *((PUBLISHED,) if way != PUBLISHED else ())), f"{way} {main}"
         for other in (f"{way} {main}" for way in others if {one, f"{way} {main}"} <= rows.keys()):
             if same and (one, other) == (f"full {main}", f"{FLOWLONG} {main}"):
