@@ -243,7 +243,7 @@ def kept_more(rows: Rows, main: int, method: str, same: bool) -> list[tuple[str,
     """The recipe, the method where that is another row, and the paper's, beside each baseline; and the recipe beside the
     paper's. What is one way by construction is said to be so, and not tested."""
     asked: list[tuple[str, list[Claim]]] = []
-    for way in (*named(method), PUBLISHED, ADAMW):
+    for way in (*named(method), PUBLISHED):
         others, one = (*BASELINES, FIFO, *((PUBLISHED,) if way != PUBLISHED else ())), f"{way} {main}"
         for other in (f"{way} {main}" for way in others if {one, f"{way} {main}"} <= rows.keys()):
             if same and (one, other) == (f"full {main}", f"{FLOWLONG} {main}"):
@@ -358,7 +358,7 @@ def parts_of_it(rows: Rows, main: int, method: str) -> list[tuple[str, list[Clai
     """Whether the paper's stage 2 is more than looks that share alike or nothing, and than its number of calls;
     whether it is more than its noise is asked of FlowLong. And whether the recipe's looks are more than their noise."""
     asked = list[tuple[str, list[Claim]]]()
-    apart = {PUBLISHED: ("mean", "identity", "equal calls"), method: (RENOISED,)}
+    apart = {PUBLISHED: ("mean", "identity", "equal calls", ADAMW), method: (RENOISED,)}
     for one, other in ((f"{way} {main}", f"{other} {main}") for way, others in apart.items() for other in others):
         if {one, other} <= rows.keys():
             claims = [above(rows, one, other, measure) for measure in ("identity", "ground", "event_motion")]

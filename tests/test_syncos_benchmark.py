@@ -685,14 +685,17 @@ def test_the_world_tells_a_story_over_one_background() -> None:
 def test_a_recipe_that_tells_frames_has_itself_by_window_beside_it() -> None:
     """Baselines are told by window, as published, and one of them as the recipe is."""
     from syncos import Tale, keys, tell
-    from syncos_rows import BASELINES, BY_FRAME, BY_WINDOW, PAPER, PUBLISHED, TOLD, WHAT, Parts, rows, ways
+    from syncos_rows import ADAMW, BASELINES, BY_FRAME, BY_WINDOW, PAPER, PUBLISHED, TOLD, WHAT, Parts, rows, ways
 
     base = recipes.changed(recipes.load("sprites-story"), {"story.by": "frame", f"{COUPLED}.hold": None})
     parts = Parts(base, 96)
     assert not parts.is_flowlong, "its frames are told"
     made, plain = ways(parts), ways(Parts(recipes.changed(base, {"story.by": None}), 96))
     by = {name: tell(recipe, Tale(3), name).story.by for name, recipe in made.items()}
-    assert {name for name, told in by.items() if told != "frame"} == {BY_WINDOW, *BASELINES, PUBLISHED, *PAPER, *WHAT}
+    published = {PUBLISHED, ADAMW, *PAPER, *WHAT}
+    assert {name for name, told in by.items() if told != "frame"} == {BY_WINDOW, *BASELINES, *published}
+    first = recipes.plain(made[ADAMW])["chain"][0]["denoise"]["coupled"]
+    assert (first["optimiser"], first["iterations"], first["minibatch"]) == ("adamw", 20, 4)
     assert made[BY_WINDOW] == plain["full"]
     assert made[BASELINES[0]] == plain[BASELINES[0]]
     assert recipes.changed(made[BY_FRAME], {"story": None}) == made[BASELINES[0]]
