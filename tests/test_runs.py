@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 
 from dovetail import cli
 from dovetail import recipe as recipes
-from dovetail.errors import OutputError, RecipeError, RunWarning
+from dovetail.errors import OutputError, RecipeError, RunWarning, StoryWarning
 from dovetail.experts.halving import tiled
 from dovetail.recipe import Recipe
 from dovetail.run import (
@@ -813,7 +813,10 @@ def test_a_run_of_averaged_windows_is_continued(tmp_path: Path, cast: Cast) -> N
     with pytest.warns(RunWarning, match=said):
         list(carry_on(folder_of(first), longer, tmp_path / "more.npz", cast=cast))
     other = continuing(folder_of(first), "a blue ring", frames=16, seed=9)
-    with pytest.warns(RunWarning, match=r"are made anew, with another prompt and seed: windows"):
+    was = small().prompt
+    assert [(span.start, span.stop, span.text) for span in other.spans()] == [(0, 96, was), (96, 112, "a blue ring")]
+    alone = pytest.warns(StoryWarning, match="the events share no text")
+    with alone, pytest.warns(RunWarning, match=r"are made anew, with another seed: windows"):
         next(events := carry_on(folder_of(first), other, tmp_path / "other.npz", cast=cast))
     events.close()  # type: ignore[attr-defined]
     whole = finished(play(small(112, **AVERAGED), cast))

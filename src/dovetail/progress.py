@@ -65,7 +65,7 @@ class Bar:
         if self.first is None or self.last is None or total is None:
             return
         (begun, before), left = self.first, ""
-        if self.done > before:
+        if before < self.done < total:
             seconds = (perf_counter() - begun) * (total - self.done) / (self.done - before)
             left = f", {max(1, round(seconds / 60))} min left"
         self.progress.console.print(f"{self.done / total:.0%} {self.said(self.last)}{left}")

@@ -45,7 +45,9 @@ def continuing(
     overrides: Overrides = (),
 ) -> Recipe:
     """The recipe of a run that continues another by so many frames or seconds; as many as its first stage's window
-    without. A story's events stay where they were, its last one goes on, and those of `story` come behind them.
+    without. A story's events stay where they were, its last one goes on, and those of `story` come behind them. Another
+    prompt is that of the new windows; where windows overlap, so that frames that are there are made anew, it is told as a
+    story whose second event it is.
 
     Raises OutputError if there is no run, RecipeError as `resolved`.
     """
@@ -73,7 +75,16 @@ def continuing(
     elif stop is None:
         stop = fitted(before, end + native(before))
     changed = recipes.changed(before, {**told, "video.frames": stop})
+    if prompt is not None and before.story is None and _remade(before):
+        events = [{"at": "0f", "text": before.prompt}, {"at": f"{end}f", "text": prompt}]
+        changed, prompt = recipes.changed(changed, {"prompt": "", "story": {"events": events}}), None
     return resolved(prompt, changed, seed=seed, overrides=overrides)
+
+
+def _remade(recipe: Recipe) -> bool:
+    """Whether frames that are there are made anew where it goes on, since windows are averaged: then another prompt has to
+    say from which frame on it is meant."""
+    return any(stage.hop is not None and stage.hop < (stage.window or 0) for stage in recipe.chain)
 
 
 def carry_on(
@@ -141,11 +152,10 @@ def _warn_of_remade(source: Folder, before: Recipe, run: Ready, kept: int) -> No
     if latent_of(before, space)[0] - kept <= (run.plan.stages[-1].window or 0):
         return
     frames = (kept - 1) * (space.compression or 1) + 1
-    pairs = {"prompt": (before.prompt, now.prompt), "seed": (before.video.seed, now.video.seed)}
-    changed = " and ".join(name for name, (then, asked) in pairs.items() if then != asked)
+    changed = "" if before.video.seed == now.video.seed else ", with another seed"
     said = (
         f"of the {before.video.frames} frames of {source} the first {frames} are kept as they are. Those behind them are made "
-        f"anew{f', with another {changed}' if changed else ''}: windows that overlap run ahead of what is finished. Recipes "
+        f"anew{changed}: windows that overlap run ahead of what is finished. Recipes "
         "whose windows stand side by side, as sprites-long-paper, keep all but the last half window"
     )
     warnings.warn(said, RunWarning, stacklevel=2)
