@@ -814,6 +814,7 @@ def test_a_run_of_averaged_windows_is_continued(tmp_path: Path, cast: Cast) -> N
         list(carry_on(folder_of(first), longer, tmp_path / "more.npz", cast=cast))
     other = continuing(folder_of(first), "a blue ring", frames=16, seed=9)
     was = small().prompt
+    assert continuing(folder_of(first), was, frames=16).story is None, "nothing else is told"
     assert [(span.start, span.stop, span.text) for span in other.spans()] == [(0, 96, was), (96, 112, "a blue ring")]
     alone = pytest.warns(StoryWarning, match="the events share no text")
     with alone, pytest.warns(RunWarning, match=r"are made anew, with another seed: windows"):

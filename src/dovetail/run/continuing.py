@@ -75,15 +75,16 @@ def continuing(
     elif stop is None:
         stop = fitted(before, end + native(before))
     changed = recipes.changed(before, {**told, "video.frames": stop})
-    if prompt is not None and before.story is None and _remade(before):
+    new = bool(prompt and prompt.strip() and before.prompt.strip()) and prompt != before.prompt
+    if new and before.story is None and _remade(before):
         events = [{"at": "0f", "text": before.prompt}, {"at": f"{end}f", "text": prompt}]
         changed, prompt = recipes.changed(changed, {"prompt": "", "story": {"events": events}}), None
     return resolved(prompt, changed, seed=seed, overrides=overrides)
 
 
 def _remade(recipe: Recipe) -> bool:
-    """Whether frames that are there are made anew where it goes on, since windows are averaged: then another prompt has to
-    say from which frame on it is meant."""
+    """Whether frames that are there are made anew where it goes on, since windows overlap: then another prompt has to say
+    from which frame on it is meant."""
     return any(stage.hop is not None and stage.hop < (stage.window or 0) for stage in recipe.chain)
 
 
