@@ -12,7 +12,7 @@ Plain = dict[str, Any]
 ONWARD, FLOW = "sprites-long-onward", "sprites-long-flow"
 LONG, SHORT, SEGMENT = 600, 128, 16
 """Frames of the long rows, of the ablations, and of a segment."""
-METHODS = ("full", "flow", "onward", "no hold", "paper", "plain", "freenoise")
+METHODS = ("full", "onward", "no hold", "paper", "plain", "freenoise")
 ABLATIONS = (
     "full",
     "no hold",
@@ -26,9 +26,9 @@ ABLATIONS = (
     "plain",
 )
 """`paper` has the three strategies as published, `no guidance` and `no staggering` two of them. In `full` windows of both
-stages overlap instead, and are held; `onward` is `sprites-long-onward`, whose structures go on. `no hold` takes the hold
-from `full`, `flow` is `sprites-long-flow`, experts and autoencoder too, and stands beside trained ones alone; `colours` holds nothing else, `no overlap` takes both from its structure, `staggered` both from its
-refinement."""
+stages overlap instead, and are held; `onward` is `sprites-long-onward`, whose structures go on. `flow` is `sprites-long-flow`,
+with experts and an autoencoder of its own, and stands beside trained ones alone. `no hold` takes the hold from `full`,
+`colours` holds nothing else, `no overlap` takes both from its structure, `staggered` both from its refinement."""
 
 AVERAGED = ("hop", "weights", "hold")
 """What is said of windows that are averaged."""

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from dovetail import cli
 from dovetail import recipe as recipes
 from dovetail.core.denoiser import Condition
-from dovetail.errors import DovetailError, RecipeError, RunWarning, StoppedError
+from dovetail.errors import DovetailError, OutputError, RecipeError, RunWarning, StoppedError
 from dovetail.progress import Bar, bar
 from dovetail.recipe import Recipe
 from dovetail.run import Cast, Pulse, Step, continuing, folder_of, keep, load, play, resume, worth_keeping
@@ -169,6 +169,11 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(tmp_path: Path,
 def test_a_run_of_the_whole_video_is_not_continued(whole: Path) -> None:
     with pytest.raises(RecipeError, match=r"its stage video works on the whole video at once.* anew, with --frames"):
         continuing(folder_of(whole), frames=16)
+
+
+def test_who_wants_it_longer_is_not_sent_to_what_it_cannot_do(whole: Path, cast: Cast) -> None:
+    with pytest.raises(OutputError, match=r"video\.frames is 32 there, 48 here.* or remove that folder$"):
+        list(keep(small(**{"video.frames": 48}), whole, cast=cast))
 
 
 def test_short_steps_are_quicker_taken_than_written(

@@ -393,9 +393,11 @@ def refuse_others(folder: Folder, origin: Origin) -> None:
 
 
 def _longer(folder: Folder, then: Origin, now: Origin) -> str:
-    """The end of a message to those who want a run longer than it is there."""
+    """The end of a message to those who want a run longer than it is there, if it is one that goes on."""
     more = now.recipe["video"]["frames"] - then.recipe["video"]["frames"]
-    return f"; for a longer video of that run, --continue {folder} --frames {more}" if more > 0 else ""
+    if more <= 0 or any(stage["window"] is None for stage in then.recipe["chain"]):
+        return ""
+    return f"; for a longer video of that run, --continue {folder} --frames {more}"
 
 
 # --- room on the disk --------------------------------------------------------------------------------------------
