@@ -34,6 +34,7 @@ from dovetail.methods.consistent import Consistent
 from dovetail.methods.freenoise import rescheduled
 from dovetail.methods.onward import Onward
 from dovetail.methods.reinjected import Reinjected
+from dovetail.methods.renoised import Renoised
 from dovetail.recipe.build import build
 from dovetail.recipe.planning import Known, plan
 from dovetail.run import Cast, End, Piece, Step, finished, folder_of, keep, load, play, resume
@@ -343,6 +344,21 @@ def test_a_wavefront_is_windowed_denoising_of_the_whole(solver, hop, weights, fr
     shown = timeline(frames).expand(2, -1)
     one, two = (pieces(run([stage], NOISE, shown, SHAPE, given))[1] for stage in (front, whole))
     torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("hold", [None, Hold(0.6), Hold(within=2.0, objects=0.7)], ids=repr)
+def test_held_windows_that_are_noised_anew_keep_what_the_hold_moved(hold):
+    """Their noise does not follow from what was seen: if it did, the way on would lead back to where the hold began."""
+    front = refine(window=L, hop=3, weights="triangle", hold=hold)
+    whole = Windowed(Smeared(), L, 3, "triangle", hold=hold)
+    stages = (
+        replace(front, denoise=Renoised(Smeared(), NOISE, 0.3)),
+        replace(refine(), denoise=Renoised(whole, NOISE, 0.3)),
+    )
+    given, shown = torch.randn(2, SHAPE[0], 29, *SHAPE[1:]), timeline(29).expand(2, -1)
+    one, two, plain = (pieces(run([stage], NOISE, shown, SHAPE, given))[1] for stage in (*stages, front))
+    torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
+    assert not one.allclose(plain, atol=1e-2)
 
 
 def test_windows_that_are_held_keep_the_first_ones_middle_and_their_own_motion():
@@ -762,6 +778,21 @@ def refused(*changes):
         (
             ["chain.structure.window=null", "chain.structure.denoise=control"],
             "consistent repeats the noise of the first window, and without a window",
+        ),
+        (
+            [
+                "chain.structure.denoise={windowed: {of: {renoised: {of: control}}, size: 8, stride: 4, hold: 1}}",
+                "chain.structure.hop=16",
+            ],
+            "renoised inside of what is held would not be heard; put renoised around",
+        ),
+        (
+            [
+                "chain.structure.denoise={onward: {of: {renoised: {of: control}}}}",
+                "chain.structure.hop=8",
+                "chain.structure.hold=1",
+            ],
+            "renoised inside of what is held would not be heard; put renoised around",
         ),
         (["chain.structure.denoise={reinjected: control}"], "so they overlap; take a hop below 16, as in hop: 12"),
         (

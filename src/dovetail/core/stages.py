@@ -66,6 +66,21 @@ class Sequel(Protocol):
         ...
 
 
+@runtime_checkable
+class Leaving(Protocol):
+    """A denoiser that leaves a level along noise of its own, not along what x holds. Windows that are held are held in
+    between: what is seen is moved first, and the noise is not what would follow from that."""
+
+    @property
+    def denoise(self) -> Denoiser:
+        """What sees."""
+        ...
+
+    def leave(self, seen: Split, x: Tensor, t: float, frames: Tensor) -> Split:
+        """What was seen in x at t, with the noise along which the level is left."""
+        ...
+
+
 @dataclass(frozen=True)
 class Stage:
     """A denoiser (or a walk, or a sequel), the ladder it walks, and how.

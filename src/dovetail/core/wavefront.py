@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from dovetail.core.noise import Noise
-from dovetail.core.path import Split
 from dovetail.core.sampler import State, Walk
-from dovetail.core.stages import Done, Event, Memory, Part, Said, Seen, Sequel, Stage, entered, recut
+from dovetail.core.stages import Done, Event, Leaving, Memory, Part, Said, Seen, Sequel, Stage, entered, recut
 from dovetail.core.windows import WEIGHTS, begun
 
 
@@ -74,15 +73,17 @@ def _heard(
 ) -> tuple[Said, Tensor | None]:
     """What windows have said once the first one of these parts has, too. first: what they are held to, if they are; the
     video's first window says it."""
-    seen, x = _look(stage, parts, t, len(weight))
+    denoise, (x, frames) = stage.denoise, _shown(parts, len(weight))
+    assert not isinstance(denoise, Walk | Sequel)
+    seen = (denoise.denoise if isinstance(denoise, Leaving) else denoise)(x, t, frames)
     if stage.hold:
         seen, first = stage.hold(seen, x, t, first), stage.hold.of(seen.x0) if first is None else first
+    if isinstance(denoise, Leaving):
+        seen = denoise.leave(seen, x, t, frames)
     return Said.of(seen, weight, said), first
 
 
-def _look(stage: Stage, parts: Sequence[Part], t: float, size: int) -> tuple[Split, Tensor]:
-    """What the denoiser sees in the first window of these parts, and the window itself."""
-    assert not isinstance(stage.denoise, Walk | Sequel)
+def _shown(parts: Sequence[Part], size: int) -> tuple[Tensor, Tensor]:
+    """The first window of these parts, and its frames."""
     x, frames = torch.cat([part.x for part in parts], 2), torch.cat([part.frames for part in parts], 1)
-    x, frames = x[:, :, :size], frames[:, :size]
-    return stage.denoise(x, t, frames), x
+    return x[:, :, :size], frames[:, :size]

@@ -18,7 +18,7 @@ from dovetail.core.path import Split
 
 @dataclass(frozen=True)
 class Renoised:
-    """Denoiser that leaves high levels along fresh noise, addressed by frame, so that windows share it.
+    """Denoiser that leaves high levels along fresh noise, addressed by frame, so that windows share it (`Leaving`).
 
     noise: the stage's own.
     """
@@ -28,5 +28,8 @@ class Renoised:
     floor: float = 0.95
 
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
-        seen = self.denoise(x, t, frames)
+        return self.leave(self.denoise(x, t, frames), x, t, frames)
+
+    def leave(self, seen: Split, x: Tensor, t: float, frames: Tensor) -> Split:
+        """What was seen in x "b c f h w" at t, with the noise along which that level is left."""
         return seen if t <= self.floor else Split(seen.x0, self.noise.like(x, frames, "base", t))

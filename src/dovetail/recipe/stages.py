@@ -1,11 +1,22 @@
 """A stage, as recipes say it."""
 
-from typing import Annotated, Literal, Self
+from itertools import islice
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from dovetail.recipe.denoisers import Coherent, Coupled, Denoise, Onward, Probing, Reinjected
+from dovetail.recipe.denoisers import (
+    Coherent,
+    Coupled,
+    Denoise,
+    Onward,
+    Probing,
+    Reinjected,
+    Renoised,
+    Windows,
+    inside,
+)
 from dovetail.recipe.ladders import Ladder
 from dovetail.recipe.noises import Begin, Consistent
 from dovetail.recipe.parts import Hold, Name, Part
@@ -53,6 +64,12 @@ class Stage(Part):
             if holds:
                 raise PydanticCustomError("gaps", message)
         return self
+
+    @property
+    def _held(self) -> list[Any]:
+        """The parts whose windows are held."""
+        parts: list[Any] = [part for part in inside(self.denoise) if isinstance(part, Windows) and part.hold]
+        return [*parts, self.denoise] if self.hold else parts
 
     def _misfits(self) -> list[tuple[bool, str]]:
         """What may be wrong with the windows, and what fits."""
@@ -111,5 +128,10 @@ class Stage(Part):
                 isinstance(self.denoise, Coupled) and self.denoise.automatic and hop < window,
                 "a floor or stride that is auto goes by what whole windows showed, so these cannot be averaged where they "
                 "overlap; leave out hop, or say floor and stride as numbers",
+            ),
+            (
+                any(isinstance(one, Renoised) for part in self._held for one in islice(inside(part), 1, None)),
+                "a hold moves what is seen in x, and the noise with it, so renoised inside of what is held would not be heard; "
+                "put renoised around what is held, or say hold: null",
             ),
         ]
