@@ -28,7 +28,7 @@ from dovetail.core.path import Split, mix, split
 from dovetail.core.sampler import Ancestral, DPMSolver2M, Euler, State, UniPC, last, sample
 from dovetail.core.schedules import Flow, VariancePreserving
 from dovetail.core.stages import Done, Seen, Segment, Stage
-from dovetail.errors import RecipeError
+from dovetail.errors import NetworkError, RecipeError
 from dovetail.methods.coherent import Coherent
 from dovetail.methods.consistent import Consistent
 from dovetail.methods.freenoise import rescheduled
@@ -38,6 +38,7 @@ from dovetail.methods.renoised import Renoised
 from dovetail.recipe.build import build
 from dovetail.recipe.planning import Known, plan
 from dovetail.run import Cast, End, Piece, Step, finished, folder_of, keep, load, play, resume
+from dovetail.run.watching import watched
 from dovetail.sprites import exact
 from dovetail.sprites.exact import PixelCodec
 from dovetail.video import Video, read
@@ -359,6 +360,41 @@ def test_held_windows_that_are_noised_anew_keep_what_the_hold_moved(hold):
     one, two, plain = (pieces(run([stage], NOISE, shown, SHAPE, given))[1] for stage in (*stages, front))
     torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
     assert not one.allclose(plain, atol=1e-2)
+
+
+def test_a_run_of_held_windows_that_are_noised_anew_is_the_joint_one():
+    """As above, by recipes: whatever watches a stage in a run has to leave as it leaves."""
+    base, hold = recipes.load("sprites-syncos-exact"), {"within": 2.0}
+    front, whole = (
+        recipes.changed(base, {"video.frames": 40, "experts.video.candidates": 16} | changes)
+        for changes in (
+            {
+                "chain.video.denoise": {"renoised": {"of": "video", "floor": 0.9}},
+                "chain.video.window": 16,
+                "chain.video.hop": 8,
+                "chain.video.hold": hold,
+            },
+            {
+                "chain.video.denoise": {
+                    "renoised": {
+                        "of": {"windowed": {"of": "video", "size": 16, "stride": 8, "hold": hold}},
+                        "floor": 0.9,
+                    }
+                }
+            },
+        )
+    )
+    one, two = (finished(play(recipe)).pixels for recipe in (front, whole))
+    torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-4)
+
+
+def test_a_stage_that_leaves_along_noise_of_its_own_says_at_which_step_a_network_failed():
+    def fails(x, t, frames):
+        raise NetworkError("video", 700.0)
+
+    stage = watched(replace(refine(window=L, hop=4), denoise=Renoised(fails, NOISE, 0.3)))
+    with pytest.raises(NetworkError, match="stage 'refine', step 1"):
+        pieces(run([stage], NOISE, timeline(16), SHAPE, torch.randn(1, SHAPE[0], 16, *SHAPE[1:])))
 
 
 def test_windows_that_are_held_keep_the_first_ones_middle_and_their_own_motion():

@@ -11,7 +11,7 @@ from torch import Tensor
 from dovetail.core.denoiser import Condition, Denoiser, Network
 from dovetail.core.path import Split
 from dovetail.core.sampler import Solver, State, Walk
-from dovetail.core.stages import Segment, Sequel, Stage
+from dovetail.core.stages import Leaving, Segment, Sequel, Stage
 from dovetail.errors import NetworkError, RoomError
 from dovetail.recipe.planning import Count, Ledger
 from dovetail.run.pulse import Pulse
@@ -97,6 +97,20 @@ class _Watched:
 
 
 @dataclass(frozen=True)
+class _WatchedLeaving:
+    """A stage's denoiser that leaves levels along noise of its own; what sees in it is watched."""
+
+    denoise: _Watched
+    of: Leaving
+
+    def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
+        return self.leave(self.denoise(x, t, frames), x, t, frames)
+
+    def leave(self, seen: Split, x: Tensor, t: float, frames: Tensor) -> Split:
+        return self.of.leave(seen, x, t, frames)
+
+
+@dataclass(frozen=True)
 class _WatchedSequel:
     """A stage's sequel; what it makes each window with is watched."""
 
@@ -132,6 +146,8 @@ class _WatchedWalk:
 
 def _parts_watched(stage: Stage, whole: Denoiser | Walk) -> Denoiser | Walk:
     """What a stage does, watched."""
+    if isinstance(whole, Leaving):
+        return _WatchedLeaving(_Watched(stage, whole.denoise), whole)
     return _WatchedWalk(stage, whole) if isinstance(whole, Walk) else _Watched(stage, whole)
 
 
