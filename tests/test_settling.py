@@ -458,8 +458,15 @@ def test_an_error_says_what_fits(changes: list[str], says: str) -> None:
 
 def test_auto_is_a_whole_stages_and_its_windows_are_not_averaged() -> None:
     auto = "{coupled: {of: video, size: 16, stride: auto}}"
-    for inside in (f"{{blended: {{above 0.5: {auto}, else: video}}}}", f"{{renoised: {{of: {auto}}}}}"):
-        with pytest.raises(RecipeError, match="is a whole stage's denoiser and stands inside no other"):
+    for inside in (
+        f"{{blended: {{above 0.5: {auto}, else: video}}}}",
+        f"{{renoised: {{of: {auto}}}}}",
+        f"{{averaged: {{spatial: video, temporal: {auto}}}}}",
+        f"{{probing: {{large: {auto}, small: video}}}}",
+    ):
+        # The place is said once.
+        once = r"^chain\.video\.denoise: (?!chain).* is a whole stage's denoiser and stands inside no other"
+        with pytest.raises(RecipeError, match=once):
             dovetail.plan(recipes.changed(RECIPE, [f"chain.video.denoise={inside}"]))
     with pytest.raises(RecipeError, match="cannot be averaged where they overlap; leave out hop"):
         recipes.changed(RECIPE, [f"chain.video.denoise={auto}", "chain.video.window=32", "chain.video.hop=16"])

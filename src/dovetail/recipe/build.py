@@ -276,8 +276,9 @@ class _Place:
         if not isinstance(asked, models.Probing):
             return self.denoiser(asked)
         options = asked.model_dump(exclude={"large", "small"})[asked.word]
+        parts = self.denoiser(asked.large), self.denoiser(asked.small)
         try:
-            return Probing(self.denoiser(asked.large), self.denoiser(asked.small), **options)
+            return Probing(*parts, **options)
         except ValueError as error:
             raise RecipeError(f"{self.path}: {error}") from None
 
@@ -339,8 +340,9 @@ class _Place:
             case models.Windowed(of=of, size=size, stride=stride, weights=weights, first=first, hold=hold):
                 return Windowed(self.denoiser(of), size, stride, weights, first, _hold(hold))
             case models.Pair(spatial=spatial, temporal=temporal):
+                parts = self.denoiser(spatial), self.denoiser(temporal)
                 try:
-                    return self._pair(asked, self.denoiser(spatial), self.denoiser(temporal))
+                    return self._pair(asked, *parts)
                 except ValueError as error:
                     raise RecipeError(f"{self.path}: {error}") from None
         raise TypeError(f"no method: {asked!r}")
