@@ -563,7 +563,7 @@ SHOWN = ("n", "identity", "ground", "event_prompt", "event_motion", "scenes")
 @pytest.mark.parametrize(
     ("experts", "title", "some"),
     [
-        ("exact", "What stage 2 does", {"full", "stein", "mean", "common", "identity", "equal calls"}),
+        ("exact", "What the paper's stage 2 does", {"as published", "mean", "common", "identity", "equal calls"}),
         ("trained", "The paper's method, taken apart", {"as published", "no floor", "no shared text", "stages 1+3"}),
         ("trained", "What the paper's stage 2 does", {"as published", "flowlong", "mean", "identity", "equal calls"}),
         ("trained-narrow", "What costs less", {"full", "gen-l-video", "unguided again", "small again", "cheap"}),
