@@ -24,11 +24,13 @@ from dovetail.errors import (
     RecipeError,
     ShapeWarning,
     SpaceError,
+    StepsWarning,
     WeightsError,
 )
 from dovetail.experts.adapter import Adapter
 from dovetail.recipe import Recipe
 from dovetail.run import Cast, End, Piece, Step, finished, load, peak_memory, plan, play, refining, resolved
+from dovetail.run.verbs import said
 from dovetail.sprites.world import BACKGROUNDS, GRAMMAR, ask, imagine, render
 from dovetail.video import Video, read, settings_of
 
@@ -177,6 +179,49 @@ def test_strength_and_frames_of_a_refinement(tmp_path: Path) -> None:
     recipe = refining(resolved(PROMPT, "sprites"), draft, strength=300, frames=4)
     assert recipe.chain == recipes.changed(recipes.load("sprites"), {"chain.1.ladder.below.timestep": 300}).chain[1:]
     assert (recipe.video.frames, recipe.video.fps) == (4, 12.0)
+
+
+def test_a_refinement_says_what_its_video_says_unless_told(tmp_path: Path) -> None:
+    """Its prompt, length and speed; what is said of these on the way is heard."""
+    frames = np.zeros((6, 64, 64, 3), np.uint8)
+    told = Video(frames, 12.0, {"recipe": {"prompt": "a blue ring"}}).save(tmp_path / "told.npz")
+    base = recipes.load("sprites")
+    recipe = refining(base, told, told=said(None, (), "sprites"))
+    assert (recipe.prompt, recipe.video.frames, recipe.video.fps) == ("a blue ring", 6, 12.0)
+    changes = ["video.frames=4", "video.fps=24"]
+    recipe = refining(recipes.changed(base, changes), told, told=said("a red circle", changes, "sprites"))
+    assert (recipe.prompt, recipe.video.frames, recipe.video.fps) == (base.prompt, 4, 24.0)
+    assert refining(base, told, told=said(None, (), base)).prompt == base.prompt, (
+        "a recipe of their own says its prompt"
+    )
+    mute = Video(frames, 12.0).save(tmp_path / "mute.npz")
+    with pytest.warns(
+        PromptWarning, match="no prompt is given and .*mute.npz carries none, so it is refined to .*dotted red"
+    ):
+        assert refining(base, mute, told=()).prompt == base.prompt
+
+
+def test_a_chain_that_begins_with_a_video_is_all_there_is_to_refine_with(tmp_path: Path) -> None:
+    draft = Video(np.zeros((4, 64, 64, 3), np.uint8), 8.0).save(tmp_path / "draft.npz")
+    alone = recipes.changed(exact(), {"chain": exact().model_dump()["chain"][1:]})
+    assert refining(alone, draft).chain == alone.chain
+    with pytest.warns(StepsWarning, match="stage 'refine' adds noise to a video .* and is given no video"):
+        video_of(alone)
+
+
+def test_noise_is_not_asked_for_where_there_is_nothing_else(checkpoints: Path) -> None:
+    recipe = tiny_recipe(checkpoints, **{"chain.structure.ladder": {"even": {"steps": 2}}})
+    with pytest.raises(
+        RecipeError, match=r"chain\.structure\.ladder: step 1: expert 'control' predicts noise.* as trailing"
+    ):
+        video_of(recipe)
+
+
+def test_a_recipe_in_which_nobody_is_asked_is_refused() -> None:
+    idle = {"coupled": {"of": "control", "size": 4, "stride": 4, "stages": "inner", "iterations": 0}}
+    stage = {**exact().model_dump(mode="json")["chain"][0], "denoise": idle}
+    with pytest.raises(RecipeError, match="no step of this recipe asks an expert"):
+        dovetail.plan(recipes.changed(exact(), {"chain": [stage]}))
 
 
 def test_a_refined_video_is_made_again_only_from_the_same_video(tmp_path: Path) -> None:

@@ -820,7 +820,15 @@ def refused(*changes):
                 "chain.structure.denoise={windowed: {of: {renoised: {of: control}}, size: 8, stride: 4, hold: 1}}",
                 "chain.structure.hop=16",
             ],
-            "renoised inside of what is held would not be heard; put renoised around",
+            "the noise that renoised draws anew would not be heard inside of what is held; put renoised around",
+        ),
+        (
+            [
+                "chain.structure.denoise={coupled: {of: control, size: 8, stride: 4}}",
+                "chain.structure.hop=8",
+                "chain.structure.hold=1",
+            ],
+            "that coupled draws anew would not be heard inside of what is held; coupled has a hold of its own",
         ),
         (
             [
@@ -828,7 +836,7 @@ def refused(*changes):
                 "chain.structure.hop=8",
                 "chain.structure.hold=1",
             ],
-            "renoised inside of what is held would not be heard; put renoised around",
+            "the noise that renoised draws anew would not be heard inside of what is held; put renoised around",
         ),
         (["chain.structure.denoise={reinjected: control}"], "so they overlap; take a hop below 16, as in hop: 12"),
         (

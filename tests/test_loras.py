@@ -303,10 +303,18 @@ def test_what_is_no_lora_for_this_network(folders: dict[str, Path], tmp_path: Pa
         load("it", "stable-diffusion", str(folders["stable-diffusion"]), loras=[Lora(str(file))])
 
 
-def test_a_lora_of_another_size(folders: dict[str, Path], tmp_path: Path) -> None:
-    tensors = {"unet.conv_in.lora_A.weight": torch.zeros(1, 5), "unet.conv_in.lora_B.weight": torch.zeros(3, 1)}
+@pytest.mark.parametrize("turned", [False, True], ids=["another", "turned"])
+def test_a_lora_of_another_size(folders: dict[str, Path], tmp_path: Path, turned: bool) -> None:
+    """As many numbers in another shape are another layer's, too."""
+    ours = tiny.unet2d().conv_in.weight.flatten(1).shape
+    rows, columns = (ours[1], ours[0]) if turned else (3, 5)
+    tensors = {
+        "unet.conv_in.lora_A.weight": torch.zeros(1, columns),
+        "unet.conv_in.lora_B.weight": torch.zeros(rows, 1),
+    }
     file = originals.written(tmp_path / "it.safetensors", tensors)
-    with pytest.raises(RecipeError, match=r"layer unet:conv_in: it changes \(3, 5\) numbers, and this layer has"):
+    says = rf"layer unet:conv_in: it changes \({rows}, {columns}\) numbers, and this layer has"
+    with pytest.raises(RecipeError, match=says):
         load("it", "stable-diffusion", str(folders["stable-diffusion"]), loras=[Lora(str(file))])
 
 

@@ -370,6 +370,7 @@ def test_ladders_without_an_expert(ladder: str, levels: tuple[float, ...]) -> No
         ("{timesteps: {of: temporal, times: [500, 20]}}", (500, 20)),
     ],
 )
+@pytest.mark.filterwarnings("ignore:stage 'structure' adds noise to a video")
 def test_ladders_of_an_expert(ladder: str, times: tuple[int, ...]) -> None:
     plan = planned(f"chain.0.ladder={ladder}")
     of = next(name for name in EXACT.experts if name in ladder)

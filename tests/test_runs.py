@@ -51,7 +51,7 @@ from dovetail.run import keeping as kept_runs
 from dovetail.run.folder import Folder, Origin
 from dovetail.run.growing import grown
 from dovetail.run.playing import ready
-from dovetail.video import read, settings_of
+from dovetail.video import Video, read, settings_of
 
 SMALL: dict[str, Any] = {f"experts.{name}.candidates": 8 for name in ("control", "spatial", "temporal")} | {
     "chain.structure.ladder.trailing.steps": 3,
@@ -602,6 +602,19 @@ def test_a_folder_that_was_moved_writes_over_nothing_that_is_not_its_own(
         assert other.read_bytes() == whole.read_bytes()
 
 
+def test_a_finished_run_writes_over_no_other_video(tmp_path: Path, cast: Cast) -> None:
+    """Another may have taken its name since, as a clip that comes in one piece replaces an older one."""
+    out = tmp_path / "a.npz"
+    list(keep(small(), out, cast=cast))
+    list(resume(folder_of(out), cast))
+    later = Video(np.zeros((2, 16, 16, 3), np.uint8), 8.0, {"recipe": {"prompt": "another"}}).save(out)
+    with pytest.raises(
+        OutputError, match=r"a\.run is finished, and its video goes to .*a\.npz, and what stands there is not"
+    ):
+        list(resume(folder_of(out), cast))
+    assert len(read(later).frames) == 2
+
+
 def test_decoding_does_not_write_over_the_run_s_own_video(whole: Path) -> None:
     with pytest.raises(OutputError, match=r"is the run's own video, which `dovetail resume` writes; take another name"):
         list(decode(folder_of(whole), whole))
@@ -704,8 +717,27 @@ def test_decoding_again_gives_the_same_frames_or_what_is_asked_for(tmp_path: Pat
     assert (tmp_path / "40.mp4").stat().st_size < (tmp_path / "10.mp4").stat().st_size
     with pytest.raises(OutputError, match=r"crf is said of \.mp4"):
         list(decode(folder, tmp_path / "c.npz", Look(crf=20)))
-    with pytest.raises(RecipeError, match="at least 4, not 2"):
-        list(decode(folder, tmp_path / "c.npz", Look(tiles=2)))
+    for look, says in (
+        ({"tiles": 2}, "tiles is 4 to 9999, not 2"),
+        ({"height": 0}, "height is 1 to"),
+        ({"width": -5}, "width is 1 to"),
+        ({"crf": 99}, "crf is 0 to 51, not 99"),
+    ):
+        with pytest.raises(RecipeError, match=says):
+            Look(**look)
+
+
+def test_a_size_that_is_asked_for_is_the_file_s(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small pictures are enlarged in what is played, where no size is asked for."""
+    folder = folder_of(whole)
+    monkeypatch.setattr("dovetail.video.frames.SHOWN", 384)
+    for suffix in (".mp4", ".gif", ".webp"):
+        list(decode(folder, tmp_path / f"a{suffix}", Look(height=48, width=96)))
+        assert read(tmp_path / f"a{suffix}").size == (48, 96)
+    list(decode(folder, tmp_path / "b.mp4"))
+    assert read(tmp_path / "b.mp4").size == (384, 384)
+    with pytest.raises(RecipeError, match=r"the sides of an \.mp4 are even, not 7 x None"):
+        list(decode(folder, tmp_path / "c.mp4", Look(width=7)))
 
 
 def test_decoding_does_not_replace_the_video_that_grows(tmp_path: Path, whole: Path) -> None:

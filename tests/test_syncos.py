@@ -395,6 +395,11 @@ def test_windows_that_are_held_choose_what_the_first_one_chose() -> None:
 
 
 def test_ten_noisy_windows_share_alike() -> None:
+    for n in (3, 25, 26, 60):
+        same, gamma = stein(torch.randn(1, 4, 8, 16, 16).expand(n, -1, -1, -1, -1))
+        assert (same.equal(torch.ones(n, n)), float(gamma)) == (True, 0.0), "windows that are all the same share alike"
+        near, _ = stein(torch.randn(1, 4, 8, 4, 4) + 1e-3 * torch.randn(n, 4, 8, 4, 4))
+        assert near.diagonal().equal(torch.ones(n)), "nothing is apart from itself"
     k, _ = stein(torch.randn(10, 4, 8, 16, 16))
     off = k[~torch.eye(10, dtype=torch.bool)]
     assert k.diagonal().eq(1).all()

@@ -12,6 +12,7 @@ from PIL import Image, ImageSequence
 
 from dovetail import video as videos
 from dovetail.errors import OutputError, RecipeError, WeightsError
+from dovetail.eval.footage import Footage
 from dovetail.video import Video, beside, checked_output, manifest_of, read, settings_of, sheet, writing
 
 SETTINGS = {"recipe": {"prompt": 'é, "quotes" = and; \\ # signs', "video": {"fps": 8.0}, "long": "x" * 20_000}}
@@ -300,6 +301,27 @@ def test_a_video_of_other_programs_has_no_settings(tmp_path: Path) -> None:
     assert read(tmp_path / "a.mp4").settings == {}
     with pytest.raises(OutputError, match="carries no settings"):
         settings_of(tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize("recipe", ["soup", 3, None, ["a"]])
+def test_a_manifest_of_other_programs_says_nothing(tmp_path: Path, recipe: Any) -> None:
+    ramps().save(tmp_path / "a.gif")
+    (tmp_path / "a.gif.json").write_text(json.dumps({"recipe": recipe}))
+    assert read(tmp_path / "a.gif").settings == {}
+
+
+def test_pictures_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for number in (1, 2, 9, 10, 11, 100):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"shot_{number}.png")
+    assert read(tmp_path).frames[:, 0, 0, 0].tolist() == [1, 2, 9, 10, 11, 100]
+    assert [float(frame.mean()) for frame in Footage.of(tmp_path).frames()] == [n / 3 for n in (1, 2, 9, 10, 11, 100)]
+
+
+def test_gray_of_sixteen_bits_keeps_its_shades(tmp_path: Path) -> None:
+    shades = np.array([[0, 256, 32768, 65535]], np.uint16).repeat(2, 0)
+    Image.fromarray(shades).save(tmp_path / "a.png")
+    assert read(tmp_path).frames[0, 0].tolist() == [[n] * 3 for n in (0, 1, 128, 255)]
+    assert next(iter(Footage.of(tmp_path).frames()))[0, 0, :, 0].tolist() == [0, 1, 128, 255]
 
 
 def test_pixels_there_and_back() -> None:

@@ -135,7 +135,13 @@ def generate(
 @taught
 def refine(
     video: Annotated[Path, typer.Argument(help="The video to take as the structure.")],
-    prompt: PromptArgument = None,
+    prompt: Annotated[
+        str | None,
+        typer.Argument(
+            help="What it shows; without it the video's own prompt, or, if it has none, the recipe's.",
+            show_default=False,
+        ),
+    ] = None,
     recipe: RecipeOption = None,
     out: OutOption = Path("out.mp4"),
     strength: Annotated[
@@ -151,9 +157,16 @@ def refine(
 ) -> None:
     """Refine any video: an animatic, a draft, another model's clip."""
     from dovetail.run import refining, resolved
+    from dovetail.run.verbs import said
 
     asked = resolved(prompt, recipe or DEFAULT, seed=seed, overrides=_with(overrides, vram))
-    play(refining(asked, video, strength, frames), out, 1, run=run, preview=preview)
+    play(
+        refining(asked, video, strength, frames, said(prompt, overrides or (), recipe or DEFAULT)),
+        out,
+        1,
+        run=run,
+        preview=preview,
+    )
 
 
 @app.command()

@@ -13,6 +13,10 @@ from dovetail.core.path import Split, split
 from dovetail.core.schedules import Schedule
 
 
+class NoSignalError(ZeroDivisionError):
+    """A network was asked for what x does not hold: noise, where x is nothing but that."""
+
+
 class Denoiser(Protocol):
     """x: path latent "b c f h w"; t: share of noise in (0, 1]; frames: global frame indices "b f".
 
@@ -174,7 +178,7 @@ class Expert:
         A row with a blend is asked once for each of its conditions, as rows of the same call.
 
         Two equations, two unknowns: scale * x = alpha x0 + sigma eps, out = a x0 + b eps. Raises
-        ZeroDivisionError where they are one (an eps network at zero signal).
+        NoSignalError where they are one (an eps network at zero signal).
 
         x: path latent "b c f h w"; conditions: one per row; frames: "b f".
         """
@@ -184,6 +188,8 @@ class Expert:
         out = self._answer(native, self.schedule.native(t), conditions, frames)
         a, b = self.target(alpha, sigma)
         both = b * alpha - a * sigma
+        if not both:
+            raise NoSignalError(f"expert '{self.name}' predicts noise, and at share {t:g} x is nothing else")
         return split(x, torch.sub(native * (b / both), out, alpha=sigma / both), t)
 
     def _answer(self, native: Tensor, time: float, asked: Sequence[Asked | Blend], frames: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 Formats that are kept whole while they are written (.gif, .webp) are read whole.
 """
 
-import json
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from torch.nn.functional import avg_pool2d
 from dovetail.errors import DovetailError, OutputError
 from dovetail.eval.series import WINDOW
 from dovetail.video import Frames, manifest_of, read
-from dovetail.video.reading import pngs
+from dovetail.video.reading import pngs, rgb, settings_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +38,7 @@ class Footage:
             raise OutputError(f"no video at {source}")
         with _readable(source):
             inside, fps = _inside(source)
-        settings = inside or _settings(_text(manifest_of(source)))
+        settings = inside or settings_in(_text(manifest_of(source)))
         return cls(source, settings, fps or float(settings.get("recipe", {}).get("video", {}).get("fps", 8.0)))
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -81,27 +80,18 @@ def _inside(path: Path) -> tuple[dict[str, Any], float | None]:
         return {}, None
     if path.suffix.lower() == ".npz":
         with zipfile.ZipFile(path) as file, file.open("settings.npy") as text, file.open("fps.npy") as rate:
-            return _settings(str(_array(text))), float(_array(rate))
+            return settings_in(str(_array(text))), float(_array(rate))
     import av
 
     with av.open(str(path)) as container:
         if not container.streams.video:
             raise ValueError("it has no picture")
         rate = container.streams.video[0].average_rate
-        return _settings(container.metadata.get("comment", "")), float(rate or 24)
+        return settings_in(container.metadata.get("comment", "")), float(rate or 24)
 
 
 def _array(entry: Any) -> Any:
     return np.lib.format.read_array(entry, allow_pickle=False)
-
-
-def _settings(text: str) -> dict[str, Any]:
-    """The settings in a comment or a manifest; those of other programs say nothing to us."""
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) and isinstance(found.get("recipe"), dict) else {}
 
 
 def _text(path: Path) -> str:
@@ -133,4 +123,4 @@ def _pngs(path: Path) -> Iterator[Frames]:
 
     for file in pngs(path):
         with Image.open(file) as image:
-            yield np.asarray(image.convert("RGB"))[None]
+            yield rgb(image)[None]

@@ -231,7 +231,7 @@ def _merge(layer: nn.Module, pair: _Pair, scale: float, where: str) -> None:
             raise RecipeError(
                 f"LoRA {where}: this layer's {part} cannot be added to; quantise after adding, not before"
             )
-        if change.numel() != weight.numel():
+        if change.flatten(1).shape != weight.flatten(1).shape:
             raise RecipeError(
                 f"LoRA {where}: it changes {tuple(change.shape)} numbers, and this layer has {tuple(weight.shape)}; take LoRA "
                 "weights that were made for this network"

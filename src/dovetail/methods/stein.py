@@ -47,14 +47,17 @@ def stein(views: Tensor, bandwidth: float = 1.0) -> tuple[Tensor, Tensor]:
 
     The median is that of all n * n distances. Up to two windows have too many zeros among them for that: there it is the
     distance itself, which leaves k = 1 / (n + 1) off the diagonal, about what it is for any n. bandwidth: multiplies the median; a large one shares alike,
-    a small one keeps to itself.
+    a small one keeps to itself. Where the median is 0, as of windows that are all the same, all share alike.
 
     >>> stein(torch.randn(2, 4, 8, 4, 4))[0]
     tensor([[1.0000, 0.3333],
             [0.3333, 1.0000]])
     """
     rows = views.flatten(1)
-    square = torch.cdist(rows, rows).square()
+    # Beyond 25 rows torch would go by a product, by which a row is apart from itself.
+    square = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").square()
     median = square.median() if len(views) > 2 else square.max()
+    if not median:
+        return torch.ones_like(square), torch.zeros_like(median)
     gamma = log(len(views) + 1) / (bandwidth * median).clamp_min(torch.finfo(square.dtype).tiny)
     return torch.exp(-gamma * square), gamma

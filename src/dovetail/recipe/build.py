@@ -113,7 +113,7 @@ def _check_halves(recipe: Recipe, stage: models.Stage, experts: Mapping[str, Exp
 
 def _hold(asked: models.Hold | None) -> Hold | None:
     """How windows are held; a share of 0 is not at all, unless frames are."""
-    if asked is None or not (asked.share or asked.frames):
+    if asked is None or not asked.holds:
         return None
     return Hold(asked.share, asked.within, asked.below, objects=asked.objects or 0.0, frames=asked.frames or 0.0)
 

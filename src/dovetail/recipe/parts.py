@@ -61,6 +61,11 @@ class Hold(Part):
     objects: Share | None = None
     frames: Share | None = None
 
+    @property
+    def holds(self) -> bool:
+        """Whether it draws anything."""
+        return bool(self.share or self.frames)
+
     @model_validator(mode="before")
     @classmethod
     def _share(cls, data: Any) -> Any:

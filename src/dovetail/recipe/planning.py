@@ -222,6 +222,10 @@ def plan(
     may = tuple(free.get(name, names) for (name, *_), names in zip(steps, asked, strict=True))
     switches = _switches([name for name, *_ in steps], asked)
     told = (switches, latent, may, shown, frozenset(heard), rows, tuple(pieces), rooms, tuple(crossings))
+    if not counts:
+        raise RecipeError(
+            "no step of this recipe asks an expert, so nothing would be made; let one be asked, at one level at least"
+        )
     return Plan(recipe, stages, counts, tuple(steps), tuple(notes), *told)
 
 

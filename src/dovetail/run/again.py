@@ -31,6 +31,17 @@ class Look:
     crf: int | None = None
     tiles: int | None = None
 
+    def __post_init__(self) -> None:
+        for name, least, most in (("height", 1, 9999), ("width", 1, 9999), ("crf", 0, 51), ("tiles", 4, 9999)):
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise RecipeError(f"{name} is {least} to {most}, not {value}")
+
+    @property
+    def sized(self) -> bool:
+        """Whether a size is asked for; other pictures, if they are small, are enlarged as runs enlarge theirs."""
+        return self.height is not None or self.width is not None
+
 
 def decode(folder: str | Path, out: str | Path, look: Look | None = None) -> Iterator[Frames]:
     """Decode a run from its latents and write it; frames uint8 "f h w c" as they are written.
@@ -46,8 +57,10 @@ def decode(folder: str | Path, out: str | Path, look: Look | None = None) -> Ite
         raise OutputError(f"{place} has no manifest that can be read; `dovetail resume` writes it again")
     if Path(out).resolve() == place.target.resolve():
         raise OutputError(f"{out} is the run's own video, which `dovetail resume` writes; take another name")
-    if look.tiles is not None and look.tiles < 4:
-        raise RecipeError(f"tiles are latent cells along a side, at least 4, not {look.tiles}")
+    if Path(out).suffix == ".mp4" and any((side or 0) % 2 for side in (look.height, look.width)):
+        raise RecipeError(
+            f"the sides of an .mp4 are even, not {look.width} x {look.height}; take a pixel more, or another file"
+        )
     pieces, calls = _pieces(place), _calls(place, origin.identity)
     codec = load_codec(_tiled(recipe, look.tiles))
     if look.fps not in (None, recipe.video.fps):
@@ -56,7 +69,7 @@ def decode(folder: str | Path, out: str | Path, look: Look | None = None) -> Ite
     checked_output(out, recipe.video.fps)
     warn_of_waiting(Path(out).suffix, recipe.video.frames)
     there = 0
-    with writing(out, recipe.video.fps, look.crf) as growing:
+    with writing(out, recipe.video.fps, look.crf, enlarge=not look.sized) as growing:
         try:
             for frames in frames_again(place, origin.identity, codec, pieces):
                 sized = _sized(frames, look)

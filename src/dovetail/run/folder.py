@@ -246,18 +246,17 @@ class Folder:
         return None
 
     def refuse_moved(self, recipe: Recipe) -> None:
-        """Raises OutputError where the folder was moved, and something that is not its video stands where that would go
-        now."""
+        """Raises OutputError where the folder was moved, or its video was finished before, and something that is not its
+        video stands where that would go now."""
         was, target = self.logged("begun", "place")[-1:], self.target
-        if was in ([], [str(self.path.absolute())]) or not target.exists():
+        moved = was not in ([], [str(self.path.absolute())])
+        if not (moved or self.logged("finished", "video")) or not target.exists():
             return
         with suppress(OutputError):
             if settings_of(target).get("recipe") == recipes.plain(recipe):
                 return
-        raise OutputError(
-            f"{self} was moved here from {was[0]}, so its video goes to {target}, and what stands there is not that; move one of "
-            "them"
-        )
+        why = f"was moved here from {was[0]}, so its" if moved else "is finished, and its"
+        raise OutputError(f"{self} {why} video goes to {target}, and what stands there is not that; move one of them")
 
     def refuse(self, target: str | Path) -> None:
         """Raises OutputError for a video that would be written into the folder, where nothing but the run's own may be."""

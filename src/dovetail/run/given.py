@@ -44,7 +44,13 @@ def warn_about(recipe: Recipe) -> None:
 
 def warn_of_steps(recipe: Recipe) -> None:
     """Warn with StepsWarning about a ladder that has other steps than a file of its expert was distilled for by its name, as
-    `animatediff_lightning_4step.safetensors`. Such an expert plays on other steps too, and badly, without an error."""
+    `animatediff_lightning_4step.safetensors`. Such an expert plays on other steps too, and badly, without an error. And about
+    a first stage that begins in the middle, and is given nothing to begin with."""
+    first = recipe.chain[0]
+    if isinstance(first.ladder, models.Below) and recipe.start is None:
+        message = f"stage '{first.stage}' adds noise to a video and takes it away again, and is given no video, so it begins with "
+        message += "noise alone at a level where none is left to be seen through; `dovetail refine VIDEO`, or start.video, gives it one"
+        warnings.warn(message, StepsWarning, stacklevel=3)
     for stage in recipe.chain:
         if not isinstance(stage.ladder, models.Trailing | models.Leading | models.Own):
             continue

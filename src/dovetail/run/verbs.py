@@ -1,6 +1,7 @@
 """What a person asks for, and the recipe that it comes to."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 
 from dovetail import recipe as recipes
-from dovetail.errors import RecipeError
+from dovetail.errors import PromptWarning, RecipeError
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.planning import Plan
 from dovetail.run.budget import foreseen
@@ -76,13 +77,15 @@ def refine(
     frames: int | None = None,
     overrides: Overrides = (),
 ) -> Video:
-    """Take a given video as the structure, and refine it with the recipe's stages after the first.
+    """Take a given video as the structure, and refine it with the recipe's stages after the first. Without a prompt, to
+    what made the video, where its settings say so.
 
     strength: the timestep T_e up to which noise is added; more changes more. frames: only the first so many.
     Raises OutputError for a video that cannot be read, and all that `generate` raises.
     """
+    overrides = overrides if isinstance(overrides, Mapping) else tuple(overrides)
     asked = resolved(prompt, recipe, seed=seed, overrides=overrides)
-    return finished(play(refining(asked, video, strength, frames)))
+    return finished(play(refining(asked, video, strength, frames, said(prompt, overrides, recipe))))
 
 
 def finished(events: Iterable[Step | Piece | End]) -> Video:
@@ -120,7 +123,7 @@ def resolved(
     if frames is not None and seconds is not None:
         raise RecipeError("frames and seconds both say how long the video is; give one of them")
     if story is not None:
-        if seconds is None and frames is None and _length_said(overrides):
+        if seconds is None and frames is None and "video.frames" in said(prompt, overrides):
             frames = asked.video.frames
         given = changes(asked, tale(story), prompt, frames, seconds)
     else:
@@ -139,22 +142,36 @@ def _of_story(overrides: Overrides) -> tuple[Overrides, Overrides]:
     return [text for text in texts if not text.startswith("story.")], [t for t in texts if t.startswith("story.")]
 
 
-def _length_said(overrides: Overrides) -> bool:
-    """Whether a change says how long the video is, so that a story is not asked."""
-    said = overrides if isinstance(overrides, Mapping) else [text.partition("=")[0] for text in overrides]
-    return "video.frames" in said
+def said(prompt: str | None, overrides: Overrides, recipe: str | Path | Recipe | None = None) -> frozenset[str]:
+    """The paths of a recipe that who asks has said something of. The prompt of a recipe of their own is said, that of a
+    shipped one is an example."""
+    paths = overrides if isinstance(overrides, Mapping) else [text.partition("=")[0] for text in overrides]
+    own = prompt is not None or (recipe is not None and recipe not in recipes.names())
+    return frozenset(paths) | ({"prompt"} if own else set())
 
 
-def refining(recipe: Recipe, video: str | Path, strength: int | None = None, frames: int | None = None) -> Recipe:
-    """The recipe that refines a video: its stages after the first (all, if it already starts from one)."""
-    stages = recipe.chain if recipe.start is not None else recipe.chain[1:]
+def refining(
+    recipe: Recipe,
+    video: str | Path,
+    strength: int | None = None,
+    frames: int | None = None,
+    told: Collection[str] = ("prompt",),
+) -> Recipe:
+    """The recipe that refines a video: its stages after the first (all, if the first one starts from a video).
+
+    told: the paths of the recipe that were said for this video, see `said`. What was not is the video's: its length, its
+    speed and, where its settings have one, its prompt. Warns with PromptWarning where nothing says what it shows.
+    """
+    begins = recipe.start is not None or isinstance(recipe.chain[0].ladder, models.Below)
+    stages = recipe.chain if begins else recipe.chain[1:]
     if not stages:
         raise RecipeError("this recipe has one stage only, so nothing of it is left to refine with; take `sprites`")
     given = read(video)
+    frames = recipe.video.frames if frames is None and "video.frames" in told else frames
     if frames is not None and not 1 <= frames <= len(given.frames):
         raise RecipeError(f"{frames} frames are asked for, but {video} has {len(given.frames)}")
     kept = [stage.model_dump(mode="json") for stage in recipe.chain]
-    if recipe.start is None:
+    if not begins:
         left = kept.pop(0)
         # What is now first begins in latents of its own, or in those of the stage that is left out.
         if kept[0]["bridge"] is None:
@@ -164,8 +181,10 @@ def refining(recipe: Recipe, video: str | Path, strength: int | None = None, fra
         "chain": kept,
         "start": {"video": str(Path(video).absolute()), "digest": digest(given)},
         "video.frames": frames or len(given.frames),
-        "video.fps": given.fps,
+        "video.fps": recipe.video.fps if "video.fps" in told else given.fps,
     }
+    if "prompt" not in told:
+        changes |= _shown(recipe, video, given)
     if strength is not None:
         if not isinstance(stages[0].ladder, models.Below):
             raise RecipeError(
@@ -173,6 +192,16 @@ def refining(recipe: Recipe, video: str | Path, strength: int | None = None, fra
             )
         changes["chain.0.ladder.below.timestep"] = strength
     return recipes.changed(recipe, changes)
+
+
+def _shown(recipe: Recipe, video: str | Path, given: Video) -> dict[str, Any]:
+    """The prompt that made a video, as a change; without one the recipe's own stays, and is said."""
+    known = given.settings.get("recipe", {}).get("prompt")
+    if isinstance(known, str):
+        return {"prompt": known}
+    message = f"no prompt is given and {video} carries none, so it is refined to the recipe's own, {recipe.prompt!r}"
+    warnings.warn(message, PromptWarning, stacklevel=4)
+    return {}
 
 
 def plan(

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from dovetail.core.denoiser import Condition, Denoiser, Network
+from dovetail.core.denoiser import Condition, Denoiser, Network, NoSignalError
 from dovetail.core.path import Split
 from dovetail.core.sampler import Solver, State, Walk
 from dovetail.core.stages import Leaving, Segment, Sequel, Stage
-from dovetail.errors import NetworkError, RoomError
+from dovetail.errors import NetworkError, RecipeError, RoomError
 from dovetail.recipe.planning import Count, Ledger
 from dovetail.run.pulse import Pulse
 
@@ -82,6 +82,17 @@ class Lessened:
         return new
 
 
+def _placed(error: NetworkError | RoomError | NoSignalError, stage: Stage, t: float) -> Exception:
+    """The error with its stage and step."""
+    step = stage.ladder.levels.index(t) + 1
+    if not isinstance(error, NoSignalError):
+        return error.at(stage.name, step)
+    return RecipeError(
+        f"chain.{stage.name}.ladder: step {step}: {error}; let the ladder begin where that network does, as trailing and own "
+        "do, which take its own timesteps"
+    )
+
+
 @dataclass(frozen=True)
 class _Watched:
     """A stage's denoiser; when a network fails in it, the error says at which step."""
@@ -92,8 +103,8 @@ class _Watched:
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
         try:
             return self.denoise(x, t, frames)
-        except (NetworkError, RoomError) as error:
-            raise error.at(self.stage.name, self.stage.ladder.levels.index(t) + 1) from None
+        except (NetworkError, RoomError, NoSignalError) as error:
+            raise _placed(error, self.stage, t) from None
 
 
 @dataclass(frozen=True)
@@ -138,8 +149,8 @@ class _WatchedWalk:
             except StopIteration as end:
                 found: Tensor = end.value
                 return found
-            except (NetworkError, RoomError) as error:
-                raise error.at(self.stage.name, self.stage.ladder.levels.index(t) + 1) from None
+            except (NetworkError, RoomError, NoSignalError) as error:
+                raise _placed(error, self.stage, t) from None
             sent = yield state
         raise AssertionError("a walk ends at the last level")
 

@@ -39,17 +39,17 @@ CRF = 16
 class _Mp4:
     """H.264, encoded as frames come. The settings, known only at the end, and the index then go in front."""
 
-    def __init__(self, path: Path, fps: float, crf: int = CRF) -> None:
+    def __init__(self, path: Path, fps: float, crf: int = CRF, enlarge: bool = True) -> None:
         import av
 
-        self.path, self.fps, self.crf = path, fps, crf
+        self.path, self.fps, self.crf, self.enlarge = path, fps, crf, enlarge
         self.container = av.open(str(path), "w", format="mp4")
         self.stream: Any = None
 
     def add(self, frames: Frames) -> None:
         import av
 
-        frames = enlarged(frames)
+        frames = enlarged(frames) if self.enlarge else frames
         if self.stream is None:
             rate = Fraction(self.fps).limit_denominator(1001)
             self.stream = self.container.add_stream("libx264", rate=rate, options={"crf": str(self.crf)})
@@ -122,15 +122,16 @@ class _Kept:
     """An animated picture, for which all frames are kept until the end, as Pillow does too. unit: of its durations, in
     milliseconds."""
 
-    def __init__(self, path: Path, fps: float, unit: int, options: Mapping[str, Any]) -> None:
-        self.path, self.fps, self.unit, self.options = path, fps, unit, options
+    def __init__(self, path: Path, fps: float, unit: int, options: Mapping[str, Any], enlarge: bool = True) -> None:
+        self.path, self.fps, self.unit, self.options, self.enlarge = path, fps, unit, options, enlarge
         self.frames: list[Frames] = []
 
     def add(self, frames: Frames) -> None:
         self.frames.append(frames)
 
     def end(self, settings: Mapping[str, Any]) -> None:
-        first, *rest = _images(enlarged(np.concatenate(self.frames)))
+        frames = np.concatenate(self.frames)
+        first, *rest = _images(enlarged(frames) if self.enlarge else frames)
         times = _durations(1 + len(rest), self.fps, self.unit)
         first.save(self.path, save_all=True, append_images=rest, duration=times, loop=0, **self.options)
 

@@ -31,17 +31,19 @@ class Growing:
 
 
 @contextmanager
-def writing(path: str | Path, fps: float, crf: int | None = None) -> Iterator[Growing]:
+def writing(path: str | Path, fps: float, crf: int | None = None, enlarge: bool = True) -> Iterator[Growing]:
     """Write a video while it is being made; it appears with its manifest, whole or not at all.
 
     What is added to an .mp4, an .npz or a folder is on the disk and out of memory; what is added to a .gif or a .webp
-    is kept until the end. crf: how much an .mp4 may lose, see `CRF`. Raises
+    is kept until the end. crf: how much an .mp4 may lose, see `CRF`. enlarge: small pictures where a player would blur
+    them, in .mp4, .gif and .webp. Raises
     OutputError as `Video.save` does, for a video without frames or settings, and for a crf of what loses nothing.
     """
     target = checked_output(path, fps)
     if crf is not None and target.suffix != ".mp4":
         raise OutputError(f"cannot write {target}: crf is said of .mp4; other files keep every pixel")
-    options = {} if crf is None else {"crf": crf}
+    options: dict[str, Any] = {} if crf is None else {"crf": crf}
+    options |= {} if enlarge or target.suffix not in (".mp4", ".gif", ".webp") else {"enlarge": False}
     # The manifest is ready before the video takes its name, so that none is seen with an older one.
     with whole(target) as part, whole(manifest_of(target)) if target.suffix else nullcontext() as manifest:
         with closing(ENCODERS[target.suffix](part, fps, **options)) as encoder:

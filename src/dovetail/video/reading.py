@@ -1,6 +1,7 @@
 """Files to videos, and the settings that they carry."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def read(path: str | Path) -> Video:
 def settings_of(path: str | Path) -> dict[str, Any]:
     """The settings inside a file, or in the manifest beside it. Raises OutputError if there are none."""
     source = _existing(path)
-    settings = _settings(_text(source)) if source.suffix == ".json" else dict(read(source).settings)
+    settings = settings_in(_text(source)) if source.suffix == ".json" else dict(read(source).settings)
     if not settings:
         raise OutputError(f"{source} carries no settings of dovetail, and there is no {manifest_of(source)}")
     return settings
@@ -51,7 +52,7 @@ def _read_av(path: Path) -> Read:
         frames = [_upright(frame) for frame in container.decode(stream)]
         if not frames:
             raise ValueError("it has no frames")
-        settings = _settings(container.metadata.get("comment", ""))
+        settings = settings_in(container.metadata.get("comment", ""))
         return np.stack(frames), float(stream.average_rate or 24), settings or _beside(path)
 
 
@@ -61,18 +62,18 @@ def _upright(frame: Any) -> Frames:
     return turned
 
 
-def _settings(text: str) -> dict[str, Any]:
+def settings_in(text: str) -> dict[str, Any]:
     """The settings in a comment or a manifest; those of other programs say nothing to us."""
     try:
         found = json.loads(text)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) and "recipe" in found else {}
+    return found if isinstance(found, dict) and isinstance(found.get("recipe"), dict) else {}
 
 
 def _read_npz(path: Path) -> Read:
     with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-        return file["frames"], float(file["fps"]), _settings(str(file["settings"])) or _beside(path)
+        return file["frames"], float(file["fps"]), settings_in(str(file["settings"])) or _beside(path)
 
 
 def _read_image(path: Path) -> Read:
@@ -92,13 +93,19 @@ def _read_image(path: Path) -> Read:
 
 
 def pngs(folder: Path) -> list[Path]:
-    """The frames in a folder, in order. Raises ValueError where there are none."""
-    if files := sorted(folder.glob("*.png")):
+    """The frames in a folder, in the order of the numbers in their names. Raises ValueError where there are none."""
+    if files := sorted(folder.glob("*.png"), key=_numbered):
         return files
     film = folder / "video.mp4"
     raise ValueError(
         f"no PNG in it; it is a run's folder, whose frames are in {film}" if film.exists() else "no PNG in it"
     )
+
+
+def _numbered(path: Path) -> list[tuple[int, str]]:
+    """What orders names as people count: 2 before 10."""
+    parts = re.findall(r"\d+|\D+", path.stem)
+    return [(int(part), part) if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _read_pngs(path: Path) -> Read:
@@ -107,9 +114,17 @@ def _read_pngs(path: Path) -> Read:
     frames = []
     for file in pngs(path):
         with Image.open(file) as image:
-            frames.append(np.asarray(image.convert("RGB")))
+            frames.append(rgb(image))
     settings = _beside(path)
     return np.stack(frames), _fps(settings), settings
+
+
+def rgb(image: Any) -> Frames:
+    """A picture's pixels. Pillow cuts gray of 16 bits at 255, so its upper eight bits are taken here."""
+    if image.mode.startswith("I"):
+        gray = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=2)
+    return np.asarray(image.convert("RGB"))
 
 
 def _fps(settings: Mapping[str, Any]) -> float:
@@ -119,7 +134,7 @@ def _fps(settings: Mapping[str, Any]) -> float:
 
 def _beside(path: Path) -> dict[str, Any]:
     manifest = manifest_of(path)
-    return _settings(_text(manifest)) if manifest.is_file() else {}
+    return settings_in(_text(manifest)) if manifest.is_file() else {}
 
 
 def _text(path: Path) -> str:
