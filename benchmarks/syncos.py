@@ -47,7 +47,7 @@ from torch import Tensor
 from dovetail import recipe as recipes
 from dovetail import run
 from dovetail.core.noise import Noise
-from dovetail.errors import DovetailError, PromptWarning, StoryWarning
+from dovetail.errors import DovetailError, PromptWarning, StepsWarning, StoryWarning
 from dovetail.eval.kept import kept
 from dovetail.eval.long import measures
 from dovetail.eval.series import follow
@@ -226,10 +226,11 @@ def twins_of(made: Mapping[str, Recipe]) -> dict[str, list[str]]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without warnings of what a story leaves open, which is the benchmark's matter."""
+    """Without warnings of what a story leaves open, and of stages without those before, which is the benchmark's matter."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PromptWarning)
         warnings.simplefilter("ignore", StoryWarning)
+        warnings.simplefilter("ignore", StepsWarning)
         yield
 
 
@@ -380,7 +381,8 @@ def in_order(seen: Sequence[tuple[int, str]], tale: Tale, frames: int) -> dict[s
 def first_stage(recipe: Recipe) -> frozenset[str]:
     """The experts that the first stage alone asks: what a way to tell a story costs without what all have in common."""
     data = recipes.plain(recipe)
-    own, *rest = (run.plan(recipes.checked({**data, "chain": [stage]})).counts for stage in data["chain"])
+    with quiet():
+        own, *rest = (run.plan(recipes.checked({**data, "chain": [stage]})).counts for stage in data["chain"])
     return frozenset(own).difference(*rest)
 
 
