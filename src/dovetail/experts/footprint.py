@@ -23,6 +23,7 @@ from dovetail.experts.codec import pieces_of
 from dovetail.experts.decoders import WAN, WFVAE
 from dovetail.experts.loading import FAMILIES
 from dovetail.experts.outline import Outline, Shape, hollow_of, written
+from dovetail.experts.remembered import remembered
 
 
 class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -124,11 +125,16 @@ STEADY = 3
 
 def blockwise(it: Outline) -> int:
     """Bytes of weights on the device where blocks come in turns: two of them, and all that is no block."""
-    module = hollow_of(it.kind, _short(it.config))
+    return _blockwise(it.kind, _short(it.config)) * it.size
+
+
+@remembered
+def _blockwise(kind: str, config: str) -> int:
+    module = hollow_of(kind, config)
     blocks = [block for part in module.children() if isinstance(part, nn.ModuleList) for block in part]
     sizes = sorted(sum(weight.numel() for weight in block.parameters()) for block in blocks)
     whole = sum(weight.numel() for weight in module.parameters())
-    return (whole - sum(sizes) + sum(sizes[-2:])) * it.size
+    return whole - sum(sizes) + sum(sizes[-2:])
 
 
 def _short(config: Mapping[str, Any]) -> str:
@@ -142,7 +148,7 @@ DTYPES = {4: torch.float32, 2: torch.bfloat16}
 """By bytes per number."""
 
 
-@cache
+@remembered
 def _looked(family: str, kind: str, config: str, words: tuple[int, int, bool], shape: Shape, size: int) -> int:
     rows = 1
     limit, width, masked = words
@@ -155,7 +161,7 @@ def _looked(family: str, kind: str, config: str, words: tuple[int, int, bool], s
         return held(lambda: FAMILIES[family].convention(module, x, time, text), known)
 
 
-@cache
+@remembered
 def _read(kind: str, config: str, limit: int, size: int) -> int:
     module = _placed(kind, config, size)
     with torch.device("meta"):
@@ -163,7 +169,7 @@ def _read(kind: str, config: str, limit: int, size: int) -> int:
         return held(lambda: module(ids), (*_tensors(module), ids))
 
 
-@cache
+@remembered
 def _decoded(kind: str, config: str, channels: int, frames: int, size: int) -> int:
     module: Any = _placed(kind, config, size)
     with torch.device("meta"):

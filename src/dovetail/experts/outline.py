@@ -18,7 +18,7 @@ from dovetail.experts.adapter import Embedding
 from dovetail.experts.assembling import patch_of, places_of
 from dovetail.experts.checkpoint import Checkpoint, at_hand, config_at, here, must_be, quietly
 from dovetail.experts.codec import CHUNK, KINDS, codec_class, codec_of, seen, space_at
-from dovetail.experts.decoders import WFVAE
+from dovetail.experts.decoders import WFVAE, reach_of
 from dovetail.experts.flops import Operations, operations
 from dovetail.experts.loading import CPU, FAMILIES, OURS, check_network, network_class, network_part, published_of
 from dovetail.experts.opensora import facts as opensora
@@ -36,6 +36,7 @@ from dovetail.experts.published import (
     known_codec,
     over_time,
 )
+from dovetail.experts.remembered import remembered
 from dovetail.experts.single_file import SingleFile
 from dovetail.experts.space import LatentSpace, space_of
 from dovetail.experts.tensors import is_file
@@ -61,7 +62,7 @@ class Outline:
     @property
     def parameters(self) -> int:
         """How many numbers the network has learned."""
-        return self._told(lambda config: (_parameters(hollow_of(self.kind, config)),))[0]
+        return self._told(lambda config: (_parameters(self.kind, config),))[0]
 
     @property
     def bytes(self) -> int:
@@ -112,11 +113,12 @@ def hollow_of(kind: str, config: str) -> nn.Module:
     return module.eval()
 
 
-def _parameters(module: nn.Module) -> int:
-    return sum(part.numel() for part in module.parameters())
+@remembered
+def _parameters(kind: str, config: str) -> int:
+    return sum(part.numel() for part in hollow_of(kind, config).parameters())
 
 
-@cache
+@remembered
 def _looked(family: str, kind: str, config: str, words: tuple[int, int, bool], shape: Shape) -> tuple[int, int]:
     """Operations of a look: in linear layers, in attention."""
     limit, width, masked = words
@@ -306,14 +308,25 @@ def _words(family: str, checkpoint: Checkpoint | SingleFile, length: int | None)
 def text_parameters(words: Words) -> int:
     """How many numbers a text model has learned, its word embeddings among them."""
     if not words.kind.endswith("T5EncoderModel"):
-        return _parameters(hollow_of(words.kind, written(words.config)))
-    one, two = (_parameters(hollow_of(words.kind, written({**words.config, "num_layers": n}))) for n in (1, 2))
+        return _parameters(words.kind, written(words.config))
+    one, two = (_parameters(words.kind, written({**words.config, "num_layers": n})) for n in (1, 2))
     return one + (two - one) * (int(words.config["num_layers"]) - 1)
 
 
 def parameters_of(kind: str, config: Mapping[str, Any]) -> int:
     """How many numbers a network of diffusers has learned."""
-    return _parameters(hollow_of(kind, written(config)))
+    return _parameters(kind, written(config))
+
+
+@remembered
+def _reach(kind: str, config: str) -> tuple[int, int]:
+    reach = reach_of(hollow_of(kind, config))
+    return reach.back, reach.ahead
+
+
+def reach_ahead(kind: str, config: Mapping[str, Any]) -> tuple[int, int]:
+    """How many latent frames back and ahead the decoder of a video autoencoder looks."""
+    return _reach(kind, written(config))
 
 
 def codec_outline(
@@ -353,5 +366,12 @@ def _decoded(kind: str, config: Mapping[str, Any]) -> None:
     from dovetail.experts.footprint import decoding
 
     space = space_of({**config, "_class_name": kind})
-    codec_of(hollow_of(kind, written(config)), space, CPU, torch.float32)
+    _made(kind, written(config))
     decoding(kind, config, (space.channels, 1, SIDE, SIDE), 4, CHUNK, None)
+
+
+@remembered
+def _made(kind: str, config: str) -> int:
+    """One codec, if it can be made."""
+    codec_of(hollow_of(kind, config), space_of({**json.loads(config), "_class_name": kind}), CPU, torch.float32)
+    return 1

@@ -252,14 +252,13 @@ def decoders(plan: Plan) -> dict[str, "Decoder"]:
 def _last(plan: Plan, kind: str, config: Mapping[str, object]) -> tuple[int, int, int, int]:
     """The largest latent that becomes frames of the video at once. A decoder that keeps what it saw last is shown the
     frames before one after another, and only when a run goes on; one that does not is shown them with each piece."""
-    from dovetail.experts.decoders import LTX, reach_of
-    from dovetail.experts.outline import hollow_of, written
+    from dovetail.experts.decoders import LTX
+    from dovetail.experts.outline import reach_ahead
 
     channels, frames, height, width = latent_at(plan, plan.recipe.chain[-1].stage)
     longest = max((length for _, length in plan.pieces), default=frames)
     if kind == LTX and len(plan.pieces) > 1:
-        reach = reach_of(hollow_of(kind, written(config)))
-        longest += reach.back + reach.ahead
+        longest += sum(reach_ahead(kind, config))
     return channels, min(frames, longest), height, width
 
 
