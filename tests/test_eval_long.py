@@ -21,13 +21,13 @@ from dovetail.core.blur import blurred
 from dovetail.errors import ExtraError, OutputError
 from dovetail.eval import pixel
 from dovetail.eval.flow import fetched, fitted, flows, shrunk
-from dovetail.eval.footage import Footage
 from dovetail.eval.kept import Ground, borne, kept, shows_sprites
 from dovetail.eval.long import measures
 from dovetail.eval.seams import SIGNALS, blind_period, borders, seams, standing_out
 from dovetail.eval.series import Series, descriptors, follow, windows
 from dovetail.sprites.world import Ask, Scene, imagine, render
 from dovetail.video import Video
+from dovetail.video.footage import Footage
 
 SCENES = (
     imagine(Ask("dotted", "yellow", "ring", "right", "teal", "striped"), 5),

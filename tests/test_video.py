@@ -1,6 +1,7 @@
 """Video files: every format back and forth, settings inside, whole or not at all."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from PIL import Image, ImageSequence
 
 from dovetail import video as videos
 from dovetail.errors import OutputError, RecipeError, WeightsError
-from dovetail.eval.footage import Footage
 from dovetail.video import Video, beside, checked_output, manifest_of, read, settings_of, sheet, writing
+from dovetail.video.footage import Footage
 
 SETTINGS = {"recipe": {"prompt": 'é, "quotes" = and; \\ # signs', "video": {"fps": 8.0}, "long": "x" * 20_000}}
 
@@ -322,6 +323,89 @@ def test_gray_of_sixteen_bits_keeps_its_shades(tmp_path: Path) -> None:
     Image.fromarray(shades).save(tmp_path / "a.png")
     assert read(tmp_path).frames[0, 0].tolist() == [[n] * 3 for n in (0, 1, 128, 255)]
     assert next(iter(Footage.of(tmp_path).frames()))[0, 0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".PNG", ".jpg", ".JPEG", ".tif", ".webp"])
+def test_a_folder_may_hold_pictures_of_any_usual_kind(tmp_path: Path, suffix: str) -> None:
+    for number in (2, 10, 1):
+        Image.new("RGB", (16, 8), (20 * number, 0, 0)).save(tmp_path / f"shot_{number}{suffix}")
+    (tmp_path / f"._shot_1{suffix}").write_bytes(b"what a Mac leaves")
+    (tmp_path / "notes.txt").write_text("not a frame")
+    frames = read(tmp_path).frames
+    assert frames.shape == (3, 8, 16, 3)
+    assert np.abs(frames[:, 0, 0, 0].astype(int) - [20, 40, 200]).max() <= 2
+
+
+def test_a_folder_of_two_kinds_or_sizes_is_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
+    Image.new("RGB", (16, 8)).save(tmp_path / "2.png")
+    with pytest.raises(OutputError, match="a frame of it is 16x8, and those before are 8x8"):
+        read(tmp_path)
+    Image.new("RGB", (8, 8)).save(tmp_path / "2.jpg")
+    with pytest.raises(OutputError, match=r"pictures of 2 kinds are in it, \.jpg and \.png"):
+        read(tmp_path)
+
+
+def test_what_is_clear_is_black_and_said(tmp_path: Path) -> None:
+    picture = Image.new("RGBA", (2, 1), (200, 100, 50, 0))
+    picture.putpixel((1, 0), (200, 100, 50, 255))
+    picture.save(tmp_path / "1.png")
+    footage = Footage.of(tmp_path)
+    assert next(footage.frames())[0, 0].tolist() == [[0, 0, 0], [200, 100, 50]]
+    assert footage.lost == "what is clear in it, which is black here"
+    Image.new("RGBA", (2, 1), (200, 100, 50, 255)).save(tmp_path / "1.png")
+    assert Footage.of(tmp_path).lost is None
+
+
+def test_arrays_of_other_programs_are_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", frames=ramps().frames)
+    assert (read(tmp_path / "a.npz").frames == ramps().frames).all()
+    assert read(tmp_path / "a.npz").fps == 8
+    np.savez(tmp_path / "a.npz", video=ramps().frames)
+    with pytest.raises(OutputError, match="no array 'frames', but video"):
+        read(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", frames=ramps().frames.astype(np.float32))
+    with pytest.raises(OutputError, match="its frames are float32"):
+        read(tmp_path / "a.npz")
+
+
+def filmed(path: Path, times: list[float], sound: bool = False) -> Path:
+    """A film of grays 0, 20, 40 .. shown at these seconds."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=25, options={"crf": "0"})
+        stream.width = stream.height = 64
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        voice = file.add_stream("aac", rate=44100) if sound else None
+        for i, time in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 20 * i, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = round(time * 1000), Fraction(1, 1000)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+        if voice is not None:
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            silence.rate, silence.pts = 44100, 0
+            file.mux([*voice.encode(silence), *voice.encode()])
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+def test_pictures_that_do_not_follow_evenly_keep_their_times(tmp_path: Path, suffix: str) -> None:
+    video = read(filmed(tmp_path / f"a{suffix}", [0.0, 0.033, 0.067, 0.1, 0.2, 0.233, 0.3, 0.333]))
+    assert abs(video.fps - 30) < 0.5
+    grays = np.rint(video.frames[:, 0, 0, 0] / 20).astype(int)
+    assert grays.tolist() == [0, 1, 2, 3, 3, 3, 4, 5, 5, 6, 7]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("times", [[i / 25 for i in range(9)], [round(i / 30, 3) for i in range(9)], [0.0]])
+def test_times_that_are_rounded_are_even(tmp_path: Path, suffix: str, times: list[float]) -> None:
+    video = read(filmed(tmp_path / f"a{suffix}", times))
+    assert np.rint(video.frames[:, 0, 0, 0] / 20).astype(int).tolist() == list(range(len(times)))
+
+
+def test_sound_is_said_to_be_left_out(tmp_path: Path) -> None:
+    assert Footage.of(filmed(tmp_path / "a.mp4", [0.0, 0.04], sound=True)).lost == "its sound"
+    assert Footage.of(filmed(tmp_path / "b.mp4", [0.0, 0.04])).lost is None
 
 
 def test_pixels_there_and_back() -> None:

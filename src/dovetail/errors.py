@@ -168,7 +168,7 @@ class PromptWarning(UserWarning):
 
 
 class ShapeWarning(UserWarning):
-    """A given video is of another shape than the recipe's, and is stretched."""
+    """A given video is of another shape than the recipe's, and is stretched; or part of it is not taken along."""
 
 
 class RoomWarning(UserWarning):

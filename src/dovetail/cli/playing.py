@@ -163,10 +163,10 @@ def followed(
 
 def _filmed(folder: Path) -> "Iterator[Frames]":
     """The frames of a run's film, as they stand in it."""
-    from dovetail.eval.footage import Footage
     from dovetail.run.folder import Folder
+    from dovetail.video.footage import Footage
 
-    return Footage(Folder(folder).video, {}, 1.0).frames()
+    return Footage.of(Folder(folder).video).frames()
 
 
 @contextmanager

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from dovetail.errors import OutputError
 from dovetail.eval.flow import opencv
-from dovetail.eval.footage import Footage
 from dovetail.eval.kept import Kept, kept, shows_sprites
 from dovetail.eval.long import Measures, measures
 from dovetail.eval.plot import Panel, draw, strip
 from dovetail.eval.seams import SEAM, borders, seams
 from dovetail.eval.series import Series, follow
 from dovetail.video import Frames
+from dovetail.video.footage import Footage
 
 SHOWN = 4
 """So many borders are shown, those that stand out most."""

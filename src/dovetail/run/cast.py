@@ -16,10 +16,9 @@ from dovetail.recipe.build import blends
 from dovetail.recipe.planning import Known
 from dovetail.run.bridging import codec_names, codecs_of
 from dovetail.run.budget import Fit, budget_of, fitted
-from dovetail.run.given import digest
+from dovetail.run.given import Start
 from dovetail.run.outlook import check_outlook
 from dovetail.run.sizes import bring_configs, check_configs
-from dovetail.video import Video
 
 if TYPE_CHECKING:
     from dovetail.experts import LatentSpace
@@ -262,7 +261,7 @@ def known_of(cast: Cast) -> dict[str, Known]:
     }
 
 
-def settled(recipe: Recipe, cast: Cast, start: Video | None) -> Recipe:
+def settled(recipe: Recipe, cast: Cast, start: Start | None) -> Recipe:
     """The recipe with all that a run finds out, so that it makes the same video again from anywhere: the numbers of
     rows, frames and cells that experts and codec see at once, whole paths, and which video it started from."""
     found: dict[str, Any] = {
@@ -280,5 +279,5 @@ def settled(recipe: Recipe, cast: Cast, start: Video | None) -> Recipe:
         if not place.startswith("sprites/") and Path(place).expanduser().exists():
             found[path] = str(Path(place).expanduser().absolute())
     if recipe.start is not None and start is not None:
-        found |= {"start.video": str(Path(recipe.start.video).absolute()), "start.digest": digest(start)}
+        found |= {"start.video": str(Path(recipe.start.video).absolute()), "start.digest": start.digest}
     return recipes.changed(recipe, found)

@@ -4,6 +4,8 @@ import hashlib
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +17,7 @@ from dovetail.recipe.denoisers import Windows, inside
 from dovetail.recipe.planning import Plan
 from dovetail.recipe.rooms import Room
 from dovetail.recipe.story import Span, gaps, seconds
-from dovetail.video import Video, read
+from dovetail.video import Footage, Frames, Video
 
 if TYPE_CHECKING:
     from dovetail.run.cast import Codec
@@ -134,38 +136,62 @@ def _coupled(recipe: Recipe) -> bool:
     return any(isinstance(part, models.Coupled) for stage in recipe.chain for part in inside(stage.denoise))
 
 
-def start_of(recipe: Recipe) -> Video | None:
+@dataclass(frozen=True)
+class Start:
+    """A video that a run starts from, looked through once: how many frames it has, of which size, and their sha256."""
+
+    footage: Footage
+    frames: int
+    size: tuple[int, int]
+    digest: str
+
+    @classmethod
+    def of(cls, path: str | Path) -> "Start":
+        """Raises OutputError where there is none, or none that can be read."""
+        footage, frames, size, found = Footage.of(path), 0, (0, 0), hashlib.sha256()
+        for some in footage.frames():
+            found.update(np.ascontiguousarray(some).data)
+            frames, size = frames + len(some), some.shape[1:3]
+        return cls(footage, frames, size, found.hexdigest()[:16])
+
+    def first(self, frames: int, height: int, width: int) -> Frames:
+        """So many frames at a size, "f h w 3"; the last one stands for those that the video has not."""
+        found, there = np.empty((frames, height, width, 3), np.uint8), 0
+        for some in self.footage.frames():
+            taken = Video(some[: frames - there], 1.0).resized(height, width).frames
+            found[there : there + len(taken)] = taken
+            there += len(taken)
+            if there == frames:
+                break
+        found[there:] = found[there - 1]
+        return found
+
+
+def start_of(recipe: Recipe) -> Start | None:
     """The video that the recipe starts from, if it starts from one."""
     if recipe.start is None:
         return None
-    video = read(recipe.start.video)
-    if recipe.start.digest not in (None, digest(video)):
+    start = Start.of(recipe.start.video)
+    if recipe.start.digest not in (None, start.digest):
         raise RecipeError(f"start.video: {recipe.start.video} is not the video it was when this recipe was made")
-    if len(video.frames) < recipe.video.frames:
+    if start.frames < recipe.video.frames:
         raise RecipeError(
-            f"video.frames: {recipe.video.frames} frames are asked for, but {recipe.start.video} has {len(video.frames)}"
+            f"video.frames: {recipe.video.frames} frames are asked for, but {recipe.start.video} has {start.frames}"
         )
-    return video
+    return start
 
 
-def encoded(video: Video, recipe: Recipe, codec: "Codec", room: Room | None = None) -> Tensor:
+def encoded(start: Start, recipe: Recipe, codec: "Codec", room: Room | None = None) -> Tensor:
     """The latent of the frames that the recipe takes of a video, at its size; or of as many frames, at the size, as the
-    first stage's latents have. The last frame stands for those that the video has not."""
-    (old_height, old_width), (height, width) = video.size, (recipe.video.height, recipe.video.width)
-    frames = video.frames[: recipe.video.frames]
-    if room is not None:
-        height, width = room.pixels
-        taken = video.frames[: room.frames]
-        frames = np.concatenate([taken, *[taken[-1:]] * (room.frames - len(taken))])
+    first stage's latents have."""
+    video, (old_height, old_width) = recipe.video, start.size
+    frames, (height, width) = (
+        (video.frames, (video.height, video.width)) if room is None else (room.frames, room.pixels)
+    )
     if abs(old_height * width / (old_width * height) - 1) > 0.02:  # beyond an odd line that H.264 adds
         message = (
             f"the given video is {old_width}x{old_height} and is stretched to {width}x{height}; to keep its shape, "
             "change video.height and video.width, as far as the experts go along"
         )
         warnings.warn(message, ShapeWarning, stacklevel=3)
-    return codec.encode(Video(frames, video.fps).resized(height, width).pixels)
-
-
-def digest(video: Video) -> str:
-    """A short sha256 of the frames."""
-    return hashlib.sha256(video.frames.tobytes()).hexdigest()[:16]
+    return codec.encode(Video(start.first(frames, height, width), video.fps).pixels)

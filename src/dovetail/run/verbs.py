@@ -9,15 +9,15 @@ import numpy as np
 import torch
 
 from dovetail import recipe as recipes
-from dovetail.errors import PromptWarning, RecipeError
+from dovetail.errors import PromptWarning, RecipeError, ShapeWarning
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.planning import Plan
 from dovetail.run.budget import foreseen
 from dovetail.run.events import End, Piece, Step
-from dovetail.run.given import digest, warn_of_steps, warn_of_story
+from dovetail.run.given import Start, warn_of_steps, warn_of_story
 from dovetail.run.playing import play
 from dovetail.run.telling import Telling, changes, long, tale
-from dovetail.video import Frames, Video, read
+from dovetail.video import Footage, Frames, Video
 
 Overrides = Iterable[str] | Mapping[str, Any]
 
@@ -166,10 +166,12 @@ def refining(
     stages = recipe.chain if begins else recipe.chain[1:]
     if not stages:
         raise RecipeError("this recipe has one stage only, so nothing of it is left to refine with; take `sprites`")
-    given = read(video)
+    given = Start.of(video)
+    if given.footage.lost is not None:
+        warnings.warn(f"{video}: {given.footage.lost} is not taken along", ShapeWarning, stacklevel=3)
     frames = recipe.video.frames if frames is None and "video.frames" in told else frames
-    if frames is not None and not 1 <= frames <= len(given.frames):
-        raise RecipeError(f"{frames} frames are asked for, but {video} has {len(given.frames)}")
+    if frames is not None and not 1 <= frames <= given.frames:
+        raise RecipeError(f"{frames} frames are asked for, but {video} has {given.frames}")
     kept = [stage.model_dump(mode="json") for stage in recipe.chain]
     if not begins:
         left = kept.pop(0)
@@ -179,12 +181,12 @@ def refining(
         kept[0]["bridge"] = None
     changes: dict[str, Any] = {
         "chain": kept,
-        "start": {"video": str(Path(video).absolute()), "digest": digest(given)},
-        "video.frames": frames or len(given.frames),
-        "video.fps": recipe.video.fps if "video.fps" in told else given.fps,
+        "start": {"video": str(Path(video).absolute()), "digest": given.digest},
+        "video.frames": frames or given.frames,
+        "video.fps": recipe.video.fps if "video.fps" in told else given.footage.fps,
     }
     if "prompt" not in told:
-        changes |= _shown(recipe, video, given)
+        changes |= _shown(recipe, given.footage)
     if strength is not None:
         if not isinstance(stages[0].ladder, models.Below):
             raise RecipeError(
@@ -194,12 +196,14 @@ def refining(
     return recipes.changed(recipe, changes)
 
 
-def _shown(recipe: Recipe, video: str | Path, given: Video) -> dict[str, Any]:
+def _shown(recipe: Recipe, given: Footage) -> dict[str, Any]:
     """The prompt that made a video, as a change; without one the recipe's own stays, and is said."""
     known = given.settings.get("recipe", {}).get("prompt")
     if isinstance(known, str):
         return {"prompt": known}
-    message = f"no prompt is given and {video} carries none, so it is refined to the recipe's own, {recipe.prompt!r}"
+    message = (
+        f"no prompt is given and {given.path} carries none, so it is refined to the recipe's own, {recipe.prompt!r}"
+    )
     warnings.warn(message, PromptWarning, stacklevel=4)
     return {}
 

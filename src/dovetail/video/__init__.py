@@ -11,6 +11,7 @@ folder of PNG, but only one that dovetail wrote.
 
 from dovetail.video.clip import Video
 from dovetail.video.encoders import CRF, ENCODERS, Encoder
+from dovetail.video.footage import Footage
 from dovetail.video.frames import SHOWN, WIDEST, Frames, enlarged
 from dovetail.video.growing import Growing, save_indexed, writing
 from dovetail.video.places import FASTEST, INSIDE, SUFFIXES, checked_output, manifest_of
@@ -22,6 +23,7 @@ __all__ = [
     "ENCODERS",
     "Encoder",
     "FASTEST",
+    "Footage",
     "Frames",
     "Growing",
     "INSIDE",
