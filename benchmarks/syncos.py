@@ -220,7 +220,7 @@ def twins_of(made: Mapping[str, Recipe]) -> dict[str, list[str]]:
     """For each row the others that make the same videos: a value that is swept may be the recipe's own."""
     same: defaultdict[tuple[str, bool], list[str]] = defaultdict(list)
     for name, recipe in made.items():
-        same[told(recipe), way_of(name) == UNSHARED].append(name)
+        same[told(recipe), way_of(name).startswith(UNSHARED)].append(name)
     return {name: [other for other in names if other != name] for names in same.values() for name in names}
 
 
@@ -314,7 +314,7 @@ def tell(recipe: Recipe, tale: Tale, way: str) -> Recipe:
     events = [
         {"at": f"{at}f", "text": f"it {MOTIONS[motion][1]}"} for at, motion in zip(starts, tale.motions, strict=True)
     ]
-    shared = "" if way == UNSHARED else caption(tale.asked)
+    shared = "" if way.startswith(UNSHARED) else caption(tale.asked)
     # A window in whose very middle an event begins is asked for both.
     how = {"by": "frame"} if recipe.story is not None and recipe.story.by == "frame" else {"fade": "1f"}
     return recipes.changed(recipe, {"prompt": shared, "story": {"events": events, **how}, "video.seed": tale.number})

@@ -12,6 +12,7 @@ from report import aligned, column, enough
 from syncos_rows import (
     ADAMW,
     AGAIN,
+    APART_BY_ADAMW,
     AUTO,
     BASELINES,
     BY_FRAME,
@@ -55,6 +56,7 @@ GROUPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """Each table's rows: those that are there to compare, besides the method, and those without which there is no table."""
 APART: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "The paper's method, taken apart": ((PUBLISHED,), PAPER),
+    "The same by the published optimiser": ((ADAMW,), APART_BY_ADAMW),
     "The paper's optimiser, and Picard in its place": ((PUBLISHED, GEN_L, FLOWLONG), (ADAMW,)),
     "What the paper's stage 2 does": ((PUBLISHED, GEN_L, FLOWLONG), WHAT),
 }
@@ -342,11 +344,15 @@ def dear(rows: Rows, one: str, other: str) -> list[Claim]:
 
 
 def ordered(rows: Rows, main: int) -> list[tuple[str, list[Claim]]]:
-    """The paper's order on identity: each way below the one after it, and all below its method."""
-    ways = [f"{way} {main}" for way in (*PAPER[:4], PUBLISHED)]
-    pairs = [(low, high) for low, high in pairwise(ways) if low in rows and high in rows]
-    claims = [above_of(rows, high, low) for low, high in pairs]
-    return [("Is identity lost in the paper's order, no floor first? (difference)", claims)] if claims else []
+    """The paper's order on identity: each way below the one after it, and all below its method; and by its optimiser."""
+    asked = list[tuple[str, list[Claim]]]()
+    for how, names in (("", (*PAPER[:4], PUBLISHED)), (" by AdamW", (*APART_BY_ADAMW, ADAMW))):
+        pairs = [(low, high) for low, high in pairwise(f"{way} {main}" for way in names) if {low, high} <= rows.keys()]
+        claims = [above_of(rows, high, low) for low, high in pairs]
+        asked += (
+            [(f"Is identity lost in the paper's order{how}, no floor first? (difference)", claims)] if claims else []
+        )
+    return asked
 
 
 def above_of(rows: Rows, high: str, low: str) -> Claim:

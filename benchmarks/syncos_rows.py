@@ -27,6 +27,8 @@ what latents of sprites deviate by (.4), as the paper's .5 to 1 is of latents th
 BY_ADAMW: Plain = {"optimiser": "adamw", "rate": 0.2, "iterations": 20, "minibatch": 4}
 PAPER = ("no floor", "no grounding", "no fixed noise", UNSHARED, "stages 1+3", "stage 2")
 """What the paper leaves out of its method, in the order in which that costs it identity."""
+APART_BY_ADAMW = tuple(f"{way}, AdamW" for way in PAPER[:4])
+"""The same by the published optimiser, as far as the order goes."""
 WHAT = (*(kernel for kernel in KERNELS if kernel != "stein"), "equal calls")
 """Other ways for windows of the paper's method to share what they doubt; and its calls alone."""
 RENOISED = "re-noise only"
@@ -198,6 +200,7 @@ def ways(parts: Parts) -> dict[str, Recipe]:
         PUBLISHED: published.with_(),
         ADAMW: published.with_(**BY_ADAMW),
         **paper(published),
+        **by_adamw(published),
         **what(published),
         **cheaper(looking),
         "floor auto": looking.with_(floor="auto"),
@@ -219,6 +222,12 @@ def paper(parts: Parts) -> dict[str, Recipe]:
         "stages 1+3": parts.made(parts.windowed),
         "stage 2": parts.with_(stages="inner", floor=0.0),
     }
+
+
+def by_adamw(parts: Parts) -> dict[str, Recipe]:
+    """The paper's ablations, by its optimiser."""
+    made = paper(Parts(parts.with_(**BY_ADAMW), parts.frames))
+    return dict(zip(APART_BY_ADAMW, (made[way] for way in PAPER), strict=False))
 
 
 def what(parts: Parts) -> dict[str, Recipe]:

@@ -83,7 +83,8 @@ def test_the_options_are_these_and_no_more() -> None:
             *["--also", "--budget", "--by", "--compare", "--error", "--follow", "--out", "--prompts", "--set", "-o"],
             "recipe",
         ],
-        "recipes": [],
+        "recipes": ["name"],
+        "words": ["word"],
         "experts": [],
         "models list": [],
         "models size": ["--offline", "--revision", "--variant", "what"],
@@ -355,3 +356,28 @@ def test_ctrl_c_exits_with_130_and_leaves_nothing(tmp_path: Path) -> None:
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert not list(tmp_path.iterdir())
+
+
+# --- the command itself ------------------------------------------------------------------------------------------
+
+
+def test_it_says_its_version() -> None:
+    from importlib.metadata import version
+
+    assert dovetail("--version").stdout == f"dovetail {version('dovetail-video')}\n"
+
+
+def test_it_runs_as_a_module() -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "dovetail", "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    assert said.startswith("dovetail ")
+
+
+def test_a_recipe_is_printed_as_it_is_written() -> None:
+    for name in recipes.names():
+        said = dovetail("recipes", name)
+        assert said.exit_code == 0
+        assert recipes.parse(said.stdout) == recipes.load(name)
+    assert said.stdout.startswith("# Run: dovetail generate")
+    assert "did you mean 'sprites'" in refused("recipes", "sprits")

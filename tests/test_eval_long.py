@@ -266,6 +266,10 @@ def test_borders_are_read_from_the_recipe():
     # Five latent frames are seventeen of the video: the first, and four times four.
     chain = [{"stage": "one", "window": 2, "denoise": {"expert": "a"}}]
     assert declared("sprites", 17, chain=chain, experts={"a": {"family": "wan"}}) == {"one": [5, 13]}
+    # Behind a bridge there are other latents: seventeen of them, which are the frames.
+    chain.append({"stage": "two", "window": 8, "denoise": {"framewise": {"expert": "b"}}, "bridge": "pixels"})
+    experts = {"a": {"family": "wan"}, "b": {"family": "stable-diffusion"}}
+    assert declared("sprites", 17, chain=chain, experts=experts) == {"one": [5, 13], "two": [8, 16]}
 
 
 # --- frames that come in pieces ----------------------------------------------------------------------------------

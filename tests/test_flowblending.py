@@ -640,8 +640,8 @@ def test_a_dry_run_disagrees_about_everything() -> None:
 @pytest.mark.parametrize(
     ("denoise", "said"),
     [
-        ("{above 0.3: large, above 0.8: small, else: large}", "boundaries fall inside [0, 1], from noise to video"),
-        ("{above 0.8: large, above 0.80: small, else: large}", "boundaries fall inside [0, 1]"),
+        ("{above 0.3: large, above 0.8: small, else: large}", "boundaries lie in [0, 1] and fall, from noise to video"),
+        ("{above 0.8: large, above 0.80: small, else: large}", "boundaries lie in [0, 1] and fall"),
         ("{above 1.3: large, else: small}", "these do not: 1.3"),
         ("{above -0.3: large, else: small}", "these do not: -0.3"),
         ("{above 0.3: large}", "the last interval is missing"),

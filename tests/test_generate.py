@@ -5,13 +5,16 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import dovetail
@@ -30,9 +33,10 @@ from dovetail.errors import (
 from dovetail.experts.adapter import Adapter
 from dovetail.recipe import Recipe
 from dovetail.run import Cast, End, Piece, Step, finished, load, peak_memory, plan, play, refining, resolved
+from dovetail.run.given import Start
 from dovetail.run.verbs import said
 from dovetail.sprites.world import BACKGROUNDS, GRAMMAR, ask, imagine, render
-from dovetail.video import Video, read, settings_of
+from dovetail.video import Footage, Video, read, settings_of
 
 PROMPT = "a dotted red circle moving right on a teal striped background"
 
@@ -179,6 +183,61 @@ def test_strength_and_frames_of_a_refinement(tmp_path: Path) -> None:
     recipe = refining(resolved(PROMPT, "sprites"), draft, strength=300, frames=4)
     assert recipe.chain == recipes.changed(recipes.load("sprites"), {"chain.1.ladder.below.timestep": 300}).chain[1:]
     assert (recipe.video.frames, recipe.video.fps) == (4, 12.0)
+
+
+def test_a_refinement_tells_the_story_of_its_video_and_no_example(tmp_path: Path) -> None:
+    """What so many frames of it tell; a recipe's example is of another video."""
+    story = {"events": ["0s: it moves left", "1s-2s: it moves up"], "fade": "0.5s"}
+    made = recipes.changed(
+        recipes.load("sprites-story-exact"), {"video.frames": 24, "prompt": "a ring", "story": story}
+    )
+    frames = np.zeros((24, 64, 64, 3), np.uint8)
+    path = Video(frames, 8.0, {"recipe": recipes.plain(made)}).save(tmp_path / "told.npz")
+
+    def told(name: str, prompt: str | None = None, frames: int | None = None, changes: Sequence[str] = ()) -> Recipe:
+        asked = resolved(prompt, name, overrides=changes)
+        return refining(asked, path, frames=frames, told=said(prompt, changes, name))
+
+    whole = told("sprites-story")
+    assert [(span.text, span.start, span.stop) for span in whole.spans()] == [
+        ("it moves left", 0, 8),
+        ("it moves up", 8, 16),
+    ]
+    assert (whole.prompt, whole.story.by) == ("a ring", "frame")
+    assert [span.stop for span in told("sprites-long", frames=10).spans()] == [8, 10]
+    assert [span.text for span in told("sprites-long", frames=6).spans()] == ["it moves left"]
+    assert told("sprites-story", "a blue square").story is None
+    changes = ['story={events: ["it moves down"]}']
+    assert [span.text for span in told("sprites-story", changes=changes).spans()] == ["it moves down"]
+    mute = Video(frames, 8.0).save(tmp_path / "mute.npz")
+    assert refining(recipes.load("sprites-story-exact"), mute, told=["prompt"]).story is None
+
+
+def test_what_a_file_has_beside_pictures_is_said_to_stay_behind(tmp_path: Path) -> None:
+    Image.new("RGBA", (64, 64), (200, 0, 0, 0)).save(tmp_path / "1.png")
+    with pytest.warns(ShapeWarning, match=": what is clear in it is black here"):
+        refining(recipes.load("sprites-exact"), tmp_path)
+
+
+def test_a_given_video_is_never_whole_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked through, and then read as far as it is asked for, at the size that it is made in."""
+    path = Video(np.arange(40, dtype=np.uint8)[:, None, None, None].repeat(3, 3) * np.ones((1, 8, 8, 1), np.uint8), 8.0)
+    start = Start.of(path.save(tmp_path / "given.npz"))
+    assert (start.frames, start.size) == (40, (8, 8))
+    assert start.first(3, 4, 2).tolist() == np.full((3, 4, 2, 3), [[[[0]]], [[[1]]], [[[2]]]]).tolist()
+    assert start.first(42, 8, 8)[:, 0, 0, 0].tolist() == [*range(40), 39, 39]
+    living: list[weakref.ref[Any]] = []
+
+    def frames(footage: Footage) -> Iterator[Any]:
+        for _ in range(40):
+            some = np.zeros((1, 64, 64, 3), np.uint8)
+            living.append(weakref.ref(some))
+            assert sum(ref() is not None for ref in living) <= 3
+            yield some
+
+    monkeypatch.setattr(Footage, "frames", frames)
+    assert start.first(40, 8, 8).shape == (40, 8, 8, 3)
+    assert Start.of(tmp_path / "given.npz").frames == 40
 
 
 def test_a_refinement_says_what_its_video_says_unless_told(tmp_path: Path) -> None:

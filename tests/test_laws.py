@@ -438,7 +438,7 @@ def test_ladders_of_known_form():
 
 @pytest.mark.parametrize("bad", [(1.0,), (0.5, 0.5, 0.0), (0.2, 0.4, 0.0), (1.1, 0.0), (0.5, -0.1)])
 def test_what_does_not_fall_is_no_ladder(bad):
-    with pytest.raises(ValueError, match="falls strictly"):
+    with pytest.raises(ValueError, match="each below the one before"):
         Ladder(bad, 1.0)
 
 

@@ -60,10 +60,10 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     lines = commands()
-    assert {words[0] for words in lines} == {"generate", "refine", "plan", "recipes", "experts", "compare"}
+    assert {words[0] for words in lines} == {"generate", "refine", "plan", "recipes", "words", "experts", "compare"}
     said = run_all([exact(words) for words in lines])
     assert (tmp_path / "out" / "rings-sheet.png").is_file()
-    assert "refine: 10 steps" in said[-3]
+    assert "refine: 10 steps" in said[-4]
     demo, again = (dovetail.video.read(tmp_path / "out" / f"{name}.mp4").frames for name in ("demo", "again"))
     assert (demo == again).all()
 
@@ -111,7 +111,7 @@ def test_the_file_tree_is_the_package() -> None:
     there = {
         path.name
         for path in (ROOT / "src" / "dovetail").iterdir()
-        if (path.is_dir() and path.name != "__pycache__") or (path.suffix == ".py" and path.name != "__init__.py")
+        if (path.is_dir() and path.name != "__pycache__") or (path.suffix == ".py" and not path.name.startswith("__"))
     }
     assert shown == there
 

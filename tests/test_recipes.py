@@ -191,7 +191,7 @@ def test_a_key_with_a_dot_is_named_in_quotes_where_it_is_wrong() -> None:
         ("chain.0.ladder.trailing.steps=[1]", "chain.structure.ladder.trailing.steps: a list came", "a whole number"),
         ("chain.0.denoise.guidance=x", "chain.structure.denoise.guidance: 'x' (text) came", "a valid number"),
         ("chain.0.denoise={framewise: {expert: spatial, guidance: -1}}", "denoise.framewise.guidance: -1", "0"),
-        ("chain.0.ladder={levels: [0.5, 0.7]}", "chain.structure.ladder.levels: levels fall", "[0, 1]"),
+        ("chain.0.ladder={levels: [0.5, 0.7]}", "chain.structure.ladder.levels: levels lie in", "[0, 1]"),
         (
             "chain.1.ladder.below.timestep=3",
             "chain.refine.ladder.below: 5 steps do not fit",

@@ -352,7 +352,7 @@ def test_what_is_clear_is_black_and_said(tmp_path: Path) -> None:
     picture.save(tmp_path / "1.png")
     footage = Footage.of(tmp_path)
     assert next(footage.frames())[0, 0].tolist() == [[0, 0, 0], [200, 100, 50]]
-    assert footage.lost == "what is clear in it, which is black here"
+    assert footage.lost == "what is clear in it is black here"
     Image.new("RGBA", (2, 1), (200, 100, 50, 255)).save(tmp_path / "1.png")
     assert Footage.of(tmp_path).lost is None
 
@@ -404,7 +404,7 @@ def test_times_that_are_rounded_are_even(tmp_path: Path, suffix: str, times: lis
 
 
 def test_sound_is_said_to_be_left_out(tmp_path: Path) -> None:
-    assert Footage.of(filmed(tmp_path / "a.mp4", [0.0, 0.04], sound=True)).lost == "its sound"
+    assert Footage.of(filmed(tmp_path / "a.mp4", [0.0, 0.04], sound=True)).lost == "its sound is left out"
     assert Footage.of(filmed(tmp_path / "b.mp4", [0.0, 0.04])).lost is None
 
 

@@ -72,6 +72,23 @@ def main() -> None:
     app()
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        out.print(f"dovetail {version('dovetail-video')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """Training-free video generation by joining pretrained diffusion experts."""
+
+
 @app.command()
 @taught
 def generate(
@@ -307,12 +324,39 @@ def calibrate(
 
 @app.command("recipes")
 @taught
-def recipes_() -> None:
-    """The recipes that ship with dovetail."""
+def recipes_(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One of them, to be printed as it is written.", show_default=False),
+    ] = None,
+) -> None:
+    """The recipes that ship with dovetail; the text of one of them, to begin one's own with."""
+    if name is not None:
+        say(recipes.text_of(name).rstrip())
+        return
     for name in recipes.names():
         out.print(f"[bold]{name}[/]")
         about = fill(recipes.load(name).about, out.width, initial_indent="  ", subsequent_indent="  ")
         out.print(escape(about), soft_wrap=True)
+
+
+@app.command()
+@taught
+def words(
+    word: Annotated[
+        str | None, typer.Argument(help="One of them: what it is, its keys, and their defaults.", show_default=False)
+    ] = None,
+) -> None:
+    """The words that recipes are written in, as docs/recipes.md has them."""
+    from dovetail.recipe import reference
+
+    if word is not None:
+        say(str(reference.word(word)).rstrip())
+        return
+    for title, known in reference.groups():
+        out.print(f"[bold]{title}[/]")
+        for one in known:
+            say(f"  {one.name:<16} {one.brief}")
 
 
 @app.command("experts")

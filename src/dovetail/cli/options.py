@@ -18,7 +18,9 @@ RecipeOption = Annotated[
 OutOption = Annotated[
     Path,
     typer.Option(
-        "--out", "-o", help="Where to write: .mp4, .gif, .webp, .npz, or a folder for PNG. Replaces an older one."
+        "--out",
+        "-o",
+        help="Where to write: .mp4, .gif, .webp, .npz, or a folder for PNG. An older video is replaced; a run that is kept beside it is gone on with.",
     ),
 ]
 FramesOption = Annotated[int | None, typer.Option("--frames", help="How many frames.")]

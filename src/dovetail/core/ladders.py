@@ -25,7 +25,7 @@ class Ladder:
     def __post_init__(self) -> None:
         falling = all(a > b for a, b in zip(self.levels, self.levels[1:], strict=False))
         if len(self.levels) < 2 or not falling or self.levels[0] > 1 or self.levels[-1] < 0:
-            raise ValueError(f"a ladder falls strictly inside [0, 1] and has two levels or more: {self.levels}")
+            raise ValueError(f"a ladder has two levels or more in [0, 1], each below the one before: {self.levels}")
 
     @property
     def steps(self) -> int:
@@ -109,7 +109,7 @@ def spliced(ladder: Ladder, own: Ladder, early: float, late: float) -> Ladder:
     inside = [level for level in ladder.levels if late < level <= early]
     if not 1 >= early > late >= 0 or not inside:
         raise ValueError(
-            f"a ladder is spliced between boundaries that fall inside [0, 1] with a level between them, not {early:g}, {late:g}"
+            f"a ladder is spliced between boundaries in [0, 1], the second below the first, with a level between them, not {early:g}, {late:g}"
         )
     above = tuple(level for level in ladder.levels if level > early)
     below = tuple(level for level in ladder.levels if level <= late)

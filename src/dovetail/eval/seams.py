@@ -4,7 +4,7 @@ A step is the one from the frame before; its number is the frame's. What is comp
 `dovetail.eval.series`: change, change with motion taken out, jerk, and the step of the mean colour.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -49,11 +49,8 @@ def borders(settings: Mapping[str, Any], frames: int) -> dict[str, list[int]]:
     Windows that are averaged where they overlap do so where one begins or ends. Of others each frame belongs to the
     first that makes it, and the next window's frames begin behind it.
     """
-    recipe = settings.get("recipe", {})
-    families = [spec.get("family") for spec in recipe.get("experts", {}).values()]
-    each = max((COMPRESSION.get(family, 1) for family in families), default=1)
-    found = {}
-    for stage in recipe.get("chain", []):
+    recipe, found = settings.get("recipe", {}), {}
+    for stage, each in zip(recipe.get("chain", []), _compressions(recipe), strict=True):
         window, hop = stage.get("window"), stage.get("hop") or stage.get("window")
         if not window:
             continue
@@ -63,6 +60,27 @@ def borders(settings: Mapping[str, Any], frames: int) -> dict[str, list[int]]:
             turns |= {span.start for span in spans[1:]}
         found[stage["stage"]] = [(turn - 1) * each + 1 if each > 1 else turn for turn in sorted(turns)]
     return found
+
+
+def _compressions(recipe: Mapping[str, Any]) -> Iterator[int]:
+    """Frames to a latent frame, stage by stage: those of the experts that are asked from one bridge to the next."""
+    families = {name: spec.get("family") for name, spec in recipe.get("experts", {}).items()}
+    rooms: list[list[Mapping[str, Any]]] = []
+    for stage in recipe.get("chain", []):
+        rooms += [[]] if stage.get("bridge") or not rooms else []
+        rooms[-1].append(stage)
+    for room in rooms:
+        asked = {name for stage in room for name in _texts(stage["denoise"]) if name in families}
+        yield from [max((COMPRESSION.get(families[name], 1) for name in asked), default=1)] * len(room)
+
+
+def _texts(part: Any) -> Iterator[str]:
+    """Every text in plain data."""
+    if isinstance(part, str):
+        yield part
+    elif isinstance(part, Mapping | list | tuple):
+        for inner in part.values() if isinstance(part, Mapping) else part:
+            yield from _texts(inner)
 
 
 def blind_period(jumps: Tensor, draws: int = 200, seed: int = 0) -> tuple[float, int]:

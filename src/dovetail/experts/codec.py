@@ -285,9 +285,18 @@ def _whole(module: Any, code: Tensor, *extra: Tensor) -> Iterator[Tensor]:
     """Frames "b c f h w" of codes "b c f h w", in one piece."""
     with torch.random.fork_rng([code.device] if code.device.type == "cuda" else []):
         # LTX-Video 0.9.1's decoder draws noise of its own, from torch's stream.
-        torch.manual_seed(0)
+        _seed(code.device)
         frames = module.decode(code, *extra, return_dict=False)[0]
     yield frames
+
+
+def _seed(device: torch.device) -> None:
+    """Begin one device's stream anew, and no other's."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(0)
+    else:
+        torch.default_generator.manual_seed(0)
 
 
 def pieces_of(module: Any, code: Tensor, *extra: Tensor) -> Iterator[Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dovetail.core.noise import Noise
 from dovetail.core.schedules import VariancePreserving
+from dovetail.methods.consistent import Consistent
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,14 @@ class SameSNR:
 Clock = SameIndex | SameSNR
 
 
-def eps_between(x: Tensor, t: float, frames: Tensor, noise: Noise, fresh: bool) -> tuple[Tensor, Tensor]:
+def eps_between(x: Tensor, t: float, frames: Tensor, noise: Noise | Consistent, fresh: bool) -> tuple[Tensor, Tensor]:
     """The noise, shaped like x, through which estimates at t are shown: on the way there, and on the way back.
 
-    fresh: drawn for this level and way; else the noise of the hand-over, both ways.
+    fresh: drawn for this level and way; else the noise of the hand-over, both ways: that which windows start from, where
+    they share it.
     """
+    drawn = noise.eps if isinstance(noise, Consistent) else noise.like
     if fresh:
-        return noise.like(x, frames, "there", t), noise.like(x, frames, "back", t)
-    start = noise.like(x, frames, "start")
+        return drawn(x, frames, "there", t), drawn(x, frames, "back", t)
+    start = drawn(x, frames, "start")
     return start, start

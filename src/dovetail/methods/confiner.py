@@ -19,6 +19,7 @@ from dovetail.core.ladders import Mask
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix
 from dovetail.methods.bridge import Clock, SameSNR, eps_between
+from dovetail.methods.consistent import Consistent
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Coordinated:
 
     spatial: Denoiser
     temporal: Denoiser
-    noise: Noise
+    noise: Noise | Consistent
     clock: Clock = field(default_factory=SameSNR)
     fresh: bool = True
     steps: Mask | None = None

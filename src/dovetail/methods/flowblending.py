@@ -49,7 +49,7 @@ class Blended:
                 f"{len(self.experts)} experts have {len(self.experts) - 1} boundaries between them, not {len(self.boundaries)}"
             )
         if any(not high >= low for high, low in pairwise(bounds)):
-            raise ValueError(f"boundaries fall inside [0, 1], from noise to video; these do not: {self.boundaries}")
+            raise ValueError(f"boundaries lie in [0, 1] and fall, from noise to video; these do not: {self.boundaries}")
 
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
         return self.experts[interval(t, self.boundaries)](x, t, frames)

@@ -15,6 +15,7 @@ from dovetail.core.denoiser import Denoiser
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix, split
 from dovetail.methods.bridge import Clock, SameSNR, eps_between
+from dovetail.methods.consistent import Consistent
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Skipping:
 
     spatial: Denoiser
     temporal: Denoiser
-    noise: Noise
+    noise: Noise | Consistent
     tau: float
     clock: Clock = field(default_factory=SameSNR)
     fresh: bool = True

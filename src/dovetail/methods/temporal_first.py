@@ -15,6 +15,7 @@ from dovetail.core.denoiser import Denoiser
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split, mix
 from dovetail.methods.bridge import eps_between
+from dovetail.methods.consistent import Consistent
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class TemporalFirst:
 
     spatial: Denoiser
     temporal: Denoiser
-    noise: Noise
+    noise: Noise | Consistent
     fresh: bool = True
 
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:

@@ -135,7 +135,9 @@ class FlowBlendingPipeline(Face):
         told = self.config.boundaries
         if told is not None:
             if len(told) != 2 or not 1 >= told[0] >= told[1] >= 0:
-                raise RecipeError(f"boundaries are two shares of noise that fall inside [0, 1], not {told}")
+                raise RecipeError(
+                    f"boundaries are two shares of noise in [0, 1], the second below the first, not {told}"
+                )
             return told[0], told[1]
         space = casting.codec(self.vae).space
         factor, family = space.factor or 1, FAMILIES[casting.family_of(self.transformer)]

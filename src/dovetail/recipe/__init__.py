@@ -4,6 +4,6 @@ Nothing in this package but `build` imports torch, so that reading a recipe cost
 """
 
 from dovetail.recipe.models import Recipe
-from dovetail.recipe.reading import changed, checked, dump, load, names, parse, plain, weights_in
+from dovetail.recipe.reading import changed, checked, dump, load, names, parse, plain, text_of, weights_in
 
-__all__ = ["Recipe", "changed", "checked", "dump", "load", "names", "parse", "plain", "weights_in"]
+__all__ = ["Recipe", "changed", "checked", "dump", "load", "names", "parse", "plain", "text_of", "weights_in"]

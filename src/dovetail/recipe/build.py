@@ -393,9 +393,10 @@ class _Place:
 
     def _pair(self, asked: models.Pair, spatial: Denoiser, temporal: Denoiser) -> Denoiser:
         fresh = isinstance(asked, models.Noisy) and asked.noise == "fresh"
+        noise = self.noise if fresh or self.start is None else self.start
         match asked:
             case models.Coordinated(steps=steps):
-                return Coordinated(spatial, temporal, self.noise, self._clock(asked), fresh, self._steps(steps))
+                return Coordinated(spatial, temporal, noise, self._clock(asked), fresh, self._steps(steps))
             case models.Alternating():
                 return Alternating.of(spatial, temporal, self.ladder, self._schedule(asked.spatial))
             case models.Averaged(weight=weight):
@@ -403,11 +404,11 @@ class _Place:
             case models.Fused(blur=blur):
                 return Fused(spatial, temporal, blur)
             case models.Relayed(derived=derived):
-                return Relayed(spatial, temporal, self.noise, self._clock(asked), fresh, derived)
+                return Relayed(spatial, temporal, noise, self._clock(asked), fresh, derived)
             case models.TemporalFirst():
-                return TemporalFirst(spatial, temporal, self.noise, fresh)
+                return TemporalFirst(spatial, temporal, noise, fresh)
             case models.Skipping(tau=tau):
-                return Skipping(spatial, temporal, self.noise, tau, self._clock(asked), fresh)
+                return Skipping(spatial, temporal, noise, tau, self._clock(asked), fresh)
         raise TypeError(f"no method: {asked!r}")
 
     def _leaf(self, asked: models.Leaf) -> Denoiser:

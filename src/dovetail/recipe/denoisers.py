@@ -105,11 +105,12 @@ class Coupled(Windows):
 
     `iterations`, `rate`: of the agreeing; `optimiser`: each iteration moves the video by `rate` of the way to what the
     windows see (picard), or by AdamW (adamw, as published; then `rate` is its learning rate). `kernel`: how much a
-    window goes by the others (`common`: in what stands still alone); `repulsion`: whether a Stein kernel keeps them apart. `minibatch`: windows asked in an
-    iteration; none given is all. `again`: who is asked there, as an expert with a guidance of its own; none given is
-    `of`. `tolerance`: it ends early once an iteration asks for a change of less than this share of the video. `base`:
-    one noise to look through for each step, for the video, or for each iteration. `timestep`: it looks at the step's
-    own level, or at any of the ladder. `stages`: all, the outer two (estimates and step), or the inner alone.
+    window goes by the others (`common`: in what stands still alone); `repulsion`: whether a Stein kernel keeps them
+    apart. `minibatch`: windows asked in an iteration; none given is all. `again`: who is asked there, as an expert with
+    a guidance of its own; none given is `of`. `tolerance`: it ends early once an iteration asks for a change of less
+    than this share of the video. `base`: one noise to look through for each step, for the video, or for each iteration.
+    `timestep`: it looks at the step's own level, or at any of the ladder. `stages`: all, the outer two (estimates and
+    step), or the inner alone.
 
     Beyond the paper. `floor: auto`: the agreeing ends once it lowers how far apart windows look by less than the share
     `gain`, at `calm` levels in a row. `stride: auto`: from half a window down, halved after each level at which windows
@@ -285,7 +286,7 @@ class Blended(Worded):
         if not bounds:
             raise PydanticCustomError("falling", "one interval only; say where it ends, as in above 0.8: large", {})
         if bounds[0] > 1 or bounds[-1] < 0 or any(high <= low for high, low in pairwise(bounds)):
-            message = "boundaries fall inside [0, 1], from noise to video; these do not: {bounds}"
+            message = "boundaries lie in [0, 1] and fall, from noise to video; these do not: {bounds}"
             raise PydanticCustomError("falling", message, {"bounds": ", ".join(map(str, bounds))})
         return self
 

@@ -52,13 +52,20 @@ class Shifted(Worded):
 
 
 class Karras(Worded):
-    """Karras et al.'s sigmas."""
+    """Karras et al.'s sigmas, from `sigma_max` down to `sigma_min` and then 0 (arXiv:2206.00364, Eq. 5)."""
 
     word: ClassVar[str] = "karras"
     steps: Steps
-    sigma_min: Annotated[float, Field(gt=0)]
-    sigma_max: Annotated[float, Field(gt=0)]
-    rho: Annotated[float, Field(gt=0)] = 7.0
+    sigma_min: Annotated[float, Field(ge=1e-6, le=1e6)]
+    sigma_max: Annotated[float, Field(ge=1e-6, le=1e6)]
+    rho: Annotated[float, Field(ge=0.1, le=100)] = 7.0
+
+    @model_validator(mode="after")
+    def _falls(self) -> Self:
+        if self.sigma_max <= self.sigma_min:
+            message = "sigmas fall from sigma_max to sigma_min; {high} is not above {low}"
+            raise PydanticCustomError("falling", message, {"high": self.sigma_max, "low": self.sigma_min})
+        return self
 
 
 class Below(Worded):
@@ -82,7 +89,7 @@ class Times(Worded):
 
     word: ClassVar[str] = "timesteps"
     of: str
-    times: Annotated[tuple[float, ...], Field(strict=False, min_length=1)]
+    times: Annotated[tuple[Annotated[float, Field(ge=0, le=1e6)], ...], Field(strict=False, min_length=1)]
     unit: bool = True
 
 
@@ -101,7 +108,7 @@ class Levels(Alone, RootModel[Annotated[tuple[float, ...], Field(strict=False, m
     def _falling(self) -> Self:
         shares = self.root
         if shares[0] > 1 or shares[-1] < 0 or any(a <= b for a, b in pairwise(shares)):
-            raise PydanticCustomError("falling", "levels fall strictly inside [0, 1]", {})
+            raise PydanticCustomError("falling", "levels lie in [0, 1] and each is below the one before", {})
         return self
 
     @model_serializer(mode="wrap")

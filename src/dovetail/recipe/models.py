@@ -280,14 +280,29 @@ class Recipe(Part):
         return self
 
     @model_validator(mode="after")
+    def _square(self) -> Self:
+        exact = {name for name, spec in self.experts.items() if isinstance(spec, Exact)}
+        for stage in self.chain:
+            room = self.room(stage.stage)
+            height, width = room.height or self.video.height, room.width or self.video.width
+            asked = [name for _, name in named(stage, "") if name in exact]
+            if asked and height != width:
+                message = "video.height: expert '{name}' is exact, of renders that are square; {width}x{height} is not"
+                told = {"name": asked[0], "width": width, "height": height}
+                raise PydanticCustomError("refers", message, told)
+        return self
+
+    @model_validator(mode="after")
     def _fits(self) -> Self:
         longest = self.video.longest
         if longest is not None and self.video.frames > longest:
             message = (
                 "video.frames: {frames} frames, but this recipe's experts make clips of at most {longest}. "
-                "Use --frames {longest} or fewer, or a recipe that is made for long video, as sprites-long"
+                "Use --frames {longest} or fewer, or a recipe that is made for {more}"
             )
-            raise PydanticCustomError("refers", message, {"frames": self.video.frames, "longest": longest})
+            more = "long video, as sprites-long" if self.story is None else "stories, as sprites-story"
+            told = {"frames": self.video.frames, "longest": longest, "more": more}
+            raise PydanticCustomError("refers", message, told)
         return self
 
 

@@ -36,9 +36,14 @@ def load(name: str | Path) -> Recipe:
         if not path.is_file():
             raise RecipeError(f"no recipe file {path}")
         return _anchored(parse(_text(path), str(path)), path.absolute().parent)
-    if text not in names():
-        raise RecipeError(f"unknown recipe '{text}'; {nearest(text, names())}; or give the path of a .yaml file")
-    return parse((SHIPPED / f"{text}.yaml").read_text(encoding="utf-8"), text)
+    return parse(text_of(text), text)
+
+
+def text_of(name: str) -> str:
+    """A shipped recipe as it is written. Raises RecipeError for a name that none has."""
+    if name not in names():
+        raise RecipeError(f"unknown recipe '{name}'; {nearest(name, names())}; or give the path of a .yaml file")
+    return (SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def _text(path: Path) -> str:
@@ -93,6 +98,8 @@ class _Loader(yaml.SafeLoader):
 def _yaml(text: str, source: str) -> Any:
     try:
         return yaml.load(text, _Loader)
+    except RecursionError:
+        raise RecipeError(f"{source} is no YAML that can be read: it is nested too deep") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a day that is none, a number of 5000 digits
         raise RecipeError(f"{source} is no YAML: {error}") from None
 
@@ -122,15 +129,22 @@ def changed(recipe: Recipe, overrides: Iterable[str] | Mapping[str, Any]) -> Rec
     a dot or an equals sign itself stands in double quotes: chain.video.denoise.blended."above 0.8"=small.
     A text's value is read as YAML. Raises RecipeError, as for a recipe that is written so.
     """
+    if isinstance(overrides, str):
+        overrides = [overrides]
     pairs = overrides.items() if isinstance(overrides, Mapping) else [_pair(text) for text in overrides]
     data = plain(recipe)
-    for path, value in pairs:
+    for path, value in ((path, _bare(value)) for path, value in pairs):
         try:
             _put(data, path, value)
         except RecipeError:
             data = _written_out(data)  # a change before this one may have been short for a mapping
             _put(data, path, value)
     return checked(data)
+
+
+def _bare(value: Any) -> Any:
+    """A number of numpy's or torch's as Python's own, which a recipe is made of."""
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 def _written_out(data: dict[str, Any]) -> dict[str, Any]:
@@ -298,7 +312,8 @@ def _shown(came: Any) -> str:
     if type(came) in kinds:
         return "an empty list" if kinds[type(came)] == "a list" and not came else kinds[type(came)]
     if not isinstance(came, str):
-        return f"{came} ({'a number' if isinstance(came, int | float) else f'a {type(came).__name__}'})"
+        digits = str(came) if len(str(came)) <= 80 else f"{str(came)[:60]}..."
+        return f"{digits} ({'a number' if isinstance(came, int | float) else f'a {type(came).__name__}'})"
     hint = ", as YAML writes numbers with a dot: 1.0e-3" if re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", came) else ""
     return f"{came!r} (text{hint})" if len(came) <= 80 else f"{came[:60]!r}... ({len(came)} characters)"
 

@@ -59,7 +59,7 @@ class Exact(Part):
     family: Literal["exact"]
     kind: Literal["spatial", "control", "temporal"]
     candidates: Annotated[int, Field(ge=1, le=65_536)] = 256
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     schedule: Literal["own", "flow"] = "own"
 
 

@@ -18,6 +18,7 @@ from dovetail.run.sealed import DamagedError
 from dovetail.run.telling import further
 from dovetail.video import Frames, Video, checked_output, writing
 from dovetail.video.encoders import warn_of_waiting
+from dovetail.video.places import suffix_of
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def decode(folder: str | Path, out: str | Path, look: Look | None = None) -> Ite
         raise OutputError(f"{place} has no manifest that can be read; `dovetail resume` writes it again")
     if Path(out).resolve() == place.target.resolve():
         raise OutputError(f"{out} is the run's own video, which `dovetail resume` writes; take another name")
-    if Path(out).suffix == ".mp4" and any((side or 0) % 2 for side in (look.height, look.width)):
+    if suffix_of(out) == ".mp4" and any((side or 0) % 2 for side in (look.height, look.width)):
         raise RecipeError(
             f"the sides of an .mp4 are even, not {look.width} x {look.height}; take a pixel more, or another file"
         )
@@ -67,7 +68,7 @@ def decode(folder: str | Path, out: str | Path, look: Look | None = None) -> Ite
         # Frames stay, so a story's events stay at theirs; in seconds they would move, or lie outside.
         recipe = recipes.changed(recipe, {**further(recipe, None)[0], "video.fps": look.fps})
     checked_output(out, recipe.video.fps)
-    warn_of_waiting(Path(out).suffix, recipe.video.frames)
+    warn_of_waiting(suffix_of(out), recipe.video.frames)
     there = 0
     with writing(out, recipe.video.fps, look.crf, enlarge=not look.sized) as growing:
         try:

@@ -11,6 +11,7 @@ from torch import Tensor
 from dovetail import recipe as recipes
 from dovetail.core.denoiser import Expert
 from dovetail.core.schedules import Flow
+from dovetail.errors import RecipeError
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.build import blends
 from dovetail.recipe.planning import Known
@@ -212,6 +213,13 @@ def same_words(a: models.ExpertSpec, b: models.ExpertSpec) -> bool:
 def _reads_by(spec: models.Pretrained) -> str:
     """The weights whose text model an expert reads with."""
     return spec.weights if spec.base is None or spec.family in READ_WITH_CLIP else spec.base
+
+
+def check_whole(recipe: Recipe, cast: Cast) -> None:
+    """Raise RecipeError unless a cast has every expert that a recipe's stages ask."""
+    if lacking := sorted(used(recipe) - cast.experts.keys()):
+        names = ", ".join(f"'{name}'" for name in lacking)
+        raise RecipeError(f"the cast has no expert {names}; dovetail.run.load(recipe) brings all that a recipe asks")
 
 
 def check_spaces(recipe: Recipe, cast: Cast) -> None:

@@ -73,7 +73,8 @@ class Origin:
         """In what another origin is another, one line each."""
         mine, theirs = (_flat(asdict(one)) for one in (self, other))
         paths = sorted(path for path in mine.keys() | theirs.keys() if mine.get(path) != theirs.get(path))
-        return [f"{path} is {_brief(mine.get(path))} there, {_brief(theirs.get(path))} here" for path in paths]
+        told = {path: _brief(mine.get(path), theirs.get(path)) for path in paths}
+        return [f"{path} is {there} there, {here} here" for path, (there, here) in told.items()]
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
@@ -84,9 +85,20 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
     return {path: value}
 
 
-def _brief(value: Any) -> str:
-    said = json.dumps(value, ensure_ascii=False)
-    return said if len(said) <= 60 else f"{said[:57]}..."
+def _brief(one: Any, other: Any) -> tuple[str, str]:
+    """Two values that differ, each in sixty letters at most, from near where they do."""
+    both = [json.dumps(value, ensure_ascii=False) for value in (one, other)]
+    same = next((i for i, (a, b) in enumerate(zip(*both, strict=False)) if a != b), 0)
+    return tuple(_cut(said, same) for said in both)  # type: ignore[return-value]
+
+
+def _cut(said: str, same: int) -> str:
+    """A text of which so many letters need not be read."""
+    if len(said) <= 60:
+        return said
+    begin = min(max(0, same - 20), len(said) - 54)
+    end = begin + 54
+    return f"{'...' if begin else ''}{said[begin:end]}{'...' if end < len(said) else ''}"
 
 
 @dataclass(frozen=True)

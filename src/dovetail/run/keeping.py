@@ -3,13 +3,13 @@
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ from dovetail.run.sealed import DamagedError, read_json
 from dovetail.run.states import Standing
 from dovetail.video import Frames, checked_output, enlarged, save_indexed, writing
 from dovetail.video.encoders import warn_of_waiting
+from dovetail.video.places import suffix_of
 
 PAUSE = 1.0
 """Seconds between steps that are kept, at least: what is taken in less is sooner taken again than written."""
@@ -80,12 +81,24 @@ def keep(
     place = Folder(folder_of(target) if folder is None else Path(folder))
     place.refuse(target)
     checked_output(target, recipe.video.fps)
-    warn_of_waiting(Path(target).suffix, recipe.video.frames)
-    with place.locked(), _as_many_threads(place):
+    warn_of_waiting(suffix_of(target), recipe.video.frames)
+    yield from _as_begun(_played(recipe, place, Path(target), cast, given, pulse), place)
+
+
+def _played(
+    recipe: Recipe,
+    place: Folder,
+    target: Path,
+    cast: Cast | None,
+    given: Mapping[str, Any] | None,
+    pulse: Pulse | None,
+) -> Generator[Step | Piece | End, None, None]:
+    """A run in its folder, which nobody else is at meanwhile."""
+    with place.locked():
         run = ready(recipe, load(recipe) if cast is None else cast, pulse=pulse)
         try:
             with advising(recipe, run.cast.fit):
-                yield from _Kept.of(place, run, Path(target), given).events()
+                yield from _Kept.of(place, run, target, given).events()
         except DamagedError as error:
             raise OutputError(f"{place}: {error}, though it was whole a moment ago; resume the run") from None
 
@@ -113,13 +126,30 @@ def _recipe_of(folder: Folder) -> Recipe:
         ) from None
 
 
-@contextmanager
-def _as_many_threads(folder: Folder) -> Iterator[None]:
-    """Sums on a CPU may hang on how many threads share them, so a run goes on with as many as it began with."""
-    now = torch.get_num_threads()
+Happened = TypeVar("Happened")
+
+
+def _as_begun(events: Generator[Happened, None, None], folder: Folder) -> Iterator[Happened]:
+    """Sums on a CPU may hang on how many threads share them, so a run goes on with as many as it began with. Between its
+    events there are as many as whoever asks for these has."""
+    begun = None
     with suppress(DamagedError, KeyError):
-        torch.set_num_threads(read_json(folder.manifest)["threads"])
+        begun = read_json(folder.manifest)["threads"]
+    with closing(events):
+        while True:
+            with _threads(begun):
+                event = next(events, None)
+            if event is None:
+                return
+            yield event
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """So many threads, for a while; None is as many as there are."""
+    now = torch.get_num_threads()
     try:
+        torch.set_num_threads(now if count is None else count)
         yield
     finally:
         torch.set_num_threads(now)
@@ -345,7 +375,7 @@ class _Kept:
         return End(beside)
 
     def _written(self, inside: Mapping[str, Any], beside: Mapping[str, Any]) -> None:
-        if self.target.suffix == ".mp4":
+        if suffix_of(self.target) == ".mp4":
             save_indexed(self.folder.video, self.target, inside, beside)
             return
         with writing(self.target, self.run.recipe.video.fps) as growing:
@@ -423,7 +453,7 @@ def _written(run: Ready, target: Path) -> float:
     """Bytes that the finished video takes at its target, at most. An .npz waits as pixels beside its file."""
     size = run.recipe.video
     pixels = 3 * size.height * size.width * size.frames
-    return _filmed(run) if target.suffix == ".mp4" else pixels * (2 if target.suffix == ".npz" else 1)
+    return _filmed(run) if suffix_of(target) == ".mp4" else pixels * (2 if suffix_of(target) == ".npz" else 1)
 
 
 def _remembered(stage: Stage, frames: int) -> float:

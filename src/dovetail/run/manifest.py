@@ -1,7 +1,6 @@
 """What a file says of the run that made it."""
 
 import platform
-import resource
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -98,4 +97,8 @@ def _held() -> int:
         for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -23,7 +23,7 @@ from dovetail.recipe.planning import Count, Ledger, Plan
 from dovetail.recipe.planning import plan as planned
 from dovetail.run.bridging import bridges_of, rooms_of
 from dovetail.run.budget import whom
-from dovetail.run.cast import Cast, check_spaces, check_words, known_of, load, patches_of, settled
+from dovetail.run.cast import Cast, check_spaces, check_whole, check_words, known_of, load, patches_of, settled
 from dovetail.run.decoding import Clock, decoded
 from dovetail.run.events import End, Latent, Piece, Step, Turned
 from dovetail.run.given import encoded, start_of, warn_about, warn_of_steps, warn_of_story
@@ -159,6 +159,7 @@ def ready(recipe: Recipe, cast: Cast, quiet: bool = False, pulse: Pulse | None =
     """Check everything that can be checked before the first step. Raises and warns as `play`; quiet: no warning of
     words."""
     begun = perf_counter()
+    check_whole(recipe, cast)
     check_spaces(recipe, cast)
     check_words(recipe, cast)
     start = start_of(recipe)

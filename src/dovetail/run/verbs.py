@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def refine(
     strength: the timestep T_e up to which noise is added; more changes more. frames: only the first so many.
     Raises OutputError for a video that cannot be read, and all that `generate` raises.
     """
-    overrides = overrides if isinstance(overrides, Mapping) else tuple(overrides)
+    overrides = overrides if isinstance(overrides, Mapping | str) else tuple(overrides)
     asked = resolved(prompt, recipe, seed=seed, overrides=overrides)
     return finished(play(refining(asked, video, strength, frames, said(prompt, overrides, recipe))))
 
@@ -138,16 +139,19 @@ def _of_story(overrides: Overrides) -> tuple[Overrides, Overrides]:
     if isinstance(overrides, Mapping):
         later = {path: value for path, value in overrides.items() if path.startswith("story.")}
         return {path: value for path, value in overrides.items() if path not in later}, later
-    texts = list(overrides)
+    texts = [overrides] if isinstance(overrides, str) else list(overrides)
     return [text for text in texts if not text.startswith("story.")], [t for t in texts if t.startswith("story.")]
 
 
 def said(prompt: str | None, overrides: Overrides, recipe: str | Path | Recipe | None = None) -> frozenset[str]:
-    """The paths of a recipe that who asks has said something of. The prompt of a recipe of their own is said, that of a
-    shipped one is an example."""
+    """The paths of a recipe that who asks has said something of. The prompt and the story of a recipe of their own are said,
+    those of a shipped one are an example."""
+    overrides = [overrides] if isinstance(overrides, str) else overrides
     paths = overrides if isinstance(overrides, Mapping) else [text.partition("=")[0] for text in overrides]
-    own = prompt is not None or (recipe is not None and recipe not in recipes.names())
-    return frozenset(paths) | ({"prompt"} if own else set())
+    own = recipe is not None and recipe not in recipes.names()
+    asked = {"prompt"} if own or prompt is not None else set()
+    told = {"story"} if own or any(path.partition(".")[0] == "story" for path in paths) else set()
+    return frozenset(paths) | asked | told
 
 
 def refining(
@@ -155,12 +159,13 @@ def refining(
     video: str | Path,
     strength: int | None = None,
     frames: int | None = None,
-    told: Collection[str] = ("prompt",),
+    told: Collection[str] = ("prompt", "story"),
 ) -> Recipe:
     """The recipe that refines a video: its stages after the first (all, if the first one starts from a video).
 
     told: the paths of the recipe that were said for this video, see `said`. What was not is the video's: its length, its
-    speed and, where its settings have one, its prompt. Warns with PromptWarning where nothing says what it shows.
+    speed and, where its settings have them, its prompt and the story that goes with it. Warns with PromptWarning where
+    nothing says what it shows, and with ShapeWarning of what is in the file and not taken along.
     """
     begins = recipe.start is not None or isinstance(recipe.chain[0].ladder, models.Below)
     stages = recipe.chain if begins else recipe.chain[1:]
@@ -168,7 +173,7 @@ def refining(
         raise RecipeError("this recipe has one stage only, so nothing of it is left to refine with; take `sprites`")
     given = Start.of(video)
     if given.footage.lost is not None:
-        warnings.warn(f"{video}: {given.footage.lost} is not taken along", ShapeWarning, stacklevel=3)
+        warnings.warn(f"{video}: {given.footage.lost}", ShapeWarning, stacklevel=3)
     frames = recipe.video.frames if frames is None and "video.frames" in told else frames
     if frames is not None and not 1 <= frames <= given.frames:
         raise RecipeError(f"{frames} frames are asked for, but {video} has {given.frames}")
@@ -185,8 +190,10 @@ def refining(
         "video.frames": frames or given.frames,
         "video.fps": recipe.video.fps if "video.fps" in told else given.footage.fps,
     }
+    if "story" not in told:
+        changes["story"] = None
     if "prompt" not in told:
-        changes |= _shown(recipe, given.footage)
+        changes |= _shown(recipe, given.footage, frames or given.frames, "story" not in told)
     if strength is not None:
         if not isinstance(stages[0].ladder, models.Below):
             raise RecipeError(
@@ -196,8 +203,15 @@ def refining(
     return recipes.changed(recipe, changes)
 
 
-def _shown(recipe: Recipe, given: Footage) -> dict[str, Any]:
-    """The prompt that made a video, as a change; without one the recipe's own stays, and is said."""
+def _shown(recipe: Recipe, given: Footage, frames: int, story: bool) -> dict[str, Any]:
+    """The prompt that made a video, as a change, and what of its story so many frames tell; without one the recipe's own
+    prompt stays, and is said."""
+    with suppress(RecipeError):  # of another version, whose words this one does not know
+        made = recipes.checked(given.settings.get("recipe", {}))
+        spans = [span for span in made.spans() if span.start < frames] if story else []
+        events = [{"at": f"{span.start}f", "to": f"{min(span.stop, frames)}f", "text": span.text} for span in spans]
+        told = recipe.story or made.story  # how windows and frames are told is the method's matter
+        return {"prompt": made.prompt} | ({"story": {"events": events, "by": told and told.by}} if events else {})
     known = given.settings.get("recipe", {}).get("prompt")
     if isinstance(known, str):
         return {"prompt": known}

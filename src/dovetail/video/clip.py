@@ -1,6 +1,7 @@
 """A video in memory."""
 
 import base64
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ class Video:
         shape, kind = self.frames.shape, self.frames.dtype
         if len(shape) != 4 or shape[3] != 3 or kind != np.uint8 or not shape[0]:
             raise ValueError(f"a video is uint8 'f h w 3' with one frame or more, not {kind} {shape}")
+        if not 0 < self.fps < math.inf:
+            raise ValueError(f"a video has more than 0 frames per second, not {self.fps}")
 
     @classmethod
     def of(

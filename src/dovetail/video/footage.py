@@ -32,7 +32,7 @@ class Footage:
     """A video's file: the settings that made it, as far as it says, its speed, and, by iteration, its frames "f 3 h w"
     in [-1, 1]. It may be iterated again. Files enlarged for looking at are shrunk to the size that was made.
 
-    lost: what is in the file and is not taken along, as sound, in words.
+    lost: what is in the file and not in its frames, as sound, in words.
     """
 
     path: Path
@@ -85,7 +85,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 class Facts(NamedTuple):
-    """What a file itself says: the settings, frames per second, and what of it is not taken along."""
+    """What a file itself says: the settings, frames per second, and what of it is lost."""
 
     settings: Mapping[str, Any] = {}
     fps: float | None = None
@@ -115,7 +115,7 @@ def _film(path: Path) -> Facts:
         fps = float(stream.average_rate or 24)
         times = _times(container)
         fps = fps if _even(times) else 1 / _usual(times)
-        return Facts(settings, fps, "its sound" if container.streams.audio else None)
+        return Facts(settings, fps, "its sound is left out" if container.streams.audio else None)
 
 
 def _times(container: Any) -> list[float]:
@@ -234,7 +234,7 @@ def _numbered(path: Path) -> list[tuple[int, str]]:
     return [(int(part), part) if part.isdecimal() else (-1, part) for part in parts]
 
 
-CLEAR = "what is clear in it, which is black here"
+CLEAR = "what is clear in it is black here"
 
 
 def _clear(image: Any) -> bool:

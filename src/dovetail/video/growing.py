@@ -10,7 +10,7 @@ from typing import Any
 from dovetail.errors import OutputError
 from dovetail.video.encoders import ENCODERS, Encoder, indexed
 from dovetail.video.frames import Frames
-from dovetail.video.places import INSIDE, checked_output, manifest_of, whole
+from dovetail.video.places import INSIDE, checked_output, manifest_of, suffix_of, whole
 
 
 @dataclass(eq=False)
@@ -40,13 +40,13 @@ def writing(path: str | Path, fps: float, crf: int | None = None, enlarge: bool 
     OutputError as `Video.save` does, for a video without frames or settings, and for a crf of what loses nothing.
     """
     target = checked_output(path, fps)
-    if crf is not None and target.suffix != ".mp4":
+    if crf is not None and suffix_of(target) != ".mp4":
         raise OutputError(f"cannot write {target}: crf is said of .mp4; other files keep every pixel")
     options: dict[str, Any] = {} if crf is None else {"crf": crf}
-    options |= {} if enlarge or target.suffix not in (".mp4", ".gif", ".webp") else {"enlarge": False}
+    options |= {} if enlarge or suffix_of(target) not in (".mp4", ".gif", ".webp") else {"enlarge": False}
     # The manifest is ready before the video takes its name, so that none is seen with an older one.
     with whole(target) as part, whole(manifest_of(target)) if target.suffix else nullcontext() as manifest:
-        with closing(ENCODERS[target.suffix](part, fps, **options)) as encoder:
+        with closing(ENCODERS[suffix_of(target)](part, fps, **options)) as encoder:
             growing = Growing(encoder)
             yield growing
             if growing.settings is None or not growing.length:

@@ -15,6 +15,16 @@ SUFFIXES = (".mp4", ".gif", ".webp", ".npz", "")
 FASTEST = {".gif": 50, ".webp": 90}
 """Frames per second. Browsers show frames that last 10 ms or less for 100 ms."""
 
+
+def suffix_of(path: str | Path) -> str:
+    """What says a video's format; "" is a folder.
+
+    >>> suffix_of("OUT.MP4"), suffix_of("frames")
+    ('.mp4', '')
+    """
+    return Path(path).suffix.lower()
+
+
 INSIDE = "dovetail.json"
 """The manifest's name in a folder of PNG; that it is there says that the folder is ours to replace."""
 
@@ -48,14 +58,16 @@ def checked_output(path: str | Path, fps: float = 1.0, inputs: Iterable[str | Pa
 def _refuse(target: Path, fps: float, inputs: Iterable[str | Path]) -> None:
     """Raise OutputError for a name or a place that a video must not be written to."""
     known = ", ".join(suffix for suffix in SUFFIXES if suffix)
+    suffix = suffix_of(target)
     reasons = {
+        "videos are written to files and folders, not to the standard output": str(target) == "-",
         "it needs a name": target.name in ("", "..", *SUFFIXES),
-        f"'{target.suffix}' is no known format; known: {known}, or a folder for PNG": target.suffix not in SUFFIXES,
-        "a folder has this name": bool(target.suffix) and target.is_dir(),
-        "it exists and is no folder of PNG that dovetail wrote": not (target.suffix or _ours(target)),
+        f"'{suffix}' is no known format; known: {known}, or a folder for PNG": suffix not in SUFFIXES,
+        "a folder has this name": bool(suffix) and target.is_dir(),
+        "it exists and is no folder of PNG that dovetail wrote": not (suffix or _ours(target)),
         "it is what this run reads; choose another name": target.exists()
         and any(Path(given).exists() and target.samefile(given) for given in inputs),
-        f"at {fps:g} frames per second browsers would slow it down; use .mp4": fps > FASTEST.get(target.suffix, fps),
+        f"at {fps:g} frames per second browsers would slow it down; use .mp4": fps > FASTEST.get(suffix, fps),
     }
     for why, holds in reasons.items():
         if holds:

@@ -1,0 +1,5 @@
+"""`python -m dovetail`, as the command."""
+
+from dovetail.cli import main
+
+main()
