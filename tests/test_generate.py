@@ -7,6 +7,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,14 @@ def test_a_given_video_is_never_whole_in_memory(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Footage, "frames", frames)
     assert start.first(40, 8, 8).shape == (40, 8, 8, 3)
     assert Start.of(tmp_path / "given.npz").frames == 40
+
+
+def test_a_cast_that_lacks_an_expert_is_refused() -> None:
+    recipe = recipes.load("sprites-exact")
+    cast = load(recipe)
+    less = replace(cast, experts={name: expert for name, expert in cast.experts.items() if name != "spatial"})
+    with pytest.raises(RecipeError, match=r"no expert 'spatial'; dovetail\.run\.load\(recipe\) brings"):
+        next(play(recipe, less))
 
 
 def test_a_refinement_says_what_its_video_says_unless_told(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from dovetail.methods.alternating import Alternating
 from dovetail.methods.averaged import Averaged, BySNR
 from dovetail.methods.bridge import SameIndex
 from dovetail.methods.confiner import Coordinated
+from dovetail.methods.consistent import Consistent
 from dovetail.methods.fused import Fused
 from dovetail.methods.only_spatial import only_spatial
 from dovetail.methods.relayed import Relayed
@@ -255,6 +256,19 @@ def test_fixed_noise_is_the_noise_of_the_hand_over() -> None:
     x = mix(video, NOISE.like(video, FRAMES, "start"), LADDER.levels[0])
     seen = Coordinated(believes(video), believes(video), NOISE, fresh=False)(x, LADDER.levels[0], FRAMES)
     close(seen, Split(video, NOISE.like(video, FRAMES, "start")))
+
+
+def test_fixed_noise_is_that_which_windows_share() -> None:
+    """Where a stage starts from shared noise, so that a step ends on the line that it began on there, too."""
+    video, shared = latent(), Consistent(NOISE, 2, block=1)
+    eps = shared.eps(video, FRAMES)
+    assert not torch.equal(eps, NOISE.like(video, FRAMES, "start"))
+
+    def believes(x: Tensor, t: float, frames: Tensor) -> Split:
+        return split(x, video, t)
+
+    x, t = mix(video, eps, LADDER.levels[0]), LADDER.levels[0]
+    close(Coordinated(believes, believes, shared, fresh=False)(x, t, FRAMES), Split(video, eps))
 
 
 def test_an_average_of_all_or_nothing_is_one_expert() -> None:

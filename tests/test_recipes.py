@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
+import torch
 
 import dovetail
 from dovetail import recipe as recipes
@@ -26,6 +28,8 @@ from dovetail.methods.skipping import Skipping
 from dovetail.methods.temporal_first import TemporalFirst
 from dovetail.recipe import models
 from dovetail.recipe.reading import SHIPPED
+from dovetail.run import plan
+from dovetail.run.verbs import said
 from dovetail.sprites.exact import SCHEDULES
 
 EXACT = recipes.load("sprites-exact")
@@ -227,6 +231,21 @@ def test_a_key_with_a_dot_is_named_in_quotes_where_it_is_wrong() -> None:
         ("chain.0.stage=''", "chain.0.stage: a name", "letters"),
         ("chain.0.stage=first.half", 'chain."first.half".stage: a name', "dots part the keys"),
         ("chain.-1.solver=unipc", "chain.-1: nothing is called '-1'", "refine, structure"),
+        (
+            "chain.0.ladder={karras: {steps: 4, sigma_min: 0.1, sigma_max: 10, rho: 0.001}}",
+            "ladder.karras.rho: 0.001",
+            "equal to 0.1",
+        ),
+        (
+            "chain.0.ladder={karras: {steps: 4, sigma_min: 10, sigma_max: 0.1}}",
+            "ladder.karras: sigmas fall",
+            "0.1 is not above 10",
+        ),
+        ("chain.0.ladder={timesteps: {of: control, times: [1.0e+9]}}", "timesteps.times.0: 1000000000.0", "1000000"),
+        ("experts.control.seed=100000000000000", "experts.control.seed: 100000000000000", "less than 2147483648"),
+        ("chain.0.ladder=" + "[" * 3000 + "]" * 3000, "chain.0.ladder: the value is no YAML", "nested too deep"),
+        ("video.height=32", "video.height: expert 'control' is exact", "64x32 is not"),
+        ("story.by=frame", "story.events", "missing"),
         ("experts={sd1.5: {family: exact, kind: spatial}}", 'experts."sd1.5": a name', "dots part the keys"),
     ],
 )
@@ -255,6 +274,22 @@ def test_several_errors_are_told_at_once() -> None:
 def test_too_many_frames_for_a_clip_recipe_says_what_to_use() -> None:
     with pytest.raises(RecipeError, match=r"600 frames.*at most 16.*--frames 16 or fewer"):
         dovetail.plan("sprites", frames=600)
+
+
+def test_too_many_frames_of_a_story_say_which_recipe_tells_stories() -> None:
+    with pytest.raises(RecipeError, match="made for stories, as sprites-story"):
+        recipes.changed(recipes.load("sprites"), {"story": ["it turns"], "video.frames": 96})
+
+
+def test_numbers_of_numpy_and_a_lone_change_are_taken() -> None:
+    changes = {"video.frames": np.int64(4), "video.fps": np.float32(12), "video.seed": torch.tensor(3)}
+    assert (
+        recipes.changed(EXACT, changes).video
+        == recipes.changed(EXACT, {"video.frames": 4, "video.fps": 12.0, "video.seed": 3}).video
+    )
+    assert recipes.changed(EXACT, "video.frames=4").video.frames == 4
+    assert plan(EXACT, overrides="video.frames=4").recipe.video.frames == 4
+    assert said(None, "video.frames=4") == {"video.frames"}
 
 
 def test_unknown_recipe_names_the_nearest() -> None:

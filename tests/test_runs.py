@@ -48,7 +48,7 @@ from dovetail.run import (
 )
 from dovetail.run import folder as folders
 from dovetail.run import keeping as kept_runs
-from dovetail.run.folder import Folder, Origin
+from dovetail.run.folder import Folder, Origin, _brief
 from dovetail.run.growing import grown
 from dovetail.run.playing import ready
 from dovetail.video import Video, read, settings_of
@@ -411,6 +411,35 @@ def test_a_folder_of_another_run_is_refused_with_the_reason(
     assert {path: data for path, data in after.items() if path.name != "lock"} == {
         path: data for path, data in before.items() if path.name != "lock"
     }
+
+
+def test_long_values_are_shown_where_they_differ(tmp_path: Path, whole: Path, cast: Cast) -> None:
+    there, here = _brief([*range(40), 7], [*range(40), 8])
+    assert (there[:3], there[-8:], here[-8:]) == ("...", "38, 39, 7]"[-8:], "38, 39, 8]"[-8:])
+    assert max(len(there), len(here)) <= 60
+    there, here = _brief("a" * 100 + "b" * 100, "a" * 100 + "c" * 100)
+    assert there != here
+    assert _brief(1, None) == ("1", "null")
+
+
+def test_a_run_s_threads_are_its_own(tmp_path: Path, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run goes on with as many as it began with, and between its events there are the caller's."""
+    begun = keep(small(), tmp_path / "a.npz", cast=cast)
+    next(begun)
+    begun.close()
+    manifest = folder_of(tmp_path / "a.npz") / "manifest.json"
+    assert json.loads(manifest.read_text())["threads"] == 1
+    within, between, made = [], [], kept_runs.ready
+    monkeypatch.setattr(
+        kept_runs, "ready", lambda *args, **more: within.append(torch.get_num_threads()) or made(*args, **more)
+    )
+    torch.set_num_threads(2)
+    try:
+        for _ in resume(folder_of(tmp_path / "a.npz"), cast):
+            between.append(torch.get_num_threads())
+    finally:
+        torch.set_num_threads(1)
+    assert (within, set(between)) == ([1], {2})
 
 
 @pytest.mark.parametrize(

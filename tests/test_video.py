@@ -408,6 +408,24 @@ def test_sound_is_said_to_be_left_out(tmp_path: Path) -> None:
     assert Footage.of(filmed(tmp_path / "b.mp4", [0.0, 0.04])).lost is None
 
 
+def test_suffixes_are_read_in_any_case(tmp_path: Path) -> None:
+    video = ramps()
+    assert (read(video.save(tmp_path / "A.NPZ")).frames == video.frames).all()
+    assert read(video.save(tmp_path / "A.MP4")).settings == SETTINGS
+    assert (tmp_path / "A.MP4.json").is_file()
+
+
+def test_the_standard_output_is_no_place_for_a_video() -> None:
+    with pytest.raises(OutputError, match=r"cannot write -: .*standard output"):
+        checked_output("-")
+
+
+@pytest.mark.parametrize("fps", [0, -1.0, float("nan"), float("inf")])
+def test_a_video_has_a_speed(fps: float) -> None:
+    with pytest.raises(ValueError, match="more than 0 frames per second"):
+        Video(ramps().frames, fps)
+
+
 def test_pixels_there_and_back() -> None:
     video = ramps()
     assert video.pixels.shape == (1, 5, 3, 64, 64)
