@@ -359,7 +359,24 @@ def test_runs_of_one_cast_load_a_text_model_again_only_for_other_texts(tmp_path:
     list(play(recipes.changed(recipe, {"prompt": "a blue ring"}), cast))
     assert len(loads) == 2
     assert not lent.there
+    several = [recipes.changed(recipe, {"prompt": f"ring number {i}"}) for i in range(5)]
+    made = {run: event.settings["recipe"]["prompt"] for run, event in together(several, cast) if isinstance(event, End)}
+    assert made == {i: f"ring number {i}" for i in range(5)}
+    assert len(loads) == 3, "once for the texts of all"
     assert (finished(play(recipe, cast)).frames == first.frames).all()
+
+
+def test_texts_of_long_ago_are_let_go(tmp_path: Path) -> None:
+    """Those of a run stay, however many it has, and some of those before."""
+    from dovetail.experts import load as loaded
+    from dovetail.experts.adapter import STAY
+
+    network: Any = loaded("it", "stable-diffusion", str(tiny.MAKERS["stable-diffusion"](tmp_path))).network
+    texts = [f"text {i}" for i in range(STAY + 10)]
+    network.read(texts)
+    assert network.unread(texts) == ()
+    network.read(["another"])
+    assert network.unread([*texts, "another"]) == tuple(texts[:10])
 
 
 def test_a_pretrained_expert_waits_and_gives_the_same_video(tmp_path: Path) -> None:

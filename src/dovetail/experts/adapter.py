@@ -64,6 +64,10 @@ def masked(module: nn.Module, x: Tensor, time: Tensor, text: Embedding) -> Tenso
     return _first(module(x, time, hidden, mask, return_dict=False))
 
 
+STAY = 64
+"""Texts whose embeddings stay in memory when others are read; T5's take some megabytes each."""
+
+
 @dataclass(frozen=True)
 class Packed:
     """LTXVideoTransformer3DModel: a token per latent cell, the text with its mask, and where tokens lie in seconds and
@@ -231,9 +235,12 @@ class Adapter:
         return tuple(text for text in dict.fromkeys(texts) if text not in self._said)
 
     def read(self, texts: Iterable[str]) -> None:
-        """Read texts before they are asked for, so that the text model can go."""
-        for text in texts:
+        """Read texts before they are asked for, so that the text model can go. Of what it read before, `STAY` texts stay."""
+        asked = dict.fromkeys(texts)
+        for text in asked:
             self._embedding(text)
+        for text in [text for text in self._said if text not in asked][:-STAY]:
+            del self._said[text]
 
     def _embedding(self, text: str) -> Embedding:
         # Encoded alone, so that what a text means does not depend on the texts it came with.

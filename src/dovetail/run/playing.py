@@ -66,14 +66,24 @@ def together(
 
 def _together(asked: Sequence[Recipe], cast: Cast, pulse: Pulse | None) -> Iterator[tuple[int, Step | Piece | End]]:
     if not cast.moves(asked[0]):
-        for run, recipe in enumerate(asked):
-            told = _told(ready(recipe, cast, pulse=pulse))
-            yield from ((run, event) for event in told if not isinstance(event, Turned))
+        for run, recipe, notes in _ahead(asked, cast):
+            one = ready(recipe, cast, pulse=pulse)
+            one.less.said.extend(notes)
+            yield from ((run, event) for event in _told(one) if not isinstance(event, Turned))
         return
     for first in range(0, len(asked), TOGETHER):
         some = [ready(recipe, cast, pulse=pulse) for recipe in asked[first : first + TOGETHER]]
         turns = _by_turns(some, [_told(one) for one in some])
         yield from ((first + run, event) for run, event in turns if not isinstance(event, Turned))
+
+
+def _ahead(asked: Sequence[Recipe], cast: Cast) -> Iterator[tuple[int, Recipe, list[str]]]:
+    """Recipes with their places, one after another, and what was noted when their texts were read: those of some at once,
+    so that a text model which leaves when it has read is not loaded again for each."""
+    for first in range(0, len(asked), TOGETHER):
+        some = asked[first : first + TOGETHER]
+        notes = _read_ahead([ready(one, cast, quiet=True) for one in some]) if len(some) > 1 else []
+        yield from ((first + i, recipe, notes) for i, recipe in enumerate(some))
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,8 +254,9 @@ def _by_turns(
         yield from ((run, event) for event in rest)
 
 
-def _read_ahead(runs: Sequence[Ready]) -> None:
-    """Show the texts of all runs, which have one cast, to the text models, each on its device for that long."""
+def _read_ahead(runs: Sequence[Ready]) -> list[str]:
+    """Show the texts of all runs, which have one cast, to the text models, each on its device for that long. What did not
+    fit there, which is noted in the runs too."""
     from dovetail.experts.residency import read
 
     cast, said = runs[0].cast, dict[str, list[str]]()
@@ -253,9 +264,11 @@ def _read_ahead(runs: Sequence[Ready]) -> None:
         for part in walk(stage.denoise):
             if isinstance(part, Prompted):
                 said.setdefault(part.expert.name, []).extend(condition.text for _, condition in part.prompt.keys)
-    for what in read(cast.experts, said, cast.fit is not None and cast.fit.reads_at_home):
-        for run in runs:
-            run.less.said.append(f"before the first step: {what}")
+    short = read(cast.experts, said, cast.fit is not None and cast.fit.reads_at_home)
+    notes = [f"before the first step: {what}" for what in short]
+    for run in runs:
+        run.less.said.extend(notes)
+    return notes
 
 
 @dataclass(frozen=True, eq=False)
