@@ -524,6 +524,14 @@ def test_of_a_run_s_folder_eval_says_where_its_frames_are(tmp_path, flow):
     assert "it is a run's folder, whose frames are in" in said.replace("\n", " ")
 
 
+def test_where_eval_cannot_write_it_says_so_before_it_measures(video, tmp_path, flow, monkeypatch):
+    (tmp_path / "taken").write_text("a file")
+    monkeypatch.setattr("dovetail.eval.report.evaluate", lambda *_: pytest.fail("it measured"))
+    code, said = evaluated(video.save(tmp_path / "a.npz"), "-o", tmp_path / "taken")
+    assert code == 1
+    assert "cannot write to a folder" in said
+
+
 def test_without_opencv_eval_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     code, said = evaluated(tmp_path / "any.mp4", "-o", tmp_path / "out")

@@ -50,6 +50,13 @@ def prompt_to_video(left: Names) -> None:
 
 
 @example
+def watch_a_run(left: Names) -> None:
+    seen = sum(len(frames) for frames in left["pieces"])
+    assert 32 <= seen < 64
+    assert "settings" not in left, "it was stopped before its end"
+
+
+@example
 def one_expert(left: Names) -> None:
     shows(left["video"], "a green ring moving up on a black checkered background")
     assert Path("out/ring.gif").is_file()

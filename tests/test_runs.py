@@ -1071,6 +1071,18 @@ def test_each_kept_run_is_named_and_a_clip_that_is_not_kept_has_none(tmp_path: P
     assert "run:" not in CliRunner().invoke(cli.app, [*short, "-o", str(tmp_path / "c.npz")]).stderr
 
 
+def test_ctrl_c_in_a_clip_that_is_not_kept_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dovetail.run.playing.decoded", pressed)
+    words = ["generate", "-r", "sprites-exact", "--frames", "2", "--set", "experts.control.candidates=8"]
+    result = CliRunner().invoke(cli.app, [*words, "-o", str(tmp_path / "c.npz")])
+    assert result.exit_code not in (0, None)
+    assert "note: stopped; what was not finished is not kept (--run DIR keeps a run)\n" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("moment", ["a piece", "a film", "a step"])
 def test_ctrl_c_says_how_to_go_on_and_what_goes_on_has_the_same_bytes(
     tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, moment: str

@@ -31,6 +31,7 @@ from dovetail.run import Cast, load
 from dovetail.run.cast import check_spaces
 from dovetail.run.decoding import pixels_of
 from dovetail.run.sealed import fingerprint
+from dovetail.video.places import checked_folder
 
 BUDGET = 0.55
 """The share of the large expert's cost that is allowed, unless another is said."""
@@ -128,6 +129,7 @@ def calibrate(
     ladder = stages_of(recipe, case.place, case.candidates[0].part, cast)[-1].ladder
     check_steps(case.stage.stage, ladder, settings)
     _affordable(case, ladder, settings)
+    checked_folder(out)
     rows = []
     for i in range(len(prompts)):
         rows.append((yield from _measured(case, cast, prompts, i, out, settings.follow)))

@@ -175,11 +175,10 @@ def _stopped(folders: Mapping[Path, Path]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        for folder in folders.values():
-            if folder.is_dir():
-                err.print(
-                    f"[yellow]note:[/] stopped; `dovetail resume {escape(quote(str(folder)))}` goes on", soft_wrap=True
-                )
+        kept = [folder for folder in folders.values() if folder.is_dir()]
+        how = [f"`dovetail resume {quote(str(folder))}` goes on" for folder in kept]
+        for said in how or ["what was not finished is not kept (--run DIR keeps a run)"]:
+            err.print(f"[yellow]note:[/] stopped; {escape(said)}", soft_wrap=True)
         raise
 
 

@@ -18,6 +18,7 @@ from dovetail.eval.seams import SEAM, borders, seams
 from dovetail.eval.series import Series, follow
 from dovetail.video import Frames
 from dovetail.video.footage import Footage
+from dovetail.video.places import checked_folder
 
 SHOWN = 4
 """So many borders are shown, those that stand out most."""
@@ -57,6 +58,7 @@ def evaluated(videos: Sequence[Path], out: Path, segments: int | None = None) ->
     ExtraError without OpenCV, OutputError for what cannot be read or written.
     """
     opencv()
+    checked_folder(out)
     found = []
     for path in videos:
         found.append(evaluate(path, segments))
@@ -69,7 +71,6 @@ def evaluated(videos: Sequence[Path], out: Path, segments: int | None = None) ->
     yield from (f"{one.footage.path.name}: the oracle says nothing, {one.unjudged}" for one in found if one.unjudged)
     names = _names([one.footage.path for one in found])
     try:
-        out.mkdir(parents=True, exist_ok=True)
         told = {str(one.footage.path): one.told() for one in found}
         (out / "eval.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
         for one, name in zip(found, names, strict=True):

@@ -55,6 +55,19 @@ def checked_output(path: str | Path, fps: float = 1.0, inputs: Iterable[str | Pa
     return target
 
 
+def checked_folder(path: str | Path) -> Path:
+    """A folder that is there, made if it is not, and can be written to: call it before work starts. Raises OutputError."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = _part(folder / "probe")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"cannot write to a folder {folder}: {reason(error)}") from None
+    return folder
+
+
 def _refuse(target: Path, fps: float, inputs: Iterable[str | Path]) -> None:
     """Raise OutputError for a name or a place that a video must not be written to."""
     known = ", ".join(suffix for suffix in SUFFIXES if suffix)
