@@ -7,7 +7,8 @@
 may be killed and started again; a changed recipe, changed weights or changed measures are new lines. Parts share a file.
 `report` writes tables and answers beside it as text, and what is swept as a picture. A story is a scene that training
 never draws, some of its attributes free, and three or four motions of its object, one after another. Noise is the same for
-all ways of a story. `--only full gen-l-video` makes ways by name, at all their lengths. Rows that
+all ways of a story. `--turned 8` tells so many stories besides in which each event has a background of its own, as day and night
+have. `--only full gen-l-video` makes ways by name, at all their lengths. Rows that
 vary stage 2 vary the recipe's own; where that has none they have four looks again at a level, as the row 'four looks'.
 """
 
@@ -37,6 +38,8 @@ from syncos_rows import (
     MAIN,
     SECOND,
     TOLD,
+    TURNED,
+    TURNING,
     UNSHARED,
     Parts,
     guidances,
@@ -61,7 +64,19 @@ from dovetail.run.events import Latent
 from dovetail.run.states import Standing
 from dovetail.sprites import oracle
 from dovetail.sprites.exact import Exact
-from dovetail.sprites.world import DIRECTIONS, MOTIONS, Ask, Dice, Scene, caption, forget, imagine, render
+from dovetail.sprites.world import (
+    BACKGROUNDS,
+    DIRECTIONS,
+    MOTIONS,
+    PATTERNS,
+    Ask,
+    Dice,
+    Scene,
+    caption,
+    forget,
+    imagine,
+    render,
+)
 
 RECIPES = {"trained": "sprites-story", "exact": "sprites-syncos-exact"}
 SIZES = {"trained": (96, (64, 96, 128, 256)), "exact": (MAIN, LENGTHS)}
@@ -93,7 +108,27 @@ class Tale:
         """What all events share: the scene's look without some of it, one attribute of it at least."""
         tries = (forget(self.scene.ask, 7000 * self.number + i, p=0.4) for i in count())
         found = next(ask for ask in tries if None in (ask.texture, ask.colour, ask.background, ask.pattern))
-        return replace(found, motion=None)
+        return replace(found, motion=None, **({"background": None, "pattern": None} if self.places else {}))
+
+    @property
+    def places(self) -> tuple[tuple[str, str], ...]:
+        """The background and pattern of each event, where these are to change: no colour twice in a row."""
+        if self.number < TURNING:
+            return ()
+        dice, found = Dice(FIRST + self.number + 1), list[tuple[str, str]]()
+        for _ in self.motions:
+            others = [name for name in BACKGROUNDS if not found or name != found[-1][0]]
+            found.append((dice.pick(others), dice.pick(PATTERNS)))
+        return tuple(found)
+
+    @property
+    def events(self) -> list[Ask]:
+        """All that is asked of each event."""
+        told = self.places or [(self.asked.background, self.asked.pattern)] * len(self.motions)
+        return [
+            replace(self.asked, motion=motion, background=background, pattern=pattern)
+            for motion, (background, pattern) in zip(self.motions, told, strict=True)
+        ]
 
     @property
     def motions(self) -> tuple[str, ...]:
@@ -124,6 +159,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--lengths", type=int, nargs="+", help="frames over which length is compared, by default theirs"
     )
+    parser.add_argument("--turned", type=int, default=0, help="stories whose backgrounds are to change")
     parser.add_argument("--out", metavar="NAME", help="name of the report beside the results, by default theirs")
     args = parser.parse_args(argv)
     frames, over = SIZES[args.experts]
@@ -135,8 +171,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     file = args.results / f"syncos-{args.experts}.jsonl"
     if args.verb == "run":
         args.results.mkdir(parents=True, exist_ok=True)
-        tales = [Tale(p) for p in range(args.prompts) if mine(p, part)]
-        play(made, known, list(wanted(tales, list(known), args.only)), file, args.budget * 60)
+        numbers = [*range(args.prompts), *range(TURNING, TURNING + args.turned)]
+        tales = [Tale(p) for p in numbers if mine(p, part)]
+        play(made, known, list(wanted(tales, list(known), args.only, args.main)), file, args.budget * 60)
     first = first_stage(base)
     lines = [told_again(line, first) for line in read(file) if line["key"] == known.get(line["row"])]
     if not lines:
@@ -160,7 +197,9 @@ def keys(made: dict[str, Recipe], lengths: Sequence[int]) -> dict[str, str]:
     return {name: key(text) for name, text in texts.items()}
 
 
-def wanted(tales: Sequence[Tale], names: Sequence[str], only: Sequence[str] | None) -> Iterator[tuple[Tale, str]]:
+def wanted(
+    tales: Sequence[Tale], names: Sequence[str], only: Sequence[str] | None, main: int
+) -> Iterator[tuple[Tale, str]]:
     """What to make, in order, so that a run that ends anywhere leaves balanced tables: first the method and its
     baselines at all lengths for all stories, then all else."""
     first = [
@@ -170,6 +209,8 @@ def wanted(tales: Sequence[Tale], names: Sequence[str], only: Sequence[str] | No
     for some in (first, rest):
         for tale in tales:
             for name in some:
+                if tale.places and not (way_of(name) in (*TURNED, REFERENCE) and frames_of(name) == main):
+                    continue
                 if only is None or way_of(name) in only or name in only:
                     yield tale, name
 
@@ -311,8 +352,10 @@ def tell(recipe: Recipe, tale: Tale, way: str) -> Recipe:
     """The recipe with the story in it, told to frames or windows as the recipe's own is; without shared text, each event
     is all that is heard."""
     starts = tale.starts(recipe.video.frames)
+    places = [f"on a {' '.join(place)} background, " for place in tale.places] or [""] * len(starts)
     events = [
-        {"at": f"{at}f", "text": f"it {MOTIONS[motion][1]}"} for at, motion in zip(starts, tale.motions, strict=True)
+        {"at": f"{at}f", "text": f"{place}it {MOTIONS[motion][1]}"}
+        for at, place, motion in zip(starts, places, tale.motions, strict=True)
     ]
     shared = "" if way.startswith(UNSHARED) else caption(tale.asked)
     # A window in whose very middle an event begins is asked for both.
@@ -329,7 +372,13 @@ def reference(name: str, tale: Tale) -> dict[str, Any]:
 def told_by_the_world(tale: Tale, frames: int) -> Tensor:
     """A scene for each motion, over one background."""
     starts = tale.starts(frames)
-    scenes_ = [imagine(replace(tale.scene.ask, motion=motion), FIRST + tale.number) for motion in tale.motions]
+    own = tale.scene.ask
+    told = tale.places or [(own.background, own.pattern)] * len(starts)
+    asks = [
+        replace(own, motion=motion, background=background, pattern=pattern)
+        for motion, (background, pattern) in zip(tale.motions, told, strict=True)
+    ]
+    scenes_ = [imagine(ask, FIRST + tale.number) for ask in asks]
     spans = zip(scenes_, starts, [*starts[1:], frames], strict=True)
     return torch.cat([render(replace(scene, shift=scenes_[0].shift), range(at, end)) for scene, at, end in spans])
 
@@ -344,16 +393,16 @@ def measured(video: Tensor, tale: Tale, frames: int) -> dict[str, Any]:
 def scores(video: Tensor, tale: Tale, frames: int) -> dict[str, float]:
     """What is measured of a story, but for the order of what happens in it.
 
-    event_prompt, event_motion: what is right of each event's middle, mean over events; shared_prompt: of the text that
+    event_prompt, event_motion, event_ground: what is right of each event's middle, mean over events; shared_prompt: of the text that
     all share, over the whole. scenes: runs of windows of one object and background. The rest: dovetail.eval.
     """
     asked, starts = tale.asked, tale.starts(frames)
     found = measures(follow([video]), []).scores() | kept([video], asked).scores()
     middles = [middle(video, at, end) for at, end in zip(starts, [*starts[1:], frames], strict=True)]
-    verdicts = [
-        oracle.judge(part, replace(asked, motion=motion)) for part, motion in zip(middles, tale.motions, strict=True)
-    ]
+    verdicts = [oracle.judge(part, event) for part, event in zip(middles, tale.events, strict=True)]
     found["event_prompt"] = fmean(verdict.prompt for verdict in verdicts)
+    if tale.places:
+        found["event_ground"] = fmean(float(verdict.right["background"]) for verdict in verdicts)
     found["event_motion"] = fmean(float(verdict.right["motion"]) for verdict in verdicts)
     found["shared_prompt"] = found.pop("prompt")
     found["scenes"] = float(scenes([oracle.judge(part, asked).found for part in video.split(CLIP)]))

@@ -28,6 +28,8 @@ from syncos_rows import (
     SECOND,
     SWEEPS,
     TOLD,
+    TURNED,
+    TURNING,
     WHAT,
 )
 
@@ -45,6 +47,7 @@ KEPT = (("identity", "ground", "texture_kept", "background_sd", "background_move
 LOOKS = (("consistency", "drift_end", "motion", "dynamic_degree", "smoothness_of_motion", "presence", "single"), ())
 TABLES = {"The story, by the oracle": STORY, "What keeps over the whole video": KEPT, "What else is seen": LOOKS}
 SHORT = (("identity", "ground", "events", "event_prompt", "event_motion", "scenes"), ("order", "in_turn", "whole"))
+TURNS = (("event_ground", "identity", "events", "event_prompt", "event_motion"), ("in_turn",))
 GROUPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "What the recipe's look again does": ((), AGAIN),
     "What costs less": ((GEN_L,), COSTS),
@@ -81,7 +84,8 @@ def report(
 ) -> str:
     """All tables and answers of these lines. method: the row that rows which vary stage 2 vary: the recipe itself, or
     where that has no stage 2, four looks. same: the recipe is FlowLong's way by construction."""
-    rows = gathered(lines)
+    rows = gathered([line for line in lines if line["prompt"] < TURNING])
+    turned = gathered([line for line in lines if line["prompt"] >= TURNING])
     if not rows:
         return "no results yet\n"
     first = [f"{way} {main}" for way in ("renderer", *named(method), *BASELINES, FIFO)]
@@ -96,7 +100,10 @@ def report(
     if len({name.rpartition(" ")[2] for name in long}) > 1:
         parts.append(table("Length", long, *SHORT))
     parts += [swept(rows, word, main, method) for word in SWEEPS if some(rows, sweep(word, main))]
-    return "\n\n".join([*parts, costs(rows, main, lengths), answers(rows, main, lengths, method, same)]) + "\n"
+    if shown := in_common(turned, [f"{way} {main}" for way in ("renderer", *TURNED)]):
+        parts.append(table(f"Backgrounds that are to change, event by event{SAME}", shown, *TURNS))
+    said = answers(rows, main, lengths, method, same, turned)
+    return "\n\n".join([*parts, costs(rows, main, lengths), said]) + "\n"
 
 
 def head(lines: Lines, experts: str, main: int, lengths: Sequence[int], method: str) -> str:
@@ -220,7 +227,9 @@ def ratios(rows: Rows, one: str, other: str, what: str) -> dict[tuple[int, int],
 # --- the questions -----------------------------------------------------------------------------------------------
 
 
-def answers(rows: Rows, main: int, lengths: Sequence[int], method: str = "full", same: bool = False) -> str:
+def answers(
+    rows: Rows, main: int, lengths: Sequence[int], method: str = "full", same: bool = False, turned: Rows | None = None
+) -> str:
     """The questions, each where the rows that it needs have results."""
     full, asked = f"full {main}", list[tuple[str, list[Claim]]]()
     if full in rows:
@@ -238,6 +247,7 @@ def answers(rows: Rows, main: int, lengths: Sequence[int], method: str = "full",
             asked.append((f"And of those of {alike}, which is told as it is?", dear(rows, full, alike)))
     asked += with_fewer(rows, main) + ordered(rows, main) + parts_of_it(rows, main, method)
     asked += found_on_the_way(rows, main) + cheaper(rows, main, method) + lengthy(rows, lengths)
+    asked += turning(turned or {}, main)
     return questions(asked, "Questions. p: sign flips of stories' differences, Holm over all {n} tests below.")
 
 
@@ -381,6 +391,16 @@ def found_on_the_way(rows: Rows, main: int) -> list[tuple[str, list[Claim]]]:
             best = max(fixed, key=lambda name: fmean(column(fixed[name], "identity").values()))
             claims = [not_below(rows, f"{way} {main}", best, measure) for measure in ("identity", "event_prompt")]
             asked.append((f"Is '{way}' as good as the best fixed value, {best}? (difference)", claims))
+    return asked
+
+
+def turning(turned: Rows, main: int) -> list[tuple[str, list[Claim]]]:
+    """What windows that are held by nothing show of backgrounds that are to change."""
+    free, *others = (f"{way} {main}" for way in ("no hold", "full", PUBLISHED, GEN_L))
+    asked = []
+    for other in (other for other in others if {free, other} <= turned.keys()):
+        claims = [above(turned, free, other, measure) for measure in ("event_ground", "event_motion", "identity")]
+        asked.append((f"Do backgrounds change as asked by {free} more than by {other}? (difference)", claims))
     return asked
 
 

@@ -56,6 +56,10 @@ HOLDS = ("hold", "no hold", "colours", "objects free", "frames held", ALIKE)
 alone, where it holds places too; without the colours of objects, where it holds these; and with single frames held after
 the first stage, where it does not. And a baseline that is held and told as the recipe is: what is left between them is the
 method's."""
+TURNED = ("full", "no hold", PUBLISHED, GEN_L)
+"""Who is told stories whose backgrounds are to change, which a hold keeps from it."""
+TURNING = 1000
+"""The number of the first such story."""
 SWEEPS: Mapping[str, tuple[Any, ...]] = {
     "floor": (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97),
     "bandwidth": (0.1, 1.0, 10.0, 100.0),

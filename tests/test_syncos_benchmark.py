@@ -3,7 +3,9 @@
 import json
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ import torch
 from dovetail import recipe as recipes
 from dovetail.methods.renoised import Renoised
 from dovetail.methods.syncos import Coupled
-from dovetail.sprites.world import DIRECTIONS, Ask, render
+from dovetail.sprites.world import DIRECTIONS, Ask, ask, render
 
 pytestmark = pytest.mark.usefixtures("benchmarks")
 
@@ -685,17 +687,35 @@ def test_the_world_tells_a_story_over_one_background() -> None:
 def test_a_recipe_that_tells_frames_has_itself_by_window_beside_it() -> None:
     """Baselines are told by window, as published, and one of them as the recipe is."""
     from syncos import Tale, keys, tell
-    from syncos_rows import ADAMW, BASELINES, BY_FRAME, BY_WINDOW, PAPER, PUBLISHED, TOLD, WHAT, Parts, rows, ways
+    from syncos_rows import (
+        ADAMW,
+        APART_BY_ADAMW,
+        BASELINES,
+        BY_FRAME,
+        BY_WINDOW,
+        PAPER,
+        PUBLISHED,
+        TOLD,
+        WHAT,
+        Parts,
+        rows,
+        ways,
+    )
 
     base = recipes.changed(recipes.load("sprites-story"), {"story.by": "frame", f"{COUPLED}.hold": None})
     parts = Parts(base, 96)
     assert not parts.is_flowlong, "its frames are told"
     made, plain = ways(parts), ways(Parts(recipes.changed(base, {"story.by": None}), 96))
     by = {name: tell(recipe, Tale(3), name).story.by for name, recipe in made.items()}
-    published = {PUBLISHED, ADAMW, *PAPER, *WHAT}
+    published = {PUBLISHED, ADAMW, *APART_BY_ADAMW, *PAPER, *WHAT}
     assert {name for name, told in by.items() if told != "frame"} == {BY_WINDOW, *BASELINES, *published}
     first = recipes.plain(made[ADAMW])["chain"][0]["denoise"]["coupled"]
     assert (first["optimiser"], first["iterations"], first["minibatch"]) == ("adamw", 20, 4)
+    words = ({"floor": 0.0}, {"timestep": "random"}, {"base": "iteration"}, {})
+    for name, word in zip(APART_BY_ADAMW, words, strict=True):
+        assert recipes.plain(made[name])["chain"][0]["denoise"]["coupled"] == first | word, name
+    assert APART_BY_ADAMW[3].startswith("no shared text"), "which the prompt leaves out"
+    assert not tell(made[APART_BY_ADAMW[3]], Tale(3), APART_BY_ADAMW[3]).prompt
     assert made[BY_WINDOW] == plain["full"]
     assert made[BASELINES[0]] == plain[BASELINES[0]]
     assert recipes.changed(made[BY_FRAME], {"story": None}) == made[BASELINES[0]]
@@ -706,3 +726,56 @@ def test_a_recipe_that_tells_frames_has_itself_by_window_beside_it() -> None:
     before = keys(rows(recipes.changed(base, {"story.by": None}), 96, (96,)), (96,))
     assert known["full 96"] != before["full 96"]
     assert known["gen-l-video 96"] == before["gen-l-video 96"]
+
+
+# --- backgrounds that are to change ------------------------------------------------------------------------------
+
+
+def test_stories_whose_backgrounds_change_say_so_in_each_event() -> None:
+    from syncos import TURNING, Tale, tell
+
+    for number in range(TURNING, TURNING + 8):
+        tale = Tale(number)
+        assert len(tale.places) == len(tale.motions)
+        assert all(a[0] != b[0] for a, b in pairwise(tale.places))
+        assert (tale.asked.background, tale.asked.pattern) == (None, None)
+        spans = tell(recipes.load("sprites-story"), tale, "full").spans()
+        for span, place, event in zip(spans, tale.places, tale.events, strict=True):
+            assert span.text.startswith(f"on a {' '.join(place)} background, it ")
+            assert (event.background, event.pattern) == place
+            assert not ask(span.text)[1], "every word is known"
+    assert Tale(3).places == ()
+    assert {(event.background, event.pattern) for event in Tale(3).events} == {
+        (Tale(3).asked.background, Tale(3).asked.pattern)
+    }
+
+
+def test_the_world_itself_changes_its_backgrounds_as_asked() -> None:
+    from syncos import TURNING, Tale, reference
+
+    found = [reference("renderer 96", Tale(number))["scores"] for number in range(TURNING, TURNING + 3)]
+    assert fmean(one["event_ground"] for one in found) == 1
+    assert "event_ground" not in reference("renderer 96", Tale(1))["scores"]
+
+
+def test_they_are_told_to_few_and_have_a_table_of_their_own() -> None:
+    from syncos import TURNING, Tale, wanted
+    from syncos_report import report
+
+    names = ["full 96", "no hold 96", "full 64", "floor 0 96", "renderer 96", "gen-l-video 96"]
+    told = [(tale.number, name) for tale, name in wanted([Tale(0), Tale(TURNING)], names, None, 96)]
+    assert {name for number, name in told if number == 0} == {*names}
+    assert {name for number, name in told if number} == {"full 96", "no hold 96", "renderer 96", "gen-l-video 96"}
+    base = {"key": "k", "seed": 0, "distance": 0.0, "machine": "m", "planned": {}, "calls": {}, "first": 0.0}
+    measures = "identity ground identity_whole ground_whole events event_prompt event_motion scenes order in_turn whole"
+    scores = dict.fromkeys([*measures.split(), "turns", "late"], 1.0)
+    lines = [{**base, "row": "full 96", "prompt": 0, "scores": scores}]
+    assert "Backgrounds that are to change" not in report(lines, "trained", 96, [96])
+    for number in range(8):
+        for row, value in (("full 96", 0.25), ("no hold 96", 1.0)):
+            told_of = {**scores, "event_ground": value}
+            lines.append({**base, "row": row, "prompt": TURNING + number, "scores": told_of})
+    said = report(lines, "trained", 96, [96])
+    assert "Backgrounds that are to change" in said
+    assert "event_ground: 0.750 [0.750, 0.750]" in said
+    assert said.count("full 96   ") <= 4
