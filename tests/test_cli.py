@@ -1,6 +1,7 @@
 """The command line: its options (frozen here), its outputs, its exit codes."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -210,9 +211,27 @@ def test_plan_prints_stages_tree_and_calls() -> None:
     said = result.stdout
     assert "16 frames of 64x64 at 8 fps, seed 0" in said
     assert "stage structure: 4 steps by Euler, noise shares 1 0." in said
-    assert "Coordinated(noise=Noise(seed=0, stage='refine'), clock=SameSNR(), fresh=True, steps=None)" in said
+    tree = "  coordinated\n    spatial: framewise\n      spatial, guidance 3.0\n    temporal: temporal, guidance 3.0\n"
+    assert tree in said
     table = [line.split() for line in said.splitlines()[-3:]]
     assert table == [["control", "4", "4"], ["spatial", "20", "40"], ["temporal", "10", "20"]]
+
+
+def test_plan_speaks_in_the_words_of_the_recipe() -> None:
+    def tree(recipe: str, *changes: str) -> str:
+        words = [word for change in changes for word in ("--set", change)]
+        return dovetail("plan", recipe, *words).stdout
+
+    long = tree("sprites-long-paper", "chain.structure.noise.consistent.strength=0.5")
+    assert (
+        "side by side; starts from noise that is consistent, strength 0.5\n  coherent, strength 0.3\n    control"
+        in long
+    )
+    blended = tree("sprites-flowblending", "chain.video.denoise.blended.history=dropped")
+    assert re.search(r"\n  blended, history dropped\n    above 0\.\d+: large, guidance 3\.0\n", blended)
+    coupled = tree("sprites-story", "chain.structure.denoise.coupled.again=small")
+    assert re.search(r"\n  coupled, size 16, .*hold \{within: 2\.0, .*wide 12\n    blended\n", coupled)
+    assert "\n    again: small\n" in coupled
 
 
 def test_recipes_and_experts_are_listed() -> None:

@@ -1,6 +1,7 @@
 """A plan in words: the video, its stages and their windows, what experts are asked, what it costs, what fits."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -34,12 +35,14 @@ def describe(plan: "Plan") -> None:
         say(f"\nstage {stage.name}: {stage.ladder.steps} steps by {solver}, noise shares {levels}")
         for line in described(plan, stage.name):
             say(f"  {line}")
+        asked = next(one for one in recipe.chain if one.stage == stage.name)
         if stage.window is not None:
-            say(f"  {_windows(stage, frames)}")
-        for line in _tree(stage.denoise, 1):
+            begin = f"; starts from noise that is {_words(asked.noise)}" if asked.noise is not None else ""
+            say(f"  {_windows(stage, frames)}{begin}")
+        for line in _tree(asked.denoise, 1):
             say(line)
         if switches := plan.switches[stage.name]:
-            say(f"  {switches} changes from one step's experts to the next's")
+            say(f"  {switches} change{'s' * (switches > 1)} from one step's experts to the next's")
     known = _priced(plan)
     say("\nexpert        calls   looks at the whole video, both branches of guidance counted")
     for name, count in plan.counts.items():
@@ -108,8 +111,7 @@ def _windows(stage: "Stage", frames: int) -> str:
     if stage.hop is not None and stage.hop < (stage.window or 0):
         how = f"one every {stage.hop}, " + (f"averaged at each step ({stage.weights})" if stage.fuses else "in turn")
     held = f", held to the first one ({_held(stage.hold)})" if stage.hold else ""
-    begin = f"; starts from {stage.start}" if stage.start is not None else ""
-    return f"{count}, {how}{held}{ends}{begin}"
+    return f"{count}, {how}{held}{ends}"
 
 
 def _held(hold: "Hold") -> str:
@@ -121,27 +123,37 @@ def _held(hold: "Hold") -> str:
     return f"colours by {hold.share:g}{places}{objects}{frames}"
 
 
-def _tree(node: Any, depth: int) -> Iterator[str]:
-    """A denoiser, one line per part: what it is, its values, and below it its denoisers."""
-    from dataclasses import fields, is_dataclass
+def _tree(part: Any, depth: int, name: str = "") -> Iterator[str]:
+    """A denoiser in the words of its recipe, one line for each part: what is said of it that is not so by default
+    (`dovetail words` has the rest), and below it its denoisers."""
+    from dovetail.recipe import models
 
-    from dovetail.core.denoiser import Prompted
-    from dovetail.methods.flowblending import Blended
-
-    if isinstance(node, Prompted):
-        yield "  " * depth + node.expert.name
+    head = "  " * depth + (f"{name}: " if name else "")
+    if isinstance(part, models.Around):
+        yield head + part.word
+        yield from _tree(part.root, depth + 1)
         return
-    parts = {field.name: getattr(node, field.name) for field in fields(node)}
-    if isinstance(node, Blended):
-        parts = {f"above {bound:g}": expert for bound, expert in zip(node.boundaries, node.experts, strict=False)}
-        parts["else"] = node.experts[-1]
-    # The negative branch is the positive one's expert with other words.
-    inner = {
-        k: v for k, v in parts.items() if is_dataclass(v) and callable(v) and k not in ("negative", "clock", "steps")
-    }
-    values = [f"{k}={v!r}" for k, v in parts.items() if k not in inner and k != "negative"]
-    yield "  " * depth + f"{type(node).__name__}({', '.join(values)})"
-    for name, part in inner.items():
-        below = list(_tree(part, depth + 1))
-        yield "  " * (depth + 1) + f"{name}: {below[0].strip()}"
-        yield from below[1:]
+    inner = part.of if isinstance(part, models.Blended) else {key: value for key, value in part if _asks(value)}
+    yield head + _words(part, (*inner, "of", "expert"))
+    for key, below in inner.items():
+        yield from _tree(below, depth + 1, "" if key == "of" else key)
+
+
+def _words(part: Any, but: Collection[str] = ()) -> str:
+    """A part's word, or its expert, and what is said of it."""
+    known = {key: field.default for key, field in type(part).model_fields.items() if key not in but}
+    said = [_value(key, getattr(part, key)) for key, default in known.items() if getattr(part, key) != default]
+    return ", ".join([getattr(part, "expert", part.word), *said])
+
+
+def _asks(value: Any) -> bool:
+    """Whether a part of a denoiser is itself one."""
+    from dovetail.recipe import models
+
+    return isinstance(value, (models.Leaf, models.Around, *models.METHODS))
+
+
+def _value(key: str, value: Any) -> str:
+    """A word of a recipe and its value, as a recipe has it."""
+    shown = value.model_dump(mode="json", exclude_defaults=True) if hasattr(value, "model_dump") else value
+    return f"{key} {json.dumps(shown)}".replace('"', "")
