@@ -6,7 +6,8 @@ in whole multiples, when the video is smaller than a screen shows well; the othe
 
 What made a video stands in its manifest: OUT.mp4.json beside OUT.mp4, dovetail.json inside a folder;
 an .mp4 and an .npz carry it inside as well. A file that is there already is replaced, whole; so is a
-folder of PNG, but only one that dovetail wrote.
+folder of PNG, but only one that dovetail wrote. Read is, besides, whatever ffmpeg reads, and folders of
+pictures of other kinds.
 """
 
 from dovetail.video.clip import Video
