@@ -5,13 +5,13 @@ Formats that are kept whole while they are written (.gif, .webp) are read whole.
 
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from dovetail.errors import DovetailError, OutputError
 from dovetail.video.carried import beside, settings_in, speed_of
 from dovetail.video.frames import Frames
 from dovetail.video.places import reason
+
+Shown = TypeVar("Shown")
 
 ONCE = 16
 """Frames at a time, of files that hold them plain."""
@@ -148,24 +150,32 @@ def _filmed(path: Path) -> Iterator[Frames]:
 
     with av.open(str(path)) as container:
         times = _times(container)
-    stands = [1] * len(times) if _even(times) else _stands(times)
     with av.open(str(path)) as container:
-        for i, frame in enumerate(container.decode(container.streams.video[0])):
-            # A frame as players show it: telephones film sideways and note the turn.
-            upright = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
-            for _ in range(stands[i] if i < len(stands) else 1):
-                yield np.ascontiguousarray(upright)[None]
+        shown = container.decode(container.streams.video[0])
+        if _even(times):
+            yield from (_upright(frame) for frame in shown)
+        else:
+            yield from _stretched(((frame.time, _upright(frame)) for frame in shown), _usual(times))
 
 
-def _stands(times: Sequence[float]) -> list[int]:
-    """For how many even frames each picture stands, at the speed at which most follow each other.
+def _upright(frame: Any) -> Frames:
+    """A frame "1 h w 3" as players show it: telephones film sideways and note the turn."""
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))[None]
 
-    >>> _stands([0.0, 0.1, 0.2, 0.5, 0.6, 0.62])
-    [1, 1, 3, 1, 0, 1]
+
+def _stretched(shown: Iterable[tuple[float, Shown]], unit: float) -> Iterator[Shown]:
+    """Each of what is shown from some second on, as often as it stands until the next at so many seconds each.
+
+    >>> list(_stretched([(0.0, "a"), (0.1, "b"), (0.2, "c"), (0.5, "d"), (0.51, "e"), (0.6, "f")], 0.1))
+    ['a', 'b', 'c', 'c', 'c', 'e', 'f']
     """
-    unit = _usual(times)
-    places = [round((time - times[0]) / unit) for time in times]
-    return [later - place for place, later in zip(places, [*places[1:], places[-1] + 1], strict=True)]
+    held, place, begun = list[Shown](), 0, 0.0
+    for time, one in shown:
+        begun = begun if held else time
+        now = round((time - begun) / unit)
+        yield from held * (now - place)
+        held, place = [one], now
+    yield from held
 
 
 # --- arrays ------------------------------------------------------------------------------------------------------
