@@ -3,7 +3,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo test slow check pictures clean
+.PHONY: demo test slow check pictures words clean
 
 demo: .venv/installed
 	$(BIN)/dovetail generate "a dotted red circle moving right on a teal striped background" -o out/demo.mp4
@@ -34,6 +34,11 @@ pictures: .venv/installed
 	cp out/pictures/long-preview.png docs/long.png
 	cp out/pictures/long-plain-preview.png docs/long-plain.png
 	cp out/pictures/story-preview.png docs/story.png
+
+# The words of recipes on their page, after a change of what they take.
+words: .venv/installed
+	$(BIN)/python -c "from pathlib import Path; from dovetail.recipe.reference import renewed; \
+		page = Path('docs/recipes.md'); page.write_text(renewed(page.read_text()))"
 
 clean:
 	rm -rf .venv out

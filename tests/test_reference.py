@@ -14,7 +14,9 @@ PAGE = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text(encoding="u
 
 
 def test_the_page_tells_every_word_as_it_is():
-    assert PAGE.endswith(reference.page()), "python -c 'from dovetail.recipe import reference; print(reference.page())'"
+    assert reference.renewed(PAGE) == PAGE, "make words"
+    assert PAGE.endswith(reference.page())
+    assert PAGE.startswith("# Recipes\n")
 
 
 def test_the_recipe_of_the_page_is_one():

@@ -1,6 +1,6 @@
 """Every word that a recipe knows, told by the models themselves: what it is, its keys, what these take, their defaults.
 
-`dovetail words` prints it, and docs/recipes.md ends with it.
+`dovetail words` prints it, and docs/recipes.md ends with it (`make words`).
 """
 
 import inspect
@@ -104,6 +104,11 @@ def groups() -> Iterator[tuple[str, list[Word]]]:
 def page() -> str:
     """All of it, as Markdown."""
     return "\n".join(f"## {title}\n\n" + "\n".join(map(str, words)) for title, words in groups())
+
+
+def renewed(text: str) -> str:
+    """A page that ends with all of it, told anew."""
+    return text.partition(f"## {next(iter(GROUPS))}\n")[0] + page()
 
 
 def _word(name: str, model: type[BaseModel]) -> Word:
