@@ -35,7 +35,7 @@ from dovetail.experts.adapter import Adapter
 from dovetail.recipe import Recipe
 from dovetail.run import Cast, End, Piece, Step, finished, load, peak_memory, plan, play, refining, resolved
 from dovetail.run.given import Start
-from dovetail.run.verbs import said
+from dovetail.run.verbs import refinement, said
 from dovetail.sprites.world import BACKGROUNDS, GRAMMAR, ask, imagine, render
 from dovetail.video import Footage, Video, read, settings_of
 
@@ -212,6 +212,37 @@ def test_a_refinement_tells_the_story_of_its_video_and_no_example(tmp_path: Path
     assert [span.text for span in told("sprites-story", changes=changes).spans()] == ["it moves down"]
     mute = Video(frames, 8.0).save(tmp_path / "mute.npz")
     assert refining(recipes.load("sprites-story-exact"), mute, told=["prompt"]).story is None
+
+
+def test_a_video_is_refined_under_a_story_that_is_told(tmp_path: Path) -> None:
+    """At its own length and speed; what is said of them is heard."""
+    frames = np.zeros((24, 64, 64, 3), np.uint8)
+    mute = Video(frames, 12.0).save(tmp_path / "mute.npz")
+    made = Video(frames, 12.0, {"recipe": {"prompt": "a blue ring"}}).save(tmp_path / "made.npz")
+    story = ["0s: it moves left", "1s: it moves up"]
+
+    def told(path: Path, prompt: str | None = None, **more: Any) -> Recipe:
+        return refinement(path, prompt, "sprites-story", story=story, **more)
+
+    one = told(mute, "a red circle")
+    assert [(span.text, span.start, span.stop) for span in one.spans()] == [
+        ("it moves left", 0, 12),
+        ("it moves up", 12, 24),
+    ]
+    assert (one.prompt, one.video.fps, one.story.by) == ("a red circle", 12.0, "frame")
+    assert [stage.stage for stage in one.chain] == ["refine"]
+    assert told(made).prompt == "a blue ring", "which the video says"
+    assert told(mute).prompt == "", "and not the recipe's example"
+    assert told(made, "a red ring").prompt == "a red ring"
+    assert [span.stop for span in told(made, frames=20).spans()] == [12, 20]
+    slow = told(made, overrides=["video.fps=8.0"])
+    assert [(span.start, span.stop) for span in slow.spans()] == [(0, 8), (8, 24)]
+    assert told(made, overrides={"video.fps": 8.0}).spans() == slow.spans()
+    with pytest.raises(RecipeError, match="event 2 begins at 3s, but the video ends at 2s"):
+        refinement(made, None, "sprites-story", story=["0s: it moves left", "3s: it moves up"])
+    video = dovetail.refine(made, None, "sprites-story-exact", story=story, overrides=FEW)
+    assert video.frames.shape == (24, 64, 64, 3)
+    assert "control" not in video.settings["calls"]
 
 
 def test_what_a_file_has_beside_pictures_is_said_to_stay_behind(tmp_path: Path) -> None:

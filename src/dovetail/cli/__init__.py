@@ -166,24 +166,31 @@ def refine(
         typer.Option("--strength", metavar="T_e", min=1, max=1000, help="The timestep up to which noise is added."),
     ] = None,
     frames: Annotated[int | None, typer.Option("--frames", min=1, help="Only the first so many frames.")] = None,
+    events: EventOption = None,
+    shared: SharedOption = None,
+    fade: FadeOption = None,
+    story: StoryOption = None,
     seed: SeedOption = None,
     overrides: SetOption = None,
     vram: VramOption = None,
     run: RunOption = None,
     preview: PreviewOption = False,
 ) -> None:
-    """Refine any video: an animatic, a draft, another model's clip."""
-    from dovetail.run import refining, resolved
-    from dovetail.run.verbs import said
+    """Refine any video: an animatic, a draft, another model's clip; under one prompt, or under what happens in it."""
+    from dovetail.run.verbs import refinement
 
-    asked = resolved(prompt, recipe or DEFAULT, seed=seed, overrides=_with(overrides, vram))
-    play(
-        refining(asked, video, strength, frames, said(prompt, overrides or (), recipe or DEFAULT)),
-        out,
-        1,
-        run=run,
-        preview=preview,
+    told = _told(events, fade, story)
+    asked = refinement(
+        video,
+        _shared(prompt, shared),
+        recipe or (DEFAULT if told is None else STORIES),
+        strength=strength,
+        seed=seed,
+        frames=frames,
+        story=told,
+        overrides=_with(overrides, vram),
     )
+    play(asked, out, 1, run=run, preview=preview)
 
 
 @app.command()

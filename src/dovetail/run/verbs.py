@@ -76,17 +76,20 @@ def refine(
     strength: int | None = None,
     seed: int | None = None,
     frames: int | None = None,
+    story: Telling | None = None,
     overrides: Overrides = (),
 ) -> Video:
     """Take a given video as the structure, and refine it with the recipe's stages after the first. Without a prompt, to
     what made the video, where its settings say so.
 
-    strength: the timestep T_e up to which noise is added; more changes more. frames: only the first so many.
+    strength: the timestep T_e up to which noise is added; more changes more. frames: only the first so many. story: what
+    happens in it, as shots of an animatic, at the times at which it does.
     Raises OutputError for a video that cannot be read, and all that `generate` raises.
     """
-    overrides = overrides if isinstance(overrides, Mapping | str) else tuple(overrides)
-    asked = resolved(prompt, recipe, seed=seed, overrides=overrides)
-    return finished(play(refining(asked, video, strength, frames, said(prompt, overrides, recipe))))
+    given = refinement(
+        video, prompt, recipe, strength=strength, seed=seed, frames=frames, story=story, overrides=overrides
+    )
+    return finished(play(given))
 
 
 def finished(events: Iterable[Step | Piece | End]) -> Video:
@@ -154,9 +157,47 @@ def said(prompt: str | None, overrides: Overrides, recipe: str | Path | Recipe |
     return frozenset(paths) | asked | told
 
 
+def refinement(
+    video: str | Path,
+    prompt: str | None = None,
+    recipe: str | Path | Recipe = "sprites",
+    *,
+    strength: int | None = None,
+    seed: int | None = None,
+    frames: int | None = None,
+    story: Telling | None = None,
+    overrides: Overrides = (),
+) -> Recipe:
+    """The recipe of `refine`, whose arguments it takes."""
+    overrides = [overrides] if isinstance(overrides, str) else overrides
+    overrides = overrides if isinstance(overrides, Mapping) else tuple(overrides)
+    told = said(prompt, overrides, recipe)
+    if story is None:
+        asked = resolved(prompt, recipe, seed=seed, overrides=overrides)
+        return refining(asked, video, strength, frames, told)
+    given, scenario = Start.of(video), tale(story)
+    told |= {"story"}
+    if scenario.shared is not None or not isinstance(_made_by(given.footage).get("prompt"), str):
+        told |= {"prompt"}  # of a story without one nothing else is said
+    if "video.fps" not in told:
+        speed = given.footage.fps
+        overrides = (
+            {**overrides, "video.fps": speed} if isinstance(overrides, Mapping) else (*overrides, f"video.fps={speed}")
+        )
+    length = given.frames if frames is None and "video.frames" not in told else frames
+    asked = resolved(prompt, recipe, seed=seed, frames=length, story=scenario, overrides=overrides)
+    return refining(asked, given, strength, frames, told)
+
+
+def _made_by(footage: Footage) -> Mapping[str, Any]:
+    """The recipe that made a video, as its settings have it; nothing where they have none."""
+    found: Mapping[str, Any] = footage.settings.get("recipe", {})
+    return found
+
+
 def refining(
     recipe: Recipe,
-    video: str | Path,
+    video: str | Path | Start,
     strength: int | None = None,
     frames: int | None = None,
     told: Collection[str] = ("prompt", "story"),
@@ -171,12 +212,13 @@ def refining(
     stages = recipe.chain if begins else recipe.chain[1:]
     if not stages:
         raise RecipeError("this recipe has one stage only, so nothing of it is left to refine with; take `sprites`")
-    given = Start.of(video)
+    given = video if isinstance(video, Start) else Start.of(video)
+    place = given.footage.path
     if given.footage.lost is not None:
-        warnings.warn(f"{video}: {given.footage.lost}", ShapeWarning, stacklevel=3)
+        warnings.warn(f"{place}: {given.footage.lost}", ShapeWarning, stacklevel=3)
     frames = recipe.video.frames if frames is None and "video.frames" in told else frames
     if frames is not None and not 1 <= frames <= given.frames:
-        raise RecipeError(f"{frames} frames are asked for, but {video} has {given.frames}")
+        raise RecipeError(f"{frames} frames are asked for, but {place} has {given.frames}")
     kept = [stage.model_dump(mode="json") for stage in recipe.chain]
     if not begins:
         left = kept.pop(0)
@@ -186,7 +228,7 @@ def refining(
         kept[0]["bridge"] = None
     changes: dict[str, Any] = {
         "chain": kept,
-        "start": {"video": str(Path(video).absolute()), "digest": given.digest},
+        "start": {"video": str(place.absolute()), "digest": given.digest},
         "video.frames": frames or given.frames,
         "video.fps": recipe.video.fps if "video.fps" in told else given.footage.fps,
     }
@@ -207,12 +249,12 @@ def _shown(recipe: Recipe, given: Footage, frames: int, story: bool) -> dict[str
     """The prompt that made a video, as a change, and what of its story so many frames tell; without one the recipe's own
     prompt stays, and is said."""
     with suppress(RecipeError):  # of another version, whose words this one does not know
-        made = recipes.checked(given.settings.get("recipe", {}))
+        made = recipes.checked(dict(_made_by(given)))
         spans = [span for span in made.spans() if span.start < frames] if story else []
         events = [{"at": f"{span.start}f", "to": f"{min(span.stop, frames)}f", "text": span.text} for span in spans]
         told = recipe.story or made.story  # how windows and frames are told is the method's matter
         return {"prompt": made.prompt} | ({"story": {"events": events, "by": told and told.by}} if events else {})
-    known = given.settings.get("recipe", {}).get("prompt")
+    known = _made_by(given).get("prompt")
     if isinstance(known, str):
         return {"prompt": known}
     message = (
