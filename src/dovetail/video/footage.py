@@ -110,7 +110,7 @@ def _film(path: Path) -> Facts:
     import av
 
     with av.open(str(path)) as container:
-        stream = _pictures_of(container)
+        stream = _stream_of(container)
         settings = settings_in(container.metadata.get("comment", ""))
         fps = float(stream.average_rate or 24)
         times = _times(container)
@@ -118,7 +118,7 @@ def _film(path: Path) -> Facts:
         return Facts(settings, fps, "its sound is left out" if container.streams.audio else None)
 
 
-def _pictures_of(container: Any) -> Any:
+def _stream_of(container: Any) -> Any:
     """The stream that is the film: a cover is one, too."""
     if (stream := container.streams.best("video")) is None:
         raise ValueError("it has no picture")
@@ -127,7 +127,7 @@ def _pictures_of(container: Any) -> Any:
 
 def _times(container: Any) -> list[float]:
     """When each picture is shown, in seconds; nothing is decoded."""
-    stream = _pictures_of(container)
+    stream = _stream_of(container)
     shown = sorted(packet.pts for packet in container.demux(stream) if packet.pts is not None)
     return [float(pts * stream.time_base) for pts in shown]
 
@@ -156,7 +156,7 @@ def _filmed(path: Path) -> Iterator[Frames]:
     with av.open(str(path)) as container:
         times = _times(container)
     with av.open(str(path)) as container:
-        shown = container.decode(_pictures_of(container))
+        shown = container.decode(_stream_of(container))
         if _even(times):
             yield from (_upright(frame) for frame in shown)
         else:
