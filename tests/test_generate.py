@@ -206,6 +206,9 @@ def test_a_refinement_tells_the_story_of_its_video_and_no_example(tmp_path: Path
     ]
     assert (whole.prompt, whole.story.by) == ("a ring", "frame")
     assert [span.stop for span in told("sprites-long", frames=10).spans()] == [8, 10]
+    assert (whole.story.fade, told("sprites-long").story.fade) == (None, "0.5s"), (
+        "of frames that are told there is none"
+    )
     assert [span.text for span in told("sprites-long", frames=6).spans()] == ["it moves left"]
     assert told("sprites-story", "a blue square").story is None
     changes = ['story={events: ["it moves down"]}']

@@ -234,7 +234,7 @@ def test_a_key_with_a_dot_is_named_in_quotes_where_it_is_wrong() -> None:
         (
             "chain.0.ladder={karras: {steps: 4, sigma_min: 0.1, sigma_max: 10, rho: 0.001}}",
             "ladder.karras.rho: 0.001",
-            "equal to 0.1",
+            "equal to 0.05",
         ),
         (
             "chain.0.ladder={karras: {steps: 4, sigma_min: 10, sigma_max: 0.1}}",
@@ -279,6 +279,22 @@ def test_too_many_frames_for_a_clip_recipe_says_what_to_use() -> None:
 def test_too_many_frames_of_a_story_say_which_recipe_tells_stories() -> None:
     with pytest.raises(RecipeError, match="made for stories, as sprites-story"):
         recipes.changed(recipes.load("sprites"), {"story": ["it turns"], "video.frames": 96})
+
+
+def test_an_exact_expert_that_lends_its_clock_alone_may_be_square() -> None:
+    changes = {
+        "chain.structure.denoise": "control",
+        "chain.structure.ladder": {"trailing": {"of": "clock", "steps": 4}},
+    }
+    clock = {"clock": {"family": "exact", "kind": "control"}}
+    base = recipes.plain(recipes.load("sprites"))
+    recipe = recipes.changed(recipes.checked({**base, "experts": base["experts"] | clock}), changes)
+    assert recipes.changed(recipe, {"video.height": 128}).video.height == 128
+
+
+def test_one_step_of_karras_has_one_sigma() -> None:
+    ladder = "chain.0.ladder={karras: {steps: 1, sigma_min: 5.0, sigma_max: 5.0, rho: 200}}"
+    assert recipes.changed(EXACT, [ladder]).chain[0].ladder.steps == 1
 
 
 def test_numbers_of_numpy_and_a_lone_change_are_taken() -> None:

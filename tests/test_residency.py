@@ -379,6 +379,22 @@ def test_texts_of_long_ago_are_let_go(tmp_path: Path) -> None:
     assert network.unread([*texts, "another"]) == tuple(texts[:10])
 
 
+def test_texts_of_a_run_stay_whatever_else_was_read(tmp_path: Path) -> None:
+    """One event of many is another: the others are not read again, and not let go."""
+    from dovetail.experts import load as loaded
+    from dovetail.experts.residency import read as show
+
+    expert: Any = loaded("it", "stable-diffusion", str(tiny.MAKERS["stable-diffusion"](tmp_path)))
+    texts = ["", *(f"event {i}" for i in range(100))]
+    for i in (0, 7, 0):
+        told = [*texts[:i], "another", *texts[i + 1 :]]
+        show({"it": expert}, {"it": told})
+        assert expert.network.unread(told) == ()
+    for i in range(100):
+        show({"it": expert}, {"it": ["", f"prompt {i}"]})
+        assert expert.network.unread(["", f"prompt {i}"]) == ()
+
+
 def test_a_pretrained_expert_waits_and_gives_the_same_video(tmp_path: Path) -> None:
     folder = tiny.MAKERS["wan"](tmp_path / "large", layers=2)
     small = tiny.MAKERS["wan"](tmp_path / "small")

@@ -420,6 +420,8 @@ def test_long_values_are_shown_where_they_differ(tmp_path: Path, whole: Path, ca
     there, here = _brief("a" * 100 + "b" * 100, "a" * 100 + "c" * 100)
     assert there != here
     assert _brief(1, None) == ("1", "null")
+    there, here = _brief([1] * 40, [1] * 41)
+    assert there != here, "where one is the beginning of the other"
 
 
 def test_a_run_s_threads_are_its_own(tmp_path: Path, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -341,9 +341,23 @@ def test_a_folder_of_two_kinds_or_sizes_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (16, 8)).save(tmp_path / "2.png")
     with pytest.raises(OutputError, match="a frame of it is 16x8, and those before are 8x8"):
         read(tmp_path)
-    Image.new("RGB", (8, 8)).save(tmp_path / "2.jpg")
-    with pytest.raises(OutputError, match=r"pictures of 2 kinds are in it, \.jpg and \.png"):
+    for name in ("1.png", "2.png"):
+        (tmp_path / name).unlink()
+    for name in ("1.jpg", "2.JPEG"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    assert len(read(tmp_path).frames) == 2
+    Image.new("RGB", (8, 8)).save(tmp_path / "3.tiff")
+    with pytest.raises(OutputError, match="pictures of 2 kinds are in it, JPEG and TIFF"):
         read(tmp_path)
+    Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
+    assert len(read(tmp_path).frames) == 1, "PNG are frames, and what else there is a poster"
+
+
+def test_photographs_stand_upright(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (16, 8)).save(tmp_path / "1.jpg", exif=turned)
+    assert read(tmp_path).size == (16, 8)
 
 
 def test_what_is_clear_is_black_and_said(tmp_path: Path) -> None:
@@ -355,12 +369,25 @@ def test_what_is_clear_is_black_and_said(tmp_path: Path) -> None:
     assert footage.lost == "what is clear in it is black here"
     Image.new("RGBA", (2, 1), (200, 100, 50, 255)).save(tmp_path / "1.png")
     assert Footage.of(tmp_path).lost is None
+    picture.save(tmp_path / "2.png")
+    assert Footage.of(tmp_path).lost, "in any of them"
+    clear = Image.new("P", (8, 8), 1)
+    clear.putpalette([0, 0, 0, 255, 255, 255])
+    clear.putpixel((0, 0), 0)
+    clear.save(tmp_path / "a.gif", transparency=1)
+    assert Footage.of(tmp_path / "a.gif").lost
 
 
 def test_arrays_of_other_programs_are_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", frames=ramps().frames)
     assert (read(tmp_path / "a.npz").frames == ramps().frames).all()
     assert read(tmp_path / "a.npz").fps == 8
+    np.savez(tmp_path / "a.npz", frames=np.asfortranarray(ramps().frames))
+    assert (read(tmp_path / "a.npz").frames == ramps().frames).all()
+    for fps in (0.0, -1.0, np.nan):
+        np.savez(tmp_path / "a.npz", frames=ramps().frames, fps=fps)
+        with pytest.raises(OutputError, match=r"it says that it has \S+ frames per second"):
+            read(tmp_path / "a.npz")
     np.savez(tmp_path / "a.npz", video=ramps().frames)
     with pytest.raises(OutputError, match="no array 'frames', but video"):
         read(tmp_path / "a.npz")
@@ -394,6 +421,54 @@ def test_pictures_that_do_not_follow_evenly_keep_their_times(tmp_path: Path, suf
     assert abs(video.fps - 30) < 0.5
     grays = np.rint(video.frames[:, 0, 0, 0] / 20).astype(int)
     assert grays.tolist() == [0, 1, 2, 3, 3, 3, 4, 5, 5, 6, 7]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize(
+    "times",
+    [
+        [0.0, 5.0, 5.5, 12.0],  # slides
+        [0.0, 1.0, 1.04],
+        [n + i / 60 for n in range(4) for i in range(3)],  # bursts between rests
+        [0.0, 0.04, 0.08, 3600.0, 3600.04],  # a day's gap
+        [round((i * 5 // 2) / 60, 3) for i in range(12)],  # a film in television's time
+    ],
+)
+def test_no_picture_is_lost_nor_made_where_no_length_of_frame_says_how_long_they_stand(
+    tmp_path: Path, suffix: str, times: list[float]
+) -> None:
+    video = read(filmed(tmp_path / f"a{suffix}", times))
+    assert np.rint(video.frames[:, 0, 0, 0] / 20).astype(int).tolist() == list(range(len(times)))
+
+
+def test_a_film_that_grows_slower_keeps_its_times(tmp_path: Path) -> None:
+    """As a telephone's does in the dark."""
+    times = [i / 30 for i in range(6)] + [6 / 30 + i / 15 for i in range(6)]
+    video = read(filmed(tmp_path / "a.mkv", times))
+    assert abs(video.fps - 30) < 0.5
+    assert np.rint(video.frames[:, 0, 0, 0] / 20).astype(int).tolist() == [*range(6), *np.repeat(range(6, 11), 2), 11]
+
+
+@pytest.mark.parametrize("order", ["ab", "ba", "aa"])
+def test_films_joined_by_their_bytes_are_read_as_they_stand(tmp_path: Path, order: str) -> None:
+    """Their clocks begin again, or lie apart."""
+    parts = {"a": [i / 25 for i in range(9)], "b": [900 + i / 25 for i in range(9)]}
+    made = {name: filmed(tmp_path / f"{name}.ts", times).read_bytes() for name, times in parts.items()}
+    (tmp_path / "joined.ts").write_bytes(b"".join(made[name] for name in order))
+    video = read(tmp_path / "joined.ts")
+    assert np.rint(video.frames[:, 0, 0, 0] / 20).astype(int).tolist() == [*range(9), *range(9)]
+    assert 20 < video.fps < 60
+
+
+@pytest.mark.parametrize("made", [{"video": None}, {"video": {"fps": "fast"}}, {"video": {"fps": 0}}])
+def test_a_manifest_that_says_nothing_of_a_video_is_no_foreign_error(tmp_path: Path, made: Any) -> None:
+    folder = ramps().save(tmp_path / "frames")
+    (folder / "dovetail.json").write_text(json.dumps({"recipe": made}))
+    if made["video"] is None:
+        assert read(folder).settings == {}
+    else:
+        with pytest.raises(OutputError, match="is no video that can be read"):
+            read(folder)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])

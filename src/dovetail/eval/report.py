@@ -18,7 +18,7 @@ from dovetail.eval.seams import SEAM, borders, seams
 from dovetail.eval.series import Series, follow
 from dovetail.video import Frames
 from dovetail.video.footage import Footage
-from dovetail.video.places import checked_folder
+from dovetail.video.places import checked_folder, suffix_of
 
 SHOWN = 4
 """So many borders are shown, those that stand out most."""
@@ -63,7 +63,7 @@ def evaluated(videos: Sequence[Path], out: Path, segments: int | None = None) ->
     for path in videos:
         found.append(evaluate(path, segments))
     yield table(found)
-    if lossy := [one.footage.path.name for one in found if one.footage.path.suffix not in LOSSLESS]:
+    if lossy := [one.footage.path.name for one in found if suffix_of(one.footage.path) not in LOSSLESS]:
         yield (
             f"{', '.join(lossy)}: what this format loses begins anew at each piece of a video, which seams, jumps and rhythm "
             "may show; `dovetail decode RUN -o NAME.npz` writes one that loses nothing"

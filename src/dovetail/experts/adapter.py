@@ -238,7 +238,9 @@ class Adapter:
         """Read texts before they are asked for, so that the text model can go. Of what it read before, `STAY` texts stay."""
         asked = dict.fromkeys(texts)
         for text in asked:
-            self._embedding(text)
+            said = self._embedding(text)
+            del self._said[text]
+            self._said[text] = said  # those that were asked for last stand last
         for text in [text for text in self._said if text not in asked][:-STAY]:
             del self._said[text]
 

@@ -73,7 +73,7 @@ def _file() -> Path:
 def _code() -> Iterator[str]:
     """What counts: the libraries, and this package."""
     yield from (f"{name} {version(name)}" for name in ("torch", "diffusers", "transformers"))
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     for path in sorted(here.rglob("*.py")):
         yield f"{path.relative_to(here).as_posix()} {digest(path.read_text(encoding='utf-8'))}"
 

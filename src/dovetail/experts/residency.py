@@ -218,11 +218,11 @@ def read(experts: Mapping[str, Expert], said: Mapping[str, Sequence[str]], at_ho
     Then the text models of all experts are given back. One is loaded again for a text that is not among these, when it
     is read.
     """
-    adapters = [(experts[name].network, texts) for name, texts in said.items() if name in experts]
-    known = [(network, network.unread(texts)) for network, texts in adapters if isinstance(network, Adapter)]
+    asked = [(experts[name].network, texts) for name, texts in said.items() if name in experts]
+    adapters = [(network, texts) for network, texts in asked if isinstance(network, Adapter)]
     short = []
-    for text in {id(network.text): network.text for network, texts in known if texts}.values():
-        sharing = [(network, texts) for network, texts in known if network.text is text]
+    for text in {id(network.text): network.text for network, texts in adapters if network.unread(texts)}.values():
+        sharing = [(network, texts) for network, texts in adapters if network.text is text]
         lent = None if at_home else getattr(text, "borrowed", None)
         short += _reading(sharing, lent, sharing[0][0].device)
     for expert in experts.values():

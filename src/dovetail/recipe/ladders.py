@@ -56,13 +56,13 @@ class Karras(Worded):
 
     word: ClassVar[str] = "karras"
     steps: Steps
-    sigma_min: Annotated[float, Field(ge=1e-6, le=1e6)]
-    sigma_max: Annotated[float, Field(ge=1e-6, le=1e6)]
-    rho: Annotated[float, Field(ge=0.1, le=100)] = 7.0
+    sigma_min: Annotated[float, Field(ge=1e-12, le=1e12)]
+    sigma_max: Annotated[float, Field(ge=1e-12, le=1e12)]
+    rho: Annotated[float, Field(ge=0.05)] = 7.0
 
     @model_validator(mode="after")
     def _falls(self) -> Self:
-        if self.sigma_max <= self.sigma_min:
+        if self.steps > 1 and self.sigma_max <= self.sigma_min:
             message = "sigmas fall from sigma_max to sigma_min; {high} is not above {low}"
             raise PydanticCustomError("falling", message, {"high": self.sigma_max, "low": self.sigma_min})
         return self

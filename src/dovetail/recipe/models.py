@@ -285,10 +285,11 @@ class Recipe(Part):
         for stage in self.chain:
             room = self.room(stage.stage)
             height, width = room.height or self.video.height, room.width or self.video.width
-            asked = [name for _, name in named(stage, "") if name in exact]
+            asked = [name for _, name in named(stage.denoise, "") if name in exact]
             if asked and height != width:
-                message = "video.height: expert '{name}' is exact, of renders that are square; {width}x{height} is not"
-                told = {"name": asked[0], "width": width, "height": height}
+                path = f"chain.{room.stage}.height" if room.height or room.width else "video.height"
+                message = "{path}: expert '{name}' is exact, of renders that are square; {width}x{height} is not"
+                told = {"path": path, "name": asked[0], "width": width, "height": height}
                 raise PydanticCustomError("refers", message, told)
         return self
 

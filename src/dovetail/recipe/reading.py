@@ -36,13 +36,15 @@ def load(name: str | Path) -> Recipe:
         if not path.is_file():
             raise RecipeError(f"no recipe file {path}")
         return _anchored(parse(_text(path), str(path)), path.absolute().parent)
+    if text not in names():
+        raise RecipeError(f"unknown recipe '{text}'; {nearest(text, names())}; or give the path of a .yaml file")
     return parse(text_of(text), text)
 
 
 def text_of(name: str) -> str:
     """A shipped recipe as it is written. Raises RecipeError for a name that none has."""
     if name not in names():
-        raise RecipeError(f"unknown recipe '{name}'; {nearest(name, names())}; or give the path of a .yaml file")
+        raise RecipeError(f"no recipe that ships is called '{name}'; {nearest(name, names())}")
     return (SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
 
 

@@ -85,11 +85,12 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
     return {path: value}
 
 
-def _brief(one: Any, other: Any) -> tuple[str, str]:
+def _brief(here: Any, there: Any) -> tuple[str, str]:
     """Two values that differ, each in sixty letters at most, from near where they do."""
-    both = [json.dumps(value, ensure_ascii=False) for value in (one, other)]
+    both = [json.dumps(value, ensure_ascii=False) for value in (here, there)]
     same = next((i for i, (a, b) in enumerate(zip(*both, strict=False)) if a != b), 0)
-    return tuple(_cut(said, same) for said in both)  # type: ignore[return-value]
+    one, other = (_cut(said, same) for said in both)
+    return (one, other) if one != other else (f"{one} ({len(both[0])} letters)", f"{other} ({len(both[1])} letters)")
 
 
 def _cut(said: str, same: int) -> str:

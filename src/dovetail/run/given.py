@@ -173,7 +173,9 @@ def start_of(recipe: Recipe) -> Start | None:
         return None
     start = Start.of(recipe.start.video)
     if recipe.start.digest not in (None, start.digest):
-        raise RecipeError(f"start.video: {recipe.start.video} is not the video it was when this recipe was made")
+        raise RecipeError(
+            f"start.video: {recipe.start.video} is not the video it was when this recipe was made, or another version of dovetail read it in another way"
+        )
     if start.frames < recipe.video.frames:
         raise RecipeError(
             f"video.frames: {recipe.video.frames} frames are asked for, but {recipe.start.video} has {start.frames}"

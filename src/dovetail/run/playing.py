@@ -82,7 +82,9 @@ def _ahead(asked: Sequence[Recipe], cast: Cast) -> Iterator[tuple[int, Recipe, l
     so that a text model which leaves when it has read is not loaded again for each."""
     for first in range(0, len(asked), TOGETHER):
         some = asked[first : first + TOGETHER]
-        notes = _read_ahead([ready(one, cast, quiet=True) for one in some]) if len(some) > 1 else []
+        # What they start from is no matter of texts.
+        bare = [one.model_copy(update={"start": None}) for one in some] if len(some) > 1 else []
+        notes = _read_ahead([ready(one, cast, quiet=True) for one in bare]) if bare else []
         yield from ((first + i, recipe, notes) for i, recipe in enumerate(some))
 
 

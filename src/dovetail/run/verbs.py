@@ -252,8 +252,11 @@ def _shown(recipe: Recipe, given: Footage, frames: int, story: bool) -> dict[str
         made = recipes.checked(dict(_made_by(given)))
         spans = [span for span in made.spans() if span.start < frames] if story else []
         events = [{"at": f"{span.start}f", "to": f"{min(span.stop, frames)}f", "text": span.text} for span in spans]
-        told = recipe.story or made.story  # how windows and frames are told is the method's matter
-        return {"prompt": made.prompt} | ({"story": {"events": events, "by": told and told.by}} if events else {})
+        if not events or made.story is None:
+            return {"prompt": made.prompt}
+        by = (recipe.story or made.story).by  # how windows and frames are told is the method's matter
+        fade = None if by == "frame" else made.story.fade
+        return {"prompt": made.prompt, "story": {"events": events, "by": by, "fade": fade}}
     known = _made_by(given).get("prompt")
     if isinstance(known, str):
         return {"prompt": known}

@@ -14,7 +14,8 @@ def settings_in(text: str) -> dict[str, Any]:
         found = json.loads(text)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) and isinstance(found.get("recipe"), dict) else {}
+    made = found.get("recipe") if isinstance(found, dict) else None
+    return found if isinstance(made, dict) and isinstance(made.get("video", {}), dict) else {}
 
 
 def beside(path: Path) -> dict[str, Any]:

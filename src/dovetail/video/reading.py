@@ -8,7 +8,7 @@ import numpy as np
 from dovetail.errors import OutputError
 from dovetail.video.carried import settings_in, text_of
 from dovetail.video.clip import Video
-from dovetail.video.footage import Footage
+from dovetail.video.footage import Footage, readable
 from dovetail.video.places import manifest_of
 
 
@@ -16,7 +16,8 @@ def read(path: str | Path) -> Video:
     """A video from any file that `Video.save` writes, any other that ffmpeg reads, or a folder of pictures. Raises
     OutputError if there is none."""
     footage = Footage.of(path)
-    return Video(np.concatenate(list(footage.frames())), footage.fps, dict(footage.settings))
+    with readable(footage.path):
+        return Video(np.concatenate(list(footage.frames())), footage.fps, dict(footage.settings))
 
 
 def settings_of(path: str | Path) -> dict[str, Any]:
