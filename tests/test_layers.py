@@ -19,7 +19,7 @@ BELOW: dict[str, set[str]] = {
     "sprites": {"sprites", "experts", "video", "core"},
     "recipe": {"recipe", "methods", "experts", "sprites", "core"},
     "eval": {"eval", "sprites", "video", "core"},
-    "calibrate": {"calibrate", "costs", "run", "recipe", "methods", "experts", "sprites", "eval", "core"},
+    "calibrate": {"calibrate", "costs", "run", "recipe", "methods", "experts", "sprites", "eval", "video", "core"},
     "costs": {"costs", "run", "recipe", "methods", "experts", "sprites", "core"},
     "doctor": {"doctor", "run", "recipe", "methods", "experts", "core"},
     "captions": {"captions", "video"},

@@ -1124,13 +1124,16 @@ def command(*words):
 
 def test_the_command_plans_segments_and_windows():
     said = command("plan", "sprites-long-exact", "--frames", 600)
-    assert "  38 windows of 16 latent frames, side by side, at the ends 8; starts from Consistent(" in said
+    assert (
+        "  38 windows of 16 latent frames, side by side, at the ends 8; starts from noise that is consistent, turn 0.02\n"
+        in said
+    )
     assert "  38 windows of 16 latent frames, straddling those before, at the ends 8\n" in said
-    assert "  Coherent(strength=0.1, " in said
+    assert "\n  coherent, strength 0.1, hold 1.0\n    control\n" in said
     other = ["--set", "chain.structure.hop=12", "--set", "chain.structure.denoise={reinjected: control}"]
     mean = ["--set", "chain.refine.offset=0", "--set", "chain.refine.hop=4", "--set", "chain.refine.weights=pyramid"]
     said = command("plan", "sprites-long-exact", "--frames", 32, *other, *mean)
-    assert "  3 windows of 16 latent frames, one every 12, in turn; starts from Cons" in said
+    assert "  3 windows of 16 latent frames, one every 12, in turn; starts from noise that is cons" in said
     assert "  5 windows of 16 latent frames, one every 4, averaged at each step (pyramid)\n" in said
     said = command("plan", "sprites-long-exact", "--frames", 32, *mean, "--set", "chain.refine.hold=0.5")
     assert "averaged at each step (pyramid), held to the first one (colours by 0.5)\n" in said

@@ -456,7 +456,7 @@ def test_a_cache_is_found_without_enable_cache_and_in_the_small_network() -> Non
 def test_boundaries_fall(told: list[float]) -> None:
     pipe = pipe_of("flowblending")
     pipe.register_to_config(boundaries=told)
-    with pytest.raises(RecipeError, match="two shares of noise that fall"):
+    with pytest.raises(RecipeError, match="two shares of noise in"):
         pipe(**call("flowblending"))
 
 

@@ -244,7 +244,6 @@ def test_a_key_with_a_dot_is_named_in_quotes_where_it_is_wrong() -> None:
         ("chain.0.ladder={timesteps: {of: control, times: [1.0e+9]}}", "timesteps.times.0: 1000000000.0", "1000000"),
         ("experts.control.seed=100000000000000", "experts.control.seed: 100000000000000", "less than 2147483648"),
         ("chain.0.ladder=" + "[" * 3000 + "]" * 3000, "chain.0.ladder: the value is no YAML", "nested too deep"),
-        ("video.height=32", "video.height: expert 'control' is exact", "64x32 is not"),
         ("story.by=frame", "story.events", "missing"),
         ("experts={sd1.5: {family: exact, kind: spatial}}", 'experts."sd1.5": a name', "dots part the keys"),
     ],
@@ -279,17 +278,6 @@ def test_too_many_frames_for_a_clip_recipe_says_what_to_use() -> None:
 def test_too_many_frames_of_a_story_say_which_recipe_tells_stories() -> None:
     with pytest.raises(RecipeError, match="made for stories, as sprites-story"):
         recipes.changed(recipes.load("sprites"), {"story": ["it turns"], "video.frames": 96})
-
-
-def test_an_exact_expert_that_lends_its_clock_alone_may_be_square() -> None:
-    changes = {
-        "chain.structure.denoise": "control",
-        "chain.structure.ladder": {"trailing": {"of": "clock", "steps": 4}},
-    }
-    clock = {"clock": {"family": "exact", "kind": "control"}}
-    base = recipes.plain(recipes.load("sprites"))
-    recipe = recipes.changed(recipes.checked({**base, "experts": base["experts"] | clock}), changes)
-    assert recipes.changed(recipe, {"video.height": 128}).video.height == 128
 
 
 def test_one_step_of_karras_has_one_sigma() -> None:

@@ -915,7 +915,7 @@ def test_what_cannot_be_continued_says_why(tmp_path: Path, cast: Cast) -> None:
     coherent = {"chain.structure.denoise": {"coherent": {"of": "control", "strength": 0.1}}}
     for changes, says in (
         ({"chain.refine.offset": 4}, r"chain.refine.offset: a run goes on with what is half made.*: 8, not 4"),
-        ({"video.height": 64, "video.width": 64}, "video.height: a run goes on"),
+        ({"video.height": 64}, "video.height: a run goes on"),
         (coherent, r"chain.structure: it goes by the segment before .* kept no states.*strength 0"),
     ):
         with pytest.raises(RecipeError, match=says):

@@ -280,20 +280,6 @@ class Recipe(Part):
         return self
 
     @model_validator(mode="after")
-    def _square(self) -> Self:
-        exact = {name for name, spec in self.experts.items() if isinstance(spec, Exact)}
-        for stage in self.chain:
-            room = self.room(stage.stage)
-            height, width = room.height or self.video.height, room.width or self.video.width
-            asked = [name for _, name in named(stage.denoise, "") if name in exact]
-            if asked and height != width:
-                path = f"chain.{room.stage}.height" if room.height or room.width else "video.height"
-                message = "{path}: expert '{name}' is exact, of renders that are square; {width}x{height} is not"
-                told = {"path": path, "name": asked[0], "width": width, "height": height}
-                raise PydanticCustomError("refers", message, told)
-        return self
-
-    @model_validator(mode="after")
     def _fits(self) -> Self:
         longest = self.video.longest
         if longest is not None and self.video.frames > longest:
