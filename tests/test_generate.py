@@ -34,7 +34,7 @@ from dovetail.errors import (
 from dovetail.experts.adapter import Adapter
 from dovetail.recipe import Recipe
 from dovetail.run import Cast, End, Piece, Step, finished, load, peak_memory, plan, play, refining, resolved
-from dovetail.run.given import Start
+from dovetail.run.given import Source
 from dovetail.run.verbs import refinement, said
 from dovetail.sprites.world import BACKGROUNDS, GRAMMAR, ask, imagine, render
 from dovetail.video import Footage, Video, read, settings_of
@@ -257,7 +257,7 @@ def test_what_a_file_has_beside_pictures_is_said_to_stay_behind(tmp_path: Path) 
 def test_a_given_video_is_never_whole_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is looked through, and then read as far as it is asked for, at the size that it is made in."""
     path = Video(np.arange(40, dtype=np.uint8)[:, None, None, None].repeat(3, 3) * np.ones((1, 8, 8, 1), np.uint8), 8.0)
-    start = Start.of(path.save(tmp_path / "given.npz"))
+    start = Source.of(path.save(tmp_path / "given.npz"))
     assert (start.frames, start.size) == (40, (8, 8))
     assert start.first(3, 4, 2).tolist() == np.full((3, 4, 2, 3), [[[[0]]], [[[1]]], [[[2]]]]).tolist()
     assert start.first(42, 8, 8)[:, 0, 0, 0].tolist() == [*range(40), 39, 39]
@@ -272,7 +272,7 @@ def test_a_given_video_is_never_whole_in_memory(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(Footage, "frames", frames)
     assert start.first(40, 8, 8).shape == (40, 8, 8, 3)
-    assert Start.of(tmp_path / "given.npz").frames == 40
+    assert Source.of(tmp_path / "given.npz").frames == 40
 
 
 def test_a_cast_that_lacks_an_expert_is_refused() -> None:

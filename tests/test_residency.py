@@ -20,7 +20,7 @@ from dovetail import cli
 from dovetail import recipe as recipes
 from dovetail.core.denoiser import Condition, Network
 from dovetail.errors import RecipeError
-from dovetail.experts.residency import Platform, Weights, interleaved, switches, timetable
+from dovetail.experts.residency import Platform, Weights, borrowed, interleaved, switches, timetable
 from dovetail.recipe import Recipe
 from dovetail.run import Cast, End, Step, finished, keep, load, play, together
 from dovetail.video import read
@@ -363,7 +363,17 @@ def test_runs_of_one_cast_load_a_text_model_again_only_for_other_texts(tmp_path:
     made = {run: event.settings["recipe"]["prompt"] for run, event in together(several, cast) if isinstance(event, End)}
     assert made == {i: f"ring number {i}" for i in range(5)}
     assert len(loads) == 3, "once for the texts of all"
+    assert all(one.leaves for one in borrowed(cast.experts))
     assert (finished(play(recipe, cast)).frames == first.frames).all()
+
+
+def test_runs_whose_text_models_stay_are_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dovetail.run import playing
+
+    cast, prepared, ready = load(EXACT), [], playing.ready
+    monkeypatch.setattr(playing, "ready", lambda *args, **more: prepared.append(1) or ready(*args, **more))
+    several = [recipes.changed(EXACT, {"video.seed": seed}) for seed in range(3)]
+    assert sum(isinstance(event, End) for _, event in together(several, cast)) == len(prepared) == 3
 
 
 def test_texts_of_long_ago_are_let_go(tmp_path: Path) -> None:

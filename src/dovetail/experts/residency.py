@@ -225,10 +225,16 @@ def read(experts: Mapping[str, Expert], said: Mapping[str, Sequence[str]], at_ho
         sharing = [(network, texts) for network, texts in adapters if network.text is text]
         lent = None if at_home else getattr(text, "borrowed", None)
         short += _reading(sharing, lent, sharing[0][0].device)
+    for lent in borrowed(experts):
+        lent.give_back()
+    return tuple(short)
+
+
+def borrowed(experts: Mapping[str, Expert]) -> Iterator[Borrowed]:
+    """The text models of experts that have one."""
     for expert in experts.values():
         if (lent := getattr(getattr(expert.network, "text", None), "borrowed", None)) is not None:
-            lent.give_back()
-    return tuple(short)
+            yield lent
 
 
 def _reading(

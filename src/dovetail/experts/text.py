@@ -56,9 +56,14 @@ class Borrowed:
             self._network = self.again()
         return self._network
 
+    @property
+    def leaves(self) -> bool:
+        """Whether it goes when it has read: it can be loaded again, and is large."""
+        return self.again is not None and (self._network is None or _bytes(self._network) > STAYS)
+
     def give_back(self) -> None:
-        """Let its memory go, if it can be loaded again and is large."""
-        if self.again is not None and self._network is not None and _bytes(self._network) > STAYS:
+        """Let its memory go, if it leaves."""
+        if self.leaves:
             self._network = None
 
     def known(self, what: str, find: Callable[[nn.Module], Found]) -> Found:

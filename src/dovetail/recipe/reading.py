@@ -36,15 +36,17 @@ def load(name: str | Path) -> Recipe:
         if not path.is_file():
             raise RecipeError(f"no recipe file {path}")
         return _anchored(parse(_text(path), str(path)), path.absolute().parent)
-    if text not in names():
-        raise RecipeError(f"unknown recipe '{text}'; {nearest(text, names())}; or give the path of a .yaml file")
-    return parse(text_of(text), text)
+    try:
+        written = text_of(text)
+    except RecipeError as error:
+        raise RecipeError(f"{error}; or give the path of a .yaml file") from None
+    return parse(written, text)
 
 
 def text_of(name: str) -> str:
     """A shipped recipe as it is written. Raises RecipeError for a name that none has."""
     if name not in names():
-        raise RecipeError(f"no recipe that ships is called '{name}'; {nearest(name, names())}")
+        raise RecipeError(f"unknown recipe '{name}'; {nearest(name, names())}")
     return (SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
 
 

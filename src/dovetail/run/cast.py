@@ -17,7 +17,7 @@ from dovetail.recipe.build import blends
 from dovetail.recipe.planning import Known
 from dovetail.run.bridging import codec_names, codecs_of
 from dovetail.run.budget import Fit, budget_of, fitted
-from dovetail.run.given import Start
+from dovetail.run.given import Source
 from dovetail.run.outlook import check_outlook
 from dovetail.run.sizes import bring_configs, check_configs
 
@@ -269,7 +269,7 @@ def known_of(cast: Cast) -> dict[str, Known]:
     }
 
 
-def settled(recipe: Recipe, cast: Cast, start: Start | None) -> Recipe:
+def settled(recipe: Recipe, cast: Cast, start: Source | None) -> Recipe:
     """The recipe with all that a run finds out, so that it makes the same video again from anywhere: the numbers of
     rows, frames and cells that experts and codec see at once, whole paths, and which video it started from."""
     found: dict[str, Any] = {

@@ -85,9 +85,9 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
     return {path: value}
 
 
-def _brief(here: Any, there: Any) -> tuple[str, str]:
+def _brief(there: Any, here: Any) -> tuple[str, str]:
     """Two values that differ, each in sixty letters at most, from near where they do."""
-    both = [json.dumps(value, ensure_ascii=False) for value in (here, there)]
+    both = [json.dumps(value, ensure_ascii=False) for value in (there, here)]
     same = next((i for i, (a, b) in enumerate(zip(*both, strict=False)) if a != b), 0)
     one, other = (_cut(said, same) for said in both)
     return (one, other) if one != other else (f"{one} ({len(both[0])} letters)", f"{other} ({len(both[1])} letters)")

@@ -137,7 +137,7 @@ def _coupled(recipe: Recipe) -> bool:
 
 
 @dataclass(frozen=True)
-class Start:
+class Source:
     """A video that a run starts from, looked through once: how many frames it has, of which size, and their sha256."""
 
     footage: Footage
@@ -146,7 +146,7 @@ class Start:
     digest: str
 
     @classmethod
-    def of(cls, path: str | Path) -> "Start":
+    def of(cls, path: str | Path) -> "Source":
         """Raises OutputError where there is none, or none that can be read."""
         footage, frames, size, found = Footage.of(path), 0, (0, 0), hashlib.sha256()
         for some in footage.frames():
@@ -167,11 +167,11 @@ class Start:
         return found
 
 
-def start_of(recipe: Recipe) -> Start | None:
+def start_of(recipe: Recipe) -> Source | None:
     """The video that the recipe starts from, if it starts from one."""
     if recipe.start is None:
         return None
-    start = Start.of(recipe.start.video)
+    start = Source.of(recipe.start.video)
     if recipe.start.digest not in (None, start.digest):
         raise RecipeError(
             f"start.video: {recipe.start.video} is not the video it was when this recipe was made, or another version of dovetail read it in another way"
@@ -183,7 +183,7 @@ def start_of(recipe: Recipe) -> Start | None:
     return start
 
 
-def encoded(start: Start, recipe: Recipe, codec: "Codec", room: Room | None = None) -> Tensor:
+def encoded(start: Source, recipe: Recipe, codec: "Codec", room: Room | None = None) -> Tensor:
     """The latent of the frames that the recipe takes of a video, at its size; or of as many frames, at the size, as the
     first stage's latents have."""
     video, (old_height, old_width) = recipe.video, start.size

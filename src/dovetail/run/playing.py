@@ -78,13 +78,17 @@ def _together(asked: Sequence[Recipe], cast: Cast, pulse: Pulse | None) -> Itera
 
 
 def _ahead(asked: Sequence[Recipe], cast: Cast) -> Iterator[tuple[int, Recipe, list[str]]]:
-    """Recipes with their places, one after another, and what was noted when their texts were read: those of some at once,
-    so that a text model which leaves when it has read is not loaded again for each."""
+    """Recipes with their places, one after another, and what was noted when their texts were read: of a text model which
+    leaves when it has read, those of some at once, so that it is not loaded again for each."""
+    from dovetail.experts.residency import borrowed
+
+    leaves = any(lent.leaves for lent in borrowed(cast.experts))
     for first in range(0, len(asked), TOGETHER):
-        some = asked[first : first + TOGETHER]
-        # What they start from is no matter of texts.
-        bare = [one.model_copy(update={"start": None}) for one in some] if len(some) > 1 else []
-        notes = _read_ahead([ready(one, cast, quiet=True) for one in bare]) if bare else []
+        some, notes = asked[first : first + TOGETHER], list[str]()
+        if leaves and len(some) > 1:
+            # What they start from is no matter of texts.
+            bare = [one.model_copy(update={"start": None}) for one in some]
+            notes = _read_ahead([ready(one, cast, quiet=True) for one in bare])
         yield from ((first + i, recipe, notes) for i, recipe in enumerate(some))
 
 

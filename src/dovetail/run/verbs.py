@@ -15,7 +15,7 @@ from dovetail.recipe import Recipe, models
 from dovetail.recipe.planning import Plan
 from dovetail.run.budget import foreseen
 from dovetail.run.events import End, Piece, Step
-from dovetail.run.given import Start, warn_of_steps, warn_of_story
+from dovetail.run.given import Source, warn_of_steps, warn_of_story
 from dovetail.run.playing import play
 from dovetail.run.telling import Telling, changes, long, tale
 from dovetail.video import Footage, Frames, Video
@@ -175,7 +175,7 @@ def refinement(
     if story is None:
         asked = resolved(prompt, recipe, seed=seed, overrides=overrides)
         return refining(asked, video, strength, frames, told)
-    given, scenario = Start.of(video), tale(story)
+    given, scenario = Source.of(video), tale(story)
     told |= {"story"}
     if scenario.shared is not None or not isinstance(_made_by(given.footage).get("prompt"), str):
         told |= {"prompt"}  # of a story without one nothing else is said
@@ -197,7 +197,7 @@ def _made_by(footage: Footage) -> Mapping[str, Any]:
 
 def refining(
     recipe: Recipe,
-    video: str | Path | Start,
+    video: str | Path | Source,
     strength: int | None = None,
     frames: int | None = None,
     told: Collection[str] = ("prompt", "story"),
@@ -212,7 +212,7 @@ def refining(
     stages = recipe.chain if begins else recipe.chain[1:]
     if not stages:
         raise RecipeError("this recipe has one stage only, so nothing of it is left to refine with; take `sprites`")
-    given = video if isinstance(video, Start) else Start.of(video)
+    given = video if isinstance(video, Source) else Source.of(video)
     place = given.footage.path
     if given.footage.lost is not None:
         warnings.warn(f"{place}: {given.footage.lost}", ShapeWarning, stacklevel=3)
