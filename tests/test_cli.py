@@ -68,6 +68,7 @@ def test_the_options_are_these_and_no_more() -> None:
                 "--seed",
                 "--set",
                 "--shared",
+                "--size",
                 "--story",
                 "--vram",
             ],
@@ -85,12 +86,16 @@ def test_the_options_are_these_and_no_more() -> None:
                 "--seed",
                 "--set",
                 "--shared",
+                "--size",
             ],
             *["--story", "--strength", "--vram", "-o", "-r", "prompt", "video"],
         ],
         "resume": ["--preview", "run"],
         "decode": ["--crf", "--fps", "--out", "--size", "--tiles", "-o", "run"],
-        "plan": ["--event", "--fade", "--frames", "--seconds", "--set", "--shared", "--story", "--vram", "recipe"],
+        "plan": [
+            *["--event", "--fade", "--frames", "--seconds", "--set", "--shared", "--size", "--story", "--vram"],
+            "recipe",
+        ],
         "calibrate": [
             *["--also", "--budget", "--by", "--compare", "--error", "--follow", "--out", "--prompts", "--set", "-o"],
             "recipe",
@@ -199,6 +204,16 @@ def test_of_many_videos_one_is_open_at_a_time(tmp_path: Path, monkeypatch: pytes
     assert result.exit_code == 0, result.output
     assert len(list(tmp_path.glob("a-*.mp4"))) == 4
     assert most == 1
+
+
+def test_a_size_is_said_as_width_and_height(tmp_path: Path) -> None:
+    sized = [*EXACT[2:], "--set", "video.height=48", "--size", "32x32"]
+    made = dovetail("generate", "a red circle", "-r", "sprites-exact", *sized, "-o", tmp_path / "a.npz")
+    assert made.exit_code == 0, made.output
+    assert read(tmp_path / "a.npz").frames.shape[1:3] == (32, 32)
+    assert "of 32x32 at" in dovetail("plan", "sprites-exact", *sized).stdout
+    wide = dovetail("plan", "sprites", "--size", "96x64")
+    assert "of 96x64 at" in wide.stdout, "width comes first"
 
 
 def test_refine_takes_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

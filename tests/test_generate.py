@@ -1,6 +1,7 @@
 """From a prompt to a video: real families on tiny random checkpoints, and exact experts."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -341,9 +342,21 @@ def test_a_recipe_file_may_start_from_a_video(tmp_path: Path, checkpoints: Path)
         "start": {"video": str(tmp_path / "draft.npz")},
         "chain": tiny_recipe(checkpoints).model_dump()["chain"][1:],
     }
-    with pytest.warns(ShapeWarning, match="24x40 and is stretched to 16x16"):
+    with pytest.warns(ShapeWarning, match="24x40 and is stretched to 16x16; --size 16x24 keeps its shape"):
         video = video_of(tiny_recipe(checkpoints, **start))
     assert video.frames.shape == (2, 16, 16, 3), "the first frames, at the recipe's size"
+
+
+def test_the_size_that_keeps_a_videos_shape_keeps_it(tmp_path: Path, checkpoints: Path) -> None:
+    Video(np.full((5, 90, 160, 3), 200, np.uint8), 6.0).save(tmp_path / "wide.npz")
+    recipe, size = tiny_recipe(checkpoints), {}
+    for told in (True, False):
+        with pytest.warns(ShapeWarning, match="160x90 and is stretched") as said:
+            video = dovetail.refine(tmp_path / "wide.npz", "x", recipe, frames=2, overrides=size)
+        near = re.findall(r"--size (\d+)x(\d+) keeps its shape", str(said[0].message))
+        assert bool(near) is told, "what is as near as it gets is not advised against"
+        size = size or {"video.width": int(near[0][0]), "video.height": int(near[0][1])}
+    assert video.frames.shape[1:3] == (16, 24)
 
 
 def test_settings_mean_the_same_from_everywhere(

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dovetail.recipe import Recipe
-    from dovetail.run import End, Piece, Step, generate, plan, play, refine, stream
+    from dovetail.run import End, Piece, Step, Take, generate, plan, play, refine, stream, takes
     from dovetail.video import Video
 
-__all__ = ["End", "Piece", "Recipe", "Step", "Video", "generate", "plan", "play", "refine", "stream"]
+__all__ = ["End", "Piece", "Recipe", "Step", "Take", "Video", "generate", "plan", "play", "refine", "stream", "takes"]
 
 _HOMES = {"Recipe": "recipe", "Video": "video"}
 

@@ -1,6 +1,7 @@
 """The command line. Exit codes: 0 done; 1 an error that says what to do; 2 wrong usage; 130 Ctrl-C."""
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
@@ -12,11 +13,13 @@ from rich.markup import escape
 from dovetail import recipe as recipes
 from dovetail.cli import models
 from dovetail.cli.calibrating import calibrated, prompts_in, spared
+from dovetail.cli.choosing import chosen, ranked, shown_at
 from dovetail.cli.describing import describe
 from dovetail.cli.options import (
     EventOption,
     FadeOption,
     FramesOption,
+    JudgeOption,
     OutOption,
     PreviewOption,
     PromptArgument,
@@ -26,6 +29,7 @@ from dovetail.cli.options import (
     SeedOption,
     SetOption,
     SharedOption,
+    SizeOption,
     StoryOption,
     VramOption,
 )
@@ -97,6 +101,7 @@ def generate(
     out: OutOption = Path("out.mp4"),
     frames: FramesOption = None,
     seconds: SecondsOption = None,
+    size: SizeOption = None,
     events: EventOption = None,
     shared: SharedOption = None,
     fade: FadeOption = None,
@@ -114,6 +119,11 @@ def generate(
         Path | None,
         typer.Option("--continue", metavar="RUN", help="Make a run longer, by --frames, in a run of its own."),
     ] = None,
+    takes: Annotated[
+        int,
+        typer.Option("--takes", min=1, max=100, help="Begin with so many seeds, and make the one that is judged best."),
+    ] = 1,
+    by: JudgeOption = None,
     vram: VramOption = None,
     run: RunOption = None,
     preview: PreviewOption = False,
@@ -127,10 +137,10 @@ def generate(
     if prompt is not None and listed:
         raise typer.BadParameter("--prompts brings all prompts; leave out the one beside it")
     if onto is not None:
-        if recipe is not None or source is not None or count > 1 or listed:
+        if recipe is not None or source is not None or count > 1 or listed or takes > 1:
             raise typer.BadParameter("--continue brings the run's own recipe, and makes one video")
         further = continuing(
-            onto, prompt, frames=frames, seconds=seconds, story=told, seed=seed, overrides=_with(overrides, vram)
+            onto, prompt, frames=frames, seconds=seconds, story=told, seed=seed, overrides=_with(overrides, vram, size)
         )
         play(further, out, 1, run=run, onto=onto, preview=preview)
         return
@@ -141,11 +151,49 @@ def generate(
     made_from = [] if source is None else [source]
     first = listed[0] if listed else prompt
     full = resolved(
-        first, asked, seed=seed, frames=frames, seconds=seconds, story=told, overrides=_with(overrides, vram)
+        first, asked, seed=seed, frames=frames, seconds=seconds, story=told, overrides=_with(overrides, vram, size)
     )
     if told is None and first is not None and full.story is not None:
         err.print(f"[yellow]note:[/] {SHARED}", soft_wrap=True)
-    play(full, out, count, made_from, run=run, preview=preview, prompts=listed)
+    cast = None
+    if takes > 1:
+        if source is not None or count > 1 or len(listed) > 1:
+            raise typer.BadParameter("--takes chooses the seed of one video; leave out --from, --count and --prompts")
+        found, cast = chosen(full, takes, by)
+        err.print(f"takes: seed {found[0].seed} of {full.video.seed} to {full.video.seed + takes - 1}", soft_wrap=True)
+        full = recipes.changed(full, {"video.seed": found[0].seed})
+    play(full, out, count, made_from, run=run, preview=preview, prompts=listed, cast=cast)
+
+
+@app.command("takes")
+@taught
+def takes_(
+    prompt: PromptArgument = None,
+    recipe: RecipeOption = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="PICTURE", help="Where the takes are shown, one below the other.")
+    ] = Path("takes.png"),
+    of: Annotated[int, typer.Option("--of", min=2, max=100, help="How many.")] = 4,
+    by: JudgeOption = None,
+    frames: FramesOption = None,
+    seconds: SecondsOption = None,
+    size: SizeOption = None,
+    events: EventOption = None,
+    shared: SharedOption = None,
+    fade: FadeOption = None,
+    story: StoryOption = None,
+    seed: SeedOption = None,
+    overrides: SetOption = None,
+    vram: VramOption = None,
+) -> None:
+    """The beginning of a video from several seeds, ranked by how well an expert of the recipe finds the prompt in it."""
+    from dovetail.run import resolved
+
+    shown_at(out)
+    told, words = _told(events, fade, story), _shared(prompt, shared)
+    named, changed = recipe or (DEFAULT if told is None else STORIES), _with(overrides, vram, size)
+    full = resolved(words, named, seed=seed, frames=frames, seconds=seconds, story=told, overrides=changed)
+    ranked(chosen(full, of, by)[0], out)
 
 
 @app.command()
@@ -166,6 +214,7 @@ def refine(
         typer.Option("--strength", metavar="T_e", min=1, max=1000, help="The timestep up to which noise is added."),
     ] = None,
     frames: Annotated[int | None, typer.Option("--frames", min=1, help="Only the first so many frames.")] = None,
+    size: SizeOption = None,
     events: EventOption = None,
     shared: SharedOption = None,
     fade: FadeOption = None,
@@ -188,7 +237,7 @@ def refine(
         seed=seed,
         frames=frames,
         story=told,
-        overrides=_with(overrides, vram),
+        overrides=_with(overrides, vram, size),
     )
     play(asked, out, 1, run=run, preview=preview)
 
@@ -221,7 +270,7 @@ def decode(
         ),
     ] = None,
     fps: Annotated[float | None, typer.Option("--fps", min=0.1, max=240, help="Frames per second.")] = None,
-    size: Annotated[str | None, typer.Option("--size", metavar="WxH", help="Pixels, as in 640x480.")] = None,
+    size: SizeOption = None,
     crf: Annotated[
         int | None, typer.Option("--crf", min=0, max=51, help="How much an .mp4 may lose; 16 is what runs take.")
     ] = None,
@@ -230,16 +279,11 @@ def decode(
     ] = None,
 ) -> None:
     """Decode a run's latents again, with other settings; nothing is generated."""
-    import re
-
     from dovetail.run import Look
     from dovetail.run import decode as decoded
     from dovetail.run.folder import Folder
 
-    sides = re.fullmatch(r"(\d{1,4})x(\d{1,4})", size or "1x1")
-    if sides is None or "0" in sides.groups():
-        raise typer.BadParameter(f"--size is width x height in pixels, as in 640x480, not {size}")
-    width, height = (int(side) if size else None for side in sides.groups())
+    width, height = (None, None) if size is None else _sides(size)
     if out is None:
         target = Folder(run).target
         out = target.with_name(f"{target.stem}-decoded.mp4")
@@ -257,6 +301,7 @@ def plan(
     ] = None,
     frames: FramesOption = None,
     seconds: SecondsOption = None,
+    size: SizeOption = None,
     events: EventOption = None,
     shared: SharedOption = None,
     fade: FadeOption = None,
@@ -270,7 +315,7 @@ def plan(
 
     told = _told(events, fade, story)
     asked = recipe or (DEFAULT if told is None else STORIES)
-    describe(plan(asked, shared, frames=frames, seconds=seconds, story=told, overrides=_with(overrides, vram)))
+    describe(plan(asked, shared, frames=frames, seconds=seconds, story=told, overrides=_with(overrides, vram, size)))
 
 
 @app.command()
@@ -419,9 +464,21 @@ app.add_typer(models.models(), name="models")
 app.command()(taught(models.doctor))
 
 
-def _with(overrides: Sequence[str] | None, vram: str | None) -> list[str]:
-    """What is changed of a recipe, --vram among it."""
-    return [*(overrides or ()), *([] if vram is None else [f'vram="{vram}"'])]
+def _with(overrides: Sequence[str] | None, vram: str | None, size: str | None) -> list[str]:
+    """What is changed of a recipe, --vram and --size among it."""
+    given = [] if vram is None else [f'vram="{vram}"']
+    if size is not None:
+        width, height = _sides(size)
+        given += [f"video.width={width}", f"video.height={height}"]
+    return [*(overrides or ()), *given]
+
+
+def _sides(size: str) -> tuple[int, int]:
+    """Width and height that --size says."""
+    sides = re.fullmatch(r"(\d{1,4})x(\d{1,4})", size)
+    if sides is None or not all(map(int, sides.groups())):
+        raise typer.BadParameter(f"--size is width x height in pixels, as in 640x480, not {size}")
+    return int(sides[1]), int(sides[2])
 
 
 def _told(events: Sequence[str] | None, fade: str | None, file: Path | None) -> "Scenario | None":

@@ -42,7 +42,14 @@ FadeOption = Annotated[
 StoryOption = Annotated[
     Path | None, typer.Option("--story", metavar="FILE", help="A file with the shared text and the events.")
 ]
+SizeOption = Annotated[
+    str | None, typer.Option("--size", metavar="WxH", help="How large, in pixels, as in 640x480.", show_default=False)
+]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Same seed, same video.")]
+JudgeOption = Annotated[
+    str | None,
+    typer.Option("--by", metavar="EXPERT", help="Who judges takes; the last stage's first expert unless said."),
+]
 RunOption = Annotated[
     Path | None,
     typer.Option(

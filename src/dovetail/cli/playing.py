@@ -29,11 +29,12 @@ def play(
     onto: Path | None = None,
     preview: bool = False,
     prompts: Sequence[str] = (),
+    cast: "Cast | None" = None,
 ) -> None:
     """Run the recipe for `count` seeds from its own on, and write what comes; `inputs` are not to be replaced.
 
     run: a folder to keep the run in. onto: a run to go on from. prompts: in the place of the recipe's own, each for all
-    seeds.
+    seeds. cast: loaded already.
     """
     from dovetail.run import Pulse, carry_on, folder_of, load, worth_keeping
     from dovetail.run.folder import Folder
@@ -50,7 +51,7 @@ def play(
     for path in runs:
         checked_output(path, recipe.video.fps, kept)
     with waiting("loading"):
-        cast = load(recipe)
+        cast = load(recipe) if cast is None else cast
     folders = {}
     if run is not None or onto is not None or worth_keeping(recipe, cast):
         folders = {path: run or folder_of(path) for path in runs}

@@ -10,6 +10,7 @@ for the next. Nothing is kept that is finished, so a long video needs no more me
 | outlook, sizes | what is known of them before they are loaded |
 | bridging | stages whose latents differ: what each works on, and the way through pixels |
 | budget | how a run is made to fit on its device |
+| choosing | the beginning of a video from several seeds, and which is best |
 | playing | a run from its first step to its end; several runs that take turns |
 | events | a run's steps, pieces and end |
 | watching, pulse | networks counted and timed; errors that say at which step; what is done inside of steps |
@@ -28,6 +29,7 @@ from dovetail.recipe.story import Scenario
 from dovetail.run.again import Look, decode
 from dovetail.run.cast import Cast, Codec, known_of, load, settled
 from dovetail.run.catalogue import FAMILIES_SAID, weights_used
+from dovetail.run.choosing import Take, takes
 from dovetail.run.continuing import carry_on, continuing
 from dovetail.run.events import End, Piece, Step
 from dovetail.run.keeping import comes_in_pieces, folder_of, keep, resume, worth_keeping
@@ -49,6 +51,7 @@ __all__ = [
     "Pulse",
     "Scenario",
     "Step",
+    "Take",
     "carry_on",
     "comes_in_pieces",
     "continuing",
@@ -71,6 +74,7 @@ __all__ = [
     "space_foreseen",
     "storyboard",
     "stream",
+    "takes",
     "tale",
     "together",
     "weights_used",

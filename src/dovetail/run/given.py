@@ -191,9 +191,24 @@ def encoded(start: Source, recipe: Recipe, codec: "Codec", room: Room | None = N
         (video.frames, (video.height, video.width)) if room is None else (room.frames, room.pixels)
     )
     if abs(old_height * width / (old_width * height) - 1) > 0.02:  # beyond an odd line that H.264 adds
-        message = (
-            f"the given video is {old_width}x{old_height} and is stretched to {width}x{height}; to keep its shape, "
-            "change video.height and video.width, as far as the experts go along"
-        )
+        message = f"the given video is {old_width}x{old_height} and is stretched to {width}x{height}"
+        if room is not None:
+            message += (
+                "; to keep its shape, change height and width of the first stage, as far as its expert goes along"
+            )
+        elif (near := shaped(old_width, old_height, width * height)) != (width, height):
+            message += f"; --size {near[0]}x{near[1]} keeps its shape, as far as the experts go along"
         warnings.warn(message, ShapeWarning, stacklevel=3)
     return codec.encode(Video(start.first(frames, height, width), video.fps).pixels)
+
+
+def shaped(width: int, height: int, pixels: int) -> tuple[int, int]:
+    """Width and height of about so many pixels in that shape, in multiples that most networks take.
+
+    >>> shaped(1920, 1080, 512 * 512), shaped(24, 40, 16 * 16)
+    ((672, 384), (16, 24))
+    """
+    unit = 32 if pixels >= 128**2 else 8
+    scale = (pixels / (width * height)) ** 0.5
+    across, high = (max(unit, round(side * scale / unit) * unit) for side in (width, height))
+    return across, high

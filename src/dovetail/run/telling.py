@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from dovetail.errors import RecipeError, nearest
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.denoisers import sizes
-from dovetail.recipe.story import KEYS, Scenario, frame, in_shares, scenario, seconds
+from dovetail.recipe.story import KEYS, Scenario, Span, frame, in_shares, scenario, seconds
 from dovetail.run.outlook import space_foreseen
 
 Telling = Scenario | Mapping[str, Any] | Sequence[Any] | str | Path
@@ -123,6 +123,15 @@ def lasting(recipe: Recipe, events: Sequence[models.Event]) -> int | None:
         if found is not None and left == 1 and one.to is not None and not one.to.endswith("%"):
             found = frame(one.to, 0, fps)
     return None if found is None else fitted(recipe, found)
+
+
+def until(spans: Sequence[Span], frames: int) -> list[dict[str, str]]:
+    """Those of a story's events that begin in so many first frames, cut there, as a recipe has them."""
+    return [
+        {"at": f"{span.start}f", "to": f"{min(span.stop, frames)}f", "text": span.text}
+        for span in spans
+        if span.start < frames
+    ]
 
 
 def native(recipe: Recipe) -> int:

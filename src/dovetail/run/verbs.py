@@ -17,7 +17,7 @@ from dovetail.run.budget import foreseen
 from dovetail.run.events import End, Piece, Step
 from dovetail.run.given import Source, warn_of_steps, warn_of_story
 from dovetail.run.playing import play
-from dovetail.run.telling import Telling, changes, long, tale
+from dovetail.run.telling import Telling, changes, long, tale, until
 from dovetail.video import Footage, Frames, Video
 
 Overrides = Iterable[str] | Mapping[str, Any]
@@ -250,8 +250,7 @@ def _shown(recipe: Recipe, given: Footage, frames: int, story: bool) -> dict[str
     prompt stays, and is said."""
     with suppress(RecipeError):  # of another version, whose words this one does not know
         made = recipes.checked(dict(_made_by(given)))
-        spans = [span for span in made.spans() if span.start < frames] if story else []
-        events = [{"at": f"{span.start}f", "to": f"{min(span.stop, frames)}f", "text": span.text} for span in spans]
+        events = until(made.spans(), frames) if story else []
         if not events or made.story is None:
             return {"prompt": made.prompt}
         by = (recipe.story or made.story).by  # how windows and frames are told is the method's matter

@@ -1,0 +1,52 @@
+"""How much a video speaks for its prompt, as the expert that is asked for it sees: a diffusion classifier with two classes,
+the prompt and none.
+
+    x_t = mix(x0, eps, t),  e(c) = |eps - eps_c(x_t)|^2
+    evidence = sum over t of (e(none) - e(prompt)) / e(prompt)
+
+Li et al., "Your Diffusion Model is Secretly a Zero-Shot Classifier", 2023, arXiv:2303.16203, sections 3.2 and 3.3: the class
+is likelier whose error is less, over the same noise for all. Here no class is chosen but, of several videos of one prompt,
+the one that speaks for it most; errors grow with the share of the video, so each level counts by its own. Choosing among
+starting noises by such a judge: Ma et al., 2025, arXiv:2501.09732, though theirs are models of their own.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dovetail.core.denoiser import Denoiser
+from dovetail.core.noise import Noise
+from dovetail.core.path import mix
+
+LEVELS = (0.2, 0.35, 0.5, 0.65, 0.8)
+"""Noise shares at which a judge looks: where nearly all is noise it says little of this video, near none it sees detail."""
+
+
+@torch.no_grad()
+def evidence(
+    asked: Denoiser, unasked: Denoiser, video: Tensor, frames: Tensor, noise: Noise, levels: Sequence[float] = LEVELS
+) -> float:
+    """How much better the one who is asked knows the noise than the one who is not, of a latent "b c f h w" with global
+    frames "b f". Above 0 the video speaks for the prompt. noise: the same for all videos that are compared.
+
+    Raises ValueError for levels outside (0, 1), at which there is no noise to know, or no video.
+
+    >>> from dovetail.core.denoiser import timeline
+    >>> from dovetail.core.exact import Gaussian
+    >>> wide, narrow, frames = Gaussian(2.0), Gaussian(0.5), timeline(4)
+    >>> still = 0.5 * Noise(3).like(torch.zeros(1, 4, 4, 8, 8), frames)
+    >>> evidence(narrow, wide, still, frames, Noise(0)) > 0 > evidence(narrow, wide, 4 * still, frames, Noise(0))
+    True
+    """
+    if not levels or not all(0 < t < 1 for t in levels):
+        raise ValueError(
+            f"a judge looks at levels between 0 and 1, not at {', '.join(f'{t:g}' for t in levels) or 'none'}"
+        )
+    found = 0.0
+    for t in levels:
+        eps = noise.like(video, frames, "evidence", t)
+        x = mix(video, eps, t)
+        error, without = (float((one(x, t, frames).eps - eps).square().mean()) for one in (asked, unasked))
+        found += (without - error) / error
+    return found
