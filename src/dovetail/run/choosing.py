@@ -109,7 +109,10 @@ def opening(recipe: Recipe) -> Recipe:
     frames = min(recipe.video.frames, 1 + (native(recipe) - 1) // compression * compression)
     told: dict[str, Any] = {"video.frames": frames}
     if recipe.story is not None and frames < recipe.video.frames:
-        told |= {"story.events": until(recipe.spans(), frames), "story.fade": None}
+        events = until(recipe.spans(), frames)
+        if recipe.story.by != "frame":  # a window takes the event at its middle
+            events = [{"text": next(span.text for span in reversed(recipe.spans()) if span.start <= frames / 2)}]
+        told |= {"story.events": events, "story.fade": None}
     return recipes.changed(recipe, told)
 
 
