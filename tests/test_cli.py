@@ -53,6 +53,7 @@ def test_the_options_are_these_and_no_more() -> None:
     assert surface(typer.main.get_command(cli.app)) == {
         "generate": [
             *[
+                "--by",
                 "--continue",
                 "--count",
                 "--event",
@@ -70,9 +71,14 @@ def test_the_options_are_these_and_no_more() -> None:
                 "--shared",
                 "--size",
                 "--story",
+                "--takes",
                 "--vram",
             ],
             *["-o", "-r", "prompt"],
+        ],
+        "takes": [
+            *["--by", "--event", "--fade", "--frames", "--of", "--out", "--recipe", "--seconds", "--seed", "--set"],
+            *["--shared", "--size", "--story", "--vram", "-o", "-r", "prompt"],
         ],
         "refine": [
             *[

@@ -162,6 +162,15 @@ def a_pipeline(left: Names) -> None:
 
 
 @example
+def several_takes(left: Names) -> None:
+    ranked = [left["best"], *left["others"]]
+    assert [take.evidence for take in ranked] == sorted((take.evidence for take in ranked), reverse=True)
+    assert (left["video"].frames[0] == left["best"].video.frames[0]).mean() > 0.5, "the same beginning, in windows"
+    assert len(left["video"].frames) == 48
+    assert Path("out/takes.png").is_file()
+
+
+@example
 def before_a_download(left: Names) -> None:
     assert left["want"].repo == "THUDM/CogVideoX-2b"
     assert left["size"] > 10

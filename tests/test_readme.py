@@ -30,7 +30,7 @@ def commands() -> list[list[str]]:
 
 def exact(words: list[str]) -> list[str]:
     """The same command with exact experts in place of trained ones."""
-    if words[0] not in ("generate", "refine") or "--from" in words:
+    if words[0] not in ("generate", "refine", "takes") or "--from" in words:
         return words
     kept = ["sprites-exact" if word.startswith("sprites") else word for word in words]
     return kept if "-r" in kept else [*kept, "-r", "sprites-exact"]
@@ -60,7 +60,16 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     lines = commands()
-    assert {words[0] for words in lines} == {"generate", "refine", "plan", "recipes", "words", "experts", "compare"}
+    assert {words[0] for words in lines} == {
+        "generate",
+        "refine",
+        "takes",
+        "plan",
+        "recipes",
+        "words",
+        "experts",
+        "compare",
+    }
     said = run_all([exact(words) for words in lines])
     assert (tmp_path / "out" / "rings-sheet.png").is_file()
     assert "refine: 10 steps" in said[-4]

@@ -39,7 +39,7 @@ from dovetail.errors import OutputError
 from dovetail.recipe import Recipe
 
 if TYPE_CHECKING:
-    from dovetail.run import Scenario
+    from dovetail.run import Cast, Scenario
 
 
 # dovetail.run and dovetail.video import torch; commands import them, so that --help does not wait.
@@ -155,13 +155,7 @@ def generate(
     )
     if told is None and first is not None and full.story is not None:
         err.print(f"[yellow]note:[/] {SHARED}", soft_wrap=True)
-    cast = None
-    if takes > 1:
-        if source is not None or count > 1 or len(listed) > 1:
-            raise typer.BadParameter("--takes chooses the seed of one video; leave out --from, --count and --prompts")
-        found, cast = chosen(full, takes, by)
-        err.print(f"takes: seed {found[0].seed} of {full.video.seed} to {full.video.seed + takes - 1}", soft_wrap=True)
-        full = recipes.changed(full, {"video.seed": found[0].seed})
+    full, cast = _best(full, takes, by, several=source is not None or count > 1 or len(listed) > 1)
     play(full, out, count, made_from, run=run, preview=preview, prompts=listed, cast=cast)
 
 
@@ -462,6 +456,20 @@ def eval_(
 
 app.add_typer(models.models(), name="models")
 app.command()(taught(models.doctor))
+
+
+def _best(recipe: Recipe, of: int, by: str | None, several: bool) -> "tuple[Recipe, Cast | None]":
+    """The recipe with the seed of its best take, and the cast that made them, if there are to be any."""
+    if of == 1:
+        if by is not None:
+            raise typer.BadParameter("--by names who judges takes; say --takes, too")
+        return recipe, None
+    if several:
+        raise typer.BadParameter("--takes chooses the seed of one video; leave out --from, --count and --prompts")
+    found, cast = chosen(recipe, of, by)
+    best, first = found[0].seed, recipe.video.seed
+    err.print(f"takes: of seeds {first} to {first + of - 1} the best is {best}", soft_wrap=True)
+    return recipes.changed(recipe, {"video.seed": best}), cast
 
 
 def _with(overrides: Sequence[str] | None, vram: str | None, size: str | None) -> list[str]:

@@ -34,13 +34,14 @@ def stacked(strips: Sequence[Frames]) -> Frames:
     return np.concatenate([np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0))) for strip in strips])
 
 
-def save_image(image: Frames, path: Path) -> Path:
+def save_image(image: Frames, path: str | Path) -> Path:
     """Write one picture "h w c" as PNG, whole or not at all."""
     from PIL import Image
 
-    with whole(path) as part:
+    target = Path(path)
+    with whole(target) as part:
         Image.fromarray(image).save(part, format="PNG")
-    return path
+    return target
 
 
 def beside(left: Video, right: Video) -> Video:
