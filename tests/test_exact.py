@@ -337,3 +337,17 @@ def test_windows_and_guidance_over_exact_experts() -> None:
     assert isinstance(done, Done)
     elsewhere = SMALL.encode(render(scene, range(416, 436))[None])
     assert (done.video - clip).abs().mean() < 0.4 * (elsewhere - clip).abs().mean()
+
+
+def test_candidates_of_the_texts_asked_for_last_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dovetail.sprites.exact.KEPT", 2)
+    network = load("it", "spatial", candidates=4).network
+    assert isinstance(network, Exact)
+    texts = ["a red circle", "a blue circle", "a green circle"]
+    first, second = (network.scenes(text, 1, 8) for text in texts[:2])
+    assert network.scenes(texts[0], 1, 8) is first
+    third = network.scenes(texts[2], 1, 8)
+    assert [network.scenes(text, 1, 8) for text in (texts[0], texts[2])] == [first, third]
+    again = network.scenes(texts[1], 1, 8)
+    assert again is not second
+    assert torch.equal(again.tape, second.tape)

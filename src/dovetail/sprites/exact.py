@@ -129,12 +129,16 @@ class Scenes:
         return rearrange(shares.to(self.tape) @ self.tape, "b f (c h w) -> b c f h w", c=c, h=h, w=w).to(x)
 
 
+KEPT = 16
+"""Texts and sizes whose candidates an expert keeps, some ten megabytes each: those asked for last."""
+
+
 @dataclass(frozen=True, eq=False)
 class Exact:
     """The network of an exact expert: native latent and time in, E[x0 | x] out.
 
     It has learned nothing: `weights` says what it knows instead. Candidates are rendered and encoded
-    when a text and a size are first asked for, and kept. batch: rows looked at together.
+    when a text and a size are first asked for, and the latest are kept. batch: rows looked at together.
     """
 
     name: str
@@ -179,9 +183,13 @@ class Exact:
 
     def scenes(self, text: str, length: int, side: int) -> Scenes:
         """The candidates for a text (empty: anything) as clips of `length` frames, `side` latent cells wide."""
-        if (text, length, side) not in self._known:
-            self._known[text, length, side] = self._encoded(text, length, side)
-        return self._known[text, length, side]
+        found = self._known.pop((text, length, side), None)
+        if found is None:
+            found = self._encoded(text, length, side)
+        self._known[text, length, side] = found
+        while len(self._known) > KEPT:
+            del self._known[next(iter(self._known))]
+        return found
 
     @torch.no_grad()
     def _encoded(self, text: str, length: int, side: int) -> Scenes:
