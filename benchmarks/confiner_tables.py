@@ -112,7 +112,7 @@ def play(
             print(f"budget spent: {done} of {len(todo)} videos made; run again to go on", flush=True)
             return
         if base.experts["control"].family == "exact" and cell.prompt != last:
-            # Exact experts keep the candidates of every prompt they were ever asked for.
+            # Exact experts keep the candidates of the prompts they were asked for last.
             cast, last = run.load(base), cell.prompt
         result = (
             reference(name, cell, cast, base)

@@ -289,7 +289,7 @@ def play(
         todo = [way for name, way in ways.items() if (name, key, cell.prompt, cell.seed) not in there]
         todo = [way for way in todo if way.distilled is None or not is_exact(recipe)]
         if todo and is_exact(recipe) and cell.prompt != last:
-            # Exact experts keep the candidates of every prompt they were ever asked for.
+            # Exact experts keep the candidates of the prompts they were asked for last.
             cast, last = run.load(recipe), cell.prompt
         stages = {solver: Stand(result.case, cast, cell) for solver, result in found.items()}
         for way in todo:

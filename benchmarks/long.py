@@ -113,7 +113,7 @@ def play(
             print(f"budget spent: {done} of {len(todo)} videos made; run again to go on", flush=True)
             return
         if "exact" in {spec.family for spec in made[next(iter(made))].experts.values()} and cell.prompt != last:
-            # Exact experts keep the candidates of every prompt they were ever asked for.
+            # Exact experts keep the candidates of the prompts they were asked for last.
             casts, last = {}, cell.prompt
         result = one(made[name], cell, cast_of(made[name], casts)) if name in made else reference(name, cell)
         line = {"row": name, "key": known[name], "prompt": cell.prompt, "seed": 0, **result, "machine": machine()}

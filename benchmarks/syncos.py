@@ -240,7 +240,7 @@ def play(
             print(f"budget spent: {done} of {len(todo)} videos made; run again to go on", flush=True)
             return
         if exact and tale.number != last:
-            # Exact experts keep the candidates of every text they were ever asked for.
+            # Exact experts keep the candidates of the texts they were asked for last.
             cast, last = run.load(base), tale.number
         said = {"row": name, "key": known[name], "prompt": tale.number}
         told_before = ((twin, known[twin], tale.number) for twin in twins.get(name, ()))

@@ -40,7 +40,10 @@ def play(recipe: Recipe, cast: Cast | None = None, pulse: Pulse | None = None) -
 
     Before the first step everything is checked that can be: weights, latent spaces, frames, size. pulse: what is done
     inside of steps, and a way to stop there.
-    Warns with PromptWarning about words that the experts do not know, with ShapeWarning about a stretched video.
+    Raises RecipeError, WeightsError, SpaceError and RoomError before the first step; NetworkError, DecodeError and, where
+    memory is short whatever is halved, RoomError later. Warns with PromptWarning about words that the experts do not know,
+    with StoryWarning about what a story leaves open, with StepsWarning about a ladder that an expert was not distilled for,
+    with ShapeWarning about a stretched video, with RoomWarning where an expert's size is not known.
     """
     yield from (event for _, event in together([recipe], cast, pulse))
 

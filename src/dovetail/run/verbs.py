@@ -37,7 +37,8 @@ def generate(
 
     recipe: a shipped recipe's name, a path, or a Recipe. seconds: how long, instead of frames. story: events over time,
     as ["0s: it moves left", "2s: it moves right"]; the prompt is then the text that they share (docs/stories.md).
-    overrides: "path=value" texts, or a mapping. Raises RecipeError, WeightsError, SpaceError, NetworkError.
+    overrides: "path=value" texts, or a mapping. Raises RecipeError for what the recipe does not take, and raises and warns as
+    `play`.
 
     >>> generate("a red circle moving left", "sprites-exact", frames=4).frames.shape
     (4, 64, 64, 3)
