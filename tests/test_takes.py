@@ -172,6 +172,10 @@ def test_takes_do_not_go_with_several_videos(tmp_path: Path) -> None:
     command("generate", "a red circle", *QUICK, "-o", tmp_path / "a.npz")
     for words in (["--count", 2], ["--prompts", prompts], ["--continue", "a.run"], ["--from", tmp_path / "a.npz"]):
         assert command("generate", "--takes", 2, *words, code=2)
+    (tmp_path / "file").touch()
+    said = command("generate", "a red circle", *QUICK, "--takes", 2, "-o", tmp_path / "file" / "a.npz", code=1)
+    assert "cannot write" in said
+    assert "the best is" not in said, "before any is made"
     assert "say --takes" in command("generate", "a red circle", *QUICK, "--by", "spatial", code=2)
     assert "takes are shown in a picture" in command("takes", *QUICK, "-o", tmp_path / "takes.mp4", code=1)
     assert "nothing to choose" not in command(

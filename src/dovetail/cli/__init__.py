@@ -155,7 +155,7 @@ def generate(
     )
     if told is None and first is not None and full.story is not None:
         err.print(f"[yellow]note:[/] {SHARED}", soft_wrap=True)
-    full, cast = _best(full, takes, by, several=source is not None or count > 1 or len(listed) > 1)
+    full, cast = _best(full, takes, by, out, several=source is not None or count > 1 or len(listed) > 1)
     play(full, out, count, made_from, run=run, preview=preview, prompts=listed, cast=cast)
 
 
@@ -458,14 +458,18 @@ app.add_typer(models.models(), name="models")
 app.command()(taught(models.doctor))
 
 
-def _best(recipe: Recipe, of: int, by: str | None, several: bool) -> "tuple[Recipe, Cast | None]":
-    """The recipe with the seed of its best take, and the cast that made them, if there are to be any."""
+def _best(recipe: Recipe, of: int, by: str | None, out: Path, several: bool) -> "tuple[Recipe, Cast | None]":
+    """The recipe with the seed of its best take, and the cast that made them, if there are to be any. Before they are made
+    it is seen to that `out` can be written."""
+    from dovetail.video import checked_output
+
     if of == 1:
         if by is not None:
             raise typer.BadParameter("--by names who judges takes; say --takes, too")
         return recipe, None
     if several:
         raise typer.BadParameter("--takes chooses the seed of one video; leave out --from, --count and --prompts")
+    checked_output(out, recipe.video.fps)
     found, cast = chosen(recipe, of, by)
     best, first = found[0].seed, recipe.video.seed
     err.print(f"takes: of seeds {first} to {first + of - 1} the best is {best}", soft_wrap=True)
