@@ -26,18 +26,19 @@ def report(lines: Lines, experts: str) -> str:
         f"Takes of sprites. Experts: {kind}.\n" + "\n".join(f"Machine: {name}" for name in machines),
         "Means over prompts with 95 % intervals, cluster bootstrap over prompts; shares of prompts (right: all that was asked\n"
         "for, in every frame; whole: identity and background all along): Wilson. first: the first seed; best of n: the one of\n"
-        "the first n seeds that an expert of the recipe finds the prompt in; any: all takes; ideal: whichever of them the oracle\n"
-        "likes best, which nothing that is blind to the oracle can be sure to reach.",
+        "the first n seeds that an expert of the recipe finds the prompt in; any: all takes, so what a seed is worth that nobody\n"
+        "chose; ideal: whichever of them the oracle likes best, which nothing that is blind to the oracle can be sure to reach.",
     ]
     asked: list[tuple[str, list[Claim]]] = []
     for row in dict.fromkeys(line["row"] for line in lines):
         mine = [line for line in lines if line["row"] == row]
         ways, measures = (long(mine), LONG) if "first" in mine[0] else (clips(mine), CLIP)
-        parts.append(table(row, ways, measures, len(mine)) + "\n" + cost(mine))
+        parts.append("\n".join([table(row, ways, measures, len(mine)), ranks(mine), cost(mine)]))
+        other = "any" if "any" in ways else "first"
         asked += [
-            (f"{row}: is '{best}' better than the first seed?", claims(ways, best, measures))
+            (f"{row}: is '{best}' better than '{other}'?", claims(ways, best, other, measures))
             for best in ways
-            if best[:4] == "best"
+            if best.startswith("best")
         ]
     return (
         "\n\n".join([*parts, questions(asked, "Questions; p by sign flips over prompts, Holm over {n} tests")]) + "\n"
@@ -88,6 +89,21 @@ def table(row: str, ways: Ways, measures: Sequence[str], prompts: int) -> str:
     return f"{row}, {prompts} prompts\n" + aligned(out)
 
 
+def ranks(lines: Lines) -> str:
+    """Of pairs of takes of which one is right, in how many it is ranked first; prompts count alike."""
+    found = {}
+    for line in lines:
+        right, wrong = (
+            [take["evidence"] for take in line["takes"] if take["scores"]["right"] == is_] for is_ in (1, 0)
+        )
+        if right and wrong:
+            found[line["prompt"], 0] = fmean(float(one > other) for one in right for other in wrong)
+    if not found:
+        return "no prompt has both takes that are right and takes that are not"
+    told = f"of two takes, the one that is right is ranked first in {Cells.of({'': found}).mean('')} of pairs"
+    return f"{told} ({len(found)} prompts that have both)"
+
+
 def cost(lines: Lines) -> str:
     """What judging adds to the takes themselves."""
     timed = [line for line in lines if "judging" in line]
@@ -97,15 +113,15 @@ def cost(lines: Lines) -> str:
     return f"judging takes {added:.2f} of the time that the takes themselves do ({len(timed)} prompts)"
 
 
-def claims(ways: Ways, best: str, measures: Sequence[str]) -> list[Claim]:
-    """The chosen one less the first, measure by measure."""
+def claims(ways: Ways, best: str, other: str, measures: Sequence[str]) -> list[Claim]:
+    """The chosen one less another, measure by measure."""
     found = []
     for measure in measures:
-        both = {name: of(ways[name], measure) for name in (best, "first")}
+        both = {name: of(ways[name], measure) for name in (best, other)}
         if not all(both.values()):
             continue
         cells = Cells.of(both)
-        gap, differences = cells.difference(best, "first"), cells.differences(best, "first")
+        gap, differences = cells.difference(best, other), cells.differences(best, other)
         better, worse = (sum(sign * each > 1e-9 for each in differences) for sign in (1, -1))
         verdict = "better" if gap.low > 0 else "worse" if gap.high < 0 else "no difference seen"
         text = f"{measure}: {gap}, {better} prompts better and {worse} worse of {len(differences)}"

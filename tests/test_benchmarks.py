@@ -169,3 +169,38 @@ def test_a_key_knows_what_is_set_and_nothing_else() -> None:
     other = recipes.changed(recipe, {"chain.refine.denoise.coordinated.noise": "fixed"})
     assert told(other) != told(recipe)
     assert told(recipes.changed(recipe, {"about": "The same."})) == told(recipe)
+
+
+def test_takes_are_seen_and_reported(tmp_path, capsys):
+    import takes
+
+    asked = ("--experts", "exact", "--takes", "2", "--results", str(tmp_path))
+    takes.main(["run", "--prompts", "1", *asked])
+    file = tmp_path / "takes-exact.jsonl"
+    before = file.read_text()
+    takes.main(["run", "--prompts", "2", *asked])
+    assert file.read_text().startswith(before)
+    made = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(line["prompt"], len(line["takes"])) for line in made] == [(0, 2), (1, 2)]
+    assert all({"prompt", "presence", "right"} <= take["scores"].keys() for line in made for take in line["takes"])
+    report = (tmp_path / "takes-exact.txt").read_text()
+    assert "EXACT experts" in report
+    assert "clip: is 'best of 2' better than 'any'?" in report
+    assert capsys.readouterr().out.endswith(report + "\n")
+
+
+def test_the_report_of_takes_counts_pairs_and_chooses_by_evidence():
+    import takes_report
+
+    def take(evidence, right):
+        return {"evidence": evidence, "scores": {"prompt": right, "presence": 1.0, "right": right}}
+
+    takes = [[take(1.0, 0.0), take(2.0, 1.0)], [take(2.0, 0.0), take(1.0, 1.0)], [take(1.0, 1.0), take(3.0, 1.0)]]
+    lines = [{"row": "clip", "prompt": i, "machine": "it", "takes": each} for i, each in enumerate(takes)]
+    text = takes_report.report(lines, "trained")
+    assert "ranked first in 0.500" in text
+    assert "(2 prompts that have both)" in text
+    ways = takes_report.clips(lines)
+    assert [ways["best of 2"][i, 0]["right"] for i in range(3)] == [1.0, 0.0, 1.0]
+    assert [ways["any"][i, 0]["right"] for i in range(3)] == [0.5, 0.5, 1.0]
+    assert [ways["ideal"][i, 0]["right"] for i in range(3)] == [1.0, 1.0, 1.0]

@@ -16,7 +16,7 @@ from dovetail.core.combine import Framewise
 from dovetail.core.denoiser import timeline
 from dovetail.core.exact import Gaussian
 from dovetail.core.noise import Noise
-from dovetail.errors import RecipeError
+from dovetail.errors import RecipeError, StoryWarning
 from dovetail.methods.evidence import LEVELS, evidence
 from dovetail.recipe import Recipe
 from dovetail.run.choosing import check_takes, opening, taken
@@ -96,6 +96,15 @@ def test_of_a_story_takes_tell_what_lies_in_them() -> None:
         told[by] = [(span.start, span.stop, span.text) for span in first.spans()]
     assert told["frame"] == [(0, 8, "it moves right"), (8, 16, "it moves up")]
     assert told["window"] == [(0, 16, "it moves up")], "a window takes the event at its middle"
+
+
+@pytest.mark.parametrize("by", ["frame", "window"])
+def test_takes_of_a_story_that_begins_late_tell_its_first_event(by: str) -> None:
+    with pytest.warns(StoryWarning, match="no event tells of 0s to 6s"):
+        dovetail.plan("sprites-story-exact", "a red circle", story=["6s: it moves up"], frames=96)
+    late = run.resolved("a red circle", "sprites-story-exact", story=["6s: it moves up"], frames=96)
+    first = opening(recipes.changed(late, {"story.by": by}))
+    assert [(span.start, span.stop, span.text) for span in first.spans()] == [(0, 16, "it moves up")]
 
 
 @pytest.mark.parametrize("name", recipes.names())

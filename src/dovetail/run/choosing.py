@@ -109,10 +109,11 @@ def opening(recipe: Recipe) -> Recipe:
     frames = min(recipe.video.frames, 1 + (native(recipe) - 1) // compression * compression)
     told: dict[str, Any] = {"video.frames": frames}
     if recipe.story is not None and frames < recipe.video.frames:
-        events = until(recipe.spans(), frames)
+        first, *later = recipe.spans()  # what comes before the first event is told it as well
+        events = until([first, *later], frames)
         if recipe.story.by != "frame":  # a window takes the event at its middle
-            events = [{"text": next(span.text for span in reversed(recipe.spans()) if span.start <= frames / 2)}]
-        told |= {"story.events": events, "story.fade": None}
+            events = [{"text": next((span.text for span in reversed(later) if span.start <= frames / 2), first.text)}]
+        told |= {"story.events": events or [{"text": first.text}], "story.fade": None}
     return recipes.changed(recipe, told)
 
 
