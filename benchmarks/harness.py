@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,17 @@ import dovetail.sprites
 from dovetail import recipe as recipes
 from dovetail.eval.stats import holm
 from dovetail.recipe import Recipe
+from dovetail.sprites.world import Ask, forget
 
 HELD = 1_000_000_000
 """Scenes of these seeds and up are never trained on."""
 RESULTS = Path(__file__).parent / "results"
+
+
+def opened(ask: Ask, seed: int) -> Ask:
+    """A scene's attributes without some of them, one of the look at least: what a prompt that leaves something open asks."""
+    tries = (forget(ask, seed + i, p=0.4) for i in count())
+    return next(one for one in tries if None in (one.texture, one.colour, one.background, one.pattern))
 
 
 def arguments(doc: str, experts: Iterable[str], prompts: int, budget: str) -> argparse.ArgumentParser:

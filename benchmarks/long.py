@@ -13,13 +13,12 @@ prompt. Frames are measured as they are made, before any lossy file.
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from time import monotonic, process_time
 from typing import Any
 
 import torch
-from harness import HELD, add, arguments, key, mend, mine, part_of, read, told, weights_of
+from harness import HELD, add, arguments, key, mend, mine, opened, part_of, read, told, weights_of
 from long_report import report
 from long_rows import LONG, SEGMENT, SHORT, rows
 from machine import machine
@@ -33,7 +32,7 @@ from dovetail.eval.long import measures
 from dovetail.eval.seams import borders, seams
 from dovetail.eval.series import follow
 from dovetail.recipe import Recipe
-from dovetail.sprites.world import Ask, Scene, caption, forget, imagine, render
+from dovetail.sprites.world import Ask, Scene, caption, imagine, render
 
 RECIPES = {"trained": "sprites-long", "exact": "sprites-long-exact"}
 FIRST = HELD + 10_000
@@ -59,8 +58,7 @@ class Cell:
     @property
     def asked(self) -> Ask:
         """The scene's attributes without some of them, one of the look at least."""
-        tries = (forget(self.scene.ask, 1000 * self.prompt + i, p=0.4) for i in count())
-        return next(ask for ask in tries if None in (ask.texture, ask.colour, ask.background, ask.pattern))
+        return opened(self.scene.ask, 1000 * self.prompt)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -17,14 +17,14 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import count, islice, pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from statistics import fmean
 from time import monotonic, perf_counter, process_time
 from typing import Any
 
 import torch
-from harness import HELD, add, arguments, key, mend, mine, part_of, read, told, weights_of
+from harness import HELD, add, arguments, key, mend, mine, opened, part_of, read, told, weights_of
 from machine import machine
 from syncos_plots import plots
 from syncos_report import report
@@ -73,7 +73,6 @@ from dovetail.sprites.world import (
     Dice,
     Scene,
     caption,
-    forget,
     imagine,
     render,
 )
@@ -106,8 +105,7 @@ class Tale:
     @property
     def asked(self) -> Ask:
         """What all events share: the scene's look without some of it, one attribute of it at least."""
-        tries = (forget(self.scene.ask, 7000 * self.number + i, p=0.4) for i in count())
-        found = next(ask for ask in tries if None in (ask.texture, ask.colour, ask.background, ask.pattern))
+        found = opened(self.scene.ask, 7000 * self.number)
         return replace(found, motion=None, **({"background": None, "pattern": None} if self.places else {}))
 
     @property

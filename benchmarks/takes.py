@@ -12,13 +12,12 @@ draws, leave attributes free, and had no part in how takes are judged.
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from time import monotonic, perf_counter, process_time
 from typing import Any
 
 import torch
-from harness import HELD, add, arguments, key, mend, mine, part_of, read, told, weights_of
+from harness import HELD, add, arguments, key, mend, mine, opened, part_of, read, told, weights_of
 from machine import machine
 from takes_report import report
 
@@ -27,12 +26,12 @@ from dovetail import run
 from dovetail.errors import PromptWarning
 from dovetail.eval.kept import kept
 from dovetail.recipe import Recipe
-from dovetail.run.choosing import taken
-from dovetail.sprites.world import Ask, Scene, caption, forget, imagine
+from dovetail.run.choosing import check_takes, taken
+from dovetail.sprites.world import Ask, Scene, caption, imagine
 from dovetail.video import Video
 
 ROWS = {
-    "trained": {"clip": "sprites", "long 256": "sprites-long", "flow": "sprites-flowblending-any"},
+    "trained": {"clip": "sprites", "long 256": "sprites-long"},
     "exact": {"clip": "sprites-exact"},
 }
 FIRST = HELD + 40_000
@@ -56,8 +55,7 @@ class Cell:
     @property
     def asked(self) -> Ask:
         """The scene's attributes without some of them."""
-        tries = (forget(self.scene.ask, FIRST + 1000 * self.prompt + i, p=0.4) for i in count())
-        return next(ask for ask in tries if None in (ask.texture, ask.colour, ask.background, ask.pattern))
+        return opened(self.scene.ask, FIRST + 1000 * self.prompt)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -110,7 +108,9 @@ def one(recipe: Recipe, cell: Cell, cast: run.Cast | None, takes: int) -> dict[s
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PromptWarning)
         begun = perf_counter()
-        ranked = [event for _, event in taken(asked, cast, CHOSEN if long else takes) if isinstance(event, run.Take)]
+        of = CHOSEN if long else takes
+        events = taken(asked, cast, of, check_takes(asked, of, None))
+        ranked = [event for _, event in events if isinstance(event, run.Take)]
         seconds = perf_counter() - begun
         made = sum(take.video.settings["seconds"] for take in ranked)
         found: dict[str, Any] = {"seconds": seconds, "judging": max(0.0, seconds - made)}

@@ -26,12 +26,12 @@ def chosen(recipe: Recipe, of: int, by: str | None) -> "tuple[list[Take], Cast]"
     from dovetail.run import End, Pulse, Take, load
     from dovetail.run.choosing import check_takes, taken
 
-    check_takes(recipe, of, by)
+    judge = check_takes(recipe, of, by)
     with waiting("loading"):
         cast = load(recipe)
     found, pulse = list[Take](), Pulse()
     with bar(err, of, pulse) as shown:
-        for number, event in taken(recipe, cast, of, by, pulse):
+        for number, event in taken(recipe, cast, of, judge, pulse):
             if isinstance(event, Take):
                 found.append(event)
             elif not isinstance(event, End):
@@ -39,11 +39,11 @@ def chosen(recipe: Recipe, of: int, by: str | None) -> "tuple[list[Take], Cast]"
     return found, cast
 
 
-def ranked(found: "list[Take]", sheet: Path) -> None:
+def ranked(found: "list[Take]", picture: Path) -> None:
     """Say how takes rank, and show them side by side, in that order."""
-    from dovetail.video import save_image, stacked, strip
+    from dovetail.video import save_image, sheet
 
     for take in found:
         say(f"seed {take.seed}: {take.evidence:+.3f}")
-    say(f"the best first, eight frames of each: {save_image(stacked([strip(take.video) for take in found]), sheet)}")
+    say(f"the best first, eight frames of each: {save_image(sheet(take.video for take in found), picture)}")
     say(f"to make it: --seed {found[0].seed}")

@@ -60,15 +60,16 @@ def takes(
     (4, 64, 64, 3)
     """
     asked = resolved(prompt, recipe, seed=seed, frames=frames, seconds=seconds, story=story, overrides=overrides)
-    return [event for _, event in taken(asked, load(asked), of, by) if isinstance(event, Take)]
+    judge = check_takes(asked, of, by)
+    return [event for _, event in taken(asked, load(asked), of, judge) if isinstance(event, Take)]
 
 
 def taken(
-    recipe: Recipe, cast: Cast, of: int, by: str | None = None, pulse: Pulse | None = None
+    recipe: Recipe, cast: Cast, of: int, judge: str, pulse: Pulse | None = None
 ) -> Iterator[tuple[int, Step | Piece | End | Take]]:
     """What happens in `of` takes of a recipe, each event with the number of its take, from 0; then the takes, the best
-    first. Raises RecipeError as `takes`."""
-    judge, first = check_takes(recipe, of, by), opening(recipe)
+    first. judge: an expert, see `check_takes`."""
+    first = opening(recipe)
     runs = [recipes.changed(first, {"video.seed": first.video.seed + number}) for number in range(of)]
     heard: list[list[Step | Piece | End]] = [[] for _ in runs]
     for number, event in together(runs, cast, pulse):
@@ -109,8 +110,8 @@ def opening(recipe: Recipe) -> Recipe:
     frames = min(recipe.video.frames, 1 + (native(recipe) - 1) // compression * compression)
     told: dict[str, Any] = {"video.frames": frames}
     if recipe.story is not None and frames < recipe.video.frames:
-        first, *later = recipe.spans()  # what comes before the first event is told it as well
-        events = until([first, *later], frames)
+        first, *later = spans = recipe.spans()  # what comes before the first event is told it as well
+        events = until(spans, frames)
         if recipe.story.by != "frame":  # a window takes the event at its middle
             events = [{"text": next((span.text for span in reversed(later) if span.start <= frames / 2), first.text)}]
         told |= {"story.events": events or [{"text": first.text}], "story.fade": None}
