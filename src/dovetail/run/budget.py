@@ -176,8 +176,9 @@ def fit(plan: Plan, known: Mapping[str, "Outline"], budget: int | None) -> Fit:
         here = None
     else:
         now.lessen(asked, budget)
-        room = [now.room(names, budget) for names in asked]
-        here = timetable(asked, "turns") if recipe.residency == "turns" else within(asked, now.moving, room)
+        room = {names: now.room(names, budget) for names in dict.fromkeys(asked)}
+        each = [room[names] for names in asked]
+        here = timetable(asked, "turns") if recipe.residency == "turns" else within(asked, now.moving, each)
     return now.fit(plan, asked, here, budget)
 
 
@@ -233,7 +234,8 @@ class _Now:
 
     def held(self, names: frozenset[str]) -> int:
         """Weights on the device where these are, and those that never leave it."""
-        return sum(self.weights.get(name, 0) for name in names | self.stays)
+        weights = self.weights
+        return sum(weights.get(name, 0) for name in names | self.stays)
 
     @property
     def moving(self) -> dict[str, int]:
@@ -246,7 +248,8 @@ class _Now:
 
     def most(self, here: Sequence[frozenset[str]], asked: Sequence[frozenset[str]]) -> int:
         """The most there is at once, if these are there; texts are read before."""
-        each = (self.held(there) + sum(self.work(names)) for there, names in zip(here, asked, strict=True))
+        turns = dict.fromkeys(zip(here, asked, strict=True))
+        each = (self.held(there) + sum(self.work(names)) for there, names in turns)
         return max([*each, self.held(here[0]) + sum(self.sizes.text)])
 
     def lessen(self, asked: Sequence[frozenset[str]], budget: int) -> None:
@@ -297,7 +300,7 @@ class _Now:
         chunks = {name: now.chunk for name, now in self.decoders.items() if now.chunk < was[name].chunk}
         tiles = {name: now.tiles for name, now in self.decoders.items() if now.tiles and now.tiles != was[name].tiles}
         short = max(over, key=lambda part: part.total, default=None)
-        rooms = {} if budget is None else {names: self.room(names, budget) for names in asked}
+        rooms = {} if budget is None else {names: self.room(names, budget) for names in dict.fromkeys(asked)}
         return Fit(
             here, parts, budget, lower, frozenset(self.grouped), chunks, tiles, at_home, short, self.moving, rooms
         )
@@ -309,12 +312,13 @@ class _Now:
 
         every = frozenset(self.weights)
         base = self.held(every if here is None else frozenset())
+        names = iter(name for name, *_ in plan.steps)
+        # No stage is called as a codec is.
+        keys = [CODEC if who == DECODING else next(names) for who in asked]
         found: dict[str, Part] = {}
-        names, step = [name for name, *_ in plan.steps], 0
-        for turn, who in enumerate(asked):
-            # No stage is called as a codec is.
-            key, part = (CODEC, "decode") if who == DECODING else (names[step], names[step])
-            step += who != DECODING
-            each = Part(part, self.held(every if here is None else here[turn]), *self.work(who))
+        for key, who, there in dict.fromkeys(
+            zip(keys, asked, [every] * len(asked) if here is None else here, strict=True)
+        ):
+            each = Part("decode" if key == CODEC else key, self.held(there), *self.work(who))
             found[key] = max(each, found.get(key, each), key=lambda one: one.total)
         return (Part("text", base + self.sizes.text[0], self.sizes.text[1]), *found.values())

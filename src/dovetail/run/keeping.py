@@ -162,7 +162,7 @@ LESS = "less at once"
 @dataclass(frozen=True, eq=False)
 class _Kept:
     """A run and its folder. given: how many pieces another run gave, and which. onward: after which pieces a longer video
-    can go on, as far as that is known."""
+    can go on, as far as that is known. logged: what has been, of what was done with less at once."""
 
     folder: Folder
     run: Ready
@@ -170,13 +170,14 @@ class _Kept:
     origin: Origin
     clock: Clock = field(default_factory=Clock)
     onward: dict[int, bool] = field(default_factory=dict)
+    logged: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, folder: Folder, run: Ready, target: Path, given: Mapping[str, Any] | None) -> "_Kept":
         """Raises OutputError for a folder of another run."""
         origin = Origin(recipes.plain(run.recipe), versions(), weights_of(run.cast), given)
         refuse_others(folder, origin)
-        return cls(folder, run, target, origin)
+        return cls(folder, run, target, origin, logged=set(folder.logged(LESS)))
 
     @property
     def identity(self) -> str:
@@ -313,9 +314,9 @@ class _Kept:
         """Log what was done with less at once than asked."""
         if where:
             self.run.less.note(where)
-        if new := set(self.run.less.said) - set(self.folder.logged(LESS) if self.run.less.said else ()):
-            for what in sorted(new):
-                self.folder.log(LESS, what=what)
+        for what in sorted(set(self.run.less.said) - self.logged):
+            self.folder.log(LESS, what=what)
+            self.logged.add(what)
 
     def _step(self, event: Step, kept: float) -> float:
         """Keep where the run stands after a step, unless that was kept a moment ago; answers when it was kept last."""
