@@ -68,6 +68,11 @@ def evaluated(videos: Sequence[Path], out: Path, segments: int | None = None) ->
             f"{', '.join(lossy)}: what this format loses begins anew at each piece of a video, which seams, jumps and rhythm "
             "may show; `dovetail decode RUN -o NAME.npz` writes one that loses nothing"
         )
+    yield from (
+        f"{one.footage.path.name}: no border is known, so nothing is said of seams; --segments FRAMES names some"
+        for one in found
+        if not one.borders and segments is None
+    )
     yield from (f"{one.footage.path.name}: the oracle says nothing, {one.unjudged}" for one in found if one.unjudged)
     names = _names([one.footage.path for one in found])
     try:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dovetail.core.windows import along
+from dovetail.core.windows import along, tile
 from dovetail.eval.series import Series
 
 SIGNALS = {"change": 2e-4, "moved": 2e-4, "jerk": 0.4, "step": 0.1}
@@ -46,32 +46,60 @@ def seams(series: Series) -> Tensor:
 def borders(settings: Mapping[str, Any], frames: int) -> dict[str, list[int]]:
     """The frames at which each stage's windows take turns, as a video's settings declare them.
 
-    Windows that are averaged where they overlap do so where one begins or ends. Of others each frame belongs to the
-    first that makes it, and the next window's frames begin behind it.
+    Windows that are averaged where they overlap do so where one begins or ends, those inside a stage's denoiser too. Of
+    others each frame belongs to the first that makes it, and the next window's frames begin behind it.
     """
     recipe, found = settings.get("recipe", {}), {}
-    for stage, each in zip(recipe.get("chain", []), _compressions(recipe), strict=True):
-        window, hop = stage.get("window"), stage.get("hop") or stage.get("window")
-        if not window:
-            continue
-        spans = list(along((frames - 1) // each + 1, window, hop, stage.get("offset") or 0))
-        turns = {span.stop for span in spans[:-1]}
-        if hop < window and not {"coherent", "reinjected", "onward"} & set(stage["denoise"]):
+    told = settings.get("compression", {})
+    for stage, guess in zip(recipe.get("chain", []), _compressions(recipe), strict=True):
+        each, turns = told.get(stage["stage"], guess), set[int]()
+        length, window = (frames - 1) // each + 1, stage.get("window")
+        spans = list(along(length, window, stage.get("hop"), stage.get("offset") or 0)) if window else []
+        turns |= {span.stop for span in spans[:-1]}
+        hop = stage.get("hop") or window
+        if spans and hop < window and not {"coherent", "reinjected", "onward"} & set(stage["denoise"]):
             turns |= {span.start for span in spans[1:]}
-        found[stage["stage"]] = [(turn - 1) * each + 1 if each > 1 else turn for turn in sorted(turns)]
+        for span in spans or [slice(0, length)]:
+            turns |= {span.start + turn for turn in _inside(stage["denoise"], span.stop - span.start)}
+        if turns:
+            found[stage["stage"]] = [(turn - 1) * each + 1 if each > 1 else turn for turn in sorted(turns)]
     return found
 
 
+def _inside(denoise: Any, frames: int) -> set[int]:
+    """Where windows inside a denoiser begin or end, of so many latent frames."""
+    turns = set[int]()
+    for part in _mappings(denoise):
+        size, strides = part.get("size", frames), [part.get("stride"), part.get("wide")]
+        for stride in (stride for stride in strides if stride is not None and size < frames):
+            spans = tile(frames, size, size // 2 if stride == "auto" else stride)
+            turns |= {span.stop for span in spans[:-1]} | {span.start for span in spans[1:]}
+    return turns
+
+
 def _compressions(recipe: Mapping[str, Any]) -> Iterator[int]:
-    """Frames to a latent frame, stage by stage: those of the experts that are asked from one bridge to the next."""
-    families = {name: spec.get("family") for name, spec in recipe.get("experts", {}).items()}
+    """Frames to a latent frame, stage by stage, of a video that does not tell: those of the experts that are asked from one
+    bridge to the next. The sprites' autoencoder joins no frames, whatever family an expert is of."""
+    known = {
+        name: 1 if str(spec.get("weights", "")).startswith("sprites/") else COMPRESSION.get(spec.get("family"), 1)
+        for name, spec in recipe.get("experts", {}).items()
+    }
     rooms: list[list[Mapping[str, Any]]] = []
     for stage in recipe.get("chain", []):
         rooms += [[]] if stage.get("bridge") or not rooms else []
         rooms[-1].append(stage)
     for room in rooms:
-        asked = {name for stage in room for name in _texts(stage["denoise"]) if name in families}
-        yield from [max((COMPRESSION.get(families[name], 1) for name in asked), default=1)] * len(room)
+        asked = {name for stage in room for name in _texts(stage["denoise"]) if name in known}
+        yield from [max((known[name] for name in asked), default=1)] * len(room)
+
+
+def _mappings(part: Any) -> Iterator[Mapping[str, Any]]:
+    """Every mapping in plain data."""
+    if isinstance(part, Mapping):
+        yield part
+    if isinstance(part, Mapping | list | tuple):
+        for inner in part.values() if isinstance(part, Mapping) else part:
+            yield from _mappings(inner)
 
 
 def _texts(part: Any) -> Iterator[str]:

@@ -80,7 +80,8 @@ def decode(folder: str | Path, out: str | Path, look: Look | None = None) -> Ite
         except DamagedError as error:
             raise OutputError(f"{place}: {error}; `dovetail resume` makes it again") from None
         less = [f"decoding: {one}" for one in getattr(codec, "shortages", ())]
-        growing.settings = {**record(recipe, calls, less, origin.given), "decoded": _said(look)}
+        joined = {} if recipe.bridged else {stage.stage: codec.space.compression or 1 for stage in recipe.chain}
+        growing.settings = {**record(recipe, calls, joined, less, origin.given), "decoded": _said(look)}
     if there < recipe.video.frames:
         said = f"{place} is not finished: of {recipe.video.frames} frames {there} are there; `dovetail resume` makes the others"
         warnings.warn(said, RunWarning, stacklevel=2)

@@ -27,7 +27,7 @@ from dovetail.run.events import End, Latent, Piece, Step
 from dovetail.run.folder import EVERY, Folder, Origin
 from dovetail.run.growing import Film, Grown, grown
 from dovetail.run.lessening import advising
-from dovetail.run.manifest import machine, record, sources, spent, versions, weights_of
+from dovetail.run.manifest import compressions, machine, record, sources, spent, versions, weights_of
 from dovetail.run.onward import goes_on
 from dovetail.run.outlook import latent_of
 from dovetail.run.playing import Ready, by_turns, ready
@@ -363,7 +363,8 @@ class _Kept:
         """The video at its target."""
         last = self.folder.standing(self.identity, self.run.pieces - 1)
         less = [*last.less, *self.folder.logged(LESS), *self.run.less.said]
-        inside = record(self.run.recipe, last.calls, less, self.origin.given)
+        joined = compressions(self.run.recipe, self.run.cast)
+        inside = record(self.run.recipe, last.calls, joined, less, self.origin.given)
         decoding = self.clock.since
         beside = {**inside, **self._sources(), **spent(last.seconds + decoding, last.networks + decoding)}
         try:

@@ -20,17 +20,28 @@ WAIVED = "memory did not suffice for what was asked at once, so these bytes need
 
 
 def record(
-    recipe: Recipe, calls: Mapping[str, int], less: Iterable[str] = (), given: Mapping[str, Any] | None = None
+    recipe: Recipe,
+    calls: Mapping[str, int],
+    compression: Mapping[str, int],
+    less: Iterable[str] = (),
+    given: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What is always the same of a run: the recipe, by which versions it was made, and how often experts were asked.
+    """What is always the same of a run: the recipe, by which versions it was made, how often experts were asked, and how
+    many frames a latent frame of each stage has (`compression`).
 
     less: what was done with less at once than asked; then it is not always the same, and that is said. given: of a run
     that continues another, what that gave, which the recipe does not tell.
     """
     said = {"recipe": recipes.plain(recipe), "versions": dict(versions()), "calls": dict(calls)}
+    said |= {"compression": dict(compression)} if compression else {}
     said |= {"given": dict(given)} if given else {}
     what = list(dict.fromkeys(less))
     return {**said, "less_at_once": {"why": WAIVED, "what": what}} if what else said
+
+
+def compressions(recipe: Recipe, cast: Cast) -> dict[str, int]:
+    """Frames to a latent frame, by stage."""
+    return {stage.stage: cast.codec_at(stage.stage).space.compression or 1 for stage in recipe.chain}
 
 
 def spent(seconds: float, networks: float) -> dict[str, Any]:

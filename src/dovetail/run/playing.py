@@ -28,7 +28,7 @@ from dovetail.run.decoding import Clock, decoded
 from dovetail.run.events import End, Latent, Piece, Step, Turned
 from dovetail.run.given import encoded, start_of, warn_about, warn_of_steps, warn_of_story
 from dovetail.run.lessening import advising
-from dovetail.run.manifest import record, sources, spent
+from dovetail.run.manifest import compressions, record, sources, spent
 from dovetail.run.outlook import latent_of
 from dovetail.run.pulse import Pulse
 from dovetail.run.states import Standing
@@ -219,7 +219,8 @@ def _told(run: Ready) -> Iterator[Step | Piece | Turned | End]:
     # What was decoded last was so after the network work was summed up.
     seconds, networks = perf_counter() - run.begun, last.networks + clock.since
     run.less.note("decoding")
-    yield End({**record(run.recipe, last.calls, run.less.said), **sources(run.recipe), **spent(seconds, networks)})
+    inside = record(run.recipe, last.calls, compressions(run.recipe, run.cast), run.less.said)
+    yield End({**inside, **sources(run.recipe), **spent(seconds, networks)})
 
 
 def by_turns(run: Ready, events: Iterator[Step | Latent], pieces: int, taken: int) -> Iterator[Step | Latent]:
