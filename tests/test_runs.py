@@ -889,7 +889,7 @@ def test_a_run_of_averaged_windows_is_continued(tmp_path: Path, cast: Cast) -> N
     assert given["pieces"] >= 1
     short = folder_of(done(tmp_path / "short.mp4", cast, small(24, **AVERAGED)))
     with pytest.raises(
-        RecipeError, match=r"two windows long or more and 32 latent frames, by which averaged windows run"
+        RecipeError, match=r"takes some 48 frames for that, since windows that overlap run ahead.*--frames"
     ):
         list(carry_on(short, continuing(short), tmp_path / "c.mp4", cast=cast))
 
@@ -930,13 +930,14 @@ def test_what_cannot_be_continued_says_why(tmp_path: Path, cast: Cast) -> None:
     with pytest.raises(OutputError, match="is continued in a folder of its own"):
         list(carry_on(first, continuing(first), tmp_path / "first.mp4", cast=cast))
     single = folder_of(done(tmp_path / "short.mp4", cast, small(12)))
-    with pytest.raises(RecipeError, match="no piece that is far enough from its end"):
+    with pytest.raises(RecipeError, match=r"no piece that is far enough from its end.* takes some 32 frames for that"):
         list(carry_on(single, continuing(single), tmp_path / "c.mp4", cast=cast))
 
 
 @pytest.mark.parametrize(
     ("more", "says"),
     [
+        ({"overrides": ["video.frames=96"]}, "video.frames: a run goes on by so many frames or seconds"),
         ({"frames": 0}, "frames: 0 came; a run goes on by 1 or more"),
         ({"frames": -8}, "frames: -8 came"),
         ({"seconds": 0.0}, "seconds: 0 came; what fits is a number greater than 0"),
@@ -986,6 +987,10 @@ def test_commands_make_resume_decode_and_continue_a_run(tmp_path: Path, whole: P
     with Image.open(tmp_path / "a-preview.png") as picture:
         off = abs(np.asarray(picture) - shown)[:34].reshape(34, 8, 34, 3).mean((0, 2, 3))
         assert off.max() < 6, "what was filmed before it stopped is there too, frame by frame"
+    (tmp_path / "a-preview.png").unlink()
+    command("resume", tmp_path / "a.run", "--preview")
+    with Image.open(tmp_path / "a-preview.png") as picture:
+        assert picture.size == (8 * 34, 2 * 34), "of a run that is finished, too"
     out.unlink()
     (tmp_path / "a.run" / "latents" / "00002.safetensors").unlink()
     assert command("resume", tmp_path / "a.run").endswith(f"MB at most · {out}\n")

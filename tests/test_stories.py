@@ -485,6 +485,17 @@ def test_a_background_that_is_held_off_is_said(place: str) -> None:
     assert warned(StoryWarning, held, story=[day[0], "it moves right"]) == []
 
 
+def test_another_colour_of_an_object_that_is_held_is_said() -> None:
+    recipe = recipes.changed(STORY, {"chain.structure.hold": {"within": 2.0, "objects": 1.0}})
+    (said,) = warned(
+        StoryWarning, recipe, prompt="a circle", story=["a red circle moving left", "a blue circle moving up"]
+    )
+    assert "event 2 names another colour, and the windows of 'structure' are held to the object" in said
+    assert warned(StoryWarning, recipe, prompt="a red circle", story=["it moves left", "the red circle moves up"]) == []
+    free = recipes.changed(recipe, {"chain.structure.hold.objects": 0.0})
+    assert warned(StoryWarning, free, prompt="a circle", story=["a red circle", "a blue circle"]) == []
+
+
 def test_events_that_share_nothing_are_said() -> None:
     (said,) = warned(StoryWarning, STORY, prompt="")
     assert "the events share no text" in said
@@ -765,6 +776,28 @@ def test_a_run_that_is_continued_keeps_its_events_where_they_were(tmp_path: Path
         continuing(tmp_path / "a.run", story={"shared": "a blue ring", "events": ["it jumps"]})
     with pytest.raises(RecipeError, match="seconds or frames, or none"):
         continuing(tmp_path / "a.run", story=["90%: it jumps"])
+
+
+def test_a_story_that_is_continued_under_another_shared_text_keeps_the_old_one_to_its_end(tmp_path: Path) -> None:
+    """Where windows overlap, frames that are there are made anew, and are to show what they showed."""
+    told = {"prompt": "a red circle", "story.events": ["it moves right", "it moves left"], "video.frames": 64}
+    recipe = recipes.changed(in_windows(WINDOWED["averaged (Gen-L-Video)"]), told)
+    next(iter(events := keep(recipe, tmp_path / "a.mp4")))
+    events.close()  # type: ignore[attr-defined]
+    old = [("a red circle, it moves right", 0, 32), ("a red circle, it moves left", 32, 64)]
+    longer = continuing(tmp_path / "a.run", "a blue ring", frames=32)
+    assert longer.prompt == ""
+    assert [(span.text, span.start, span.stop) for span in longer.spans()] == [
+        *old,
+        ("a blue ring, it moves left", 64, 96),
+    ]
+    further = continuing(tmp_path / "a.run", "a blue ring", story=["10s: it moves down"])
+    assert [(span.text, span.start, span.stop) for span in further.spans()] == [
+        *old,
+        ("a blue ring, it moves left", 64, 80),
+        ("a blue ring, it moves down", 80, 96),
+    ]
+    assert continuing(tmp_path / "a.run", "a red circle", frames=32).prompt == "a red circle", "nothing else is told"
 
 
 def test_a_run_without_a_story_has_nothing_to_put_events_behind(tmp_path: Path) -> None:

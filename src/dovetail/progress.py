@@ -127,11 +127,19 @@ class Preview:
     every: int = 1
 
     def add(self, piece: Piece) -> None:
-        frames = _small(piece.frames)
-        self._keep(frames, piece.first)
-        rows = self._row(self.kept) + self._row(dict(enumerate(frames, piece.first)))
-        with suppress(OSError):
-            save_image(np.concatenate(rows), self.path)
+        self._show(_small(piece.frames), piece.first)
+
+    def whole(self, film: Iterable[Frames]) -> None:
+        """A video that is finished; below, the last frames that its file is read in at once."""
+        first, last = 0, None
+        with suppress(OutputError):
+            for frames in film:
+                if last is not None:
+                    self._keep(last, first)
+                    first += len(last)
+                last = _small(frames)
+        if last is not None:
+            self._show(last, first)
 
     def earlier(self, film: Iterable[Frames], piece: Piece) -> None:
         """What stands before the first piece that came since a run was gone on with: frames of its film, larger ones
@@ -143,6 +151,12 @@ class Preview:
                 first += len(frames)
                 if first >= piece.first:
                     return
+
+    def _show(self, newest: Frames, first: int) -> None:
+        self._keep(newest, first)
+        rows = self._row(self.kept) + self._row(dict(enumerate(newest, first)))
+        with suppress(OSError):
+            save_image(np.concatenate(rows), self.path)
 
     def _keep(self, frames: Frames, first: int) -> None:
         """Keep a few of these frames, evenly apart over all there are."""

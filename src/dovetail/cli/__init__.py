@@ -441,7 +441,9 @@ def eval_(
     videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Videos, lossless ones for fair numbers.")],
     segments: Annotated[
         int | None,
-        typer.Option("--segments", min=1, metavar="FRAMES", help="Look for seams every so many frames, not where the videos say."),
+        typer.Option(
+            "--segments", min=1, metavar="FRAMES", help="Look for seams every so many frames, not where the videos say."
+        ),
     ] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="DIR", help="A folder, for eval.json and pictures.")

@@ -150,6 +150,8 @@ def followed(
             if isinstance(event, End):
                 picked = evenly(asked[run].video.frames)
                 whole = len(kept[run]) == len(picked)
+                if preview and not previews[run].kept:  # it was finished before
+                    previews[run].whole(_filmed(folders[paths[run]]))
                 yield paths[run], [strip(Video(np.stack(kept[run]), 1.0))] if whole else [], event.settings
                 continue
             shown.show(run, event)

@@ -146,14 +146,22 @@ class Coupled(Windows):
     @model_validator(mode="after")
     def _measures_for_something(self) -> Self:
         for name, of in (("calm", "floor"), ("gain", "floor"), ("seam", "stride")):
-            if getattr(self, of) != "auto" and getattr(self, name) != type(self).model_fields[name].default:
+            if getattr(self, of) != "auto" and self._sets(name):
                 message = "{name} is of a {of} that is found; say {of}: auto, or leave out {name}"
                 raise PydanticCustomError("unheard", message, {"name": name, "of": of})
-        if self.bandwidth != 1 and self.kernel != "stein":
-            raise PydanticCustomError(
-                "unheard", "bandwidth is of a Stein kernel; say kernel: stein, or leave out bandwidth"
-            )
+        for name in ("bandwidth", "repulsion"):
+            if self.kernel != "stein" and self._sets(name):
+                message = "{name} is of a Stein kernel; say kernel: stein, or leave out {name}"
+                raise PydanticCustomError("unheard", message, {"name": name})
+        if (why := "iterations: 0" if self.iterations == 0 else "stages: outer" if self.stages == "outer" else "") and (
+            unheard := next(filter(self._sets, ("again", "minibatch", "tolerance", "anchor", "keyframes")), None)
+        ):
+            message = "{name} is of windows that look again, and with {why} none does; leave out one of the two"
+            raise PydanticCustomError("unheard", message, {"name": unheard, "why": why})
         return self
+
+    def _sets(self, name: str) -> bool:
+        return bool(getattr(self, name) != type(self).model_fields[name].default)
 
     @property
     def automatic(self) -> bool:
@@ -363,8 +371,9 @@ class Probing(Worded):
 class Coherent(Worded):
     """ConFiner-Long's coherence guidance: each of a stage's windows is drawn to the noise of the one before.
 
-    `strength` is lambda, 2 gamma of Eq. 12; 0 is none. `align`: which frames are compared. It is active where
-    above < t <= below, and never at the last step. `hold`, beyond the paper: how far what stands still is held.
+    `strength` is lambda, 2 gamma of Eq. 12; 0 is none. `align`: which frames are compared (`aligned`, those that began with
+    the same noise, needs the stage's `noise: consistent`, and is `literal` without). It is active where above < t <= below,
+    and never at the last step. `hold`, beyond the paper: how far what stands still is held.
     """
 
     word: ClassVar[str] = "coherent"

@@ -29,8 +29,8 @@ from dovetail.run.playing import Ready, ready
 from dovetail.run.pulse import Pulse
 from dovetail.run.sealed import DamagedError
 from dovetail.run.states import Standing
-from dovetail.run.telling import Telling, counted, fitted, further, native, tale
-from dovetail.run.verbs import Overrides, resolved
+from dovetail.run.telling import Telling, counted, fitted, further, native, since, tale
+from dovetail.run.verbs import Overrides, resolved, said
 from dovetail.video import checked_output
 
 
@@ -46,11 +46,13 @@ def continuing(
 ) -> Recipe:
     """The recipe of a run that continues another by so many frames or seconds; as many as its first stage's window
     without. A story's events stay where they were, its last one goes on, and those of `story` come behind them. Another
-    prompt is that of the new windows; where windows overlap, so that frames that are there are made anew, it is told as a
-    story whose second event it is.
+    prompt is that of the new windows; where windows overlap, so that frames that are there are made anew, it is told as
+    part of the events from there on, and what was the prompt as part of those before.
 
-    Raises OutputError if there is no run, RecipeError as `resolved`.
+    Raises OutputError if there is no run, RecipeError as `resolved` and where the video's length is set in `overrides`.
     """
+    if "video.frames" in said(None, overrides):
+        raise RecipeError("video.frames: a run goes on by so many frames or seconds; say those (--frames, --seconds)")
     before = Folder(Path(source)).read()
     if before.bridged:
         raise RecipeError(
@@ -76,9 +78,8 @@ def continuing(
         stop = fitted(before, end + native(before))
     changed = recipes.changed(before, {**told, "video.frames": stop})
     new = bool(prompt and prompt.strip() and before.prompt.strip()) and prompt != before.prompt
-    if new and before.story is None and _remade(before):
-        events = [{"at": "0f", "text": before.prompt}, {"at": f"{end}f", "text": prompt}]
-        changed, prompt = recipes.changed(changed, {"prompt": "", "story": {"events": events}}), None
+    if new and _remade(before):
+        changed, prompt = recipes.changed(changed, {"prompt": "", "story": since(before, changed, prompt or "")}), None
     return resolved(prompt, changed, seed=seed, overrides=overrides)
 
 
@@ -217,11 +218,13 @@ def _last_common(source: Folder, identity: str, before: Recipe, run: Ready) -> S
                 for stage, many in zip(run.plan.stages, windows, strict=True)
             }
             return replace(stands, steps=steps)
-    ahead = sum(stage.lead for stage in run.plan.stages)
+    ahead, window = sum(stage.lead for stage in run.plan.stages), run.plan.stages[-1].window or 0
+    needed = (ahead + window if ahead else 2 * window) - 1
     raise RecipeError(
-        f"{source} has no piece that is far enough from its end to go on from; it must be two windows long or more"
-        + (f" and {ahead} latent frames, by which averaged windows run ahead" if ahead else "")
-        + ", and its states whole"
+        f"{source} has no piece that is far enough from its end to go on from, and whose state is whole: a run of this "
+        f"recipe takes some {needed * (run.cast.codec.space.compression or 1) + 1} frames for that"
+        + (", since windows that overlap run ahead of what is finished" if ahead else "")
+        + "; make the longer video anew, with --frames"
     )
 
 

@@ -85,7 +85,7 @@ def warn_of_story(recipe: Recipe, plan: Plan) -> None:
             f"and what is in it may change from event to event. {lost if _coupled(recipe) else ''}"
             "A prompt (--shared, or `shared:` in a file) says what stays"
         )
-    said += _of_backgrounds(recipe, spans)
+    said += [*_of_backgrounds(recipe, spans), *_of_colours(recipe, spans)]
     by_frame = recipe.story.by == "frame"
     if by_frame and recipe.story.fade is not None and not plan.by_window:
         said.append(
@@ -125,10 +125,39 @@ def _of_backgrounds(recipe: Recipe, spans: Sequence[Span]) -> Iterator[str]:
         )
 
 
+def _of_colours(recipe: Recipe, spans: Sequence[Span]) -> Iterator[str]:
+    """The same of another colour where objects are held."""
+    held = [f"'{stage.stage}'" for stage in recipe.chain if any(hold.objects for hold in _holds(stage))]
+    known = _coloured(f"{recipe.prompt} {spans[0].text}")
+    late = [
+        number
+        for number, span in enumerate(spans, 1)
+        if number > 1 and "background" not in span.text.lower() and _coloured(span.text) - known
+    ]
+    if held and late:
+        yield (
+            f"event {late[0]} names another colour, and the windows of {' and '.join(held)} are held to the object of the "
+            "first one, so it will hardly change; where it is to, set hold.objects to 0 there (docs/stories.md)"
+        )
+
+
+COLOURS = r"\b(black|white|gr[ae]y|red|orange|yellow|green|blue|purple|violet|pink|brown|teal|golden|silver)\b"
+
+
+def _coloured(text: str) -> frozenset[str]:
+    """The colours that a text names."""
+    return frozenset(re.findall(COLOURS, text.lower()))
+
+
 def _held(stage: models.Stage) -> bool:
-    """Whether windows of a stage are held, its own or those of its denoiser."""
+    """Whether windows of a stage are held to the places of the first one."""
+    return any(hold.share for hold in _holds(stage))
+
+
+def _holds(stage: models.Stage) -> list[models.Hold]:
+    """How windows of a stage are held, its own and those of its denoiser."""
     holds = [stage.hold, *(part.hold for part in inside(stage.denoise) if isinstance(part, Windows))]
-    return any(hold is not None and hold.share for hold in holds)
+    return [hold for hold in holds if hold is not None]
 
 
 def _coupled(recipe: Recipe) -> bool:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from dovetail.errors import RecipeError, nearest
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.denoisers import sizes
-from dovetail.recipe.story import KEYS, Scenario, Span, frame, in_shares, scenario, seconds
+from dovetail.recipe.story import KEYS, Scenario, Span, frame, in_shares, joined, scenario, seconds
 from dovetail.run.outlook import space_foreseen
 
 Telling = Scenario | Mapping[str, Any] | Sequence[Any] | str | Path
@@ -185,9 +185,24 @@ def further(before: Recipe, told: Scenario | None) -> tuple[dict[str, Any], int 
     return {"story": {"events": events, "fade": held, "by": before.story.by}}, stop
 
 
+def since(before: Recipe, longer: Recipe, prompt: str) -> dict[str, Any]:
+    """The story of a run that goes on with another prompt, which is the shared text of what comes behind its end: texts
+    that all events share are told with each. longer: the recipe that goes on, its prompt as it was."""
+    end, events = before.video.frames, list[dict[str, Any]]()
+    if longer.story is None:
+        return {"events": [_placed(before.prompt, 0, None), _placed(prompt, end, None)]}
+    for span in longer.spans():
+        stop = None if span.open else span.stop
+        if span.start < end:
+            events.append(_placed(joined(before.prompt, span.text), span.start, stop and min(stop, end)))
+        if span.stop > end:
+            events.append(_placed(joined(prompt, span.text), max(span.start, end), stop))
+    return {"events": events, "fade": longer.story.fade, "by": longer.story.by}
+
+
 def _behind(before: Recipe, told: Scenario) -> tuple[list[dict[str, Any]], int]:
     """New events behind a run's end, one native clip each where no time is said, and where the last one ends."""
-    for key in (*KEYS, "by"):
+    for key in KEYS:
         if getattr(told, key) is not None:
             raise RecipeError(f"story.{key}: a run goes on with its own; further events bring a text and a time")
     end, fps = before.video.frames, before.video.fps
