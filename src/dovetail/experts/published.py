@@ -115,7 +115,7 @@ _CROSS = ("CrossAttnDownBlock", "CrossAttnUpBlock")
 SD_15: dict[str, Any] = {
     **_UNET,
     "sample_size": 64,
-    "attention_head_dim": 8,
+    "attention_head_dim": 8,  # the number of heads; diffusers keeps the misnomer
     "cross_attention_dim": 768,
     "down_block_types": (*(f"{_CROSS[0]}2D",) * 3, "DownBlock2D"),
     "up_block_types": ("UpBlock2D", *(f"{_CROSS[1]}2D",) * 3),
@@ -326,7 +326,7 @@ _LTXV = "LTXV Open Weights, see its model card"
 _COG_2B = _cogvideox_weights(COGVIDEOX_2B, 1.15258426, "CogVideoXDDIMScheduler", 3.0, "Apache-2.0")
 _COG_5B = _cogvideox_weights(COGVIDEOX_5B, 0.7, "CogVideoXDPMScheduler", 1.0, "CogVideoX licence, see its model card")
 
-_SD = Published(
+SD = Published(
     "UNet2DConditionModel",
     SD_15,
     CLIP_L,
@@ -344,8 +344,8 @@ PUBLISHED: dict[tuple[str, str], Published] = {
     (lavie.FILE, "unet"): Published(
         "LaVieUNet", lavie.SIZES, CLIP_L, IMAGE_CODEC, {**_BETAS, **lavie.BETAS}, lavie.LICENCE
     ),
-    ("stable-diffusion-v1-5/stable-diffusion-v1-5", "unet"): _SD,
-    ("CompVis/stable-diffusion-v1-4", "unet"): _SD,
+    ("stable-diffusion-v1-5/stable-diffusion-v1-5", "unet"): SD,
+    ("CompVis/stable-diffusion-v1-4", "unet"): SD,
     ("ali-vilab/text-to-video-ms-1.7b", "unet"): _MODELSCOPE,
     ("damo-vilab/text-to-video-ms-1.7b", "unet"): _MODELSCOPE,
     ("cerspense/zeroscope_v2_576w", "unet"): _ZEROSCOPE,
