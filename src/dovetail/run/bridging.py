@@ -19,7 +19,7 @@ from dovetail.errors import RecipeError
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.planning import Plan
 from dovetail.recipe.rooms import Room
-from dovetail.run.blackout import numbers, seen, visible
+from dovetail.run.blackout import seen
 from dovetail.run.outlook import latent_of
 
 if TYPE_CHECKING:
@@ -153,17 +153,9 @@ class Pixels:
         of the whole video, whose last frames are left out where there are too many."""
         one, two = self.rooms
         with self.clock:
-            frames = seen(self.before, lambda codec: self._frames(codec, video))
+            pieces = seen(self.before, lambda codec: codec.stream(video), lambda pixels: resized(pixels, two.pixels))
+            frames = torch.cat(pieces, 1)
             return self.after.encode(frames if one.framewise and two.framewise else frames[:, : two.frames])
-
-    def _frames(self, codec: "Codec", video: Tensor) -> tuple[Tensor, bool]:
-        """The frames of a latent at the size behind the bridge, and whether they can be seen."""
-        pieces, right = [], []
-        for pixels in codec.stream(video):
-            numbers(pixels, codec)
-            right.append(visible(pixels))
-            pieces.append(resized(pixels.nan_to_num(-1.0), self.rooms[1].pixels))
-        return torch.cat(pieces, 1), all(right)
 
 
 def resized(frames: Tensor, size: tuple[int, int]) -> Tensor:
