@@ -126,7 +126,7 @@ def case_of(recipe: Recipe, cast: Cast, also: Sequence[str] = ()) -> Case:
     check_kinds(also)
     place, notes = place_of(recipe), list[str]()
     parts = _parts(recipe, place)
-    experts = [cast.experts[name] for part in parts.values() for _, name in models.named(part, "")]
+    experts = [cast.experts[name] for part in parts.values() for name in models.experts_in(part)]
     for a, b in pairwise(experts):
         same_text(a, b)
     _one_reference(recipe, place, {name: cost(recipe, place, part, cast) for name, part in parts.items()})

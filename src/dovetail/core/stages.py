@@ -117,10 +117,14 @@ class Stage:
             )
 
     @property
+    def overlaps(self) -> bool:
+        """Whether its windows overlap."""
+        return self.window is not None and self.hop is not None and self.hop < self.window
+
+    @property
     def fuses(self) -> bool:
         """Whether its windows are averaged where they overlap."""
-        overlap = self.window is not None and self.hop is not None and self.hop < self.window
-        return overlap and not isinstance(self.denoise, Sequel)
+        return self.overlaps and not isinstance(self.denoise, Sequel)
 
     @property
     def lead(self) -> int:

@@ -140,11 +140,7 @@ def _codec(recipe: Recipe, codec: models.Codec, name: str, fit: Fit | None) -> C
 
 def used(recipe: Recipe) -> set[str]:
     """The experts that its stages name."""
-    return {name for stage in recipe.chain for name in _named(stage)}
-
-
-def _named(stage: models.Stage) -> list[str]:
-    return [name for _, name in models.named(stage, "")]
+    return {name for stage in recipe.chain for name in models.experts_in(stage)}
 
 
 def _expert(recipe: Recipe, name: str, cast: Cast, before: Mapping[str, Expert]) -> Expert:
@@ -154,7 +150,7 @@ def _expert(recipe: Recipe, name: str, cast: Cast, before: Mapping[str, Expert])
         from dovetail.sprites import exact
 
         schedule = None if spec.schedule == "own" else Flow()
-        codec = cast.codec_at(next(stage.stage for stage in recipe.chain if name in _named(stage)))
+        codec = cast.codec_at(next(stage.stage for stage in recipe.chain if name in models.experts_in(stage)))
         return exact.load(name, spec.kind, candidates=spec.candidates, seed=spec.seed, codec=codec, schedule=schedule)
     from dovetail import experts
 
@@ -228,7 +224,7 @@ def check_spaces(recipe: Recipe, cast: Cast) -> None:
 
     for stage in recipe.chain:
         codec, whose = cast.codec_at(stage.stage), f"the codec of stage '{stage.stage}'" if cast.codecs else "the codec"
-        for name in dict.fromkeys(_named(stage)):
+        for name in dict.fromkeys(models.experts_in(stage)):
             network, trusted = cast.experts[name].network, getattr(recipe.experts[name], "trust_space", False)
             names = with_weights(f"expert '{name}'", network), with_weights(whose, codec)
             same_space(network.space, codec.space, names, trusted)  # type: ignore[attr-defined]
@@ -241,7 +237,7 @@ def check_words(recipe: Recipe, cast: Cast) -> None:
     for denoise in (stage.denoise for stage in recipe.chain):
         turns = [*blends(denoise), *([denoise] if isinstance(denoise, models.Probing) else [])]
         for part in turns:
-            names = [name for _, name in models.named(part, "")]
+            names = models.experts_in(part)
             for a, b in pairwise(names):
                 same_text(cast.experts[a], cast.experts[b])
 
@@ -249,7 +245,9 @@ def check_words(recipe: Recipe, cast: Cast) -> None:
 def patches_of(recipe: Recipe, cast: Cast) -> dict[str, int]:
     """Latent cells along each side of what the networks of each stage take for one token."""
     return {
-        stage.stage: max((getattr(cast.experts[name].network, "patch", 1) for name in _named(stage)), default=1)
+        stage.stage: max(
+            (getattr(cast.experts[name].network, "patch", 1) for name in models.experts_in(stage)), default=1
+        )
         for stage in recipe.chain
     }
 
