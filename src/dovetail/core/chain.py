@@ -20,7 +20,7 @@ from dovetail.core.denoiser import Denoiser, timeline
 from dovetail.core.hold import Held
 from dovetail.core.noise import Noise
 from dovetail.core.sampler import State, Walk, sample
-from dovetail.core.stages import Bridge, Done, Event, Memory, Seen, Segment, Sequel, Stage, entered, recut
+from dovetail.core.stages import Bridge, Done, Event, Memory, Seen, Segment, Sequel, Stage, entered, levels_of, recut
 from dovetail.core.wavefront import wavefront
 
 
@@ -47,7 +47,7 @@ def run(
     empty = torch.zeros(()).expand(len(frames), shape[0], frames.shape[1], *shape[1:]) if video is None else video
     events: Iterator[Event] = iter([Done(frames, empty)])
     length = frames.shape[1]
-    for i, (stage, stood) in enumerate(zip(stages, _stood(stages, after), strict=True)):
+    for i, (stage, (*_, stood)) in enumerate(zip(stages, levels_of(stages, after), strict=True)):
         if stage.bridge is not None:
             events, length = _bridged(stage.bridge, events), stage.bridge.length
         through = wavefront if stage.fuses else _in_turn
@@ -64,16 +64,6 @@ def _bridged(bridge: Bridge, source: Iterator[Event]) -> Iterator[Event]:
             frames = event.frames if same else timeline(video.shape[2]).expand(len(event.frames), -1)
             event = Done(frames, video, event.memory)
         yield event
-
-
-def _stood(stages: Sequence[Stage], after: Memory | None) -> list[Memory]:
-    """Where each stage stands."""
-    found: list[Memory] = []
-    for stage in reversed(stages):
-        found.insert(0, after or Memory())
-        for _ in range(stage.ladder.steps + 1 if stage.fuses else 1):
-            after = None if after is None else after.source
-    return found
 
 
 def _in_turn(

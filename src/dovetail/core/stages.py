@@ -4,7 +4,7 @@ A finished piece carries where the chain stands after it (`Memory`), a value fro
 never stopped. Design page: docs/decisions/0015-runs.md.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from math import ceil
@@ -203,6 +203,20 @@ class Memory:
     first: Tensor | None = None
     states: tuple[State, ...] = ()
     source: "Memory | None" = None
+
+
+def levels_of(stages: Sequence[Stage], memory: Memory | None) -> list[list[Memory]]:
+    """Where the levels of each stage stand, given where the last stage does: the first level takes what the stage before
+    makes, the last one is the memory of the stage itself. A stage that averages no windows has one level."""
+    found: list[list[Memory]] = []
+    at = memory or Memory()
+    for stage in reversed(stages):
+        levels = [at]
+        for _ in range(stage.ladder.steps if stage.fuses else 0):
+            levels.insert(0, levels[0].source or Memory())
+        found.insert(0, levels)
+        at = levels[0].source or Memory()
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,20 @@ from torch import Tensor
 
 from dovetail.core.noise import Noise
 from dovetail.core.sampler import State, Walk
-from dovetail.core.stages import Done, Event, Leaving, Memory, Part, Said, Seen, Sequel, Stage, entered, recut
+from dovetail.core.stages import (
+    Done,
+    Event,
+    Leaving,
+    Memory,
+    Part,
+    Said,
+    Seen,
+    Sequel,
+    Stage,
+    entered,
+    levels_of,
+    recut,
+)
 from dovetail.core.windows import WEIGHTS, begun
 
 
@@ -21,11 +34,9 @@ def wavefront(
 
     A level holds the frames of about one window, so all of them hold as many windows as there are steps.
     """
-    stood = [after]  # of the last level, of those before it, and of the parts
-    for _ in range(stage.ladder.steps):
-        stood.insert(0, stood[0].source or Memory())
-    parts = _parts(stage, noise, source, length, fresh, stood[0])
-    for (t, to), here in zip(pairwise(stage.ladder.levels), stood[1:], strict=True):
+    (first, *stood), *_ = levels_of([stage], after)
+    parts = _parts(stage, noise, source, length, fresh, first)
+    for (t, to), here in zip(pairwise(stage.ladder.levels), stood, strict=True):
         parts = _level(stage, parts, length, (t, to), here)
     for part in parts:
         yield Done(part.frames, part.before[-1].seen.x0, part.memory) if isinstance(part, Part) else part

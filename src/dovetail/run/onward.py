@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
-from dovetail.core.stages import Memory, Stage
+from dovetail.core.stages import Memory, Stage, levels_of
 from dovetail.core.windows import begun
 
 
@@ -22,14 +22,7 @@ def windows_begun(stages: Sequence[Stage], memory: Memory) -> list[int]:
 
 def places(stages: Sequence[Stage], memory: Memory) -> list[Memory]:
     """Where each stage takes what the one before it makes."""
-    found: list[Memory] = []
-    at: Memory | None = memory
-    for stage in reversed(stages):
-        for _ in range(stage.ladder.steps if stage.fuses else 0):
-            at = None if at is None else at.source
-        found.insert(0, at or Memory())
-        at = None if at is None else at.source
-    return found
+    return [first for first, *_ in levels_of(stages, memory)]
 
 
 def _alike(stage: Stage, count: int, lengths: tuple[int, int]) -> bool:
