@@ -19,7 +19,7 @@ from torch import Tensor
 from dovetail.core.denoiser import Denoiser, timeline
 from dovetail.core.hold import Held
 from dovetail.core.noise import Noise
-from dovetail.core.sampler import State, Walk, sample
+from dovetail.core.sampler import State, Walk, latest, sample
 from dovetail.core.stages import Bridge, Done, Event, Memory, Seen, Segment, Sequel, Stage, entered, levels_of, recut
 from dovetail.core.wavefront import wavefront
 
@@ -83,7 +83,7 @@ def _in_turn(
         states, after = after.states, Memory()
         x = entered(stage, noise, event, fresh)
         for state in _states(denoise, stage, x, event.frames, states):
-            states = (*states, state) if sequel else (*states, state)[-1 - stage.solver.memory :]
+            states = (*states, state) if sequel else latest((*states, state), 1 + stage.solver.memory)
             yield Seen(stage, event.frames, state, _under_way(stage, event, states))
         if stage.hold and first is None:
             first = stage.hold.of(states[-1].seen.x0)
@@ -110,9 +110,9 @@ def _states(
     solver, levels = stage.solver, stage.ladder.levels
     if before:
         at = levels.index(before[-1].t) + 1
-        past = before[:-1][-solver.memory :] if solver.memory else ()
+        past = latest(before[:-1], solver.memory)
         x, levels = solver.predict(past, before[-1], levels[at], frames), levels[at:]
-        before = before[-max(solver.memory, 1) :]
+        before = latest(before, max(solver.memory, 1))
     if isinstance(denoise, Walk):
         return denoise.walk(x, frames, levels, solver, before)
     return sample(denoise, x, frames, levels, solver, before)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dovetail.core.noise import Noise
-from dovetail.core.sampler import State, Walk
+from dovetail.core.sampler import State, Walk, latest
 from dovetail.core.stages import (
     Done,
     Event,
@@ -71,12 +71,12 @@ def _level(
                 said, first = _heard(stage, waiting, t, weight, said, first)
                 part = waiting.pop(0)
                 mean, said = said.cut(part.x.shape[2])
-                memory = part.before[-stage.solver.memory :] if stage.solver.memory else ()
+                memory = latest(part.before, stage.solver.memory)
                 now = stage.solver.correct(memory, State(t, part.x, mean), part.frames)
                 x = stage.solver.predict(memory, now, to, part.frames)
             yield Seen(stage, part.frames, now)
             stands = Memory(waiting=tuple(waiting), said=said, first=first, source=above)
-            yield Part(part.frames, x, (*part.before, now)[-max(stage.solver.memory, 1) :], stands)
+            yield Part(part.frames, x, latest((*part.before, now), max(stage.solver.memory, 1)), stands)
 
 
 def _heard(
