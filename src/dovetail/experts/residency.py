@@ -19,10 +19,9 @@ import torch
 from dovetail.core.denoiser import Expert
 from dovetail.errors import RoomError, RoomWarning
 from dovetail.experts.adapter import Adapter
-from dovetail.experts.blocks import in_groups
 from dovetail.experts.codec import Codec, VideoCodec
 from dovetail.experts.halving import is_short, released, told
-from dovetail.experts.moving import Passenger, Weights, visiting
+from dovetail.experts.moving import Passenger, Weights, in_groups, visiting
 from dovetail.experts.text import Borrowed
 
 Names = frozenset[str]
