@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dovetail.experts.checkpoint import Checkpoint, find, find_file, nearby
 from dovetail.experts.codec import located
-from dovetail.experts.loading import FAMILIES
+from dovetail.experts.loading import FAMILIES, network_part
 from dovetail.experts.tensors import is_file
 
 
@@ -18,10 +18,8 @@ def check_expert(
     kind = FAMILIES[family]
     checkpoint = _found(weights, variant, f"Weights of this family: {kind.where}")
     if checkpoint is not None:
-        usual = ("unet", "transformer")
-        part = kind.part if subfolder is None else subfolder
         # Weights of another family are told of by name, when they are loaded.
-        part = next((p for p in (part, *usual) if checkpoint.has(p)), part) if part in usual else part
+        part = network_part(checkpoint, kind.part if subfolder is None else subfolder)
         checkpoint.config(part)
         if family != "lavie" or adapter is None:
             _whole(checkpoint, part)
