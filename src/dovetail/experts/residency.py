@@ -22,7 +22,7 @@ from dovetail.experts.adapter import Adapter
 from dovetail.experts.codec import Codec, VideoCodec
 from dovetail.experts.halving import is_short, released, told
 from dovetail.experts.moving import Passenger, Weights, in_groups, visiting
-from dovetail.experts.text import Borrowed
+from dovetail.experts.text import Borrowed, borrowed_of
 
 Names = frozenset[str]
 
@@ -222,7 +222,7 @@ def read(experts: Mapping[str, Expert], said: Mapping[str, Sequence[str]], at_ho
     short = []
     for text in {id(network.text): network.text for network, texts in adapters if network.unread(texts)}.values():
         sharing = [(network, texts) for network, texts in adapters if network.text is text]
-        lent = None if at_home else getattr(text, "borrowed", None)
+        lent = None if at_home else borrowed_of(sharing[0][0])
         short += _reading(sharing, lent, sharing[0][0].device)
     for lent in borrowed(experts):
         lent.give_back()
@@ -232,7 +232,7 @@ def read(experts: Mapping[str, Expert], said: Mapping[str, Sequence[str]], at_ho
 def borrowed(experts: Mapping[str, Expert]) -> Iterator[Borrowed]:
     """The text models of experts that have one."""
     for expert in experts.values():
-        if (lent := getattr(getattr(expert.network, "text", None), "borrowed", None)) is not None:
+        if (lent := borrowed_of(expert.network)) is not None:
             yield lent
 
 
