@@ -19,7 +19,7 @@ def check_expert(
     checkpoint = _found(weights, variant, f"Weights of this family: {kind.where}")
     if checkpoint is not None:
         # Weights of another family are told of by name, when they are loaded.
-        part = network_part(checkpoint, kind.part if subfolder is None else subfolder)
+        part = network_part(checkpoint, kind.folder(subfolder))
         checkpoint.config(part)
         if family != "lavie" or adapter is None:
             _whole(checkpoint, part)

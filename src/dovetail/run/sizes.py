@@ -111,7 +111,7 @@ def bring_configs(recipe: Recipe, names: Collection[str]) -> None:
         if name not in names or not isinstance(spec, models.Pretrained) or here(spec.weights):
             continue
         family = FAMILIES[spec.family]
-        part = family.part if spec.subfolder is None else spec.subfolder
+        part = family.folder(spec.subfolder)
         if published_of(name, spec.family, spec.weights, spec.subfolder, spec.adapter, spec.base) is None:
             found = at_hand(spec.weights, spec.revision, spec.variant, [part], spec.base)
             planned = family.scheduler is not None or (found is not None and found.has("scheduler"))
