@@ -103,7 +103,7 @@ def bring_configs(recipe: Recipe, names: Collection[str]) -> None:
     tells yet how large they are: what cannot fit is then refused before its gigabytes come. Raises WeightsError where
     the hub does not give them, and what `published_of` raises."""
     from dovetail.experts.checkpoint import at_hand, here
-    from dovetail.experts.codec import seen
+    from dovetail.experts.codec import folders, seen
     from dovetail.experts.loading import FAMILIES, published_of
     from dovetail.experts.published import known_codec
 
@@ -122,7 +122,7 @@ def bring_configs(recipe: Recipe, names: Collection[str]) -> None:
             continue
         told = seen(codec.weights, codec.subfolder, codec.revision, codec.variant, codec.base)
         if known_codec(codec.weights) is None and (told is None or not told[0].has(told[1])):
-            _bring(codec, ["vae", ""] if codec.subfolder is None else [codec.subfolder])
+            _bring(codec, folders(codec.subfolder))
 
 
 def _bring(spec: models.Pretrained | models.Autoencoder, parts: Sequence[str], where: str = "") -> None:

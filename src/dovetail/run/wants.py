@@ -27,6 +27,7 @@ EVERYTHING = (
 
 def wants(recipe: Recipe) -> tuple[Want, ...]:
     """What the hub must give for a recipe; nothing for packaged weights and folders."""
+    from dovetail.experts.codec import folders
     from dovetail.experts.loading import parts_of, words_of
 
     found: list[Want] = []
@@ -48,7 +49,7 @@ def wants(recipe: Recipe) -> tuple[Want, ...]:
         before.append(spec)
     for codec in codecs_of(recipe).values():
         if isinstance(codec, models.Autoencoder):
-            parts = ("vae", "") if codec.subfolder is None else (codec.subfolder,)
+            parts = tuple(folders(codec.subfolder))
             found += _want(codec.weights, parts, codec.revision, codec.variant)
             found += _base(codec, parts)
     return _joined(found)
