@@ -39,10 +39,6 @@ class Codec(Protocol):
     def stream(self, latent: Tensor, /) -> Iterator[Tensor]: ...
 
 
-TUNED = {"store", "quantize", "channels_last", "attention", "compile", "offload"}
-"""What a recipe says of how a network is kept and called."""
-
-
 @dataclass(frozen=True, eq=False)
 class Cast:
     """A recipe's experts and codec, loaded. One cast plays any number of runs of its recipe.
@@ -129,11 +125,11 @@ def _codec(recipe: Recipe, codec: models.Codec, name: str, fit: Fit | None) -> C
         case models.Autoencoder() as spec:
             from dovetail import experts
 
-            options = spec.model_dump(exclude={"weights", *TUNED})
+            options = spec.model_dump(exclude={"weights", *experts.Tuning.__dataclass_fields__})
             if fit is not None:
                 # An image autoencoder alone is given a number of frames.
                 options |= {"tiles": fit.tiles.get(name, spec.tiles), "chunk": fit.chunks.get(name, spec.chunk)}
-            tuning = experts.tuning_of(spec.model_dump(include=TUNED))
+            tuning = experts.tuning_of(spec.model_dump())
             found: Codec = experts.load_codec(spec.weights, tuning=tuning, waiting=moving(recipe, fit), **options)
             return found
 
@@ -154,7 +150,7 @@ def _expert(recipe: Recipe, name: str, cast: Cast, before: Mapping[str, Expert])
         return exact.load(name, spec.kind, candidates=spec.candidates, seed=spec.seed, codec=codec, schedule=schedule)
     from dovetail import experts
 
-    tuning = experts.tuning_of(spec.model_dump(include=TUNED))
+    tuning = experts.tuning_of(spec.model_dump())
     return experts.load(
         name,
         spec.family,
@@ -181,8 +177,11 @@ def _words(expert: Expert) -> Any:
     return expert.network.text  # type: ignore[attr-defined]
 
 
-READ_WITH_CLIP = ("stable-diffusion", "animatediff", "text-to-video-sd", "lavie")
-"""Families whose LoRA weights may change their text model as well."""
+def reads_with_clip(family: str) -> bool:
+    """Whether a family's text model is CLIP's alone, which its LoRA weights may change as well."""
+    from dovetail.experts.loading import FAMILIES
+
+    return FAMILIES[family].texts == ("CLIPTextModel",)
 
 
 def same_words(a: models.ExpertSpec, b: models.ExpertSpec) -> bool:
@@ -201,14 +200,14 @@ def same_words(a: models.ExpertSpec, b: models.ExpertSpec) -> bool:
         and one.words is two.words
         and all(pin is None for place in ids for _, pin in place)
     )
-    changed = ("loras",) if a.family in READ_WITH_CLIP else ()
+    changed = ("loras",) if reads_with_clip(a.family) else ()
     keys = ("family", "dtype", "device", "words", *changed, *(() if told else ("variant",)))
     return (told or ids[0] == ids[1]) and all(getattr(a, key) == getattr(b, key) for key in keys)
 
 
 def _reads_by(spec: models.Pretrained) -> str:
     """The weights whose text model an expert reads with."""
-    return spec.weights if spec.base is None or spec.family in READ_WITH_CLIP else spec.base
+    return spec.weights if spec.base is None or reads_with_clip(spec.family) else spec.base
 
 
 def check_whole(recipe: Recipe, cast: Cast) -> None:

@@ -16,7 +16,7 @@ from dovetail.experts.wholeness import PARTS
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.reading import weights_in
 from dovetail.run.bridging import codecs_of
-from dovetail.run.cast import READ_WITH_CLIP, same_words, used
+from dovetail.run.cast import reads_with_clip, same_words, used
 
 EVERYTHING = (
     *PARTS,
@@ -58,7 +58,7 @@ def wants(recipe: Recipe) -> tuple[Want, ...]:
 def _base(spec: models.Pretrained | models.Autoencoder, parts: tuple[str, ...]) -> list[Want]:
     """What one file takes of a checkpoint beside it. What the file holds itself is not known before it is here: one of
     Stable Diffusion is taken to hold all, another its network alone; of that, only configurations are taken."""
-    image = isinstance(spec, models.Pretrained) and spec.family in READ_WITH_CLIP
+    image = isinstance(spec, models.Pretrained) and reads_with_clip(spec.family)
     if spec.base is None:
         return _want(USUAL_BASE, ("tokenizer",), None, None) if image and is_file(spec.weights) else []
     held = ("unet", "text_encoder", "vae") if image else parts[:1]
