@@ -85,8 +85,8 @@ def within(asked: Sequence[Names], sizes: Mapping[str, int], room: Sequence[int]
         left = room[turn] - sum(sizes.get(name, 0) for name in names)
         kept = set(names)
         later = [(_next(asked, turn, name), name) for name in (here | after) - names]
-        for when, name in sorted((when, name) for when, name in later if when is not None):
-            if when is not None and sizes.get(name, 0) <= left:
+        for _, name in sorted((when, name) for when, name in later if when is not None):
+            if sizes.get(name, 0) <= left:
                 kept.add(name)
                 left -= sizes.get(name, 0)
         here = frozenset(kept)

@@ -187,7 +187,7 @@ def further(before: Recipe, told: Scenario | None) -> tuple[dict[str, Any], int 
 
 def _behind(before: Recipe, told: Scenario) -> tuple[list[dict[str, Any]], int]:
     """New events behind a run's end, one native clip each where no time is said, and where the last one ends."""
-    for key in (*KEYS, "by"):
+    for key in KEYS:
         if getattr(told, key) is not None:
             raise RecipeError(f"story.{key}: a run goes on with its own; further events bring a text and a time")
     end, fps = before.video.frames, before.video.fps
