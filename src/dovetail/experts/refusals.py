@@ -8,7 +8,7 @@ from pathlib import Path
 from shlex import quote
 
 from dovetail.errors import WeightsError
-from dovetail.experts.pins import unpinned
+from dovetail.experts.pins import repo_and_file, unpinned
 from dovetail.experts.shelf import meant
 
 
@@ -60,7 +60,7 @@ def _told(name: str, revision: str | None, error: Exception, remedy: str) -> str
     from huggingface_hub import constants, errors
 
     bare, at = unpinned(name, revision)
-    repo = "/".join(bare.split("/")[:2])
+    repo, file = repo_and_file(name) or (bare, "")
     said = (str(error).strip() or "no reason given").splitlines()[0]
     if isinstance(error, errors.GatedRepoError):
         return (
@@ -80,7 +80,7 @@ def _told(name: str, revision: str | None, error: Exception, remedy: str) -> str
         )
     if isinstance(error, errors.RemoteEntryNotFoundError):
         files = f"{constants.ENDPOINT}/{repo}/tree/{at or 'main'}"
-        return f"'{repo}' has no '{bare.removeprefix(repo).strip('/')}'; its files: {files}"
+        return f"'{repo}' has no '{file}'; its files: {files}"
     if is_full(error):
         return full(name)
     offline = (

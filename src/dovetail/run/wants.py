@@ -1,6 +1,5 @@
 """What a recipe, or a model by its name, takes of the hub: each repository once, and of it what experts load."""
 
-import re
 from pathlib import Path
 
 from dovetail import recipe as recipes
@@ -8,7 +7,7 @@ from dovetail.errors import RecipeError, WeightsError, nearest
 from dovetail.experts.checkpoint import here
 from dovetail.experts.hub import Stock, Want
 from dovetail.experts.loras import USUAL
-from dovetail.experts.pins import unpinned
+from dovetail.experts.pins import is_repo, repo_and_file, unpinned
 from dovetail.experts.shelf import SHELF, meant
 from dovetail.experts.single_file import USUAL_BASE
 from dovetail.experts.tensors import is_file
@@ -71,9 +70,9 @@ def _want(weights: str, parts: tuple[str, ...], revision: str | None, variant: s
     if local(weights):
         return []
     weights, revision = unpinned(weights, revision)
-    if (file := _file(weights)) is not None:
-        return [Want(*file, revision=revision)]
-    return [Want(weights, parts, None, revision, variant)] if re.fullmatch(r"[\w.-]+/[\w.-]+", weights) else []
+    if (file := _file(weights, revision)) is not None:
+        return [file]
+    return [Want(weights, parts, None, revision, variant)] if is_repo(weights) else []
 
 
 def local(weights: str) -> bool:
@@ -99,12 +98,12 @@ def _is_recipe(what: str) -> bool:
     return what in recipes.names() or what.endswith((".yaml", ".yml"))
 
 
-def _file(name: str) -> tuple[str, tuple[str, ...], str] | None:
-    """OWNER/REPO/FILE, as the first fields of a Want."""
-    pieces = name.split("/", 2)
-    if len(pieces) < 3 or not all(pieces) or not is_file(name):
+def _file(name: str, revision: str | None) -> Want | None:
+    """What OWNER/REPO/FILE, a file of weights, takes."""
+    if not is_file(name) or (named := repo_and_file(name)) is None:
         return None
-    return "/".join(pieces[:2]), (), pieces[2]
+    repo, file = named
+    return Want(repo, (), file, revision)
 
 
 def _joined(found: list[Want]) -> tuple[Want, ...]:
@@ -134,12 +133,12 @@ def wants_of(what: str, revision: str | None = None, variant: str | None = None)
     if local(what):
         return _nothing_of(what, revision, variant)
     bare, revision = unpinned(what, revision)
-    file = _file(bare)
+    file = _file(bare, revision)
     if file is not None and variant is not None:
         raise RecipeError(f"'{what}' is one file, which has no variants; leave out --variant, or name its repository")
     if file is not None:
-        return (Want(*file, revision=revision),)
-    if is_file(bare) or not re.fullmatch(r"[\w.-]+/[\w.-]+", bare):
+        return (file,)
+    if is_file(bare) or not is_repo(bare):
         known = "" if "/" in what else f"; {nearest(what, recipes.names())}"
         raise RecipeError(
             f"'{what}' is no recipe, no file or folder here, and no model of the hub (OWNER/REPO, or OWNER/REPO/FILE, "
