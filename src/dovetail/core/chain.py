@@ -56,7 +56,7 @@ def run(
 
 
 def _bridged(bridge: Bridge, source: Iterator[Event]) -> Iterator[Event]:
-    """The same events, each finished piece behind the bridge; where the chain stands is no other there."""
+    """The same events, with each finished piece taken over the bridge; memories stay the same."""
     for event in source:
         if isinstance(event, Done):
             video = bridge(event.video)

@@ -68,8 +68,8 @@ class Sequel(Protocol):
 
 @runtime_checkable
 class Leaving(Protocol):
-    """A denoiser that leaves a level along noise of its own, not along what x holds. Windows that are held are held in
-    between: what is seen is moved first, and the noise is not what would follow from that."""
+    """A denoiser that leaves a level along noise of its own, not along the noise that x holds. A stage's hold is applied
+    between `denoise` and `leave`: it changes the video that is seen, and `leave` then chooses the noise."""
 
     @property
     def denoise(self) -> Denoiser:
@@ -128,7 +128,8 @@ class Stage:
 
     @property
     def lead(self) -> int:
-        """Latent frames by which averaged windows run ahead of those that are finished: at each level, of the next one."""
+        """How many latent frames have been begun beyond the finished ones where windows are averaged, since each level
+        runs ahead of the next; 0 where they are not."""
         if not self.fuses:
             return 0
         assert self.window is not None
@@ -163,8 +164,8 @@ class Seen:
 
     @property
     def passed(self) -> "Seen":
-        """The same step, as it comes to the stage after, or to the next level of a wavefront: that has not begun, since
-        what it waits for is one whole."""
+        """The same step, as it comes to the next stage, or to the next level of a wavefront: that one waits for the whole
+        video, so it has not begun."""
         return self if self.memory is None else replace(self, memory=Memory(source=self.memory))
 
 

@@ -397,7 +397,7 @@ def model(kind: Any, checkpoint: Checkpoint | SingleFile, part: str, dtype: torc
 
 
 def further(over: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Of names that are over those of blocks like the known ones, but for their numbers.
+    """Those of the spare names that differ from known ones by a number alone: further blocks of the same kind.
 
     >>> further(["blocks.2.ff.weight", "position_ids"], ["blocks.0.ff.weight", "blocks.1.ff.weight"])
     ['blocks.2.ff.weight']

@@ -13,8 +13,8 @@ PINNED = re.compile(
 
 
 def unpinned(weights: str, revision: str | None = None) -> tuple[str, str | None]:
-    """A name of weights without the revision that it says, and that revision, or else the one that is asked for beside it.
-    What lies on this machine under a name is what it means, whatever stands in it.
+    """A name of weights without its revision, and that revision, or else the one that is given beside it. A name under
+    which something lies on this machine means that, and is left as it is.
 
     Raises RecipeError where the name says one revision and another is asked for.
 

@@ -30,8 +30,11 @@ EXAMPLE = ", as in stable-diffusion-v1-5/stable-diffusion-v1-5"
 def refusals(
     name: str, where: str = "", revision: str | None = None, variant: str | None = None, remedy: str | None = None
 ) -> Iterator[None]:
-    """What huggingface_hub raises inside, as WeightsError about `name`, in a revision and variant; `where` ends the
-    message. remedy: what helps where there is no network, instead of pulling just that."""
+    """Turn what huggingface_hub raises inside the block into WeightsError about `name`.
+
+    where: the end of the message. revision, variant: those that were asked for. remedy: what helps without a network, by
+    default to pull `name`.
+    """
     from huggingface_hub.errors import RevisionResolutionError
 
     try:

@@ -57,8 +57,8 @@ def crossing(plan: Plan) -> dict[int, frozenset[str]]:
 
 
 def carried(plan: Plan) -> Iterator[tuple[str, int, bool]]:
-    """Stages, how many latent frames of theirs are at a bridge at once, on either side of each, and whether they are
-    encoded there; else they are decoded."""
+    """For both sides of each bridge: the stage, how many of its latent frames cross at once, and whether they are encoded
+    there (or else decoded)."""
     before = _before(plan.recipe)
     for _, stage, length in plan.crossings:
         one, two = plan.rooms[before[stage]], plan.rooms[stage]

@@ -21,7 +21,8 @@ T = TypeVar("T")
 def decoded(
     events: Iterator[Step | Latent], codec: Codec, clock: "Clock", pieces: int
 ) -> Iterator[Step | Piece | Turned]:
-    """Latents to frames, of so many pieces in all. Behind those that a latent makes possible, that its turn is over."""
+    """Decode latents as they come, of so many pieces in all; steps pass. After each latent come the pieces that can be
+    decoded now, and then `Turned`."""
     decoding, made, come = Decoding(codec), 0, 0
     for event in events:
         if isinstance(event, Step):
@@ -55,8 +56,8 @@ class Decoding:
         return getattr(self.codec, "reach", Reach())
 
     def add(self, latent: Tensor, last: bool = False) -> Iterator[tuple[Frames, Tensor]]:
-        """The next piece "1 c f h w"; of those whose frames can be made now, the frames and the piece. last: the video
-        ends with it."""
+        """Take the next piece "1 c f h w", and yield the frames and the latent of each piece that can be decoded now.
+        last: the video ends with it."""
         held = latent if self.latent is None else torch.cat([self.latent, latent], 2)
         there, reach = self.first + held.shape[2], self.reach
         self.latent = held

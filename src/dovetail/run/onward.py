@@ -1,4 +1,4 @@
-"""From where a longer video can go on: where no window was begun that the end of the shorter one cut short."""
+"""Where a longer video can go on from a shorter one: where no window has begun that the shorter one's end cuts short."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -9,7 +9,8 @@ from dovetail.core.windows import begun
 
 
 def goes_on(stages: Sequence[Stage], memory: Memory, length: int, longer: int | None = None) -> bool:
-    """Whether all windows begun so far, of a video of so many latent frames, are those of a longer one, or of any."""
+    """Whether all windows that have begun in a video of `length` latent frames are the same in one of `longer` frames;
+    without that, in any longer one."""
     lengths = (length, longer or length + 2 * max(stage.window or length for stage in stages))
     many = windows_begun(stages, memory)
     return all(_alike(stage, count, lengths) for stage, count in zip(stages, many, strict=True))

@@ -64,8 +64,8 @@ def place(device: str) -> str:
 
 
 def outlines(recipe: Recipe, notes: list[str], names: Collection[str] | None = None) -> dict[str, "Outline"]:
-    """What is known of a recipe's networks, or of these alone, without their weights; adds a note for each of which
-    nothing is."""
+    """What is known of a recipe's networks, or of the named ones, without their weights; adds a note for each of which
+    nothing is known."""
     found = {}
     for name, spec in recipe.experts.items():
         if not isinstance(spec, models.Pretrained) or (names is not None and name not in names):
@@ -78,8 +78,8 @@ def outlines(recipe: Recipe, notes: list[str], names: Collection[str] | None = N
 
 
 def check_configs(recipe: Recipe, names: Collection[str]) -> None:
-    """Raise WeightsError where a folder that a user brought, of one of those experts or of a codec, has a config of which
-    nothing can be made that reads, looks and decodes; before weights are loaded."""
+    """Raise WeightsError, before weights are loaded, if the configs in a user's own folder, of one of these experts or of
+    a codec, make no model that works: text models, networks and autoencoders are tried once, without weights."""
     from dovetail.experts.checkpoint import own_folder
     from dovetail.experts.outline import codec_outline
 
