@@ -78,7 +78,7 @@ class Checkpoint:
         return found
 
     def making(self, name: str, what: str, file: str = "config.json") -> AbstractContextManager[None]:
-        """Around that, and only that, which makes `what` of the values of a part's config; see `soundness.making`."""
+        """A context for the code, and no other, that makes `what` of a part's config; see `soundness.making`."""
         return making(what, self.path / name / file, again(*self.asked))
 
     def has(self, name: str) -> bool:
@@ -155,7 +155,7 @@ def must_be(weights: str, where: str = "") -> None:
 
 
 def config_at(checkpoint: Checkpoint | SingleFile, part: str) -> Path:
-    """The file that says what a part is: its config, or, where one file is told by what is in it, that file."""
+    """The file that a part's config is read from; for one file whose contents tell its config, that file."""
     if isinstance(checkpoint, Checkpoint):
         return checkpoint.path / part / "config.json"
     base, asks = checkpoint.base, checkpoint.told or not checkpoint.holds(part)
@@ -165,9 +165,8 @@ def config_at(checkpoint: Checkpoint | SingleFile, part: str) -> Path:
 def at_hand(
     weights: str, revision: str | None, variant: str | None, parts: Sequence[str], base: str | None = None
 ) -> Checkpoint | SingleFile | None:
-    """What this machine has of a checkpoint, the hub's cache included; None where that is nothing. A repository is not
-    asked for what the cache lacks of it, and of a file that is not here its `base` tells. Arguments and errors as for
-    `find`."""
+    """A checkpoint as far as it is on this machine or in the hub's cache; None where it is in neither. Nothing is
+    downloaded; for one file that is not here its `base` stands. Arguments and errors as for `find`."""
     if here(weights):
         return find(weights, revision, variant, parts, base=base)
     if not is_file(weights):

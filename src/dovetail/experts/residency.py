@@ -30,8 +30,8 @@ Names = frozenset[str]
 def timetable(asked: Sequence[Collection[str]], residency: str) -> tuple[Names, ...]:
     """Who is on the device during each step.
 
-    asked: whom each step may ask. residency: "all" are there always, or only those whose "turns" it is, or these and,
-    "ahead" of a change, those of the next step.
+    asked: whom each step may ask. residency: with "all" everyone is there always; with "turns" only those whom the step
+    asks; with "ahead" these and those of the next step.
 
     >>> [sorted(here) for here in timetable(["L", "L", "S", "L"], "ahead")]
     [['L'], ['L', 'S'], ['L', 'S'], ['L']]
@@ -211,8 +211,8 @@ def passengers(
 
 
 def read(experts: Mapping[str, Expert], said: Mapping[str, Sequence[str]], at_home: bool = False) -> tuple[str, ...]:
-    """Show experts their texts; each text model is on the device for that long, once for all that share it; or stays in
-    the computer's memory, `at_home`, and reads there. Which did not fit on the device, in words, for the run to tell.
+    """Have experts read their texts; what did not fit on the device, in words. Each text model is there only meanwhile,
+    once for all experts that share it; `at_home`, it stays and reads in the computer's memory.
 
     Then the text models of all experts are given back. One is loaded again for a text that is not among these, when it
     is read.

@@ -136,7 +136,7 @@ class SingleFile:
         )
 
     def making(self, name: str, what: str, file: str = "config.json") -> AbstractContextManager[None]:
-        """As of a `Checkpoint`; what stands on this page is no file's."""
+        """As for a `Checkpoint`; it does nothing where the config is one of this module's."""
         base = self._telling(name)
         return nullcontext() if base is None else base.making(name, what, file)
 

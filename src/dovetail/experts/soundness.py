@@ -68,8 +68,8 @@ def brought(weights: str, revision: str | None = None, variant: str | None = Non
 
 @contextmanager
 def making(what: str, config: Path, remedy: str) -> Iterator[None]:
-    """What the values of a config raise where `what` is made of them, as WeightsError that names its file and the remedy
-    (see `again`). Libraries raise anything there, so nothing else belongs inside.
+    """Turn whatever is raised inside, where `what` is made of a config's values, into WeightsError that names the config's
+    file and the remedy (see `again`). Libraries raise anything there, so nothing else belongs inside.
 
     >>> with making("schedule", Path("config.json"), "Copy it again"):
     ...     2 * {}["steps"]
