@@ -89,7 +89,7 @@ def step(
 
 
 def latest(states: Sequence[State], count: int) -> tuple[State, ...]:
-    """So many last states."""
+    """The last `count` states."""
     return tuple(states[-count:]) if count else ()  # states[-0:] would be all of them
 
 
