@@ -301,7 +301,7 @@ def test_an_expert_that_is_too_large_alone_comes_in_blocks(pair: Recipe) -> None
     found = fitted(tight)
     assert found is not None
     assert found.grouped == {"large"}
-    from dovetail.experts.blocks import in_groups
+    from dovetail.experts.moving import in_groups
     from dovetail.experts.residency import passengers
 
     cast = load(tight)

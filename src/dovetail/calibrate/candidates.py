@@ -84,8 +84,8 @@ class Case:
 
     @cached_property
     def digest(self) -> str:
-        """What measurements hang on, but for prompt and seed. What is not set is left out, so that a field that recipes
-        did not have before, and that is not set, makes no measurement old."""
+        """A digest of all that measurements depend on, except prompt and seed. Fields that are not set are left out, so that
+        a field which is new in recipes makes no measurement stale until it is set."""
         said = recipes.plain(recipes.changed(self.recipe, {"about": "", "prompt": "", "video.seed": 0}))
         said["chain"] = [*said["chain"][: self.place], {**said["chain"][self.place], "denoise": self.names}]
         parts = [candidate.part.model_dump(mode="json") for candidate in self.candidates]
@@ -126,7 +126,7 @@ def case_of(recipe: Recipe, cast: Cast, also: Sequence[str] = ()) -> Case:
     check_kinds(also)
     place, notes = place_of(recipe), list[str]()
     parts = _parts(recipe, place)
-    experts = [cast.experts[name] for part in parts.values() for _, name in models.named(part, "")]
+    experts = [cast.experts[name] for part in parts.values() for name in models.experts_in(part)]
     for a, b in pairwise(experts):
         same_text(a, b)
     _one_reference(recipe, place, {name: cost(recipe, place, part, cast) for name, part in parts.items()})

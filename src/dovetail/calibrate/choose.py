@@ -133,22 +133,18 @@ def cheapest(
     costs: Sequence[float],
     errors: Sequence[Sequence[float]],
     price: float,
-    penalty: float = 0.0,
     follows: Follows | None = None,
 ) -> Schedule:
-    """The schedule of least cost + price * error + penalty * switches, by dynamic programming over steps and candidates."""
+    """The schedule of least cost + price * error, by dynamic programming over steps and candidates."""
     after: Follows = {} if follows is None else follows
     everyone = range(len(costs))
     spent = [math.inf if who in after else costs[who] + price * errors[who][0] for who in everyone]
     came: list[list[int]] = []
     for step in range(1, len(errors[0])):
         best = min(everyone, key=lambda who: spent[who])
-        stays = [spent[who] <= spent[best] + penalty for who in everyone]
+        stays = [spent[who] <= spent[best] for who in everyone]
         came.append([after.get(who, who if stays[who] else best) for who in everyone])
-        spent = [
-            spent[before] + penalty * (before != who) + costs[who] + price * errors[who][step]
-            for who, before in enumerate(came[-1])
-        ]
+        spent = [spent[before] + costs[who] + price * errors[who][step] for who, before in enumerate(came[-1])]
     choice = [min(everyone, key=lambda who: spent[who])]
     for before in reversed(came):
         choice.append(before[choice[-1]])
@@ -158,31 +154,24 @@ def cheapest(
 def frontier(
     costs: Sequence[float],
     errors: Sequence[Sequence[float]],
-    penalty: float = 0.0,
     follows: Follows | None = None,
 ) -> tuple[Schedule, ...]:
-    """Every schedule that some price of error makes the best, dearest first: the convex edge of cost against error.
-
-    penalty: what a switch costs, in the unit of costs.
-    """
-
-    def paid(schedule: Schedule) -> float:
-        return schedule.cost + penalty * schedule.switches
+    """Every schedule that some price of error makes the best, dearest first: the convex edge of cost against error."""
 
     def between(dear: Schedule, cheap: Schedule) -> list[Schedule]:
-        if dear.error >= cheap.error or paid(dear) <= paid(cheap):
+        if dear.error >= cheap.error or dear.cost <= cheap.cost:
             return []
-        price = (paid(dear) - paid(cheap)) / (cheap.error - dear.error)
-        new = cheapest(costs, errors, price, penalty, follows)
-        gain = paid(dear) + price * dear.error - (paid(new) + price * new.error)
-        if gain <= 1e-9 * (abs(paid(dear)) + 1):
+        price = (dear.cost - cheap.cost) / (cheap.error - dear.error)
+        new = cheapest(costs, errors, price, follows)
+        gain = dear.cost + price * dear.error - (new.cost + price * new.error)
+        if gain <= 1e-9 * (abs(dear.cost) + 1):
             return []
         return [*between(dear, new), new, *between(new, cheap)]
 
     largest = max(costs) * len(errors[0])
     smallest = min((e for row in errors for e in row if e > 0), default=1.0)
-    dear = cheapest(costs, errors, 1e6 * largest / smallest, penalty, follows)
-    cheap = cheapest(costs, errors, 0.0, penalty, follows)
+    dear = cheapest(costs, errors, 1e6 * largest / smallest, follows)
+    cheap = cheapest(costs, errors, 0.0, follows)
     return (dear, *between(dear, cheap), *([cheap] if cheap.choice != dear.choice else []))
 
 

@@ -28,7 +28,7 @@ from dovetail.core.combine import Guided
 from dovetail.core.denoiser import Denoiser, Prompted
 from dovetail.core.ladders import Ladder
 from dovetail.core.path import Split
-from dovetail.core.sampler import Euler, Solver, State, last, sample, step
+from dovetail.core.sampler import Euler, Solver, State, last, latest, sample, step
 
 VIEWS = ("guided", "conditional", "unconditional")
 
@@ -103,7 +103,7 @@ def measure(
             name: {view: Gap.of(ours[view], seen[view], t, to) for view in VIEWS if view in ours and view in seen}
             for name, seen in theirs.items()
         }
-        before = (*before, now)[-solver.memory :] if solver.memory else ()
+        before = latest((*before, now), solver.memory)
         rest = _Rest(large, frames, ladder.levels[k + 1 :], solver, before, following, follow)
         errors = {name: (to - t) * _apart(ours["guided"], seen["guided"]) for name, seen in theirs.items()}
         gains = {name: rest.gain(error, t, to) for name, error in errors.items()}

@@ -108,7 +108,7 @@ def _windows(stage: "Stage", frames: int) -> str:
     short = [str(length) for length in dict.fromkeys((lengths[0], lengths[-1])) if length != stage.window]
     ends = f", at the ends {' and '.join(short)}" if short and len(lengths) > 1 else ""
     how = "straddling those before" if stage.offset else "side by side"
-    if stage.hop is not None and stage.hop < (stage.window or 0):
+    if stage.overlaps:
         how = f"one every {stage.hop}, " + (f"averaged at each step ({stage.weights})" if stage.fuses else "in turn")
     held = f", held to the first one ({_held(stage.hold)})" if stage.hold else ""
     return f"{count}, {how}{held}{ends}"

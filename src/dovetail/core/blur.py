@@ -1,6 +1,7 @@
 """Gaussian blur of frames: along each axis a product with a banded matrix, which is faster than to convolve."""
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ def blurred(frames: Tensor, deviation: float) -> Tensor:
     return _band(height, deviation).to(frames) @ frames @ _band(width, deviation).T.to(frames)
 
 
+@lru_cache(maxsize=16)
 def _band(size: int, deviation: float) -> Tensor:
     """What each of `size` places in a row takes of the others."""
     reach = torch.arange(-math.ceil(3 * deviation), math.ceil(3 * deviation) + 1)

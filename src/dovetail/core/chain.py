@@ -19,8 +19,8 @@ from torch import Tensor
 from dovetail.core.denoiser import Denoiser, timeline
 from dovetail.core.hold import Held
 from dovetail.core.noise import Noise
-from dovetail.core.sampler import State, Walk, sample
-from dovetail.core.stages import Bridge, Done, Event, Memory, Seen, Segment, Sequel, Stage, entered, recut
+from dovetail.core.sampler import State, Walk, latest, sample
+from dovetail.core.stages import Bridge, Done, Event, Memory, Seen, Segment, Sequel, Stage, entered, levels_of, recut
 from dovetail.core.wavefront import wavefront
 
 
@@ -47,7 +47,7 @@ def run(
     empty = torch.zeros(()).expand(len(frames), shape[0], frames.shape[1], *shape[1:]) if video is None else video
     events: Iterator[Event] = iter([Done(frames, empty)])
     length = frames.shape[1]
-    for i, (stage, stood) in enumerate(zip(stages, _stood(stages, after), strict=True)):
+    for i, (stage, (*_, stood)) in enumerate(zip(stages, levels_of(stages, after), strict=True)):
         if stage.bridge is not None:
             events, length = _bridged(stage.bridge, events), stage.bridge.length
         through = wavefront if stage.fuses else _in_turn
@@ -56,7 +56,7 @@ def run(
 
 
 def _bridged(bridge: Bridge, source: Iterator[Event]) -> Iterator[Event]:
-    """The same events, each finished piece behind the bridge; where the chain stands is no other there."""
+    """The same events, with each finished piece taken over the bridge; memories stay the same."""
     for event in source:
         if isinstance(event, Done):
             video = bridge(event.video)
@@ -64,16 +64,6 @@ def _bridged(bridge: Bridge, source: Iterator[Event]) -> Iterator[Event]:
             frames = event.frames if same else timeline(video.shape[2]).expand(len(event.frames), -1)
             event = Done(frames, video, event.memory)
         yield event
-
-
-def _stood(stages: Sequence[Stage], after: Memory | None) -> list[Memory]:
-    """Where each stage stands."""
-    found: list[Memory] = []
-    for stage in reversed(stages):
-        found.insert(0, after or Memory())
-        for _ in range(stage.ladder.steps + 1 if stage.fuses else 1):
-            after = None if after is None else after.source
-    return found
 
 
 def _in_turn(
@@ -93,7 +83,7 @@ def _in_turn(
         states, after = after.states, Memory()
         x = entered(stage, noise, event, fresh)
         for state in _states(denoise, stage, x, event.frames, states):
-            states = (*states, state) if sequel else (*states, state)[-1 - stage.solver.memory :]
+            states = (*states, state) if sequel else latest((*states, state), 1 + stage.solver.memory)
             yield Seen(stage, event.frames, state, _under_way(stage, event, states))
         if stage.hold and first is None:
             first = stage.hold.of(states[-1].seen.x0)
@@ -120,9 +110,9 @@ def _states(
     solver, levels = stage.solver, stage.ladder.levels
     if before:
         at = levels.index(before[-1].t) + 1
-        past = before[:-1][-solver.memory :] if solver.memory else ()
+        past = latest(before[:-1], solver.memory)
         x, levels = solver.predict(past, before[-1], levels[at], frames), levels[at:]
-        before = before[-max(solver.memory, 1) :]
+        before = latest(before, max(solver.memory, 1))
     if isinstance(denoise, Walk):
         return denoise.walk(x, frames, levels, solver, before)
     return sample(denoise, x, frames, levels, solver, before)

@@ -14,7 +14,7 @@ from dovetail.core.schedules import Schedule
 
 
 class NoSignalError(ZeroDivisionError):
-    """A network was asked for what x does not hold: noise, where x is nothing but that."""
+    """A network that predicts noise was shown nothing but noise, so its answer says nothing about the video."""
 
 
 class Denoiser(Protocol):
@@ -58,8 +58,8 @@ TARGETS: dict[str, Target] = {
 
 @dataclass(frozen=True)
 class Condition:
-    """What one row of a batch is asked to show. event: of a story, which of its events says so, from 0; none does of what
-    guidance leads away from. The same text is the same condition, whoever says it."""
+    """What one row of a batch is asked to show. event: the number, from 0, of the story's event that the text belongs to;
+    None without a story and for negative prompts. Conditions with the same text are equal, whatever their event."""
 
     text: str = ""
     event: int | None = field(default=None, compare=False, repr=False)

@@ -78,8 +78,9 @@ class Hold:
         return min(self.below, DRAWN)
 
     def of(self, x0: Tensor) -> Tensor:
-        """What others are held to, of the first window's x0 "b c f h w": its colours alone, or its median frame, and
-        after that one in the colour of what stands out of it. Where nothing does that is the median frame again."""
+        """What other windows are held to, from the first window's x0 "b c f h w": its colours "b c 1 1 1"; if places are
+        held, its median frame "b c 1 h w"; if objects are as well, "b c 2 h w", with a second frame filled with the colour
+        of what stands out, or the median frame again where nothing does."""
         if not self.within:
             return middle(x0)
         still = frame(x0)

@@ -77,10 +77,10 @@ def trailing(schedule: Schedule, steps: int, ticks: int = 1000, unit: bool = Tru
     return timesteps(schedule, [round(ticks - i * stride) - 1 for i in range(steps)], unit)
 
 
-def leading(schedule: Schedule, steps: int, ticks: int = 1000, offset: int = 0, unit: bool = True) -> Ladder:
+def leading(schedule: Schedule, steps: int, ticks: int = 1000, offset: int = 0) -> Ladder:
     """diffusers' "leading" spacing: multiples of ticks // steps, plus `steps_offset`."""
     ratio = ticks // steps
-    return timesteps(schedule, [i * ratio + offset for i in reversed(range(steps))], unit)
+    return timesteps(schedule, [i * ratio + offset for i in reversed(range(steps))])
 
 
 def below(schedule: Schedule, timestep: int, steps: int) -> Ladder:

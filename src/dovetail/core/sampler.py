@@ -85,7 +85,12 @@ def step(
     t, to = levels
     now = solver.correct(before, State(t, x, denoise(x, t, frames)), frames)
     x = solver.predict(before, now, to, frames)
-    return now, x, (*before, now)[-solver.memory :] if solver.memory else ()
+    return now, x, latest((*before, now), solver.memory)
+
+
+def latest(states: Sequence[State], count: int) -> tuple[State, ...]:
+    """The last `count` states."""
+    return tuple(states[-count:]) if count else ()  # states[-0:] would be all of them
 
 
 @runtime_checkable
@@ -126,7 +131,7 @@ def scan(
     """
     carry = before[-1].carry if before and isinstance(before[-1], Carrying) else carry
     for t, to in pairwise(levels):
-        past = before[-solver.memory :] if solver.memory else ()
+        past = latest(before, solver.memory)
         with torch.no_grad():
             seen, carry = look(x, t, frames, carry)
             now = solver.correct(past, State(t, x, seen), frames)
@@ -134,7 +139,7 @@ def scan(
             x = solver.predict(past, now, to, frames)
         sent = yield now
         x = x if sent is None else sent
-        before = (*before, now)[-max(solver.memory, 1) :]
+        before = latest((*before, now), max(solver.memory, 1))
     return x
 
 

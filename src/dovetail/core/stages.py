@@ -4,7 +4,7 @@ A finished piece carries where the chain stands after it (`Memory`), a value fro
 never stopped. Design page: docs/decisions/0015-runs.md.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from math import ceil
@@ -68,8 +68,8 @@ class Sequel(Protocol):
 
 @runtime_checkable
 class Leaving(Protocol):
-    """A denoiser that leaves a level along noise of its own, not along what x holds. Windows that are held are held in
-    between: what is seen is moved first, and the noise is not what would follow from that."""
+    """A denoiser that leaves a level along noise of its own, not along the noise that x holds. A stage's hold is applied
+    between `denoise` and `leave`: it changes the video that is seen, and `leave` then chooses the noise."""
 
     @property
     def denoise(self) -> Denoiser:
@@ -117,14 +117,19 @@ class Stage:
             )
 
     @property
+    def overlaps(self) -> bool:
+        """Whether its windows overlap."""
+        return self.window is not None and self.hop is not None and self.hop < self.window
+
+    @property
     def fuses(self) -> bool:
         """Whether its windows are averaged where they overlap."""
-        overlap = self.window is not None and self.hop is not None and self.hop < self.window
-        return overlap and not isinstance(self.denoise, Sequel)
+        return self.overlaps and not isinstance(self.denoise, Sequel)
 
     @property
     def lead(self) -> int:
-        """Latent frames by which averaged windows run ahead of those that are finished: at each level, of the next one."""
+        """How many latent frames have been begun beyond the finished ones where windows are averaged, since each level
+        runs ahead of the next; 0 where they are not."""
         if not self.fuses:
             return 0
         assert self.window is not None
@@ -159,8 +164,8 @@ class Seen:
 
     @property
     def passed(self) -> "Seen":
-        """The same step, as it comes to the stage after, or to the next level of a wavefront: that has not begun, since
-        what it waits for is one whole."""
+        """The same step, as it comes to the next stage, or to the next level of a wavefront: that one waits for the whole
+        video, so it has not begun."""
         return self if self.memory is None else replace(self, memory=Memory(source=self.memory))
 
 
@@ -199,6 +204,20 @@ class Memory:
     first: Tensor | None = None
     states: tuple[State, ...] = ()
     source: "Memory | None" = None
+
+
+def levels_of(stages: Sequence[Stage], memory: Memory | None) -> list[list[Memory]]:
+    """Where the levels of each stage stand, given where the last stage does: the first level takes what the stage before
+    makes, the last one is the memory of the stage itself. A stage that averages no windows has one level."""
+    found: list[list[Memory]] = []
+    at = memory or Memory()
+    for stage in reversed(stages):
+        levels = [at]
+        for _ in range(stage.ladder.steps if stage.fuses else 0):
+            levels.insert(0, levels[0].source or Memory())
+        found.insert(0, levels)
+        at = levels[0].source or Memory()
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from dovetail.core.denoiser import Condition, Network
 from dovetail.errors import RecipeError
 from dovetail.experts.adapter import Adapter
+from dovetail.experts.moving import in_groups
 
 LISTS = ("blocks", "transformer_blocks")
 """What diffusers calls a transformer's blocks (Wan; LTX-Video and CogVideoX)."""
@@ -27,12 +28,6 @@ LISTS = ("blocks", "transformer_blocks")
 def blocks_of(module: nn.Module) -> str | None:
     """The name of a network's own list of blocks; None for a network that is no plain stack of them."""
     return next((name for name in LISTS if isinstance(getattr(module, name, None), nn.ModuleList)), None)
-
-
-def in_groups(module: nn.Module) -> bool:
-    """Whether a network's blocks come to its device one after another (see `tuning.offload`)."""
-    hooks: list[Any] = [getattr(part, "_diffusers_hook", None) for part in module.modules()]
-    return any("group_offloading" in hook.hooks for hook in hooks if hook is not None)
 
 
 def shortened(network: Network, skipped: tuple[int, ...]) -> Network:

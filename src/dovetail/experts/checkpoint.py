@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dovetail.errors import WeightsError, nearest
 from dovetail.experts.cache import snapshot
-from dovetail.experts.pins import pin, unpinned
+from dovetail.experts.pins import is_repo, pin, repo_and_file, unpinned
 from dovetail.experts.refusals import refusals
 from dovetail.experts.single_file import OWN, USUAL_BASE, SingleFile, hollow, single
 from dovetail.experts.soundness import again, brought, making, shards, sound
@@ -78,7 +78,7 @@ class Checkpoint:
         return found
 
     def making(self, name: str, what: str, file: str = "config.json") -> AbstractContextManager[None]:
-        """Around that, and only that, which makes `what` of the values of a part's config; see `soundness.making`."""
+        """A context for the code, and no other, that makes `what` of a part's config; see `soundness.making`."""
         return making(what, self.path / name / file, again(*self.asked))
 
     def has(self, name: str) -> bool:
@@ -143,7 +143,7 @@ def nearby(weights: str) -> bool:
     >>> nearby("./missing"), nearby("~/missing.safetensors"), nearby("OWNER/REPO"), nearby("OWNER/REPO/FILE.safetensors")
     (True, True, False, False)
     """
-    return here(weights) or not (_hub_file(weights) if is_file(weights) else _hub_id(weights))
+    return here(weights) or not (repo_and_file(weights) if is_file(weights) else is_repo(weights))
 
 
 def must_be(weights: str, where: str = "") -> None:
@@ -155,7 +155,7 @@ def must_be(weights: str, where: str = "") -> None:
 
 
 def config_at(checkpoint: Checkpoint | SingleFile, part: str) -> Path:
-    """The file that says what a part is: its config, or, where one file is told by what is in it, that file."""
+    """The file that a part's config is read from; for one file whose contents tell its config, that file."""
     if isinstance(checkpoint, Checkpoint):
         return checkpoint.path / part / "config.json"
     base, asks = checkpoint.base, checkpoint.told or not checkpoint.holds(part)
@@ -165,13 +165,12 @@ def config_at(checkpoint: Checkpoint | SingleFile, part: str) -> Path:
 def at_hand(
     weights: str, revision: str | None, variant: str | None, parts: Sequence[str], base: str | None = None
 ) -> Checkpoint | SingleFile | None:
-    """What this machine has of a checkpoint, the hub's cache included; None where that is nothing. A repository is not
-    asked for what the cache lacks of it, and of a file that is not here its `base` tells. Arguments and errors as for
-    `find`."""
+    """A checkpoint as far as it is on this machine or in the hub's cache; None where it is in neither. Nothing is
+    downloaded; for one file that is not here its `base` stands. Arguments and errors as for `find`."""
     if here(weights):
         return find(weights, revision, variant, parts, base=base)
     if not is_file(weights):
-        place = snapshot(*unpinned(weights, revision)) if _hub_id(weights) else None
+        place = snapshot(*unpinned(weights, revision)) if is_repo(weights) else None
         return None if place is None else Checkpoint(weights, place, variant, revision)
     beside = None if base is None else at_hand(base, None, None, parts)
     file = _cached_file(weights, revision)
@@ -181,21 +180,9 @@ def at_hand(
     return replace(single(weights, file), base=beside, told=beside is not None)
 
 
-def _hub_id(weights: str) -> bool:
-    bare, _ = unpinned(weights)
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", bare) is not None and not weights.startswith(".")
-
-
-def _hub_file(name: str) -> tuple[str, str] | None:
-    """The repository and the file that OWNER/REPO/FILE names; None if the hub could have no such thing."""
-    owner, _, rest = unpinned(name)[0].partition("/")
-    repo, _, file = rest.partition("/")
-    return (f"{owner}/{repo}", file) if file and _hub_id(f"{owner}/{repo}") else None
-
-
 def _cached_file(name: str, revision: str | None) -> Path | None:
     """Where OWNER/REPO/FILE is in the cache."""
-    if (hub := _hub_file(name)) is None or (place := snapshot(hub[0], unpinned(name, revision)[1])) is None:
+    if (hub := repo_and_file(name)) is None or (place := snapshot(hub[0], unpinned(name, revision)[1])) is None:
         return None
     return place / hub[1] if (place / hub[1]).is_file() else None
 
@@ -203,7 +190,7 @@ def _cached_file(name: str, revision: str | None) -> Path | None:
 def bring_configs(weights: str, revision: str | None, parts: Sequence[str], where: str = "") -> None:
     """Bring the configurations alone of a repository's parts into the cache. Raises WeightsError where the hub does not
     give them; `where` ends the message."""
-    if not _hub_id(weights):
+    if not is_repo(weights):
         raise _nowhere(weights, where)
     _download(weights, revision, None, [], where, parts)
 
@@ -233,7 +220,7 @@ def find(
     folder = Path(weights).expanduser()
     if folder.is_dir():
         return Checkpoint(weights, folder, variant)
-    if not _hub_id(weights):
+    if not is_repo(weights):
         raise _nowhere(weights, where)
     return Checkpoint(weights, _download(weights, revision, variant, parts, where), variant, revision)
 
@@ -248,7 +235,7 @@ def _no_gguf(weights: str) -> None:
 
 def _nowhere(weights: str, where: str) -> WeightsError:
     name, _, revision = weights.partition("@")
-    if is_file(name) and (hub := _hub_file(name)) is not None:
+    if is_file(name) and (hub := repo_and_file(name)) is not None:
         where = f"The revision of a file stands after its repository: {pin('/'.join(hub), revision)}"
     return WeightsError(f"no weights at '{weights}': no such folder, and no hub id (OWNER/REPO). {where}".strip())
 
@@ -349,7 +336,7 @@ def find_file(name: str, revision: str | None = None) -> Path:
     if path.is_file():
         sound([path], f"'{name}'", name)
         return path
-    if (hub := _hub_file(name)) is None:
+    if (hub := repo_and_file(name)) is None:
         raise _no_file(name)
     with refusals(name, revision=revision):
         found = Path(hf_hub_download(*hub, revision=unpinned(name, revision)[1]))
@@ -409,7 +396,7 @@ def model(kind: Any, checkpoint: Checkpoint | SingleFile, part: str, dtype: torc
 
 
 def further(over: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Of names that are over those of blocks like the known ones, but for their numbers.
+    """Those of the spare names that differ from known ones by a number alone: further blocks of the same kind.
 
     >>> further(["blocks.2.ff.weight", "position_ids"], ["blocks.0.ff.weight", "blocks.1.ff.weight"])
     ['blocks.2.ff.weight']

@@ -418,7 +418,12 @@ def seen(
 
 
 def _parts(weights: str, subfolder: str | None) -> list[str]:
-    return ["vae", ""] if subfolder is None or is_file(weights) else [subfolder]
+    return folders(None if is_file(weights) else subfolder)
+
+
+def folders(subfolder: str | None) -> list[str]:
+    """Where an autoencoder may lie in a checkpoint: in the folder that is asked for, or else in vae/ or at the top."""
+    return ["vae", ""] if subfolder is None else [subfolder]
 
 
 def _folder(weights: str, checkpoint: Checkpoint | SingleFile, subfolder: str | None) -> str:

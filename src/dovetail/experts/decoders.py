@@ -64,8 +64,9 @@ def _reach(looks: list[int], causal: bool) -> Reach:
 def follow(
     module: Any, code: Tensor, asked: Excerpt, trail: Trail, tile: Hashable, compression: int
 ) -> Iterator[Tensor]:
-    """The frames "b c f h w" that are asked for, of codes "b c f h w" that begin as far before them as the decoder
-    looks, as it makes them. It goes on from the trail where that leads here, and leaves it for the next part.
+    """Yield the frames "b c f h w" that are asked for, as the decoder makes them of codes "b c f h w" that begin as far
+    before these frames as it looks back. Decoding goes on from the trail if that leads here, and leaves a trail for the
+    next part.
 
     tile: what tells these codes from others of the same frames. An even number of CogVideoX's codes, which takes pairs
     after the first three, is decoded with the last one twice, and what that adds is left out.

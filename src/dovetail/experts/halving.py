@@ -64,11 +64,10 @@ def halving(
     device: torch.device,
     least: int = 1,
 ) -> Made:
-    """What `act` makes with `size` of a unit at once, or with half of it, and half of that, where it runs out of
-    memory.
+    """What `act` makes with `size` of a unit at once, or, where it runs out of memory, with half as many, and half of that.
 
-    shortages: where it is noted; a RoomWarning says it aloud. what: what `least` of the unit are, for the error's
-    message. Raises RoomError where those are too much.
+    shortages: where that is noted, besides a RoomWarning. what: how an error names `least` of the unit. Raises RoomError
+    if even `least` are too much.
     """
     while True:
         try:

@@ -145,7 +145,7 @@ def _file(snapshot: Path, name: str, known: Mapping[str, Mapping[str, Any]]) -> 
 
 def listed(want: Want, remedy: str | None = None) -> Stock:
     """What the hub has, and what of that the cache has already. Raises WeightsError where the hub does not answer;
-    remedy: what helps where there is no network, for what is asked of more than this."""
+    remedy: what helps without a network, where more than this is asked for."""
     from huggingface_hub import HfApi
 
     with refusals(str(want), revision=want.revision, variant=want.variant, remedy=remedy):

@@ -66,6 +66,10 @@ class Family:
     words: tuple[str, tuple[str, ...]] | None = None
     scheduler: Mapping[str, Any] | None = None
 
+    def folder(self, subfolder: str | None) -> str:
+        """The folder of a network: the one that is asked for, or the family's."""
+        return self.part if subfolder is None else subfolder
+
 
 FAMILIES: dict[str, Family] = {
     "stable-diffusion": Family(
@@ -204,7 +208,7 @@ def load(
     kind, placed, precision = FAMILIES[family], device_of(device), dtype_of(dtype)
     parts = parts_of(family, subfolder, adapter, text is not None)
     checkpoint = find(weights, revision, variant, parts, f"Weights of this family: {kind.where}", base)
-    part = kind.part if subfolder is None else subfolder
+    part = kind.folder(subfolder)
     asked = _Asked(
         name, family, checkpoint, adapter, part, precision, placed, batch, fps, tuple(loras), tuning, waiting, words
     )
@@ -262,7 +266,7 @@ def parts_of(family: str, subfolder: str | None, adapter: str | None, shares_wor
     """What such an expert takes of its checkpoint: folders, or single .json files; arguments as for `load`.
     shares_words: whether its text model is another expert's. See `words_of` for one that lies elsewhere."""
     kind = FAMILIES[family]
-    part = kind.part if subfolder is None else subfolder
+    part = kind.folder(subfolder)
     # Where LaVie's network takes the place of an image network, only the sizes of that are looked at.
     network = part if family != "lavie" or adapter is None else f"{part}/config.json"
     without = {*(WORDS if shares_words or kind.words else ()), *(("scheduler",) if kind.scheduler else ())}
@@ -295,7 +299,7 @@ def published_of(
     """
     bare, kind = base is None and is_file(weights), FAMILIES[family]
     told_by = (base or USUAL_BASE) if is_file(weights) else weights
-    part = kind.part if subfolder is None else subfolder
+    part = kind.folder(subfolder)
     # As in `network_part`. A file whose base nobody named may be anything, so it is in no other folder of the usual one.
     others = () if subfolder is not None or bare else USUAL_PARTS
     for folder in (part, *others):

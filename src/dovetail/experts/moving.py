@@ -90,14 +90,14 @@ def present(module: nn.Module, device: torch.device) -> Iterator[None]:
     """A module that is on its device for the length of a block, if it is not there anyway."""
     weight = next(module.parameters(), None)
     # Weights on the meta device are brought by hooks of accelerate's, layer by layer.
-    if weight is None or weight.device.type in (device.type, "meta") or _in_groups(module):
+    if weight is None or weight.device.type in (device.type, "meta") or in_groups(module):
         yield
         return
     with visiting(Weights.of(module, device)):
         yield
 
 
-def _in_groups(module: nn.Module) -> bool:
-    """Whether hooks of diffusers' group offloading bring its layers. They know each tensor, so none may be replaced."""
+def in_groups(module: nn.Module) -> bool:
+    """Whether hooks of diffusers' group offloading bring its layers (see `tuning.offload`). They know each tensor, so none may be replaced."""
     hooks = (getattr(part, "_diffusers_hook", None) for part in module.modules())
     return any(hook is not None and hook.get_hook("group_offloading") is not None for hook in hooks)

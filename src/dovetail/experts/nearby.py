@@ -6,22 +6,20 @@ from pathlib import Path
 
 from dovetail.experts.checkpoint import Checkpoint, find, find_file, nearby
 from dovetail.experts.codec import located
-from dovetail.experts.loading import FAMILIES
+from dovetail.experts.loading import FAMILIES, network_part
 from dovetail.experts.tensors import is_file
 
 
 def check_expert(
     family: str, weights: str, variant: str | None = None, adapter: str | None = None, subfolder: str | None = None
 ) -> None:
-    """Raise WeightsError unless what an expert takes of a place on this machine is there; arguments as for `load`.
-    Nothing is said of a place on the hub."""
+    """Raise WeightsError if weights that an expert has on this machine lack what it takes of them; arguments as for `load`.
+    Weights on the hub are not looked at."""
     kind = FAMILIES[family]
     checkpoint = _found(weights, variant, f"Weights of this family: {kind.where}")
     if checkpoint is not None:
-        usual = ("unet", "transformer")
-        part = kind.part if subfolder is None else subfolder
         # Weights of another family are told of by name, when they are loaded.
-        part = next((p for p in (part, *usual) if checkpoint.has(p)), part) if part in usual else part
+        part = network_part(checkpoint, kind.folder(subfolder))
         checkpoint.config(part)
         if family != "lavie" or adapter is None:
             _whole(checkpoint, part)
@@ -42,7 +40,7 @@ def check_codec(weights: str, variant: str | None = None, subfolder: str | None 
 
 
 def check_files(places: Sequence[str]) -> None:
-    """The same of places of which nothing more is known, as those of LoRA weights."""
+    """The same for files and folders of any other kind, as those of LoRA weights."""
     for place in places:
         _found(place, None)
 

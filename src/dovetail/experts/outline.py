@@ -146,7 +146,7 @@ def outline(
 
     Arguments are those of `load`. Raises WeightsError where none of these has it, and what `check_network` raises.
     """
-    part, size = FAMILIES[family].part if subfolder is None else subfolder, dtype_of(dtype).itemsize
+    part, size = FAMILIES[family].folder(subfolder), dtype_of(dtype).itemsize
     told = None if here(weights) else published_of(name, family, weights, subfolder, adapter, base)
     if told is not None:
         return Outline(family, told.kind, told.config, told.words, size)
@@ -218,7 +218,7 @@ def space_ahead(
     told = None if here(weights) else published_of(name, family, weights, subfolder, adapter, base)
     if told is not None:
         return _published_space(told.codec)
-    part = FAMILIES[family].part if subfolder is None else subfolder
+    part = FAMILIES[family].folder(subfolder)
     try:
         if (checkpoint := at_hand(weights, revision, variant, [part], base)) is None:
             return None
@@ -253,7 +253,7 @@ def sides_ahead(
     told = None if here(weights) else published_of(name, family, weights, subfolder, None, base)
     if told is not None:
         return places_of(told.config), patch_of(told.config)
-    part = FAMILIES[family].part if subfolder is None else subfolder
+    part = FAMILIES[family].folder(subfolder)
     try:
         if (checkpoint := at_hand(weights, revision, None, [part], base)) is None:
             return None, 1

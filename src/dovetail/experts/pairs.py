@@ -7,6 +7,7 @@ from torch import Tensor
 
 from dovetail.core.denoiser import Expert
 from dovetail.errors import SpaceError
+from dovetail.experts.text import borrowed_of
 
 SIZES = ("vocab_size", "hidden_size", "d_model", "num_hidden_layers", "num_layers")
 
@@ -19,7 +20,7 @@ def same_text(a: Expert, b: Expert) -> None:
     """
     if all(str(getattr(expert.network, "weights", "")).startswith("sprites/") for expert in (a, b)):
         return
-    one, two = (getattr(getattr(expert.network, "text", None), "borrowed", None) for expert in (a, b))
+    one, two = (borrowed_of(expert.network) for expert in (a, b))
     if one is None or two is None or one is two:
         return
     (traits, words), (others, other_words) = (lent.known("words", _words) for lent in (one, two))

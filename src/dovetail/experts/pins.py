@@ -1,5 +1,5 @@
-"""Hub ids that say their revision themselves, as huggingface_hub's own paths do: OWNER/REPO@REVISION, and
-OWNER/REPO@REVISION/FILE."""
+"""Names of the hub: OWNER/REPO and OWNER/REPO/FILE, which may say their revision themselves, as huggingface_hub's own
+paths do: OWNER/REPO@REVISION, and OWNER/REPO@REVISION/FILE."""
 
 import re
 from pathlib import Path
@@ -13,8 +13,8 @@ PINNED = re.compile(
 
 
 def unpinned(weights: str, revision: str | None = None) -> tuple[str, str | None]:
-    """A name of weights without the revision that it says, and that revision, or else the one that is asked for beside it.
-    What lies on this machine under a name is what it means, whatever stands in it.
+    """A name of weights without its revision, and that revision, or else the one that is given beside it. A name under
+    which something lies on this machine means that, and is left as it is.
 
     Raises RecipeError where the name says one revision and another is asked for.
 
@@ -29,6 +29,29 @@ def unpinned(weights: str, revision: str | None = None) -> tuple[str, str | None
             f"'{weights}' says its revision itself, and revision '{revision}' beside it; leave out one of them"
         )
     return found["repo"] + (found["file"] or ""), found["revision"]
+
+
+NAMED = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>.+))?")
+
+
+def is_repo(name: str) -> bool:
+    """Whether the hub could have a repository of this name.
+
+    >>> is_repo("some/model@v2"), is_repo("some/model/motion.ckpt"), is_repo("./model")
+    (True, False, False)
+    """
+    found = None if name.startswith(".") else NAMED.fullmatch(unpinned(name)[0])
+    return found is not None and not found["file"]
+
+
+def repo_and_file(name: str) -> tuple[str, str] | None:
+    """The repository and the file that OWNER/REPO/FILE names; None if the hub could have no such file.
+
+    >>> repo_and_file("some/model@v2/motion.ckpt"), repo_and_file("some/model")
+    (('some/model', 'motion.ckpt'), None)
+    """
+    found = None if name.startswith(".") else NAMED.fullmatch(unpinned(name)[0])
+    return (found["repo"], found["file"]) if found is not None and found["file"] else None
 
 
 def pin(weights: str, revision: str | None) -> str:

@@ -39,15 +39,13 @@ class Words:
 @dataclass(frozen=True)
 class Published:
     """A network, what it reads with, and its autoencoder. kind, codec: classes in diffusers, or ours, the codec with its
-    config; scheduler: scheduler_config.json as the repository has it, or what
-    its authors sample by; licence: of the weights."""
+    config; scheduler: scheduler_config.json as the repository has it, or what its authors sample by."""
 
     kind: str
     config: Mapping[str, Any]
     words: Words
     codec: tuple[str, Mapping[str, Any]]
     scheduler: Mapping[str, Any]
-    licence: str
 
 
 def _wan(layers: int, heads: int, inner: int, channels: int = 16) -> dict[str, Any]:
@@ -115,7 +113,7 @@ _CROSS = ("CrossAttnDownBlock", "CrossAttnUpBlock")
 SD_15: dict[str, Any] = {
     **_UNET,
     "sample_size": 64,
-    "attention_head_dim": 8,
+    "attention_head_dim": 8,  # the number of heads; diffusers keeps the misnomer
     "cross_attention_dim": 768,
     "down_block_types": (*(f"{_CROSS[0]}2D",) * 3, "DownBlock2D"),
     "up_block_types": ("UpBlock2D", *(f"{_CROSS[1]}2D",) * 3),
@@ -299,16 +297,14 @@ COGVIDEOX_5B = _cogvideox(layers=42, heads=48, rotary=True)
 
 
 def _wan_weights(config: Mapping[str, Any]) -> Published:
-    return Published("WanTransformer3DModel", config, UMT5, WAN_CODEC, _UNIPC, "Apache-2.0")
+    return Published("WanTransformer3DModel", config, UMT5, WAN_CODEC, _UNIPC)
 
 
-def _ltx_weights(config: Mapping[str, Any], licence: str) -> Published:
-    return Published("LTXVideoTransformer3DModel", config, T5, LTX_CODEC, _EULER, licence)
+def _ltx_weights(config: Mapping[str, Any]) -> Published:
+    return Published("LTXVideoTransformer3DModel", config, T5, LTX_CODEC, _EULER)
 
 
-def _cogvideox_weights(
-    config: Mapping[str, Any], scaling: float, scheduler: str, shift: float, licence: str
-) -> Published:
+def _cogvideox_weights(config: Mapping[str, Any], scaling: float, scheduler: str, shift: float) -> Published:
     kind, sizes = COGVIDEOX_CODEC
     return Published(
         "CogVideoXTransformer3DModel",
@@ -316,36 +312,31 @@ def _cogvideox_weights(
         COGVIDEOX_T5,
         (kind, {**sizes, "scaling_factor": scaling}),
         {"_class_name": scheduler, **_COGVIDEOX, "snr_shift_scale": shift},
-        licence,
     )
 
 
 # Its own script shifts its levels by 5.
 _WAN_5B = replace(_wan_weights(WAN_5B), codec=WAN_22_CODEC, scheduler={**_UNIPC, "flow_shift": 5.0})
-_LTXV = "LTXV Open Weights, see its model card"
-_COG_2B = _cogvideox_weights(COGVIDEOX_2B, 1.15258426, "CogVideoXDDIMScheduler", 3.0, "Apache-2.0")
-_COG_5B = _cogvideox_weights(COGVIDEOX_5B, 0.7, "CogVideoXDPMScheduler", 1.0, "CogVideoX licence, see its model card")
+_COG_2B = _cogvideox_weights(COGVIDEOX_2B, 1.15258426, "CogVideoXDDIMScheduler", 3.0)
+_COG_5B = _cogvideox_weights(COGVIDEOX_5B, 0.7, "CogVideoXDPMScheduler", 1.0)
 
-_SD = Published(
+SD = Published(
     "UNet2DConditionModel",
     SD_15,
     CLIP_L,
     IMAGE_CODEC,
     {"_class_name": "PNDMScheduler", **_BETAS, "skip_prk_steps": True},
-    "CreativeML OpenRAIL-M",
 )
 _MODELSCOPE = Published(
-    "UNet3DConditionModel", MODELSCOPE, CLIP_H, IMAGE_CODEC, {"_class_name": "DDIMScheduler", **_BETAS}, "CC-BY-NC-4.0"
+    "UNet3DConditionModel", MODELSCOPE, CLIP_H, IMAGE_CODEC, {"_class_name": "DDIMScheduler", **_BETAS}
 )
 # Of the same sizes, and nobody says whether its text model was trained as well: no other expert reads with it.
 _ZEROSCOPE = replace(_MODELSCOPE, words=replace(CLIP_H))
 
 PUBLISHED: dict[tuple[str, str], Published] = {
-    (lavie.FILE, "unet"): Published(
-        "LaVieUNet", lavie.SIZES, CLIP_L, IMAGE_CODEC, {**_BETAS, **lavie.BETAS}, lavie.LICENCE
-    ),
-    ("stable-diffusion-v1-5/stable-diffusion-v1-5", "unet"): _SD,
-    ("CompVis/stable-diffusion-v1-4", "unet"): _SD,
+    (lavie.FILE, "unet"): Published("LaVieUNet", lavie.SIZES, CLIP_L, IMAGE_CODEC, {**_BETAS, **lavie.BETAS}),
+    ("stable-diffusion-v1-5/stable-diffusion-v1-5", "unet"): SD,
+    ("CompVis/stable-diffusion-v1-4", "unet"): SD,
     ("ali-vilab/text-to-video-ms-1.7b", "unet"): _MODELSCOPE,
     ("damo-vilab/text-to-video-ms-1.7b", "unet"): _MODELSCOPE,
     ("cerspense/zeroscope_v2_576w", "unet"): _ZEROSCOPE,
@@ -355,18 +346,16 @@ PUBLISHED: dict[tuple[str, str], Published] = {
     ("Wan-AI/Wan2.2-T2V-A14B-Diffusers", "transformer"): _wan_weights(WAN_14B),
     ("Wan-AI/Wan2.2-T2V-A14B-Diffusers", "transformer_2"): _wan_weights(WAN_14B),
     ("Wan-AI/Wan2.2-TI2V-5B-Diffusers", "transformer"): _WAN_5B,
-    ("Lightricks/LTX-Video-0.9.7-dev", "transformer"): _ltx_weights(LTX_13B, _LTXV),
-    ("Lightricks/LTX-Video-0.9.7-distilled", "transformer"): _ltx_weights(LTX_13B, _LTXV),
-    ("Lightricks/LTX-Video-0.9.8-13B-distilled", "transformer"): _ltx_weights(LTX_13B, _LTXV),
-    ("Lightricks/LTX-Video-0.9.5", "transformer"): _ltx_weights(LTX_2B, "OpenRAIL-M"),
+    ("Lightricks/LTX-Video-0.9.7-dev", "transformer"): _ltx_weights(LTX_13B),
+    ("Lightricks/LTX-Video-0.9.7-distilled", "transformer"): _ltx_weights(LTX_13B),
+    ("Lightricks/LTX-Video-0.9.8-13B-distilled", "transformer"): _ltx_weights(LTX_13B),
+    ("Lightricks/LTX-Video-0.9.5", "transformer"): _ltx_weights(LTX_2B),
     # The authors' organisation has two names.
     ("THUDM/CogVideoX-2b", "transformer"): _COG_2B,
     ("THUDM/CogVideoX-5b", "transformer"): _COG_5B,
     ("zai-org/CogVideoX-2b", "transformer"): _COG_2B,
     ("zai-org/CogVideoX-5b", "transformer"): _COG_5B,
-    (opensora.REPO, opensora.PART): Published(
-        opensora.KIND, opensora.SIZES, MT5, WFVAE_CODEC, opensora.SCHEDULER, opensora.LICENCE
-    ),
+    (opensora.REPO, opensora.PART): Published(opensora.KIND, opensora.SIZES, MT5, WFVAE_CODEC, opensora.SCHEDULER),
 }
 """By hub id and the folder of the network; LaVie's by its file, whatever it is laid over."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from shlex import quote
 
 from dovetail.errors import WeightsError
-from dovetail.experts.pins import unpinned
+from dovetail.experts.pins import repo_and_file, unpinned
 from dovetail.experts.shelf import meant
 
 
@@ -30,8 +30,11 @@ EXAMPLE = ", as in stable-diffusion-v1-5/stable-diffusion-v1-5"
 def refusals(
     name: str, where: str = "", revision: str | None = None, variant: str | None = None, remedy: str | None = None
 ) -> Iterator[None]:
-    """What huggingface_hub raises inside, as WeightsError about `name`, in a revision and variant; `where` ends the
-    message. remedy: what helps where there is no network, instead of pulling just that."""
+    """Turn what huggingface_hub raises inside the block into WeightsError about `name`.
+
+    where: the end of the message. revision, variant: those that were asked for. remedy: what helps without a network, by
+    default to pull `name`.
+    """
     from huggingface_hub.errors import RevisionResolutionError
 
     try:
@@ -60,7 +63,7 @@ def _told(name: str, revision: str | None, error: Exception, remedy: str) -> str
     from huggingface_hub import constants, errors
 
     bare, at = unpinned(name, revision)
-    repo = "/".join(bare.split("/")[:2])
+    repo, file = repo_and_file(name) or (bare, "")
     said = (str(error).strip() or "no reason given").splitlines()[0]
     if isinstance(error, errors.GatedRepoError):
         return (
@@ -80,7 +83,7 @@ def _told(name: str, revision: str | None, error: Exception, remedy: str) -> str
         )
     if isinstance(error, errors.RemoteEntryNotFoundError):
         files = f"{constants.ENDPOINT}/{repo}/tree/{at or 'main'}"
-        return f"'{repo}' has no '{bare.removeprefix(repo).strip('/')}'; its files: {files}"
+        return f"'{repo}' has no '{file}'; its files: {files}"
     if is_full(error):
         return full(name)
     offline = (

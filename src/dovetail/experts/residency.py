@@ -19,11 +19,10 @@ import torch
 from dovetail.core.denoiser import Expert
 from dovetail.errors import RoomError, RoomWarning
 from dovetail.experts.adapter import Adapter
-from dovetail.experts.blocks import in_groups
 from dovetail.experts.codec import Codec, VideoCodec
 from dovetail.experts.halving import is_short, released, told
-from dovetail.experts.moving import Passenger, Weights, visiting
-from dovetail.experts.text import Borrowed
+from dovetail.experts.moving import Passenger, Weights, in_groups, visiting
+from dovetail.experts.text import Borrowed, borrowed_of
 
 Names = frozenset[str]
 
@@ -31,8 +30,8 @@ Names = frozenset[str]
 def timetable(asked: Sequence[Collection[str]], residency: str) -> tuple[Names, ...]:
     """Who is on the device during each step.
 
-    asked: whom each step may ask. residency: "all" are there always, or only those whose "turns" it is, or these and,
-    "ahead" of a change, those of the next step.
+    asked: whom each step may ask. residency: with "all" everyone is there always; with "turns" only those whom the step
+    asks; with "ahead" these and those of the next step.
 
     >>> [sorted(here) for here in timetable(["L", "L", "S", "L"], "ahead")]
     [['L'], ['L', 'S'], ['L', 'S'], ['L']]
@@ -86,8 +85,8 @@ def within(asked: Sequence[Names], sizes: Mapping[str, int], room: Sequence[int]
         left = room[turn] - sum(sizes.get(name, 0) for name in names)
         kept = set(names)
         later = [(_next(asked, turn, name), name) for name in (here | after) - names]
-        for when, name in sorted((when, name) for when, name in later if when is not None):
-            if when is not None and sizes.get(name, 0) <= left:
+        for _, name in sorted((when, name) for when, name in later if when is not None):
+            if sizes.get(name, 0) <= left:
                 kept.add(name)
                 left -= sizes.get(name, 0)
         here = frozenset(kept)
@@ -212,8 +211,8 @@ def passengers(
 
 
 def read(experts: Mapping[str, Expert], said: Mapping[str, Sequence[str]], at_home: bool = False) -> tuple[str, ...]:
-    """Show experts their texts; each text model is on the device for that long, once for all that share it; or stays in
-    the computer's memory, `at_home`, and reads there. Which did not fit on the device, in words, for the run to tell.
+    """Have experts read their texts; what did not fit on the device, in words. Each text model is there only meanwhile,
+    once for all experts that share it; `at_home`, it stays and reads in the computer's memory.
 
     Then the text models of all experts are given back. One is loaded again for a text that is not among these, when it
     is read.
@@ -223,7 +222,7 @@ def read(experts: Mapping[str, Expert], said: Mapping[str, Sequence[str]], at_ho
     short = []
     for text in {id(network.text): network.text for network, texts in adapters if network.unread(texts)}.values():
         sharing = [(network, texts) for network, texts in adapters if network.text is text]
-        lent = None if at_home else getattr(text, "borrowed", None)
+        lent = None if at_home else borrowed_of(sharing[0][0])
         short += _reading(sharing, lent, sharing[0][0].device)
     for lent in borrowed(experts):
         lent.give_back()
@@ -233,7 +232,7 @@ def read(experts: Mapping[str, Expert], said: Mapping[str, Sequence[str]], at_ho
 def borrowed(experts: Mapping[str, Expert]) -> Iterator[Borrowed]:
     """The text models of experts that have one."""
     for expert in experts.values():
-        if (lent := getattr(getattr(expert.network, "text", None), "borrowed", None)) is not None:
+        if (lent := borrowed_of(expert.network)) is not None:
             yield lent
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dovetail.errors import WeightsError
+from dovetail.experts.published import SD
 from dovetail.experts.tensors import keys_of, opened
 
 USUAL_BASE = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -42,55 +43,19 @@ BARE: dict[str, tuple[tuple[str, ...], ...]] = {
 """How names begin in a file that is one part alone: all of one of these."""
 
 FULL_SD1: dict[tuple[str, str], Mapping[str, Any]] = {
-    ("unet", "config.json"): {
-        "_class_name": "UNet2DConditionModel",
-        "sample_size": 64,
-        "in_channels": 4,
-        "out_channels": 4,
-        "down_block_types": (*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
-        "block_out_channels": (320, 640, 1280, 1280),
-        "layers_per_block": 2,
-        "norm_num_groups": 32,
-        "cross_attention_dim": 768,
-        "attention_head_dim": 8,  # the number of heads; diffusers keeps the misnomer
-    },
+    ("unet", "config.json"): {"_class_name": SD.kind, **SD.config},
     ("text_encoder", "config.json"): {
-        "architectures": ["CLIPTextModel"],
-        "vocab_size": 49408,
-        "hidden_size": 768,
-        "intermediate_size": 3072,
+        "architectures": [SD.words.kind],
+        **SD.words.config,
         "projection_dim": 768,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "max_position_embeddings": 77,
         "hidden_act": "quick_gelu",
         "layer_norm_eps": 1e-5,
         "bos_token_id": 0,
         "eos_token_id": 2,
         "pad_token_id": 1,
     },
-    ("scheduler", "scheduler_config.json"): {
-        "_class_name": "PNDMScheduler",
-        "num_train_timesteps": 1000,
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "set_alpha_to_one": False,
-        "skip_prk_steps": True,
-        "steps_offset": 1,
-        "clip_sample": False,
-    },
-    ("vae", "config.json"): {
-        "_class_name": "AutoencoderKL",
-        "latent_channels": 4,
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
-        "block_out_channels": (128, 256, 512, 512),
-        "layers_per_block": 2,
-        "sample_size": 512,
-        "scaling_factor": 0.18215,
-    },
+    ("scheduler", "scheduler_config.json"): SD.scheduler,
+    ("vae", "config.json"): {"_class_name": SD.codec[0], **SD.codec[1], "scaling_factor": 0.18215},
 }
 """Stable Diffusion 1: CompVis/stable-diffusion, configs/stable-diffusion/v1-inference.yaml, in diffusers' words; its
 text model is openai/clip-vit-large-patch14."""
@@ -171,7 +136,7 @@ class SingleFile:
         )
 
     def making(self, name: str, what: str, file: str = "config.json") -> AbstractContextManager[None]:
-        """As of a `Checkpoint`; what stands on this page is no file's."""
+        """As for a `Checkpoint`; it does nothing where the config is one of this module's."""
         base = self._telling(name)
         return nullcontext() if base is None else base.making(name, what, file)
 

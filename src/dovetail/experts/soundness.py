@@ -2,7 +2,6 @@
 whose embeddings were lost on the way."""
 
 import json
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 
 from dovetail.errors import DovetailError, WeightsError
-from dovetail.experts.pins import unpinned
+from dovetail.experts.pins import is_repo, repo_and_file
 from dovetail.experts.refusals import pulls
 
 LONGEST = 100_000_000
@@ -54,7 +53,7 @@ def again(weights: str, revision: str | None = None, variant: str | None = None)
     """How to get weights anew."""
     if weights.startswith("sprites/"):
         return "It comes with dovetail: install that again"
-    hub = re.fullmatch(r"[\w.-]+(/[\w.-]+)+", unpinned(weights)[0]) and not Path(weights).expanduser().exists()
+    hub = (is_repo(weights) or repo_and_file(weights) is not None) and not Path(weights).expanduser().exists()
     return (
         f"Delete it; {pulls(weights, revision, variant)} brings it again"
         if hub
@@ -69,8 +68,8 @@ def brought(weights: str, revision: str | None = None, variant: str | None = Non
 
 @contextmanager
 def making(what: str, config: Path, remedy: str) -> Iterator[None]:
-    """What the values of a config raise where `what` is made of them, as WeightsError that names its file and the remedy
-    (see `again`). Libraries raise anything there, so nothing else belongs inside.
+    """Turn whatever is raised inside, where `what` is made of a config's values, into WeightsError that names the config's
+    file and the remedy (see `again`). Libraries raise anything there, so nothing else belongs inside.
 
     >>> with making("schedule", Path("config.json"), "Copy it again"):
     ...     2 * {}["steps"]

@@ -78,7 +78,7 @@ def same_space(
 ) -> None:
     """Raise SpaceError, saying how they differ, unless latents of one space mean the same in the other.
 
-    What is not known of one of them is taken to agree; `trusted`, so is all but the sizes.
+    What is not known of one of them is taken to agree; if `trusted`, so is all but the sizes.
     """
     differ = {
         field.name: said
@@ -98,7 +98,7 @@ def same_space(
 
 
 def with_weights(who: str, part: object) -> str:
-    """What an expert's network or a codec is called, with the weights that it is of, where it has any."""
+    """How messages call an expert or a codec: by `who` it is and, where it has any, its weights."""
     weights = getattr(part, "weights", None)
     return who if weights is None else f"{who} ({weights})"
 

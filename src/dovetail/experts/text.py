@@ -74,6 +74,12 @@ class Borrowed:
         return found
 
 
+def borrowed_of(network: Any) -> Borrowed | None:
+    """The text model of an expert's network; None if it has none."""
+    found: Borrowed | None = getattr(getattr(network, "text", None), "borrowed", None)
+    return found
+
+
 def _bytes(network: nn.Module) -> int:
     return sum(weight.nbytes for weight in network.parameters())
 

@@ -22,7 +22,7 @@ QUANTIZE = ("torchao-int8", "torchao-float8", "bitsandbytes-int8", "bitsandbytes
 
 @dataclass(frozen=True)
 class Tuning:
-    """How a network is kept and called. What it says of itself changes nothing of what its recipe means.
+    """How a network is kept and called, which changes nothing of what its recipe means.
 
     store: a key of STORES; each layer's weights are widened while it works. quantize: one of QUANTIZE. channels_last:
     the memory layout of convolutions over pictures. attention: a backend of diffusers. compile: by torch.compile.

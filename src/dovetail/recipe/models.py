@@ -61,7 +61,7 @@ __all__ = [  # All that a recipe is made of has its name here, wherever it stand
     "Alone", "Hold", "Part", "Worded",
     "FAMILIES", "Autoencoder", "Codec", "Exact", "ExpertSpec", "Lora", "Pixels", "Pretrained",
     "Stage",
-    "Event", "Memory", "Recipe", "Size", "Start", "Story", "memory", "named",
+    "Event", "Memory", "Recipe", "Size", "Start", "Story", "experts_in", "memory", "named",
 ]  # fmt: skip
 
 
@@ -263,6 +263,10 @@ class Recipe(Part):
                 return found
         raise KeyError(name)
 
+    def codec_of(self, name: str) -> Codec:
+        """The codec in whose latents a stage works."""
+        return self.room(name).codec or self.codec
+
     @property
     def bridged(self) -> bool:
         """Whether its stages are joined through pixels somewhere."""
@@ -312,6 +316,11 @@ def named(part: Any, path: str) -> "list[tuple[str, str]]":
         else:
             found += named(value, f"{path}.{key}")
     return found
+
+
+def experts_in(part: Any) -> list[str]:
+    """The names of a part's experts, in the order in which they are written; one that is named twice comes twice."""
+    return [name for _, name in named(part, "")]
 
 
 # Not before stages stand: of methods that are whole by then, pydantic writes the word twice in what it dumps.

@@ -273,7 +273,7 @@ def _patient(part: Any) -> Any:
 
 
 def _named(stage: models.Stage) -> frozenset[str]:
-    return frozenset(name for _, name in models.named(stage.denoise, ""))
+    return frozenset(models.experts_in(stage.denoise))
 
 
 def _switches(stages: Sequence[str], asked: Sequence[frozenset[str]]) -> dict[str, int]:

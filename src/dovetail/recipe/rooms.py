@@ -28,6 +28,11 @@ class Room:
         return self.frames == self.latent[0]
 
 
+def frame_by_frame(one: Room, two: Room) -> bool:
+    """Whether a bridge between two rooms takes single frames; otherwise it takes the whole video at once."""
+    return one.framewise and two.framewise
+
+
 @dataclass(frozen=True)
 class Hollow:
     """A bridge between stand-ins. whole: whether it takes the whole video at once; came: how many latent frames came to
@@ -48,5 +53,5 @@ def hollow(recipe: Recipe, rooms: Mapping[str, Room]) -> dict[str, Hollow]:
     for before, stage in pairwise(recipe.chain):
         if stage.bridge is not None and rooms:
             one, two = rooms[before.stage], rooms[stage.stage]
-            found[stage.stage] = Hollow(two.latent[0], not (one.framewise and two.framewise))
+            found[stage.stage] = Hollow(two.latent[0], not frame_by_frame(one, two))
     return found

@@ -1,12 +1,16 @@
 """Experts and autoencoders, as recipes say them: which weights, and how they are kept and called."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from dovetail.recipe.parts import Part, Share, keys
 
 DTypes = Literal["float32", "float16", "bfloat16"]
+
+Networks = Literal[
+    "stable-diffusion", "animatediff", "text-to-video-sd", "lavie", "wan", "ltx", "cogvideox", "open-sora-plan"
+]
 
 
 class Lora(Part):
@@ -29,9 +33,7 @@ class Pretrained(Part):
     `trust_space`: its latents are taken for those of its stage's codec, whatever its own autoencoder says. From `store`
     on: how it is kept and called (docs/memory.md)."""
 
-    family: Literal[
-        "stable-diffusion", "animatediff", "text-to-video-sd", "lavie", "wan", "ltx", "cogvideox", "open-sora-plan"
-    ]
+    family: Networks
     weights: str
     subfolder: str | None = None
     base: str | None = None
@@ -63,10 +65,7 @@ class Exact(Part):
     schedule: Literal["own", "flow"] = "own"
 
 
-FAMILIES = (
-    *("stable-diffusion", "animatediff", "text-to-video-sd", "lavie", "wan", "ltx", "cogvideox", "open-sora-plan"),
-    "exact",
-)
+FAMILIES = (*get_args(Networks), "exact")
 
 
 def _family(data: Any) -> str:

@@ -67,9 +67,14 @@ class Stage(Part):
         return self
 
     @property
+    def overlaps(self) -> bool:
+        """Whether its windows overlap."""
+        return self.hop is not None and self.hop < (self.window or 0)
+
+    @property
     def _averages(self) -> bool:
         """Whether its windows overlap and are no sequel's."""
-        return (self.hop or self.window or 0) < (self.window or 0) and not self._is_sequel
+        return self.overlaps and not self._is_sequel
 
     @property
     def _is_sequel(self) -> bool:
@@ -99,7 +104,7 @@ class Stage(Part):
             f"offset {offset} is no part of a window of {window}; half of it is {window // 2}",
         )
         yield (
-            offset > 0 and hop < window,
+            offset > 0 and self.overlaps,
             "an offset staggers windows that stand side by side, a hop makes them overlap; take one of the two: offset: 0, or "
             "hop: null and with it weights: flat and hold: null",
         )
@@ -111,7 +116,7 @@ class Stage(Part):
 
     def _unlike(self) -> Iterator[tuple[bool, str]]:
         """What makes them, or begins them, needs others."""
-        window, hop = self.window or 0, self.hop or self.window or 0
+        window = self.window or 0
         yield (
             not window and isinstance(self.denoise, Coherent),
             "coherent draws each window to the one before, and without a window there is one only; add window: 16",
@@ -126,16 +131,16 @@ class Stage(Part):
             f"blocks of {block} frames do not fill a window of {window}; take a divisor of it",
         )
         yield (
-            isinstance(self.denoise, Reinjected | Onward) and hop >= window,
+            isinstance(self.denoise, Reinjected | Onward) and not self.overlaps,
             f"{self.denoise.word} windows begin with the end of the one before, so they overlap; take a hop below {window}, "
             f"as in hop: {max(1, window * 3 // 4)}",
         )
         yield (
-            isinstance(self.denoise, Probing) and hop < window,
+            isinstance(self.denoise, Probing) and self.overlaps,
             "probing goes by what whole windows showed, so they cannot be averaged where they overlap; leave out hop",
         )
         yield (
-            isinstance(self.denoise, Coupled) and self.denoise.automatic and hop < window,
+            isinstance(self.denoise, Coupled) and self.denoise.automatic and self.overlaps,
             "a floor or stride that is auto goes by what whole windows showed, so these cannot be averaged where they "
             "overlap; leave out hop, or say floor and stride as numbers",
         )
@@ -144,7 +149,7 @@ class Stage(Part):
         """What a hold does not fit."""
         window = self.window or 0
         yield (
-            self._is_held and ((self.hop or window) == window or isinstance(self.denoise, Coherent)),
+            self._is_held and (not self.overlaps or isinstance(self.denoise, Coherent)),
             "hold keeps what stands still in the first window, in windows that overlap; "
             + (
                 "coherent has a hold of its own, so say hold: null"

@@ -32,9 +32,9 @@ from dovetail.run.catalogue import FAMILIES_SAID, weights_used
 from dovetail.run.choosing import Take, takes
 from dovetail.run.continuing import carry_on, continuing
 from dovetail.run.events import End, Piece, Step
-from dovetail.run.keeping import comes_in_pieces, folder_of, keep, resume, worth_keeping
+from dovetail.run.keeping import folder_of, keep, resume, worth_keeping
 from dovetail.run.manifest import peak_memory
-from dovetail.run.outlook import latent_of, space_foreseen
+from dovetail.run.outlook import latent_of
 from dovetail.run.playing import play, together
 from dovetail.run.pulse import Pulse
 from dovetail.run.storyboard import storyboard
@@ -53,7 +53,6 @@ __all__ = [
     "Step",
     "Take",
     "carry_on",
-    "comes_in_pieces",
     "continuing",
     "decode",
     "finished",
@@ -71,7 +70,6 @@ __all__ = [
     "resolved",
     "resume",
     "settled",
-    "space_foreseen",
     "storyboard",
     "stream",
     "takes",

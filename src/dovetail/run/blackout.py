@@ -21,20 +21,21 @@ def visible(pixels: Tensor) -> bool:
     return bool(pixels.isfinite().all()) and bool((pixels > -1).any())
 
 
-def seen(codec: Any, make: Callable[[Any], tuple[T, bool]]) -> T:
-    """What `make` makes with a codec; it also says whether that is visible.
+def seen(codec: Any, stream: Callable[[Any], Iterator[Tensor]], make: Callable[[Tensor], T]) -> list[T]:
+    """What `make` makes of each piece of the pixels in [-1, 1] that a codec streams, with black for what is no number.
 
-    If it is not, and the codec works in half precision, it is made again in float32, with a RunWarning. What is black
-    then, is black. Raises DecodeError for frames that are no numbers even so, or where weights cannot be widened.
+    If a piece is not visible and the codec works in half precision, the whole stream is decoded again in float32, with a
+    RunWarning; what is still black then stays black. Raises DecodeError for pixels that are no numbers even in float32,
+    or if the weights cannot be widened.
     """
-    made, right = make(codec)
+    made, right = _made(codec, stream(codec), make)
     half = getattr(codec, "dtype", None)
     if right or half not in HALVES or not _widens(codec.module):
         return made
     with _single(codec.module):
         single = replace(codec, dtype=torch.float32)
         single.shortages[:] = codec.shortages
-        made, right = make(single)
+        made, right = _made(single, stream(single), make)
         codec.shortages[:] = single.shortages
     name = str(half).removeprefix("torch.")
     if right:
@@ -45,6 +46,16 @@ def seen(codec: Any, make: Callable[[Any], tuple[T, bool]]) -> T:
             stacklevel=2,
         )
     return made
+
+
+def _made(codec: Any, stream: Iterator[Tensor], make: Callable[[Tensor], T]) -> tuple[list[T], bool]:
+    """What is made of each piece, before the next is decoded, and whether all pieces are visible."""
+    made, right = [], []
+    for pixels in stream:
+        numbers(pixels, codec)
+        right.append(visible(pixels))
+        made.append(make(pixels.nan_to_num(-1.0)))
+    return made, all(right)
 
 
 def numbers(pixels: Tensor, codec: Any) -> None:

@@ -18,8 +18,8 @@ from dovetail.core.windows import along
 from dovetail.errors import RecipeError
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.planning import Plan
-from dovetail.recipe.rooms import Room
-from dovetail.run.blackout import numbers, seen, visible
+from dovetail.recipe.rooms import Room, frame_by_frame
+from dovetail.run.blackout import seen
 from dovetail.run.outlook import latent_of
 
 if TYPE_CHECKING:
@@ -34,10 +34,9 @@ def codec_names(recipe: Recipe) -> dict[str, str]:
     known: list[tuple[models.Codec, str]] = [(recipe.codec, CODEC)]
     found = {}
     for stage in recipe.chain:
-        begins = recipe.room(stage.stage)
-        spec = begins.codec or recipe.codec
+        spec = recipe.codec_of(stage.stage)
         if spec not in [one for one, _ in known]:
-            known.append((spec, f"(codec of {begins.stage})"))
+            known.append((spec, f"(codec of {recipe.room(stage.stage).stage})"))
         found[stage.stage] = next(name for one, name in known if one == spec)
     return found
 
@@ -45,7 +44,7 @@ def codec_names(recipe: Recipe) -> dict[str, str]:
 def codecs_of(recipe: Recipe) -> dict[str, models.Codec]:
     """A recipe's codecs by these names, the video's among them."""
     names = codec_names(recipe)
-    return {names[stage.stage]: recipe.room(stage.stage).codec or recipe.codec for stage in recipe.chain}
+    return {names[stage.stage]: recipe.codec_of(stage.stage) for stage in recipe.chain}
 
 
 def crossing(plan: Plan) -> dict[int, frozenset[str]]:
@@ -58,13 +57,13 @@ def crossing(plan: Plan) -> dict[int, frozenset[str]]:
 
 
 def carried(plan: Plan) -> Iterator[tuple[str, int, bool]]:
-    """Stages, how many latent frames of theirs are at a bridge at once, on either side of each, and whether they are
-    encoded there; else they are decoded."""
+    """For both sides of each bridge: the stage, how many of its latent frames cross at once, and whether they are encoded
+    there (or else decoded)."""
     before = _before(plan.recipe)
     for _, stage, length in plan.crossings:
         one, two = plan.rooms[before[stage]], plan.rooms[stage]
         yield before[stage], length, False
-        yield stage, length if one.framewise and two.framewise else two.latent[0], True
+        yield stage, length if frame_by_frame(one, two) else two.latent[0], True
 
 
 def _before(recipe: Recipe) -> dict[str, str]:
@@ -115,7 +114,7 @@ def _room(recipe: Recipe, begins: models.Stage, space: "LatentSpace", frames: in
 def _check_pieces(recipe: Recipe, before: str, after: str, rooms: Mapping[str, Room]) -> None:
     """Raise RecipeError where pieces of a video come over a bridge that takes it whole."""
     one, two = rooms[before], rooms[after]
-    if one.framewise and two.framewise:
+    if frame_by_frame(one, two):
         return
     stage = next(stage for stage in recipe.chain if stage.stage == before)
     length = one.latent[0]
@@ -153,17 +152,9 @@ class Pixels:
         of the whole video, whose last frames are left out where there are too many."""
         one, two = self.rooms
         with self.clock:
-            frames = seen(self.before, lambda codec: self._frames(codec, video))
-            return self.after.encode(frames if one.framewise and two.framewise else frames[:, : two.frames])
-
-    def _frames(self, codec: "Codec", video: Tensor) -> tuple[Tensor, bool]:
-        """The frames of a latent at the size behind the bridge, and whether they can be seen."""
-        pieces, right = [], []
-        for pixels in codec.stream(video):
-            numbers(pixels, codec)
-            right.append(visible(pixels))
-            pieces.append(resized(pixels.nan_to_num(-1.0), self.rooms[1].pixels))
-        return torch.cat(pieces, 1), all(right)
+            pieces = seen(self.before, lambda codec: codec.stream(video), lambda pixels: resized(pixels, two.pixels))
+            frames = torch.cat(pieces, 1)
+            return self.after.encode(frames if frame_by_frame(one, two) else frames[:, : two.frames])
 
 
 def resized(frames: Tensor, size: tuple[int, int]) -> Tensor:
@@ -198,7 +189,7 @@ def described(plan: Plan, stage: str) -> Iterator[str]:
         yield f"latents of {_said(room)}"
     elif plan.recipe.room(stage).stage == stage:
         before = plan.rooms[names[place - 1]]
-        how = "frame by frame" if before.framewise and room.framewise else "once the whole video is there"
+        how = "frame by frame" if frame_by_frame(before, room) else "once the whole video is there"
         left = before.frames - room.frames
         (high, wide), (height, width) = before.pixels, room.pixels
         stretched = "; its shape is stretched" if abs(high * width / (wide * height) - 1) > 0.02 else ""

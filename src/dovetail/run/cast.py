@@ -39,10 +39,6 @@ class Codec(Protocol):
     def stream(self, latent: Tensor, /) -> Iterator[Tensor]: ...
 
 
-TUNED = {"store", "quantize", "channels_last", "attention", "compile", "offload"}
-"""What a recipe says of how a network is kept and called."""
-
-
 @dataclass(frozen=True, eq=False)
 class Cast:
     """A recipe's experts and codec, loaded. One cast plays any number of runs of its recipe.
@@ -129,22 +125,18 @@ def _codec(recipe: Recipe, codec: models.Codec, name: str, fit: Fit | None) -> C
         case models.Autoencoder() as spec:
             from dovetail import experts
 
-            options = spec.model_dump(exclude={"weights", *TUNED})
+            options = spec.model_dump(exclude={"weights", *experts.Tuning.__dataclass_fields__})
             if fit is not None:
                 # An image autoencoder alone is given a number of frames.
                 options |= {"tiles": fit.tiles.get(name, spec.tiles), "chunk": fit.chunks.get(name, spec.chunk)}
-            tuning = experts.tuning_of(spec.model_dump(include=TUNED))
+            tuning = experts.tuning_of(spec.model_dump())
             found: Codec = experts.load_codec(spec.weights, tuning=tuning, waiting=moving(recipe, fit), **options)
             return found
 
 
 def used(recipe: Recipe) -> set[str]:
     """The experts that its stages name."""
-    return {name for stage in recipe.chain for name in _named(stage)}
-
-
-def _named(stage: models.Stage) -> list[str]:
-    return [name for _, name in models.named(stage, "")]
+    return {name for stage in recipe.chain for name in models.experts_in(stage)}
 
 
 def _expert(recipe: Recipe, name: str, cast: Cast, before: Mapping[str, Expert]) -> Expert:
@@ -154,11 +146,11 @@ def _expert(recipe: Recipe, name: str, cast: Cast, before: Mapping[str, Expert])
         from dovetail.sprites import exact
 
         schedule = None if spec.schedule == "own" else Flow()
-        codec = cast.codec_at(next(stage.stage for stage in recipe.chain if name in _named(stage)))
+        codec = cast.codec_at(next(stage.stage for stage in recipe.chain if name in models.experts_in(stage)))
         return exact.load(name, spec.kind, candidates=spec.candidates, seed=spec.seed, codec=codec, schedule=schedule)
     from dovetail import experts
 
-    tuning = experts.tuning_of(spec.model_dump(include=TUNED))
+    tuning = experts.tuning_of(spec.model_dump())
     return experts.load(
         name,
         spec.family,
@@ -185,8 +177,11 @@ def _words(expert: Expert) -> Any:
     return expert.network.text  # type: ignore[attr-defined]
 
 
-READ_WITH_CLIP = ("stable-diffusion", "animatediff", "text-to-video-sd", "lavie")
-"""Families whose LoRA weights may change their text model as well."""
+def reads_with_clip(family: str) -> bool:
+    """Whether a family's text model is CLIP's alone, which its LoRA weights may change as well."""
+    from dovetail.experts.loading import FAMILIES
+
+    return FAMILIES[family].texts == ("CLIPTextModel",)
 
 
 def same_words(a: models.ExpertSpec, b: models.ExpertSpec) -> bool:
@@ -205,14 +200,14 @@ def same_words(a: models.ExpertSpec, b: models.ExpertSpec) -> bool:
         and one.words is two.words
         and all(pin is None for place in ids for _, pin in place)
     )
-    changed = ("loras",) if a.family in READ_WITH_CLIP else ()
+    changed = ("loras",) if reads_with_clip(a.family) else ()
     keys = ("family", "dtype", "device", "words", *changed, *(() if told else ("variant",)))
     return (told or ids[0] == ids[1]) and all(getattr(a, key) == getattr(b, key) for key in keys)
 
 
 def _reads_by(spec: models.Pretrained) -> str:
     """The weights whose text model an expert reads with."""
-    return spec.weights if spec.base is None or spec.family in READ_WITH_CLIP else spec.base
+    return spec.weights if spec.base is None or reads_with_clip(spec.family) else spec.base
 
 
 def check_whole(recipe: Recipe, cast: Cast) -> None:
@@ -228,7 +223,7 @@ def check_spaces(recipe: Recipe, cast: Cast) -> None:
 
     for stage in recipe.chain:
         codec, whose = cast.codec_at(stage.stage), f"the codec of stage '{stage.stage}'" if cast.codecs else "the codec"
-        for name in dict.fromkeys(_named(stage)):
+        for name in dict.fromkeys(models.experts_in(stage)):
             network, trusted = cast.experts[name].network, getattr(recipe.experts[name], "trust_space", False)
             names = with_weights(f"expert '{name}'", network), with_weights(whose, codec)
             same_space(network.space, codec.space, names, trusted)  # type: ignore[attr-defined]
@@ -241,7 +236,7 @@ def check_words(recipe: Recipe, cast: Cast) -> None:
     for denoise in (stage.denoise for stage in recipe.chain):
         turns = [*blends(denoise), *([denoise] if isinstance(denoise, models.Probing) else [])]
         for part in turns:
-            names = [name for _, name in models.named(part, "")]
+            names = models.experts_in(part)
             for a, b in pairwise(names):
                 same_text(cast.experts[a], cast.experts[b])
 
@@ -249,7 +244,9 @@ def check_words(recipe: Recipe, cast: Cast) -> None:
 def patches_of(recipe: Recipe, cast: Cast) -> dict[str, int]:
     """Latent cells along each side of what the networks of each stage take for one token."""
     return {
-        stage.stage: max((getattr(cast.experts[name].network, "patch", 1) for name in _named(stage)), default=1)
+        stage.stage: max(
+            (getattr(cast.experts[name].network, "patch", 1) for name in models.experts_in(stage)), default=1
+        )
         for stage in recipe.chain
     }
 

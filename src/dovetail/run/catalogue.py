@@ -23,8 +23,8 @@ FAMILIES_SAID = {
 
 
 def weights_used() -> list[str]:
-    """One line for each weights that a shipped recipe names, adapters among them: as what, how much of them is here, their
-    licence, who uses them."""
+    """One line for each set of weights that shipped recipes name, adapters included: what it is used as, how much of it is
+    on this machine, its licence, and the recipes that use it."""
     from dovetail.run.wants import shipped
 
     roles: dict[str, dict[str, None]] = {}

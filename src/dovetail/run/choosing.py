@@ -92,10 +92,10 @@ def check_takes(recipe: Recipe, of: int, by: str | None) -> str:
         name
         for stage in reversed(recipe.chain)
         if recipe.room(stage.stage) is room
-        for _, name in models.named(stage, "")
+        for name in models.experts_in(stage)
     )
     if by is None:
-        return next(name for _, name in models.named(recipe.chain[-1].denoise, ""))
+        return models.experts_in(recipe.chain[-1].denoise)[0]
     if by not in names:
         raise RecipeError(
             f"no expert of the last stage's latents is called '{by}', to judge takes by; {nearest(by, list(names))}"

@@ -86,7 +86,7 @@ def continuing(
 def _remade(recipe: Recipe) -> bool:
     """Whether frames that are there are made anew where it goes on, since windows overlap: then another prompt has to say
     from which frame on it is meant."""
-    return any(stage.hop is not None and stage.hop < (stage.window or 0) for stage in recipe.chain)
+    return any(stage.overlaps for stage in recipe.chain)
 
 
 def carry_on(
@@ -182,7 +182,7 @@ def _same_windows(before: Recipe, now: Recipe) -> None:
     }
     for one, other in zip(before.chain, now.chain, strict=False):
         keys = ["window", "hop", "offset", "ends"]
-        if one.hop is not None and one.hop < (one.window or 0):
+        if one.overlaps:
             keys += ["weights", "ladder", "solver"]
         if one.hold and other.hold:
             fits[f"chain.{one.stage}.hold"] = _held(one.hold), _held(other.hold)

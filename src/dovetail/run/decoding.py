@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dovetail.core.excerpts import Excerpt, Reach, Trail
-from dovetail.run.blackout import numbers, seen, visible
+from dovetail.run.blackout import seen
 from dovetail.run.cast import Codec
 from dovetail.run.events import Latent, Piece, Step, Turned
 from dovetail.video import Frames, Video
@@ -21,7 +21,8 @@ T = TypeVar("T")
 def decoded(
     events: Iterator[Step | Latent], codec: Codec, clock: "Clock", pieces: int
 ) -> Iterator[Step | Piece | Turned]:
-    """Latents to frames, of so many pieces in all. Behind those that a latent makes possible, that its turn is over."""
+    """Decode latents as they come, of so many pieces in all; steps pass. After each latent come the pieces that can be
+    decoded now, and then `Turned`."""
     decoding, made, come = Decoding(codec), 0, 0
     for event in events:
         if isinstance(event, Step):
@@ -55,8 +56,8 @@ class Decoding:
         return getattr(self.codec, "reach", Reach())
 
     def add(self, latent: Tensor, last: bool = False) -> Iterator[tuple[Frames, Tensor]]:
-        """The next piece "1 c f h w"; of those whose frames can be made now, the frames and the piece. last: the video
-        ends with it."""
+        """Take the next piece "1 c f h w", and yield the frames and the latent of each piece that can be decoded now.
+        last: the video ends with it."""
         held = latent if self.latent is None else torch.cat([self.latent, latent], 2)
         there, reach = self.first + held.shape[2], self.reach
         self.latent = held
@@ -75,35 +76,19 @@ class Decoding:
 def frames_of(codec: Codec, latent: Tensor, asked: Excerpt | None = None, trail: Trail | None = None) -> Frames:
     """The frames uint8 "f h w c" of a latent "1 c f h w"; of a part of a video, those that are asked for."""
     if asked is None or asked.whole(latent.shape[2]) or not hasattr(codec, "part"):
-        return seen(codec, lambda codec: _frames(codec, codec.stream(latent)))
+        return np.concatenate(seen(codec, lambda codec: codec.stream(latent), _frames))
     kept = Trail() if trail is None else trail
-    return seen(codec, lambda codec: _frames(codec, codec.part(latent, asked, kept)))
+    return np.concatenate(seen(codec, lambda codec: codec.part(latent, asked, kept), _frames))
 
 
 def pixels_of(codec: Codec, latent: Tensor) -> Tensor:
     """The pixels "b f c h w" in [-1, 1] that `frames_of` makes frames of."""
-    return seen(codec, lambda codec: _pixels(codec, codec.stream(latent)))
+    return torch.cat(seen(codec, lambda codec: codec.stream(latent), lambda pixels: pixels), 1)
 
 
-def _pixels(codec: Codec, stream: Iterator[Tensor]) -> tuple[Tensor, bool]:
-    """Pixels, and whether they can be seen."""
-    pieces, right = [], []
-    for pixels in stream:
-        numbers(pixels, codec)
-        right.append(visible(pixels))
-        pieces.append(pixels.nan_to_num(-1.0))
-    return torch.cat(pieces, 1), all(right)
-
-
-def _frames(codec: Codec, stream: Iterator[Tensor]) -> tuple[Frames, bool]:
-    """Frames, and whether they can be seen."""
-    frames, right = [], []
-    # Pixels of a piece are four times as large as its frames, so each is made so before the next.
-    for pixels in stream:
-        numbers(pixels, codec)
-        right.append(visible(pixels))
-        frames.append(Video.of(pixels.nan_to_num(-1.0), 1.0).frames)
-    return np.concatenate(frames), all(right)
+def _frames(pixels: Tensor) -> Frames:
+    """Frames, which need a quarter of the memory of their pixels."""
+    return Video.of(pixels, 1.0).frames
 
 
 @dataclass

@@ -49,8 +49,8 @@ FORMAT = 2
 """Of the files in a folder; another is refused."""
 
 EVERY = 16
-"""Of every so manieth piece the state is kept, so that a piece that is damaged later need not be made from the
-start."""
+"""After every so many pieces a state is kept for good, so that a piece that is damaged later need not be made again from
+the start."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Origin:
         return digest_of(json.dumps(asdict(self), sort_keys=True))
 
     def differs(self, other: "Origin") -> list[str]:
-        """In what another origin is another, one line each."""
+        """How another origin differs, one line for each value."""
         mine, theirs = (_flat(asdict(one)) for one in (self, other))
         paths = sorted(path for path in mine.keys() | theirs.keys() if mine.get(path) != theirs.get(path))
         told = {path: _brief(mine.get(path), theirs.get(path)) for path in paths}
@@ -148,7 +148,7 @@ class Folder:
 
     @property
     def given(self) -> dict[str, Any] | None:
-        """What a run was given that continues another."""
+        """What the run was given, if it continues another."""
         found: dict[str, Any] | None = self._head().get("given")
         return found
 
@@ -186,7 +186,7 @@ class Folder:
         )
 
     def write(self, origin: Origin, target: Path, machine: Mapping[str, Any]) -> None:
-        """Say whose folder this is, where that does not stand there already. Raises OutputError."""
+        """Write down whose folder this is, unless that is written there already. Raises OutputError."""
         with made(self.path):
             for name in ("latents", "states"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
@@ -205,7 +205,7 @@ class Folder:
     def keep(self, identity: str, latent: Tensor, after: Standing, stay: Sequence[int] = ()) -> None:
         """Write a finished piece and where the run stands after it; of older states only some stay. Raises OutputError.
 
-        stay: pieces the states after which stay in any case.
+        stay: pieces whose states are kept in any case.
         """
         number = after.pieces - 1
         said = {"run": identity, "number": number}
@@ -259,8 +259,8 @@ class Folder:
         return None
 
     def refuse_moved(self, recipe: Recipe) -> None:
-        """Raises OutputError where the folder was moved, or its video was finished before, and something that is not its
-        video stands where that would go now."""
+        """Raise OutputError if the folder was moved, or its video was finished before, and something else lies now where
+        the video would go."""
         was, target = self.logged("begun", "place")[-1:], self.target
         moved = was not in ([], [str(self.path.absolute())])
         if not (moved or self.logged("finished", "video")) or not target.exists():

@@ -1,4 +1,4 @@
-"""What a recipe leaves open that makes a run fit which does not: each change is tried on the plan before it is named."""
+"""Changes of a recipe that make a run fit which does not fit: each is tried on the plan before it is named."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,8 +31,8 @@ class Change:
 
 
 def less(recipe: Recipe, budget: int) -> str:
-    """What makes a recipe's run fit in so many bytes, in words: single changes, or else what does together. What a run
-    does by itself where memory is short (turns, rows, tiles, blocks) is none of them."""
+    """What makes a recipe's run fit in so many bytes, in words: single changes, or else the fewest that do together. What a
+    run does by itself where memory is short (turns, rows, tiles, blocks) is not among them."""
     options = _Trial.of(recipe, budget).options()
     if not options:
         return (
@@ -59,8 +59,8 @@ LIGHTER = 0.75
 
 @contextmanager
 def advising(recipe: Recipe, found: Fit | None) -> Iterator[None]:
-    """What finds no room inside is told what to do by the plan, as far as there is one. found: how the run was made to
-    fit; None where nothing was known of its device."""
+    """A RoomError that is raised inside also says what would fit, if a plan can tell. found: how the run was made to fit;
+    None where nothing was known of its device."""
     try:
         yield
     except RoomError as error:

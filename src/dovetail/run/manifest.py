@@ -84,7 +84,9 @@ def weights_of(cast: Cast) -> dict[str, str]:
 
 def _learned(network: Any) -> list[str]:
     """Fingerprints of a network and of its text model."""
-    module, text = getattr(network, "module", None), getattr(getattr(network, "text", None), "borrowed", None)
+    from dovetail.experts.text import borrowed_of
+
+    module, text = getattr(network, "module", None), borrowed_of(network)
     own = [] if module is None else [fingerprint(module)]
     return own if text is None else [*own, text.known("fingerprint", fingerprint)]
 

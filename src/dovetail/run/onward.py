@@ -1,15 +1,16 @@
-"""From where a longer video can go on: where no window was begun that the end of the shorter one cut short."""
+"""Where a longer video can go on from a shorter one: where no window has begun that the shorter one's end cuts short."""
 
 from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
-from dovetail.core.stages import Memory, Stage
+from dovetail.core.stages import Memory, Stage, levels_of
 from dovetail.core.windows import begun
 
 
 def goes_on(stages: Sequence[Stage], memory: Memory, length: int, longer: int | None = None) -> bool:
-    """Whether all windows begun so far, of a video of so many latent frames, are those of a longer one, or of any."""
+    """Whether all windows that have begun in a video of `length` latent frames are the same in one of `longer` frames;
+    without that, in any longer one."""
     lengths = (length, longer or length + 2 * max(stage.window or length for stage in stages))
     many = windows_begun(stages, memory)
     return all(_alike(stage, count, lengths) for stage, count in zip(stages, many, strict=True))
@@ -22,14 +23,7 @@ def windows_begun(stages: Sequence[Stage], memory: Memory) -> list[int]:
 
 def places(stages: Sequence[Stage], memory: Memory) -> list[Memory]:
     """Where each stage takes what the one before it makes."""
-    found: list[Memory] = []
-    at: Memory | None = memory
-    for stage in reversed(stages):
-        for _ in range(stage.ladder.steps if stage.fuses else 0):
-            at = None if at is None else at.source
-        found.insert(0, at or Memory())
-        at = None if at is None else at.source
-    return found
+    return [first for first, *_ in levels_of(stages, memory)]
 
 
 def _alike(stage: Stage, count: int, lengths: tuple[int, int]) -> bool:

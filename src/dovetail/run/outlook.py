@@ -70,11 +70,11 @@ def check_outlook(recipe: Recipe) -> None:
     from dovetail.experts.space import same_space, with_weights
 
     for stage in recipe.chain:
-        codec = recipe.room(stage.stage).codec or recipe.codec
+        codec = recipe.codec_of(stage.stage)
         whose = f"the codec of stage '{stage.stage}'" if recipe.bridged else "the codec"
         spaces, there = _spaces_of(recipe, codec), _known_space(codec)
         first = next(iter(spaces), None)
-        for name in (name for _, name in models.named(stage, "") if name in spaces):
+        for name in (name for name in models.experts_in(stage) if name in spaces):
             spec = recipe.experts[name]
             who, trusted = with_weights(f"expert '{name}'", spec), getattr(spec, "trust_space", False)
             if there is not None:
@@ -99,8 +99,8 @@ def _spaces_of(recipe: Recipe, codec: models.Codec) -> "dict[str, LatentSpace]":
 
 def working_in(recipe: Recipe, codec: models.Codec) -> dict[str, models.Pretrained]:
     """The experts that work in a codec's latents, those of its own weights first."""
-    stages = [stage for stage in recipe.chain if (recipe.room(stage.stage).codec or recipe.codec) == codec]
-    names = dict.fromkeys(name for stage in stages for _, name in models.named(stage, ""))
+    stages = [stage for stage in recipe.chain if recipe.codec_of(stage.stage) == codec]
+    names = dict.fromkeys(name for stage in stages for name in models.experts_in(stage))
     found = {name: spec for name in names if isinstance(spec := recipe.experts[name], models.Pretrained)}
     weights = getattr(codec, "weights", None)
     return dict(sorted(found.items(), key=lambda item: item[1].weights != weights))
@@ -119,10 +119,7 @@ def _known_space(codec: models.Codec) -> "LatentSpace | None":
 
 def spaces_foreseen(recipe: Recipe, notes: list[str]) -> dict[str, "LatentSpace"]:
     """The latents of each stage, as `space_foreseen`."""
-    return {
-        stage.stage: space_foreseen(recipe, notes, recipe.room(stage.stage).codec or recipe.codec)
-        for stage in recipe.chain
-    }
+    return {stage.stage: space_foreseen(recipe, notes, recipe.codec_of(stage.stage)) for stage in recipe.chain}
 
 
 def space_foreseen(recipe: Recipe, notes: list[str], codec: models.Codec | None = None) -> "LatentSpace":

@@ -64,8 +64,8 @@ def place(device: str) -> str:
 
 
 def outlines(recipe: Recipe, notes: list[str], names: Collection[str] | None = None) -> dict[str, "Outline"]:
-    """What is known of a recipe's networks, or of these alone, without their weights; adds a note for each of which
-    nothing is."""
+    """What is known of a recipe's networks, or of the named ones, without their weights; adds a note for each of which
+    nothing is known."""
     found = {}
     for name, spec in recipe.experts.items():
         if not isinstance(spec, models.Pretrained) or (names is not None and name not in names):
@@ -78,8 +78,8 @@ def outlines(recipe: Recipe, notes: list[str], names: Collection[str] | None = N
 
 
 def check_configs(recipe: Recipe, names: Collection[str]) -> None:
-    """Raise WeightsError where a folder that a user brought, of one of those experts or of a codec, has a config of which
-    nothing can be made that reads, looks and decodes; before weights are loaded."""
+    """Raise WeightsError, before weights are loaded, if the configs in a user's own folder, of one of these experts or of
+    a codec, make no model that works: text models, networks and autoencoders are tried once, without weights."""
     from dovetail.experts.checkpoint import own_folder
     from dovetail.experts.outline import codec_outline
 
@@ -103,7 +103,7 @@ def bring_configs(recipe: Recipe, names: Collection[str]) -> None:
     tells yet how large they are: what cannot fit is then refused before its gigabytes come. Raises WeightsError where
     the hub does not give them, and what `published_of` raises."""
     from dovetail.experts.checkpoint import at_hand, here
-    from dovetail.experts.codec import seen
+    from dovetail.experts.codec import folders, seen
     from dovetail.experts.loading import FAMILIES, published_of
     from dovetail.experts.published import known_codec
 
@@ -111,7 +111,7 @@ def bring_configs(recipe: Recipe, names: Collection[str]) -> None:
         if name not in names or not isinstance(spec, models.Pretrained) or here(spec.weights):
             continue
         family = FAMILIES[spec.family]
-        part = family.part if spec.subfolder is None else spec.subfolder
+        part = family.folder(spec.subfolder)
         if published_of(name, spec.family, spec.weights, spec.subfolder, spec.adapter, spec.base) is None:
             found = at_hand(spec.weights, spec.revision, spec.variant, [part], spec.base)
             planned = family.scheduler is not None or (found is not None and found.has("scheduler"))
@@ -122,7 +122,7 @@ def bring_configs(recipe: Recipe, names: Collection[str]) -> None:
             continue
         told = seen(codec.weights, codec.subfolder, codec.revision, codec.variant, codec.base)
         if known_codec(codec.weights) is None and (told is None or not told[0].has(told[1])):
-            _bring(codec, ["vae", ""] if codec.subfolder is None else [codec.subfolder])
+            _bring(codec, folders(codec.subfolder))
 
 
 def _bring(spec: models.Pretrained | models.Autoencoder, parts: Sequence[str], where: str = "") -> None:

@@ -126,7 +126,7 @@ def lasting(recipe: Recipe, events: Sequence[models.Event]) -> int | None:
 
 
 def until(spans: Sequence[Span], frames: int) -> list[dict[str, str]]:
-    """Those of a story's events that begin in so many first frames, cut there, as a recipe has them."""
+    """A story's events that begin within the first `frames` frames, cut at their end, as a recipe has them."""
     return [
         {"at": f"{span.start}f", "to": f"{min(span.stop, frames)}f", "text": span.text}
         for span in spans

@@ -148,8 +148,8 @@ def _of_story(overrides: Overrides) -> tuple[Overrides, Overrides]:
 
 
 def said(prompt: str | None, overrides: Overrides, recipe: str | Path | Recipe | None = None) -> frozenset[str]:
-    """The paths of a recipe that who asks has said something of. The prompt and the story of a recipe of their own are said,
-    those of a shipped one are an example."""
+    """The paths of a recipe that the caller has set: those of `overrides`, "prompt" if a prompt is given, "story" if an
+    override changes it. In a recipe of the caller's own both of these count as set; in a shipped one they are examples."""
     overrides = [overrides] if isinstance(overrides, str) else overrides
     paths = overrides if isinstance(overrides, Mapping) else [text.partition("=")[0] for text in overrides]
     own = recipe is not None and recipe not in recipes.names()

@@ -1,6 +1,5 @@
 """What a recipe, or a model by its name, takes of the hub: each repository once, and of it what experts load."""
 
-import re
 from pathlib import Path
 
 from dovetail import recipe as recipes
@@ -8,7 +7,7 @@ from dovetail.errors import RecipeError, WeightsError, nearest
 from dovetail.experts.checkpoint import here
 from dovetail.experts.hub import Stock, Want
 from dovetail.experts.loras import USUAL
-from dovetail.experts.pins import unpinned
+from dovetail.experts.pins import is_repo, repo_and_file, unpinned
 from dovetail.experts.shelf import SHELF, meant
 from dovetail.experts.single_file import USUAL_BASE
 from dovetail.experts.tensors import is_file
@@ -16,7 +15,7 @@ from dovetail.experts.wholeness import PARTS
 from dovetail.recipe import Recipe, models
 from dovetail.recipe.reading import weights_in
 from dovetail.run.bridging import codecs_of
-from dovetail.run.cast import READ_WITH_CLIP, same_words, used
+from dovetail.run.cast import reads_with_clip, same_words, used
 
 EVERYTHING = (
     *PARTS,
@@ -27,6 +26,7 @@ EVERYTHING = (
 
 def wants(recipe: Recipe) -> tuple[Want, ...]:
     """What the hub must give for a recipe; nothing for packaged weights and folders."""
+    from dovetail.experts.codec import folders
     from dovetail.experts.loading import parts_of, words_of
 
     found: list[Want] = []
@@ -48,7 +48,7 @@ def wants(recipe: Recipe) -> tuple[Want, ...]:
         before.append(spec)
     for codec in codecs_of(recipe).values():
         if isinstance(codec, models.Autoencoder):
-            parts = ("vae", "") if codec.subfolder is None else (codec.subfolder,)
+            parts = tuple(folders(codec.subfolder))
             found += _want(codec.weights, parts, codec.revision, codec.variant)
             found += _base(codec, parts)
     return _joined(found)
@@ -57,7 +57,7 @@ def wants(recipe: Recipe) -> tuple[Want, ...]:
 def _base(spec: models.Pretrained | models.Autoencoder, parts: tuple[str, ...]) -> list[Want]:
     """What one file takes of a checkpoint beside it. What the file holds itself is not known before it is here: one of
     Stable Diffusion is taken to hold all, another its network alone; of that, only configurations are taken."""
-    image = isinstance(spec, models.Pretrained) and spec.family in READ_WITH_CLIP
+    image = isinstance(spec, models.Pretrained) and reads_with_clip(spec.family)
     if spec.base is None:
         return _want(USUAL_BASE, ("tokenizer",), None, None) if image and is_file(spec.weights) else []
     held = ("unet", "text_encoder", "vae") if image else parts[:1]
@@ -70,9 +70,9 @@ def _want(weights: str, parts: tuple[str, ...], revision: str | None, variant: s
     if local(weights):
         return []
     weights, revision = unpinned(weights, revision)
-    if (file := _file(weights)) is not None:
-        return [Want(*file, revision=revision)]
-    return [Want(weights, parts, None, revision, variant)] if re.fullmatch(r"[\w.-]+/[\w.-]+", weights) else []
+    if (file := _file(weights, revision)) is not None:
+        return [file]
+    return [Want(weights, parts, None, revision, variant)] if is_repo(weights) else []
 
 
 def local(weights: str) -> bool:
@@ -98,12 +98,12 @@ def _is_recipe(what: str) -> bool:
     return what in recipes.names() or what.endswith((".yaml", ".yml"))
 
 
-def _file(name: str) -> tuple[str, tuple[str, ...], str] | None:
-    """OWNER/REPO/FILE, as the first fields of a Want."""
-    pieces = name.split("/", 2)
-    if len(pieces) < 3 or not all(pieces) or not is_file(name):
+def _file(name: str, revision: str | None) -> Want | None:
+    """What OWNER/REPO/FILE, a file of weights, takes."""
+    if not is_file(name) or (named := repo_and_file(name)) is None:
         return None
-    return "/".join(pieces[:2]), (), pieces[2]
+    repo, file = named
+    return Want(repo, (), file, revision)
 
 
 def _joined(found: list[Want]) -> tuple[Want, ...]:
@@ -133,12 +133,12 @@ def wants_of(what: str, revision: str | None = None, variant: str | None = None)
     if local(what):
         return _nothing_of(what, revision, variant)
     bare, revision = unpinned(what, revision)
-    file = _file(bare)
+    file = _file(bare, revision)
     if file is not None and variant is not None:
         raise RecipeError(f"'{what}' is one file, which has no variants; leave out --variant, or name its repository")
     if file is not None:
-        return (Want(*file, revision=revision),)
-    if is_file(bare) or not re.fullmatch(r"[\w.-]+/[\w.-]+", bare):
+        return (file,)
+    if is_file(bare) or not is_repo(bare):
         known = "" if "/" in what else f"; {nearest(what, recipes.names())}"
         raise RecipeError(
             f"'{what}' is no recipe, no file or folder here, and no model of the hub (OWNER/REPO, or OWNER/REPO/FILE, "

@@ -11,27 +11,21 @@ pictures of other kinds.
 """
 
 from dovetail.video.clip import Video
-from dovetail.video.encoders import CRF, ENCODERS, Encoder
+from dovetail.video.encoders import CRF, ENCODERS
 from dovetail.video.footage import Footage
-from dovetail.video.frames import SHOWN, WIDEST, Frames, enlarged
+from dovetail.video.frames import Frames, enlarged
 from dovetail.video.growing import Growing, save_indexed, writing
-from dovetail.video.places import FASTEST, INSIDE, SUFFIXES, checked_output, manifest_of
+from dovetail.video.places import checked_output, manifest_of
 from dovetail.video.reading import read, settings_of
 from dovetail.video.showing import beside, evenly, save_image, sheet, stacked, strip
 
 __all__ = [
     "CRF",
     "ENCODERS",
-    "Encoder",
-    "FASTEST",
     "Footage",
     "Frames",
     "Growing",
-    "INSIDE",
-    "SHOWN",
-    "SUFFIXES",
     "Video",
-    "WIDEST",
     "beside",
     "checked_output",
     "enlarged",
