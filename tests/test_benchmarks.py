@@ -1,6 +1,7 @@
 """Each benchmark, at its smallest."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -204,3 +205,34 @@ def test_the_report_of_takes_counts_pairs_and_chooses_by_evidence():
     assert [ways["best of 2"][i, 0]["right"] for i in range(3)] == [1.0, 0.0, 1.0]
     assert [ways["any"][i, 0]["right"] for i in range(3)] == [0.5, 0.5, 1.0]
     assert [ways["ideal"][i, 0]["right"] for i in range(3)] == [1.0, 1.0, 1.0]
+
+
+# --- what pages quote of results ---------------------------------------------------------------------------------
+
+
+NUMBER = r"(-?\d*\.\d+)"
+QUOTED = re.compile(rf"{NUMBER} \[\s*{NUMBER},\s+{NUMBER}\]")
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "methods").glob("*.md")]
+
+
+def quoted(page: Path) -> set[tuple[str, ...]]:
+    """Every figure with an interval on a page, line breaks or not."""
+    return {match.groups() for match in QUOTED.finditer(" ".join(page.read_text(encoding="utf-8").split()))}
+
+
+def test_figures_with_intervals_stand_in_results() -> None:
+    """Rounded, or with the other sign. The log and the decisions keep those of their day."""
+    results = {
+        tuple(map(float, each)) for path in (ROOT / "benchmarks" / "results").glob("*.txt") for each in quoted(path)
+    }
+    known = results | {(-mean, -high, -low) for mean, low, high in results}
+    pages = {page: quoted(page) for page in PAGES if page.name != "log.md"}
+    assert sum(map(len, pages.values())) > 100
+
+    def stands(figure: tuple[str, ...]) -> bool:
+        places = [len(each.partition(".")[2]) for each in figure]
+        near = [(float(each), 0.501 * 10**-n) for each, n in zip(figure, places, strict=True)]
+        return any(all(abs(a - b) <= off for (a, off), b in zip(near, each, strict=True)) for each in known)
+
+    assert [(page.name, each) for page, all_ in pages.items() for each in all_ if not stands(each)] == []

@@ -4,6 +4,31 @@ Nothing in this package but `build` imports torch, so that reading a recipe cost
 """
 
 from dovetail.recipe.models import Recipe
-from dovetail.recipe.reading import changed, checked, dump, load, names, parse, plain, text_of, weights_in
+from dovetail.recipe.reading import (
+    Overrides,
+    by_path,
+    changed,
+    checked,
+    dump,
+    load,
+    names,
+    parse,
+    plain,
+    text_of,
+    weights_in,
+)
 
-__all__ = ["Recipe", "changed", "checked", "dump", "load", "names", "parse", "plain", "text_of", "weights_in"]
+__all__ = [
+    "Overrides",
+    "Recipe",
+    "by_path",
+    "changed",
+    "checked",
+    "dump",
+    "load",
+    "names",
+    "parse",
+    "plain",
+    "text_of",
+    "weights_in",
+]

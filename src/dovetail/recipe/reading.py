@@ -126,18 +126,30 @@ def plain(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json")
 
 
-def changed(recipe: Recipe, overrides: Iterable[str] | Mapping[str, Any]) -> Recipe:
+Overrides = Iterable[str] | Mapping[str, Any]
+
+
+def by_path(overrides: Overrides) -> dict[str, Any]:
+    """What is to change in a recipe, path -> value, of texts "path=value" (or one such) or a mapping; a path that comes twice has
+    the last value. Raises RecipeError.
+
+    >>> by_path(["video.frames=16", "prompt=a red circle"])
+    {'video.frames': 16, 'prompt': 'a red circle'}
+    """
+    if isinstance(overrides, Mapping):
+        return dict(overrides)
+    return dict(map(_pair, [overrides] if isinstance(overrides, str) else overrides))
+
+
+def changed(recipe: Recipe, overrides: Overrides) -> Recipe:
     """The recipe with some values replaced: texts "path=value", or a mapping from path to value.
 
     A path is keys with dots between; a stage goes by its name or its place: chain.refine.solver=unipc. A key that holds
     a dot or an equals sign itself stands in double quotes: chain.video.denoise.blended."above 0.8"=small.
     A text's value is read as YAML. Raises RecipeError, as for a recipe that is written so.
     """
-    if isinstance(overrides, str):
-        overrides = [overrides]
-    pairs = overrides.items() if isinstance(overrides, Mapping) else [_pair(text) for text in overrides]
     data = plain(recipe)
-    for path, value in ((path, _bare(value)) for path, value in pairs):
+    for path, value in ((path, _bare(value)) for path, value in by_path(overrides).items()):
         try:
             _put(data, path, value)
         except RecipeError:

@@ -15,7 +15,7 @@ from dovetail.core.denoiser import Denoiser, Expert, timeline
 from dovetail.core.noise import Noise
 from dovetail.errors import RecipeError, nearest
 from dovetail.methods.evidence import evidence
-from dovetail.recipe import Recipe, models
+from dovetail.recipe import Overrides, Recipe, models
 from dovetail.recipe.build import told_over
 from dovetail.run.cast import Cast, load
 from dovetail.run.events import End, Piece, Step
@@ -23,7 +23,7 @@ from dovetail.run.outlook import space_foreseen
 from dovetail.run.playing import together
 from dovetail.run.pulse import Pulse
 from dovetail.run.telling import Telling, native, until
-from dovetail.run.verbs import Overrides, finished, resolved
+from dovetail.run.verbs import finished, resolved
 from dovetail.video import Video
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from dovetail import recipe as recipes
 from dovetail.core.stages import Memory, Sequel, Stage
 from dovetail.errors import OutputError, RecipeError, RunWarning
-from dovetail.recipe import Recipe
+from dovetail.recipe import Overrides, Recipe
 from dovetail.recipe.models import Hold
 from dovetail.run.cast import Cast, load
 from dovetail.run.events import End, Piece, Step
@@ -30,7 +30,7 @@ from dovetail.run.pulse import Pulse
 from dovetail.run.sealed import DamagedError
 from dovetail.run.states import Standing
 from dovetail.run.telling import Telling, counted, fitted, further, native, since, tale
-from dovetail.run.verbs import Overrides, resolved, said
+from dovetail.run.verbs import resolved
 from dovetail.video import checked_output
 
 
@@ -51,7 +51,8 @@ def continuing(
 
     Raises OutputError if there is no run, RecipeError as `resolved` and where the video's length is set in `overrides`.
     """
-    if "video.frames" in said(None, overrides):
+    overrides = recipes.by_path(overrides)
+    if "video.frames" in overrides:
         raise RecipeError("video.frames: a run goes on by so many frames or seconds; say those (--frames, --seconds)")
     before = Folder(Path(source)).read()
     if before.bridged:

@@ -11,7 +11,7 @@ import torch
 
 from dovetail import recipe as recipes
 from dovetail.errors import PromptWarning, RecipeError, ShapeWarning
-from dovetail.recipe import Recipe, models
+from dovetail.recipe import Overrides, Recipe, models
 from dovetail.recipe.planning import Plan
 from dovetail.run.budget import foreseen
 from dovetail.run.events import End, Piece, Step
@@ -19,8 +19,6 @@ from dovetail.run.given import Source, warn_of_steps, warn_of_story
 from dovetail.run.playing import play
 from dovetail.run.telling import Telling, changes, long, tale, until
 from dovetail.video import Footage, Frames, Video
-
-Overrides = Iterable[str] | Mapping[str, Any]
 
 
 def generate(
@@ -119,16 +117,17 @@ def resolved(
 
     A story without a length takes as long as its last event needs: one native clip. See `run.telling`.
     """
-    asked = recipe if isinstance(recipe, Recipe) else recipes.load(recipe)
-    overrides, later = (overrides, ()) if story is None else _of_story(overrides)
+    asked, set_ = recipe if isinstance(recipe, Recipe) else recipes.load(recipe), recipes.by_path(overrides)
+    # What is changed of the story itself comes when it is told.
+    later = {} if story is None else {path: value for path, value in set_.items() if path.startswith("story.")}
     if story is not None and asked.story is not None:
         # The recipe's own events give way, so they need not fit what is changed of the video.
         asked = recipes.changed(asked, {"story.events": [{"text": asked.story.events[0].text}]})
-    asked = recipes.changed(asked, overrides)
+    asked = recipes.changed(asked, {path: value for path, value in set_.items() if path not in later})
     if frames is not None and seconds is not None:
         raise RecipeError("frames and seconds both say how long the video is; give one of them")
     if story is not None:
-        if seconds is None and frames is None and "video.frames" in said(prompt, overrides):
+        if seconds is None and frames is None and "video.frames" in set_:
             frames = asked.video.frames
         given = changes(asked, tale(story), prompt, frames, seconds)
     else:
@@ -138,24 +137,13 @@ def resolved(
     return recipes.changed(told, later) if later else told
 
 
-def _of_story(overrides: Overrides) -> tuple[Overrides, Overrides]:
-    """What is changed before a story is told, and what is changed of the story itself."""
-    if isinstance(overrides, Mapping):
-        later = {path: value for path, value in overrides.items() if path.startswith("story.")}
-        return {path: value for path, value in overrides.items() if path not in later}, later
-    texts = [overrides] if isinstance(overrides, str) else list(overrides)
-    return [text for text in texts if not text.startswith("story.")], [t for t in texts if t.startswith("story.")]
-
-
-def said(prompt: str | None, overrides: Overrides, recipe: str | Path | Recipe | None = None) -> frozenset[str]:
+def said(prompt: str | None, overrides: Mapping[str, Any], recipe: str | Path | Recipe) -> frozenset[str]:
     """The paths of a recipe that the caller has set: those of `overrides`, "prompt" if a prompt is given, "story" if an
     override changes it. In a recipe of the caller's own both of these count as set; in a shipped one they are examples."""
-    overrides = [overrides] if isinstance(overrides, str) else overrides
-    paths = overrides if isinstance(overrides, Mapping) else [text.partition("=")[0] for text in overrides]
-    own = recipe is not None and recipe not in recipes.names()
+    own = recipe not in recipes.names()
     asked = {"prompt"} if own or prompt is not None else set()
-    told = {"story"} if own or any(path.partition(".")[0] == "story" for path in paths) else set()
-    return frozenset(paths) | asked | told
+    told = {"story"} if own or any(path.partition(".")[0] == "story" for path in overrides) else set()
+    return frozenset(overrides) | asked | told
 
 
 def refinement(
@@ -170,8 +158,7 @@ def refinement(
     overrides: Overrides = (),
 ) -> Recipe:
     """The recipe of `refine`, whose arguments it takes."""
-    overrides = [overrides] if isinstance(overrides, str) else overrides
-    overrides = overrides if isinstance(overrides, Mapping) else tuple(overrides)
+    overrides = recipes.by_path(overrides)
     told = said(prompt, overrides, recipe)
     if story is None:
         asked = resolved(prompt, recipe, seed=seed, overrides=overrides)
@@ -181,10 +168,7 @@ def refinement(
     if scenario.shared is not None or not isinstance(_made_by(given.footage).get("prompt"), str):
         told |= {"prompt"}  # of a story without one nothing else is said
     if "video.fps" not in told:
-        speed = given.footage.fps
-        overrides = (
-            {**overrides, "video.fps": speed} if isinstance(overrides, Mapping) else (*overrides, f"video.fps={speed}")
-        )
+        overrides = {**overrides, "video.fps": given.footage.fps}
     length = given.frames if frames is None and "video.frames" not in told else frames
     asked = resolved(prompt, recipe, seed=seed, frames=length, story=scenario, overrides=overrides)
     return refining(asked, given, strength, frames, told)
