@@ -156,7 +156,9 @@ def test_a_kept_run_makes_what_a_run_makes(tmp_path: Path, cast: Cast) -> None:
     assert end.settings["calls"] == video.settings["calls"]
     assert set(end.settings) == set(video.settings)
     inside = settings_of(out)
-    assert set(inside) == {"recipe", "versions", "calls"}, "what is never the same stands beside, not inside"
+    assert set(inside) == {"recipe", "versions", "calls", "compression"}, (
+        "what is never the same stands beside, not inside"
+    )
     assert json.loads((tmp_path / "a.npz.json").read_text()) == json.loads(json.dumps(dict(end.settings)))
 
 

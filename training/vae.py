@@ -7,8 +7,8 @@
 Each piece ends with a falling rate and writes DIR/vae, with the scaling factor that gives latents unit
 variance. Once experts are trained on a latent space its encoder must not change any more. The steady
 decoder, which begins as the other one (or, with --start shipped, as the package's), goes to DIR/vae-steady.
-It learns from latents as experts draw them, too: without an object or with one that is too large, with a background
-that has moved as a whole, and between two looks, where experts have not made up their minds.
+It learns from latents as experts draw them, too: without an object or with one that is too large, and with
+a background that has moved as a whole.
 """
 
 import argparse
@@ -25,18 +25,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from dovetail.sprites.degrade import degrade
-from dovetail.sprites.world import (
-    BACKGROUNDS,
-    COLOURS,
-    PATTERNS,
-    TEXTURES,
-    Ask,
-    Dice,
-    Scene,
-    backdrop,
-    imagine,
-    render,
-)
+from dovetail.sprites.world import Ask, Dice, Scene, backdrop, imagine, render
 
 WIDTHS = (16, 32, 32, 64)
 SHALLOW = 4
@@ -47,9 +36,6 @@ FRAMES = 4
 """Frames of each scene."""
 FLASH, STRAY = 1.5, 0.25
 """How far backgrounds move at most, as a multiple of what another frame of their scene has them moved, and besides."""
-LOOKS = {"background": tuple(BACKGROUNDS), "pattern": PATTERNS, "colour": tuple(COLOURS), "texture": TEXTURES}
-BETWEEN = 0.5
-"""Share of scenes whose latents lie between theirs and those of the same scene in another look."""
 FOCUS = 4.0
 """How much more a pixel of the object weighs than one of the background."""
 
@@ -85,31 +71,19 @@ def grown(shallow: AutoencoderKL) -> AutoencoderKL:
     return deep
 
 
-def pictures(seed: int, scenes: int = SCENES, odd: bool = False, other: bool = False) -> tuple[Tensor, Tensor]:
+def pictures(seed: int, scenes: int = SCENES, odd: bool = False) -> tuple[Tensor, Tensor]:
     """FRAMES frames each of many scenes, uint8 "n c h w", and where their object is, bool "n 1 h w".
 
-    One scene in four is degraded, as the temporal expert's videos are; one in three is `unlikely`, if `odd`. If `other`,
-    each in another look (`restyled`).
+    One scene in four is degraded, as the temporal expert's videos are; one in three is `unlikely`, if `odd`.
     """
     made, places = [], []
     for i in range(scenes):
         number = seed * 1_000_000 + i
         scene = imagine(Ask(), number)
-        if other:
-            scene = restyled(scene, number)
         frames = unlikely(scene, number) if odd and i % 3 == 2 else render(scene, (0, 30, 70, 110))
         places.append((frames - backdrop(scene)).abs().amax(1, keepdim=True) > 0.1)
         made.append(bytes_of(degrade(frames) if i % 4 == 0 else frames))
     return torch.cat(made), torch.cat(places)
-
-
-def restyled(scene: Scene, seed: int) -> Scene:
-    """The scene with one or two of background, pattern, colour and texture replaced by others."""
-    dice = Dice(seed + 1)
-    for _ in range(2):
-        name = dice.pick(tuple(LOOKS))
-        scene = replace(scene, **{name: dice.pick([look for look in LOOKS[name] if look != getattr(scene, name)])})
-    return scene
 
 
 def unlikely(scene: Scene, seed: int) -> Tensor:
@@ -123,17 +97,6 @@ def unlikely(scene: Scene, seed: int) -> Tensor:
         size, x, y = dice.uniform(smallest, largest), dice.uniform(-1, 1), dice.uniform(-1, 1)
         frames.append(render(replace(scene, motion="still", radius=size, x=x, y=y), (0,)))
     return torch.cat(frames)
-
-
-def between(x: Tensor, there: Tensor, codes: Tensor, codes_there: Tensor) -> tuple[Tensor, Tensor]:
-    """Pictures and their latents "(s f) c h w", in half of the scenes as far as each other on the way to another look.
-
-    Where a prompt leaves a look open, or experts disagree about it, a video's latents end between two; a decoder that
-    has never seen such shows one or the other, and which hangs on where the object is.
-    """
-    far = torch.rand(len(x) // FRAMES, device=x.device) * (torch.rand(len(x) // FRAMES, device=x.device) < BETWEEN)
-    far = far.repeat_interleave(FRAMES)[:, None, None, None]
-    return torch.lerp(x, there, far), torch.lerp(codes, codes_there, far)
 
 
 def flashed(codes: Tensor) -> Tensor:
@@ -183,7 +146,6 @@ def train(work: Path, minutes: float, name: str, seed: int, device: str, start: 
     vae = begun(state, name == "shallow", origin if steady else None)
     vae.to(device, memory_format=torch.channels_last)
     (shown, places), held = pictures(seed, odd=steady), floats_of(pictures(999, 64, odd=steady)[0]).to(device)
-    twins = pictures(seed, odd=True, other=True)[0] if steady else shown
     learning = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()] if steady else [*vae.parameters()]
     for parameter in set(vae.parameters()) - set(learning):
         parameter.requires_grad_(False)
@@ -198,9 +160,6 @@ def train(work: Path, minutes: float, name: str, seed: int, device: str, start: 
         weight = 1 + FOCUS * places[picks].to(device)
         seen = vae.encode(x).latent_dist
         codes = seen.sample()
-        if steady:
-            there = floats_of(twins[picks]).to(device, memory_format=torch.channels_last)
-            x, codes = between(x, there, codes, vae.encode(there).latent_dist.sample())
         y = vae.decode(flashed(codes) if steady else codes).sample
         error = (y - x).abs()
         loss = ((error + 0.5 * error.square()) * weight).mean() + KL * seen.kl().mean() / seen.mean[0].numel()

@@ -137,10 +137,10 @@ def resolved(
     return recipes.changed(told, later) if later else told
 
 
-def said(prompt: str | None, overrides: Mapping[str, Any], recipe: str | Path | Recipe) -> frozenset[str]:
+def said(prompt: str | None, overrides: Overrides, recipe: str | Path | Recipe | None = None) -> frozenset[str]:
     """The paths of a recipe that the caller has set: those of `overrides`, "prompt" if a prompt is given, "story" if an
     override changes it. In a recipe of the caller's own both of these count as set; in a shipped one they are examples."""
-    own = recipe not in recipes.names()
+    overrides, own = recipes.by_path(overrides), recipe is not None and recipe not in recipes.names()
     asked = {"prompt"} if own or prompt is not None else set()
     told = {"story"} if own or any(path.partition(".")[0] == "story" for path in overrides) else set()
     return frozenset(overrides) | asked | told
