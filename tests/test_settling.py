@@ -449,12 +449,6 @@ def test_a_plan_counts_what_is_saved_and_what_is_added() -> None:
             ["kernel=mean", "bandwidth=2"],
             "coupled: bandwidth is of a Stein kernel; say kernel: stein, or leave out bandwidth",
         ),
-        (
-            ["kernel=mean", "repulsion=false"],
-            "repulsion is of a Stein kernel; say kernel: stein, or leave out repulsion",
-        ),
-        (["iterations=0", "anchor=0.5"], "anchor is of windows that look again, and with iterations: 0 none does"),
-        (["stages=outer", "minibatch=2"], "minibatch is of windows that look again, and with stages: outer none does"),
     ],
 )
 def test_an_error_says_what_fits(changes: list[str], says: str) -> None:

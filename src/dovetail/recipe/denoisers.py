@@ -146,22 +146,14 @@ class Coupled(Windows):
     @model_validator(mode="after")
     def _measures_for_something(self) -> Self:
         for name, of in (("calm", "floor"), ("gain", "floor"), ("seam", "stride")):
-            if getattr(self, of) != "auto" and self._sets(name):
+            if getattr(self, of) != "auto" and getattr(self, name) != type(self).model_fields[name].default:
                 message = "{name} is of a {of} that is found; say {of}: auto, or leave out {name}"
                 raise PydanticCustomError("unheard", message, {"name": name, "of": of})
-        for name in ("bandwidth", "repulsion"):
-            if self.kernel != "stein" and self._sets(name):
-                message = "{name} is of a Stein kernel; say kernel: stein, or leave out {name}"
-                raise PydanticCustomError("unheard", message, {"name": name})
-        if (why := "iterations: 0" if self.iterations == 0 else "stages: outer" if self.stages == "outer" else "") and (
-            unheard := next(filter(self._sets, ("again", "minibatch", "tolerance", "anchor", "keyframes")), None)
-        ):
-            message = "{name} is of windows that look again, and with {why} none does; leave out one of the two"
-            raise PydanticCustomError("unheard", message, {"name": unheard, "why": why})
+        if self.bandwidth != 1 and self.kernel != "stein":
+            raise PydanticCustomError(
+                "unheard", "bandwidth is of a Stein kernel; say kernel: stein, or leave out bandwidth"
+            )
         return self
-
-    def _sets(self, name: str) -> bool:
-        return bool(getattr(self, name) != type(self).model_fields[name].default)
 
     @property
     def automatic(self) -> bool:
