@@ -130,16 +130,16 @@ class Preview:
         self._show(_small(piece.frames), piece.first)
 
     def whole(self, film: Iterable[Frames]) -> None:
-        """A video that is finished; below, the last frames that its file is read in at once."""
+        """A video that is finished; below, its last frames."""
         first, last = 0, None
         with suppress(OutputError):
             for frames in film:
-                if last is not None:
-                    self._keep(last, first)
-                    first += len(last)
-                last = _small(frames)
+                small = _small(frames)
+                self._keep(small, first)
+                first += len(small)
+                last = (small if last is None else np.concatenate([last, small]))[-COLUMNS:]
         if last is not None:
-            self._show(last, first)
+            self._show(last, first - len(last))
 
     def earlier(self, film: Iterable[Frames], piece: Piece) -> None:
         """What stands before the first piece that came since a run was gone on with: frames of its film, larger ones
