@@ -1,16 +1,14 @@
 """Windows that are averaged where they overlap, at every step, in a wavefront: what `Windowed` makes of the whole video,
 window by window. Design page: docs/decisions/0013-segments.md."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, pairwise
 
 import torch
 from torch import Tensor
 
-from dovetail.core.denoiser import Denoiser
 from dovetail.core.noise import Noise
-from dovetail.core.path import Split
 from dovetail.core.sampler import State, Walk, latest
 from dovetail.core.stages import (
     Done,
@@ -36,11 +34,10 @@ def wavefront(
 
     A level holds the frames of about one window, so all of them hold as many windows as there are steps.
     """
-    asked = _asked(stage)
     (first, *stood), *_ = levels_of([stage], after)
     parts = _parts(stage, noise, source, length, fresh, first)
     for (t, to), here in zip(pairwise(stage.ladder.levels), stood, strict=True):
-        parts = _level(stage, asked, parts, length, (t, to), here)
+        parts = _level(stage, parts, length, (t, to), here)
     for part in parts:
         yield Done(part.frames, part.before[-1].seen.x0, part.memory) if isinstance(part, Part) else part
 
@@ -56,18 +53,8 @@ def _parts(
             yield Part(event.frames, entered(stage, noise, event, fresh), memory=event.memory)
 
 
-Asked = tuple[Denoiser, Callable[[Split, Tensor, float, Tensor], Split] | None]
-"""What sees a window, and how a level is left where that is not along what x holds (`Leaving`)."""
-
-
-def _asked(stage: Stage) -> Asked:
-    denoise = stage.denoise
-    assert not isinstance(denoise, Walk | Sequel)
-    return (denoise.denoise, denoise.leave) if isinstance(denoise, Leaving) else (denoise, None)
-
-
 def _level(
-    stage: Stage, asked: Asked, source: Iterator[Seen | Part], length: int, step: tuple[float, float], after: Memory
+    stage: Stage, source: Iterator[Seen | Part], length: int, step: tuple[float, float], after: Memory
 ) -> Iterator[Seen | Part]:
     """One step of every part; a part takes it once all windows that see it have looked."""
     (t, to), weight = step, WEIGHTS[stage.weights](min(stage.window or length, length))
@@ -81,7 +68,7 @@ def _level(
             above = event.memory
         while sum(part.x.shape[2] for part in waiting) >= len(weight):
             with torch.no_grad():
-                said, first = _heard(stage, asked, waiting, t, weight, said, first)
+                said, first = _heard(stage, waiting, t, weight, said, first)
                 part = waiting.pop(0)
                 mean, said = said.cut(part.x.shape[2])
                 memory = latest(part.before, stage.solver.memory)
@@ -93,22 +80,17 @@ def _level(
 
 
 def _heard(
-    stage: Stage,
-    asked: Asked,
-    parts: Sequence[Part],
-    t: float,
-    weight: Tensor,
-    said: Said | None,
-    first: Tensor | None,
+    stage: Stage, parts: Sequence[Part], t: float, weight: Tensor, said: Said | None, first: Tensor | None
 ) -> tuple[Said, Tensor | None]:
     """What windows have said once the first one of these parts has, too. first: what they are held to, if they are; the
     video's first window says it."""
-    (look, leave), (x, frames) = asked, _shown(parts, len(weight))
-    seen = look(x, t, frames)
+    denoise, (x, frames) = stage.denoise, _shown(parts, len(weight))
+    assert not isinstance(denoise, Walk | Sequel)
+    seen = (denoise.denoise if isinstance(denoise, Leaving) else denoise)(x, t, frames)
     if stage.hold:
         seen, first = stage.hold(seen, x, t, first), stage.hold.of(seen.x0) if first is None else first
-    if leave is not None:
-        seen = leave(seen, x, t, frames)
+    if isinstance(denoise, Leaving):
+        seen = denoise.leave(seen, x, t, frames)
     return Said.of(seen, weight, said), first
 
 

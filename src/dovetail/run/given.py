@@ -126,7 +126,7 @@ def _of_backgrounds(recipe: Recipe, spans: Sequence[Span]) -> Iterator[str]:
 
 
 def _of_colours(recipe: Recipe, spans: Sequence[Span]) -> Iterator[str]:
-    """The same of another colour where objects are held."""
+    """That another colour which a later event names is not to be expected where windows are held to the first one's object."""
     held = [f"'{stage.stage}'" for stage in recipe.chain if any(hold.objects for hold in _holds(stage))]
     known = _coloured(f"{recipe.prompt} {spans[0].text}")
     late = [
