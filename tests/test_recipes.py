@@ -117,6 +117,12 @@ def test_stages_go_by_name_or_by_place() -> None:
     assert by_name.chain[1].ladder.steps == 7  # type: ignore[union-attr]
 
 
+def test_what_is_put_into_a_value_is_not_put_into_the_caller_s() -> None:
+    size: dict[str, Any] = {"video": {"frames": 40, "height": 32, "width": 32}}
+    assert recipes.changed(EXACT, size | {"video.seed": 7}).video.seed == 7
+    assert size == {"video": {"frames": 40, "height": 32, "width": 32}}
+
+
 def test_values_are_yaml_and_may_contain_equals_signs() -> None:
     recipe = recipes.changed(EXACT, ["prompt='a = b'", "chain.0.window=null", "chain.0.ladder={even: {steps: 3}}"])
     assert recipe.prompt == "a = b"

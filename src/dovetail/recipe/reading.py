@@ -159,7 +159,12 @@ def changed(recipe: Recipe, overrides: Overrides) -> Recipe:
 
 
 def _bare(value: Any) -> Any:
-    """A number of numpy's or torch's as Python's own, which a recipe is made of."""
+    """A number of numpy's or torch's as Python's own, which a recipe is made of; what other changes may be put into, apart
+    from the caller's."""
+    if isinstance(value, dict):
+        return {key: _bare(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_bare(each) for each in value]
     return value.item() if getattr(value, "shape", None) == () else value
 
 
