@@ -37,6 +37,7 @@ from syncos_rows import (
     LENGTHS,
     MAIN,
     SECOND,
+    STILLS,
     TOLD,
     TURNED,
     TURNING,
@@ -201,7 +202,9 @@ def wanted(
     """What to make, in order, so that a run that ends anywhere leaves balanced tables: first the method and its
     baselines at all lengths for all stories, then all else."""
     first = [
-        name for name in names if way_of(name) in ("full", SECOND, *BASELINES, FIFO, *TOLD, *HOLDS, *FAR, REFERENCE)
+        name
+        for name in names
+        if way_of(name) in ("full", SECOND, *BASELINES, FIFO, *TOLD, *HOLDS, *STILLS, *FAR, REFERENCE)
     ]
     rest = [name for name in names if name not in first]
     for some in (first, rest):

@@ -17,6 +17,7 @@ from syncos_rows import (
     BASELINES,
     BY_FRAME,
     COSTS,
+    DECODED,
     FAR,
     FIFO,
     FLOWLONG,
@@ -26,6 +27,7 @@ from syncos_rows import (
     PUBLISHED,
     RENOISED,
     SECOND,
+    STILLS,
     SWEEPS,
     TOLD,
     TURNED,
@@ -54,6 +56,7 @@ GROUPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "What is found on the way": ((), AUTO),
     "Who is told": ((), TOLD),
     "What is held": ((), HOLDS),
+    "What finished frames are held to": ((), STILLS),
     "What does not fade": ((), FAR),
 }
 """Each table's rows: those that are there to compare, besides the method, and those without which there is no table."""
@@ -119,7 +122,12 @@ def head(lines: Lines, experts: str, main: int, lengths: Sequence[int], method: 
         "distance as a share of the longer list. late: frames, of stories in turn. Measures are those of",
         "benchmarks/syncos.py and docs/evaluation.md.",
     ]
-    if method != "full":
+    if any(line["row"].startswith(DECODED) for line in lines):
+        said += [
+            f"full is the recipe, whose finished frames are held to what stands still in the first ones. '{DECODED}' is the",
+            "same without, and all rows but full are as decoded.",
+        ]
+    if method not in ("full", DECODED):
         said += [
             f"full is the recipe, which has no stage 2. What varies stage 2 has one, and is to be compared with '{method}':",
             "the same recipe, whose windows look again at each level above the floor.",
@@ -130,6 +138,11 @@ def head(lines: Lines, experts: str, main: int, lengths: Sequence[int], method: 
 def named(method: str) -> tuple[str, ...]:
     """The recipe, and the method where that is another row."""
     return tuple(dict.fromkeys(("full", method)))
+
+
+def bare(rows: Rows, main: int) -> str:
+    """The recipe as rows vary it: as decoded, where it holds its finished frames."""
+    return found if (found := f"{DECODED} {main}") in rows else f"full {main}"
 
 
 def gathered(lines: Lines) -> dict[str, dict[tuple[int, int], Mapping[str, Any]]]:
@@ -152,7 +165,7 @@ def in_common(rows: Rows, names: Sequence[str]) -> Rows:
 
 
 def by_length(lengths: Sequence[int]) -> list[str]:
-    return [f"{way} {frames}" for way in ("full", *BASELINES, FIFO, *TOLD, *HOLDS, *FAR) for frames in lengths]
+    return [f"{way} {frames}" for way in ("full", *BASELINES, FIFO, *TOLD, *HOLDS, *STILLS, *FAR) for frames in lengths]
 
 
 # --- sweeps ------------------------------------------------------------------------------------------------------
@@ -167,7 +180,7 @@ def swept(rows: Rows, word: str, main: int, method: str = "full") -> str:
     """One value of the recipe, beside the recipe itself, of the stories that all these were told, and of those whose
     events contradict each other and those whose do not."""
     out = [["", "n", *SWEPT, "event_prompt, near", "event_prompt, far"]]
-    whole = {f"full {main}": "recipe", f"{SECOND} {main}": SECOND}
+    whole = {f"full {main}": "recipe", f"{SECOND} {main}": SECOND, f"{DECODED} {main}": DECODED}
     for name, row in in_common(rows, [*(f"{way} {main}" for way in named(method)), *sweep(word, main)]).items():
         found = [column(row, measure) for measure in SWEPT]
         found += [column(part, "event_prompt") for part in near_and_far(row).values()]
@@ -269,31 +282,33 @@ def kept_more(rows: Rows, main: int, method: str, same: bool) -> list[tuple[str,
 
 def told_apart(rows: Rows, main: int) -> list[tuple[str, list[Claim]]]:
     """What it brings to tell each frame of a window its own event, and whether it is that alone."""
-    asked = []
-    for other in (f"{way} {main}" for way in TOLD if {f"full {main}", f"{way} {main}"} <= rows.keys()):
+    asked, one = [], bare(rows, main)
+    for other in (f"{way} {main}" for way in TOLD if {one, f"{way} {main}"} <= rows.keys()):
         measures = ("order", "in_turn", "event_motion", "identity", "ground")
-        claims = [above(rows, f"full {main}", other, measure) for measure in measures]
-        asked.append((f"Is full {main}, whose frames are told, above {other}? (difference)", claims))
+        claims = [above(rows, one, other, measure) for measure in measures]
+        asked.append((f"Is {one}, whose frames are told, above {other}? (difference)", claims))
     return asked
 
 
 def held(rows: Rows, main: int) -> list[tuple[str, list[Claim]]]:
     """What windows keep that are held, and what they lose by it."""
-    full, hold, *less = (f"{way} {main}" for way in ("full", *HOLDS))
+    whole, (hold, *less) = bare(rows, main), (f"{way} {main}" for way in HOLDS)
+    pairs = [(hold, whole), *((whole, other) for other in less)]
+    pairs += [(f"full {main}", f"{way} {main}") for way in STILLS]
     asked = []
-    for one, other in [(hold, full), *((full, other) for other in less)]:
+    for one, other in pairs:
         if {one, other} <= rows.keys():
             measures = ("identity", "ground", "whole", "order", "in_turn")
             claims = [above(rows, one, other, measure) for measure in measures]
             claims.append(not_below(rows, one, other, "event_motion"))
-            title = f"Is more kept by {one}, whose windows are held, than by {other}, and no motion lost? (difference)"
+            title = f"Is more kept by {one}, which is held, than by {other}, and no motion lost? (difference)"
             asked.append((title, claims))
     return asked
 
 
 def with_fewer(rows: Rows, main: int) -> list[tuple[str, list[Claim]]]:
     """Whether the recipe, where it has fewer looks again than the method, or none, may do with them."""
-    full, other = f"full {main}", f"{SECOND} {main}"
+    full, other = bare(rows, main), f"{SECOND} {main}"
     if not {full, other} <= rows.keys():
         return []
     claims = [not_worse(rows, full, other, measure) for measure in ("identity", "ground", "in_turn", "event_motion")]

@@ -50,12 +50,17 @@ BY_WINDOW, BY_FRAME = "by window", f"{GEN_L} by frame"
 TOLD = (BY_WINDOW, BY_FRAME)
 """Where the recipe tells each frame of a window the event at it: the recipe whose windows take what lies at their middle, as
 published methods do, and the baseline that is told as the recipe is."""
-ALIKE = f"{GEN_L} held"
+DECODED = "as decoded"
+"""The recipe whose finished frames are not held to what stands still in the first ones, where its own are. All rows but `full`
+are as decoded, since what is held in pixels hides what a way to denoise does."""
+ALIKE, ALIKE_STILL = f"{GEN_L} held", f"{GEN_L} held, still"
 HOLDS = ("hold", "no hold", "colours", "objects free", "frames held", ALIKE)
 """The recipe with its windows held to the first one, or without: whichever it is not itself; with their colours held
 alone, where it holds places too; without the colours of objects, where it holds these; and with single frames held after
 the first stage, where it does not. And a baseline that is held and told as the recipe is: what is left between them is the
 method's."""
+STILLS = (DECODED, ALIKE_STILL)
+"""The recipe without its hold of finished frames; and that baseline with it."""
 TURNED = ("full", "no hold", PUBLISHED, GEN_L)
 """Who is told stories whose backgrounds are to change, which a hold keeps from it."""
 TURNING = 1000
@@ -75,7 +80,7 @@ def rows(base: Recipe, main: int = MAIN, lengths: tuple[int, ...] = LENGTHS) -> 
     made = {f"{way} {main}": recipe for way, recipe in ways(Parts(base, main)).items()}
     for frames in lengths:
         parts = Parts(base, frames)
-        kept = ("full", *BASELINES, *TOLD, *HOLDS, *FAR)
+        kept = ("full", *BASELINES, *TOLD, *HOLDS, *STILLS, *FAR)
         made |= {
             f"{way} {frames}": recipe for way, recipe in {**plain(parts), **far(parts.looking)}.items() if way in kept
         }
@@ -90,7 +95,9 @@ class Parts:
         # Of the recipe's story there is how it is told, which is the method's; the tales themselves come with each run.
         self.by_frame = base.story is not None and base.story.by == "frame"
         story = {"events": ["it moves"], "by": "frame"} if self.by_frame else None
-        self.whole = recipes.plain(recipes.changed(base, {"video.frames": frames, "story": story}))
+        self.still = base.video.still
+        bare = {"video.frames": frames, "video.still": None, "story": story}
+        self.whole = recipes.plain(recipes.changed(base, bare))
         self.stage, *self.rest = self.whole["chain"]
         self.coupled: Plain = self.stage["denoise"]["coupled"]
         self.experts = list(self.whole["experts"])
@@ -142,10 +149,16 @@ class Parts:
         made |= {"frames held": self.made({"coupled": self.coupled}, steady)} if steady != self.rest else {}
         return made | ({ALIKE: self.with_(floor=1.0, iterations=0, wide=None)} if own else {})
 
+    def finished(self, recipe: Recipe) -> Recipe:
+        """A row's recipe whose finished frames are held as the recipe's are."""
+        held = None if self.still is None else self.still.model_dump()
+        return recipes.changed(recipe, {"video.still": held})
+
     @property
     def method(self) -> str:
         """The row that rows which vary stage 2 vary."""
-        return "full" if self.coupled["iterations"] else SECOND
+        own = "full" if self.still is None else DECODED
+        return own if self.coupled["iterations"] else SECOND
 
     @property
     def is_flowlong(self) -> bool:
@@ -190,7 +203,10 @@ def plain(parts: Parts) -> dict[str, Recipe]:
     }
     told = {BY_WINDOW: by_window(parts.with_()), BY_FRAME: baselines[GEN_L]} if parts.by_frame else {}
     published = {name: by_window(recipe) for name, recipe in baselines.items()}
-    return {"full": parts.with_(), **told, **parts.otherwise, **published}
+    others = parts.otherwise
+    stills = {} if parts.still is None else {DECODED: parts.with_()}
+    stills |= {ALIKE_STILL: parts.finished(others[ALIKE])} if stills and ALIKE in others else {}
+    return {"full": parts.finished(parts.with_()), **stills, **told, **others, **published}
 
 
 def ways(parts: Parts) -> dict[str, Recipe]:

@@ -97,7 +97,7 @@ def test_the_options_are_these_and_no_more() -> None:
             *["--story", "--strength", "--vram", "-o", "-r", "prompt", "video"],
         ],
         "resume": ["--preview", "run"],
-        "decode": ["--crf", "--fps", "--out", "--size", "--tiles", "-o", "run"],
+        "decode": ["--crf", "--fps", "--out", "--size", "--still", "--tiles", "-o", "run"],
         "plan": [
             *["--event", "--fade", "--frames", "--seconds", "--set", "--shared", "--size", "--story", "--vram"],
             "recipe",

@@ -78,9 +78,10 @@ WINDOWS: dict[str, dict[str, Any]] = {
     "straddling": {},
     "averaged": AVERAGED
     | {"chain.structure.hold": {"within": 2.0, "objects": 1.0}, "chain.refine.hold": 1.0}
-    | {"chain.refine.offset": 0, "chain.refine.hop": 12, "chain.refine.weights": "triangle"},
+    | {"chain.refine.offset": 0, "chain.refine.hop": 12, "chain.refine.weights": "triangle"}
+    | {"video.still": {"within": 3.0, "frames": 14}},
 }
-"""As `sprites-long-paper` has them, and as `sprites-long` does."""
+"""As `sprites-long-paper` has them, and as `sprites-long` does; the latter with finished frames held to more than come first."""
 
 
 @pytest.fixture(autouse=True)

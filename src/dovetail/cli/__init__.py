@@ -271,6 +271,16 @@ def decode(
     tiles: Annotated[
         int | None, typer.Option("--tiles", min=4, help="Decode so many latent cells a side at once, for less memory.")
     ] = None,
+    still: Annotated[
+        float | None,
+        typer.Option(
+            "--still",
+            min=0,
+            max=10,
+            metavar="WITHIN",
+            help="Hold frames to what stands still in the first ones; 3 is usual, 0 holds none (docs/stories.md).",
+        ),
+    ] = None,
 ) -> None:
     """Decode a run's latents again, with other settings; nothing is generated."""
     from dovetail.run import Look
@@ -282,7 +292,7 @@ def decode(
         target = Folder(run).target
         out = target.with_name(f"{target.stem}-decoded.mp4")
     with waiting("decoding"):
-        count = sum(len(frames) for frames in decoded(run, out, Look(fps, height, width, crf, tiles)))
+        count = sum(len(frames) for frames in decoded(run, out, Look(fps, height, width, crf, tiles, still)))
     say(f"{count} frames · {out}")
 
 

@@ -43,6 +43,9 @@ def describe(plan: "Plan") -> None:
             say(line)
         if switches := plan.switches[stage.name]:
             say(f"  {switches} change{'s' * (switches > 1)} from one step's experts to the next's")
+    if video.still is not None:
+        first = f"first {video.still.frames}" if video.still.frames > 1 else "first one"
+        say(f"\nfinished frames are held to what stands still in the {first}, within {video.still.within:g} medians")
     known = _priced(plan)
     say("\nexpert        calls   looks at the whole video, both branches of guidance counted")
     for name, count in plan.counts.items():

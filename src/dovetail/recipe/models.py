@@ -61,12 +61,29 @@ __all__ = [  # All that a recipe is made of has its name here, wherever it stand
     "Alone", "Hold", "Part", "Worded",
     "FAMILIES", "Autoencoder", "Codec", "Exact", "ExpertSpec", "Lora", "Pixels", "Pretrained",
     "Stage",
-    "Event", "Memory", "Recipe", "Size", "Start", "Story", "experts_in", "memory", "named",
+    "Event", "Memory", "Recipe", "Size", "Start", "Still", "Story", "experts_in", "memory", "named",
 ]  # fmt: skip
 
 
+class Still(Part):
+    """How finished frames are held to what stands still in the first ones, where a camera stands; beyond the papers.
+
+    A number alone is its `within`: a pixel is drawn to the still picture where it lacks less to it than so many times what
+    most do. What stands out is what moves, and is left. `frames`: how many of the first make the still picture.
+    """
+
+    within: Annotated[float, Field(gt=0, le=10)] = 3.0
+    frames: Annotated[int, Field(ge=1, le=1000)] = 16
+
+    @model_validator(mode="before")
+    @classmethod
+    def _within(cls, data: Any) -> Any:
+        return data if isinstance(data, dict) else {"within": data}
+
+
 class Size(Part):
-    """Frames, pixels and the seed. `longest`: the longest clip that the recipe's experts can make."""
+    """Frames, pixels and the seed. `longest`: the longest clip that the recipe's experts can make. `still`: how finished
+    frames are held to the first ones' background."""
 
     frames: Annotated[int, Field(ge=1, le=100_000)] = 16
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -74,6 +91,7 @@ class Size(Part):
     width: Annotated[int, Field(ge=8, le=4096)] = 64
     fps: Annotated[float, Field(ge=0.1, le=240)] = 8.0
     longest: Annotated[int, Field(ge=1)] | None = None
+    still: Still | None = None
 
 
 class Start(Part):

@@ -19,6 +19,7 @@ GROUPS: Mapping[str, Mapping[str, type[BaseModel]]] = {
     "The whole": {
         "recipe": models.Recipe,
         "video": models.Size,
+        "still": models.Still,
         "start": models.Start,
         "story": models.Story,
         "event": models.Event,

@@ -11,6 +11,7 @@ from dovetail import recipe as recipes
 from dovetail.errors import OutputError, RecipeError, RunWarning
 from dovetail.recipe import Recipe, models
 from dovetail.run.cast import load_codec
+from dovetail.run.decoding import still_of
 from dovetail.run.folder import Folder
 from dovetail.run.keeping import frames_again
 from dovetail.run.manifest import record
@@ -24,16 +25,24 @@ from dovetail.video.places import suffix_of
 @dataclass(frozen=True)
 class Look:
     """How to decode. fps: frames per second; height, width: in pixels; crf: what an .mp4 may lose, 0 to 51; tiles:
-    latent cells along each side of what is decoded at once. What is None is as the run has it."""
+    latent cells along each side of what is decoded at once; still: `within` of how frames are held to the still picture of
+    the first ones, 0 to 10, where 0 holds none. What is None is as the run has it."""
 
     fps: float | None = None
     height: int | None = None
     width: int | None = None
     crf: int | None = None
     tiles: int | None = None
+    still: float | None = None
 
     def __post_init__(self) -> None:
-        for name, least, most in (("height", 1, 9999), ("width", 1, 9999), ("crf", 0, 51), ("tiles", 4, 9999)):
+        for name, least, most in (
+            ("height", 1, 9999),
+            ("width", 1, 9999),
+            ("crf", 0, 51),
+            ("tiles", 4, 9999),
+            ("still", 0, 10),
+        ):
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
                 raise RecipeError(f"{name} is {least} to {most}, not {value}")
@@ -64,6 +73,8 @@ def decode(folder: str | Path, out: str | Path, look: Look | None = None) -> Ite
         )
     pieces, calls = _pieces(place), _calls(place, origin.identity)
     codec = load_codec(_tiled(recipe, look.tiles))
+    if look.still is not None:
+        recipe = recipes.changed(recipe, {"video.still": look.still or None})
     if look.fps not in (None, recipe.video.fps):
         # Frames stay, so a story's events stay at theirs; in seconds they would move, or lie outside.
         recipe = recipes.changed(recipe, {**further(recipe, None)[0], "video.fps": look.fps})
@@ -72,7 +83,7 @@ def decode(folder: str | Path, out: str | Path, look: Look | None = None) -> Ite
     there = 0
     with writing(out, recipe.video.fps, look.crf, enlarge=not look.sized) as growing:
         try:
-            for frames in frames_again(place, origin.identity, codec, pieces):
+            for frames in frames_again(place, origin.identity, codec, pieces, still_of(recipe)):
                 sized = _sized(frames, look)
                 growing.add(sized)
                 there += len(sized)

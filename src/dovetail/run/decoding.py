@@ -1,6 +1,6 @@
 """Latents to frames, piece by piece: each as soon as all is there that its frames hang together with."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TypeVar
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from dovetail.core.excerpts import Excerpt, Reach, Trail
+from dovetail.core.still import Still
+from dovetail.recipe import Recipe
 from dovetail.run.blackout import seen
 from dovetail.run.cast import Codec
 from dovetail.run.events import Latent, Piece, Step, Turned
@@ -19,11 +21,11 @@ T = TypeVar("T")
 
 
 def decoded(
-    events: Iterator[Step | Latent], codec: Codec, clock: "Clock", pieces: int
+    events: Iterator[Step | Latent], codec: Codec, clock: "Clock", pieces: int, still: Still | None = None
 ) -> Iterator[Step | Piece | Turned]:
     """Decode latents as they come, of so many pieces in all; steps pass. After each latent come the pieces that can be
-    decoded now, and then `Turned`."""
-    decoding, made, come = Decoding(codec), 0, 0
+    decoded now, held as `still` says, and then `Turned`."""
+    decoding, made, come = Decoding(codec, Holding.of(still)), 0, 0
     for event in events:
         if isinstance(event, Step):
             yield event
@@ -38,12 +40,14 @@ def decoded(
 @dataclass(eq=False)
 class Decoding:
     """A video that is decoded as its pieces come. A decoder that looks ahead makes frames of a piece only when what it
-    looks at is there; of all that has come, no more is held than what it still looks at.
+    looks at is there; of all that has come, no more is kept than what it looks at later.
 
-    latent: "1 c f h w", of the video's latent frames from `first` on; done: how many have become frames.
+    holding: how frames are held. latent: "1 c f h w", of the video's latent frames from `first` on; done: how many have
+    become frames.
     """
 
     codec: Codec
+    holding: "Holding | None" = None
     latent: Tensor | None = None
     first: int = 0
     done: int = 0
@@ -58,6 +62,10 @@ class Decoding:
     def add(self, latent: Tensor, last: bool = False) -> Iterator[tuple[Frames, Tensor]]:
         """Take the next piece "1 c f h w", and yield the frames and the latent of each piece that can be decoded now.
         last: the video ends with it."""
+        made = self._made(latent, last)
+        return made if self.holding is None else self.holding.add(made, last)
+
+    def _made(self, latent: Tensor, last: bool) -> Iterator[tuple[Frames, Tensor]]:
         held = latent if self.latent is None else torch.cat([self.latent, latent], 2)
         there, reach = self.first + held.shape[2], self.reach
         self.latent = held
@@ -73,6 +81,50 @@ class Decoding:
             self.latent = held.clone()
 
 
+@dataclass(eq=False)
+class Holding:
+    """Frames as they come, held to what stands still in the first ones; these wait until all of them are there.
+
+    first: makes the first ones again, where others come, as of a run that is gone on with.
+    """
+
+    still: Still
+    first: Callable[[], Frames] | None = None
+    picture: Tensor | None = None
+    waiting: list[tuple[Frames, Tensor]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, still: Still | None, first: Callable[[], Frames] | None = None) -> "Holding | None":
+        return None if still is None else cls(still, first)
+
+    def add(self, made: Iterator[tuple[Frames, Tensor]], last: bool) -> Iterator[tuple[Frames, Tensor]]:
+        """Of pieces that come, frames uint8 "f h w c" and latents, those that can be held now. last: the video ends with
+        them."""
+        for piece in made:
+            self.waiting.append(piece)
+            yield from self._held(False)
+        yield from self._held(last)
+
+    def _held(self, last: bool) -> Iterator[tuple[Frames, Tensor]]:
+        there = sum(len(frames) for frames, _ in self.waiting)
+        if self.picture is None and there and (last or self.first is not None or there >= self.still.frames):
+            first = np.concatenate([frames for frames, _ in self.waiting]) if self.first is None else self.first()
+            self.picture = self.still.picture(_pixels(first[: self.still.frames]))
+        while self.waiting and self.picture is not None:
+            frames, latent = self.waiting.pop(0)
+            # One by one, for pixels need four times the memory of frames.
+            yield (
+                np.concatenate([_frames(self.still(_pixels(one[None]), self.picture)[None]) for one in frames]),
+                latent,
+            )
+
+
+def still_of(recipe: Recipe) -> Still | None:
+    """How a recipe's finished frames are held, if they are."""
+    asked = recipe.video.still
+    return None if asked is None else Still(asked.frames, asked.within)
+
+
 def frames_of(codec: Codec, latent: Tensor, asked: Excerpt | None = None, trail: Trail | None = None) -> Frames:
     """The frames uint8 "f h w c" of a latent "1 c f h w"; of a part of a video, those that are asked for."""
     if asked is None or asked.whole(latent.shape[2]) or not hasattr(codec, "part"):
@@ -81,14 +133,20 @@ def frames_of(codec: Codec, latent: Tensor, asked: Excerpt | None = None, trail:
     return np.concatenate(seen(codec, lambda codec: codec.part(latent, asked, kept), _frames))
 
 
-def pixels_of(codec: Codec, latent: Tensor) -> Tensor:
-    """The pixels "b f c h w" in [-1, 1] that `frames_of` makes frames of."""
-    return torch.cat(seen(codec, lambda codec: codec.stream(latent), lambda pixels: pixels), 1)
+def pixels_of(codec: Codec, latent: Tensor, still: Still | None = None) -> Tensor:
+    """The pixels "b f c h w" in [-1, 1] of latents "b c f h w", held as `still` says."""
+    pixels = torch.cat(seen(codec, lambda codec: codec.stream(latent), lambda pixels: pixels), 1)
+    return pixels if still is None else torch.stack([still(one, still.picture(one)) for one in pixels])
 
 
 def _frames(pixels: Tensor) -> Frames:
     """Frames, which need a quarter of the memory of their pixels."""
     return Video.of(pixels, 1.0).frames
+
+
+def _pixels(frames: Frames) -> Tensor:
+    """The pixels "f c h w" in [-1, 1] of frames uint8 "f h w c"."""
+    return Video(frames, 1.0).pixels[0]
 
 
 @dataclass

@@ -115,13 +115,16 @@ def _untimed(recipe: Recipe, spans: Sequence[Span]) -> Iterator[str]:
 
 
 def _of_backgrounds(recipe: Recipe, spans: Sequence[Span]) -> Iterator[str]:
-    """That a background which a later event asks for is not to be expected where windows are held to the first one's."""
-    held = [f"'{stage.stage}'" for stage in recipe.chain if _held(stage)]
+    """That a background which a later event asks for is not to be expected where windows, or frames, are held to the first
+    one's."""
+    stages = [f"'{stage.stage}'" for stage in recipe.chain if _held(stage)]
+    held = {f"the windows of {' and '.join(stages)}": "their hold"} if stages else {}
+    held |= {"finished frames": "video.still"} if recipe.video.still is not None else {}
     late = [number for number, span in enumerate(spans, 1) if number > 1 and "background" in span.text.lower()]
     if held and late:
         yield (
-            f"event {late[0]} speaks of a background, and the windows of {' and '.join(held)} are held to what stands still "
-            "in the first one, so it will hardly change; where it is to, set their hold to null (docs/stories.md)"
+            f"event {late[0]} speaks of a background, and {' and '.join(held)} are held to what stands still at first, so it "
+            f"will hardly change; where it is to, set {' and '.join(held.values())} to null (docs/stories.md)"
         )
 
 

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from dovetail import recipe as recipes
 from dovetail.core.stages import Sequel, Stage
+from dovetail.core.still import Still
 from dovetail.core.windows import along
 from dovetail.errors import OutputError, RecipeError, RunWarning
 from dovetail.recipe import Recipe
 from dovetail.recipe.denoisers import sizes
 from dovetail.run.cast import Cast, Codec, load
-from dovetail.run.decoding import Clock, Decoding
+from dovetail.run.decoding import Clock, Decoding, Holding, still_of
 from dovetail.run.events import End, Latent, Piece, Step
 from dovetail.run.folder import EVERY, Folder, Origin
 from dovetail.run.growing import Film, Grown, grown
@@ -280,7 +281,7 @@ class _Kept:
 
     def _made(self, missing: set[int], film: Film, upon: Grown) -> Iterator[Step | Piece]:
         """Every piece in order: made if it is missing, filmed if it is not in the video."""
-        decoding: Decoding | None = None
+        decoding, still = None, still_of(self.run.recipe)
         at, kept, pieces = -1, perf_counter(), self.run.pieces
         events: Iterator[Step | Latent] = iter(())
         for number in range(pieces):
@@ -304,7 +305,7 @@ class _Kept:
                 continue
             latent = self.folder.piece(self.identity, number) if latent is None else latent
             if decoding is None:
-                decoding = decoding_from(self.folder, self.identity, self.run.cast.codec, upon)
+                decoding = decoding_from(self.folder, self.identity, self.run.cast.codec, upon, still, pieces)
             for frames, piece in self.clock.timed(decoding.add(latent, number == pieces - 1)):
                 self._lessened(f"decoding piece {upon.pieces}")
                 first, upon = upon.frames, film.add(frames, upon)
@@ -381,16 +382,25 @@ class _Kept:
             save_indexed(self.folder.video, self.target, inside, beside)
             return
         with writing(self.target, self.run.recipe.video.fps) as growing:
-            for frames in frames_again(self.folder, self.identity, self.run.cast.codec, self.run.pieces):
+            for frames in frames_again(
+                self.folder, self.identity, self.run.cast.codec, self.run.pieces, still_of(self.run.recipe)
+            ):
                 growing.add(frames)
             growing.settings, growing.beside = inside, beside
 
 
-def decoding_from(folder: Folder, identity: str, codec: Codec, upon: Grown) -> Decoding:
-    """What decodes the pieces behind a growing video; a codec that looks back is shown again what lies before them.
-    Raises DamagedError."""
+def decoding_from(
+    folder: Folder, identity: str, codec: Codec, upon: Grown, still: Still | None, pieces: int
+) -> Decoding:
+    """What decodes the pieces behind a growing video of so many; a codec that looks back is shown again what lies before
+    them, and where frames are held the first ones are made again. Raises DamagedError."""
     start = codec.space.latent_frames(upon.frames) if upon.frames else 0
-    found = Decoding(codec, first=start, done=start)
+
+    def first() -> Frames:
+        assert still is not None
+        return beginning(frames_again(folder, identity, codec, pieces), still.frames)
+
+    found = Decoding(codec, Holding.of(still, first if upon.frames else None), first=start, done=start)
     begin, number, before = found.reach.begin(start), upon.pieces, list[Tensor]()
     while found.first > begin:
         number -= 1
@@ -401,9 +411,21 @@ def decoding_from(folder: Folder, identity: str, codec: Codec, upon: Grown) -> D
     return found
 
 
-def frames_again(folder: Folder, identity: str, codec: Codec, pieces: int) -> Iterator[Frames]:
-    """The frames of a run's first pieces, decoded from its latents. Raises DamagedError."""
-    decoding = Decoding(codec)
+def beginning(made: Iterator[Frames], frames: int) -> Frames:
+    """The first frames, so many or all that there are; no more pieces are made than it takes."""
+    found: list[Frames] = []
+    for piece in made:
+        found.append(piece)
+        if sum(map(len, found)) >= frames:
+            break
+    return np.concatenate(found)[:frames]
+
+
+def frames_again(
+    folder: Folder, identity: str, codec: Codec, pieces: int, still: Still | None = None
+) -> Iterator[Frames]:
+    """The frames of a run's first pieces, decoded from its latents and held as `still` says. Raises DamagedError."""
+    decoding = Decoding(codec, Holding.of(still))
     for number in range(pieces):
         yield from (frames for frames, _ in decoding.add(folder.piece(identity, number), number == pieces - 1))
 

@@ -24,7 +24,7 @@ from dovetail.recipe.planning import plan as planned
 from dovetail.run.bridging import bridges_of, rooms_of
 from dovetail.run.budget import whom
 from dovetail.run.cast import Cast, check_spaces, check_whole, check_words, known_of, load, patches_of, settled
-from dovetail.run.decoding import Clock, decoded
+from dovetail.run.decoding import Clock, decoded, still_of
 from dovetail.run.events import End, Latent, Piece, Step, Turned
 from dovetail.run.given import encoded, start_of, warn_about, warn_of_steps, warn_of_story
 from dovetail.run.lessening import advising
@@ -215,7 +215,8 @@ def _told(run: Ready) -> Iterator[Step | Piece | Turned | End]:
                 clock.mark()
             yield event
 
-    yield from decoded(noted(run.walk(Standing(), clock)), run.cast.codec, clock, run.pieces)
+    still = still_of(run.recipe)
+    yield from decoded(noted(run.walk(Standing(), clock)), run.cast.codec, clock, run.pieces, still)
     # What was decoded last was so after the network work was summed up.
     seconds, networks = perf_counter() - run.begun, last.networks + clock.since
     run.less.note("decoding")
