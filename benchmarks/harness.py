@@ -67,13 +67,7 @@ def weights_of(recipe: Recipe) -> str:
 def told(recipe: Recipe) -> str:
     """A recipe as text for a key, without what it says about itself. What is not set is left out, so that a field that
     recipes did not have before, and that is not set, makes no result old."""
-
-    def said(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: said(each) for name, each in value.items() if each is not None}
-        return [said(each) for each in value] if isinstance(value, list) else value
-
-    return json.dumps(said({**recipes.plain(recipe), "about": None}))
+    return json.dumps(recipes.said({**recipes.plain(recipe), "about": None}))
 
 
 def key(*texts: str) -> str:

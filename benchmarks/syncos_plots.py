@@ -8,7 +8,7 @@ from statistics import fmean
 from PIL import Image, ImageDraw, ImageFont
 from report import column
 from syncos_report import Lines, Rows, gathered, in_common, near_and_far, sweep
-from syncos_rows import BASELINES, FAR, FIFO, SWEEPS
+from syncos_rows import BASELINES, DECODED, FAR, FIFO, SWEEPS
 
 Points = Sequence[tuple[float, float]]
 
@@ -75,7 +75,8 @@ def sensitivity(rows: Rows, main: int) -> Iterator[Chart]:
 def by_length(rows: Rows, lengths: Sequence[int]) -> Iterator[Chart]:
     """Identity over the number of frames: beside the baselines, and, where it was made, of what is not to fade."""
     far = [way for way in FAR if any(f"{way} {n}" in rows for n in lengths)]
-    for ways in (("full", *BASELINES, FIFO), *([("full", *far)] if far else [])):
+    own = DECODED if any(f"{DECODED} {n}" in rows for n in lengths) else "full"
+    for ways in (("full", *BASELINES, FIFO), *([(own, *far)] if far else [])):
         shared = in_common(rows, [f"{way} {n}" for way in ways for n in lengths])
         curves = {
             way: [(float(n), fmean(known.values())) for n in lengths if (known := identities(shared, f"{way} {n}"))]

@@ -136,8 +136,8 @@ def head(lines: Lines, experts: str, main: int, lengths: Sequence[int], method: 
 
 
 def named(method: str) -> tuple[str, ...]:
-    """The recipe, and the method where that is another row."""
-    return tuple(dict.fromkeys(("full", method)))
+    """The recipe, the same as decoded, and the method where that is another row."""
+    return tuple(dict.fromkeys(("full", DECODED, method)))
 
 
 def bare(rows: Rows, main: int) -> str:
@@ -255,9 +255,10 @@ def answers(
     if full in rows and gen in rows:
         claims = [not_below(rows, full, gen, measure) for measure in ("event_prompt", "event_motion")]
         asked.append(("Is prompt fidelity per event not below Gen-L-Video's? (difference)", claims))
-        asked.append((f"Does it cost at most {COST} of Gen-L-Video's looks, calls and seconds?", dear(rows, full, gen)))
+        it = bare(rows, main)
+        asked.append((f"Does {it} cost at most {COST} of Gen-L-Video's looks, calls and seconds?", dear(rows, it, gen)))
         if (alike := f"{BY_FRAME} {main}") in rows:
-            asked.append((f"And of those of {alike}, which is told as it is?", dear(rows, full, alike)))
+            asked.append((f"And of those of {alike}, which is told as it is?", dear(rows, it, alike)))
     asked += with_fewer(rows, main) + ordered(rows, main) + parts_of_it(rows, main, method)
     asked += found_on_the_way(rows, main) + cheaper(rows, main, method) + lengthy(rows, lengths)
     asked += turning(turned or {}, main)
@@ -291,7 +292,7 @@ def told_apart(rows: Rows, main: int) -> list[tuple[str, list[Claim]]]:
 
 
 def held(rows: Rows, main: int) -> list[tuple[str, list[Claim]]]:
-    """What windows keep that are held, and what they lose by it."""
+    """What windows keep that are held, and finished frames, and what they lose by it."""
     whole, (hold, *less) = bare(rows, main), (f"{way} {main}" for way in HOLDS)
     pairs = [(hold, whole), *((whole, other) for other in less)]
     pairs += [(f"full {main}", f"{way} {main}") for way in STILLS]

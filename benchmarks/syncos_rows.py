@@ -166,7 +166,8 @@ class Parts:
         new noise above a floor."""
         bare = {"iterations": 0, "stages": "all", "steps": None, "wide": None, "hold": None}
         found = "auto" in (self.coupled["floor"], self.coupled["stride"])
-        return bare.items() <= self.coupled.items() and not (found or self.stage["noise"] or self.by_frame)
+        more = found or self.stage["noise"] or self.by_frame or self.still
+        return bare.items() <= self.coupled.items() and not more
 
     @property
     def floor(self) -> float:

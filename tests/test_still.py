@@ -1,5 +1,8 @@
 """Finished frames held to what stands still in the first ones: the law, pieces, runs, what is said of it."""
 
+import warnings
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,13 @@ from torch import Tensor
 import dovetail
 from dovetail import recipe as recipes
 from dovetail.cli.describing import describe
-from dovetail.core.still import STEP, Still
-from dovetail.errors import RecipeError, StoryWarning
+from dovetail.core.still import AWAY, STEP, Still
+from dovetail.errors import RecipeError, RunWarning, StoryWarning
 from dovetail.recipe import Recipe
-from dovetail.run import Look, decode, finished, folder_of, keep, load, play, resume
-from dovetail.run.decoding import Holding, pixels_of
+from dovetail.run import Look, Piece, decode, finished, folder_of, keep, load, play, resume
+from dovetail.run.decoding import Holding, pixels_of, still_of
+from dovetail.run.folder import Folder
+from dovetail.run.growing import grown
 from dovetail.video import Video, read, settings_of
 
 SMALL: dict[str, Any] = {f"experts.{name}.candidates": 8 for name in ("control", "spatial", "temporal")} | {
@@ -44,32 +49,51 @@ def scene(ground: Tensor, at: int | None = None, frames: int = 1) -> Tensor:
 
 
 def test_it_is_what_its_formula_says() -> None:
-    """Written out pixel by pixel, over noise."""
+    """Written out pixel by pixel, over noise: frames like the first, one that is changed, one half of which is, one of another
+    scene."""
     generator = torch.Generator().manual_seed(3)
-    video = torch.rand(5, 3, 6, 6, generator=generator) * 0.2
-    video[3:] += 0.3 + 0.1 * torch.rand(2, 3, 6, 6, generator=generator)
+    video = torch.rand(6, 3, 6, 6, generator=generator) * 0.2
+    video[3] += 0.3 + 0.1 * torch.rand(3, 6, 6, generator=generator)
+    video[4, :, :4] -= 0.7
+    video[5] = 2 * torch.rand(3, 6, 6, generator=generator) - 1
     still = Still(frames=3, within=1.5)
-    picture, held = still.picture(video), still(video, still.picture(video))
+    picture = still.picture(video)
+    held, kinds = still(video, picture), set[str]()
     for channel, y, x in np.ndindex(3, 6, 6):
         assert picture[channel, y, x] == sorted(video[:3, channel, y, x].tolist())[1]
 
-    def low(values: list[float]) -> float:
-        return sorted(values)[(len(values) - 1) // 2]  # torch's median
+    def low(values: Iterable[float]) -> float:
+        found = sorted(values)
+        return found[(len(found) - 1) // 2]  # torch's median
+
+    def long(of: Sequence[float]) -> float:
+        return sum(value**2 for value in of) ** 0.5
+
+    def bell(distance: float) -> float:
+        return max(0.0, 1 - distance**2) ** 2
 
     places = list(np.ndindex(6, 6))
-    middle = [low([float(picture[k, y, x]) for y, x in places]) for k in range(3)]
-    for f in range(5):
+    middle = [low(float(picture[k, y, x]) for y, x in places) for k in range(3)]
+    for f in range(6):
         lacks = {place: [float(picture[(k, *place)] - video[(f, k, *place)]) for k in range(3)] for place in places}
-        change = [low([lacks[place][k] for place in places]) for k in range(3)]
-        apart = {place: sum((d - c) ** 2 for d, c in zip(lacks[place], change, strict=True)) ** 0.5 for place in places}
-        reach, long = 1.5 * max(low(list(apart.values())), STEP), sum(c**2 for c in change) ** 0.5
+        most = [low(lacks[place][k] for place in places) for k in range(3)]
+
+        def apart(change: Sequence[float], lacks: dict[Any, list[float]] = lacks) -> dict[Any, float]:
+            return {place: long([d - c for d, c in zip(each, change, strict=True)]) for place, each in lacks.items()}
+
+        kept, moved = (sorted(apart(change).values())[len(places) // 4 - 1] for change in ([0.0] * 3, most))
+        change = most if kept > 1.5 * max(moved, STEP) else [0.0] * 3
+        size = low(apart(change).values())
+        kinds.add(f"{change is most} {size < AWAY}")
         for place in places:
-            like = max(0.0, 1 - (apart[place] / reach) ** 2) ** 2
-            far = sum((float(video[(f, k, *place)]) + change[k] - middle[k]) ** 2 for k in range(3)) ** 0.5
-            there = max(0.0, 1 - (far / max(long, 1e-30)) ** 2) ** 2
+            like = bell(apart(change)[place] / (1.5 * max(size, STEP)))
+            far = long([float(video[(f, k, *place)]) + change[k] - middle[k] for k in range(3)])
+            there = bell(far / max(long(change), 1e-30))
             for k in range(3):
-                want = float(video[(f, k, *place)]) + like * lacks[place][k] + (1 - like) * there * change[k]
-                assert float(held[(f, k, *place)]) == pytest.approx(min(1.0, max(-1.0, want)), abs=1e-5)
+                more = like * lacks[place][k] + (1 - like) * there * change[k]
+                want = min(1.0, max(-1.0, float(video[(f, k, *place)]) + bell(size / AWAY) * more))
+                assert float(held[(f, k, *place)]) == pytest.approx(want, abs=1e-5)
+    assert kinds >= {"False True", "True True", "False False"}, kinds
 
 
 def test_what_stands_still_stays_and_what_moves_is_left() -> None:
@@ -97,6 +121,26 @@ def test_a_pattern_slips_back_and_a_little_grain_does_not_let_go_of_it() -> None
     held = still(torch.cat([first, first + grain / 2, later]), first[0])
     assert (held[1] - first[0]).abs().max() < STEP / 4, "less than a step is held whatever most pixels lack"
     assert (held[2] - first[0]).abs().mean() < 0.3 * (later - 0.1 - first)[0].abs().mean()
+
+
+@pytest.mark.parametrize("side", [10, 11, 12, 13])
+def test_what_covers_most_of_a_frame_is_not_painted_over(side: int) -> None:
+    """Up to three quarters of it, of a ground that has not changed."""
+    ground = scene(GRAY, frames=8) + 0.01 * torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    large = ground[:1].clone()
+    large[0, :, :side, :side] = RED
+    still = Still(frames=8)
+    held = still(large, still.picture(ground))
+    assert side**2 / 256 > 0.39
+    assert (held[0, :, :side, :side] - RED).abs().max() < 1e-6
+
+
+def test_another_scene_is_left_alone() -> None:
+    one, other = (2 * torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(n)) - 1 for n in (1, 2))
+    still = Still(frames=4)
+    held = still(torch.cat([one.expand(4, -1, -1, -1), other]), still.picture(one))
+    assert (held[:4] == one).all()
+    assert (held[4] - other[0]).abs().mean() < 0.05
 
 
 # --- pieces ------------------------------------------------------------------------------------------------------
@@ -147,8 +191,11 @@ def test_a_run_holds_its_frames_and_nothing_else(tmp_path: Path, monkeypatch: py
     shown = pixels_of(cast.codec, bare.latent, still)[0]
     assert (Video.of(shown[None], 1.0).frames.astype(int) - want).__abs__().max() <= 2, "without rounding between"
 
+    list(keep(recipe, tmp_path / "held.npz", cast=cast))
+    assert (read(tmp_path / "held.npz").frames == want).all()
     out = tmp_path / "a.mp4"
-    list(keep(recipe, out, cast=cast))
+    seen = [event.frames for event in keep(recipe, out, cast=cast) if isinstance(event, Piece)]
+    assert (np.concatenate(seen) == want).all()
     film = folder_of(out) / "video.mp4"
     data, video = film.read_bytes(), out.read_bytes()
     for size in (len(data) * 3 // 4, len(data) // 2, 0):
@@ -160,26 +207,75 @@ def test_a_run_holds_its_frames_and_nothing_else(tmp_path: Path, monkeypatch: py
     assert (read(tmp_path / "b.npz").frames == bare.frames).all()
     list(keep(small(), tmp_path / "bare.npz", cast=cast))
     list(decode(folder_of(tmp_path / "bare.npz"), tmp_path / "c.npz", Look(still=3.0)))
+    list(decode(folder_of(out), tmp_path / "d.npz", Look(still=2.0)))
+    closer = Still(frames=12, within=2.0)
+    want = Video.of(closer(pixels, closer.picture(pixels))[None], 1.0).frames
+    assert (read(tmp_path / "d.npz").frames == want).all(), "the run's own frames make the still picture"
     default = Still()
     want = Video.of(default(pixels, default.picture(pixels))[None], 1.0).frames
     assert (read(tmp_path / "c.npz").frames == want).all()
     assert settings_of(tmp_path / "c.npz")["decoded"] == {"still": 3.0}
 
 
+@pytest.mark.parametrize("filmed", [1, 2, 3])
+@pytest.mark.parametrize("hurt", [None, 0, 1, 2, 3])
+def test_a_run_goes_on_where_pieces_are_damaged_of_which_the_still_picture_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filmed: int, hurt: int | None
+) -> None:
+    """Frames come all at once when the first ones are there, so a process may be stopped between them."""
+    monkeypatch.setattr("dovetail.video.frames.SHOWN", 32)
+    recipe, out = small(**{"video.frames": 56, "video.still": {"frames": 40}}), tmp_path / "a.mp4"
+    cast = load(recipe)
+    list(keep(recipe, out, cast=cast))
+    film, video = folder_of(out) / "video.mp4", out.read_bytes()
+    data, identity = film.read_bytes(), Folder(folder_of(out)).origin()
+    assert identity is not None
+    end = bisect_left(range(len(data)), filmed, key=lambda size: grown_to(data[:size], film, identity.identity))
+    film.write_bytes(data[:end])
+    out.unlink()
+    if hurt is not None:
+        (folder_of(out) / "latents" / f"0000{hurt}.safetensors").write_bytes(b"damaged")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RunWarning)
+        list(resume(folder_of(out), cast))
+    assert (film.read_bytes() == data, out.read_bytes() == video) == (True, True)
+
+
+def grown_to(data: bytes, film: Path, identity: str) -> int:
+    """Pieces that are whole in so much of a video."""
+    film.write_bytes(data)
+    return grown(film, identity).pieces
+
+
+def test_a_pipeline_s_videos_are_held() -> None:
+    cast, recipe = load(small()), small(**{"video.still": HELD})
+    latent = torch.cat([finished(play(small(**{"video.seed": seed}), cast)).latent for seed in (0, 1)])  # type: ignore[misc]
+    still = Still(within=3.0, frames=12)
+    shown, bare = pixels_of(cast.codec, latent, still_of(recipe)), pixels_of(cast.codec, latent, still_of(small()))
+    assert all(torch.equal(one, still(other, still.picture(other))) for one, other in zip(shown, bare, strict=True))
+    assert not torch.equal(shown, bare)
+
+
 def test_bad_values_are_refused() -> None:
-    for value, says in ((0, "greater than 0"), (11, "less than or equal to 10"), ({"frames": 0}, "frames")):
+    for value, says in (
+        (0, "greater than or equal to 0.1"),
+        (11, "less than or equal to 10"),
+        ({"frames": 0}, "frames"),
+    ):
         with pytest.raises(RecipeError, match=f"video.still.*{says}"):
             recipes.changed(small(), {"video.still": value})
     with pytest.raises(RecipeError, match="still is 0 to 10, not 11"):
         Look(still=11)
+    with pytest.raises(RecipeError, match=r"greater than or equal to 0\.1"):
+        recipes.changed(small(), {"video.still": 1e-30})
 
 
 def test_it_is_said_in_plans_and_where_a_background_is_to_change(capsys: pytest.CaptureFixture[str]) -> None:
     recipe = small(**{"video.still": 4})
     assert recipe.video.still is not None
-    assert (recipe.video.still.within, recipe.video.still.frames) == (4, 16)
+    assert (recipe.video.still.within, recipe.video.still.frames) == (4, 48)
     describe(dovetail.plan(recipe))
-    assert "finished frames are held to what stands still in the first 16, within 4 medians" in capsys.readouterr().out
+    assert "finished frames are held to what stands still in the first 48, within 4 medians" in capsys.readouterr().out
     describe(dovetail.plan(small()))
     assert "finished frames" not in capsys.readouterr().out
     story = {"events": ["a red circle on a black background", "a red circle on a gray background"]}

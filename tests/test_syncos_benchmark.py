@@ -169,7 +169,7 @@ def test_what_varies_stage_two_has_looks_to_vary() -> None:
     assert {*COSTS} - narrow.keys() == {"fewer looks", "early stop", "narrow below"}
     assert looks(narrow["cheap"]) < min(looks(narrow["wide below"]), looks(narrow["unguided again"]))
 
-    free = recipes.changed(parts.base, [f"{COUPLED}.hold=null", "story.by=window"])
+    free = recipes.changed(parts.base, [f"{COUPLED}.hold=null", "story.by=window", "video.still=null"])
     assert [ways(Parts(free, 96)).keys() & {*HOLDS}, made.keys() & {*HOLDS}] == [
         {"hold", "objects free", "frames held"},
         {"no hold", "colours", "objects free", "frames held", ALIKE},

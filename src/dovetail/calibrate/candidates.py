@@ -86,18 +86,11 @@ class Case:
     def digest(self) -> str:
         """A digest of all that measurements depend on, except prompt and seed. Fields that are not set are left out, so that
         a field which is new in recipes makes no measurement stale until it is set."""
-        said = recipes.plain(recipes.changed(self.recipe, {"about": "", "prompt": "", "video.seed": 0}))
-        said["chain"] = [*said["chain"][: self.place], {**said["chain"][self.place], "denoise": self.names}]
+        whole = recipes.plain(recipes.changed(self.recipe, {"about": "", "prompt": "", "video.seed": 0}))
+        whole["chain"] = [*whole["chain"][: self.place], {**whole["chain"][self.place], "denoise": self.names}]
         parts = [candidate.part.model_dump(mode="json") for candidate in self.candidates]
-        told = json.dumps([_set(said), _set(parts), dict(self.weights)], sort_keys=True)
+        told = json.dumps([recipes.said(whole), recipes.said(parts), dict(self.weights)], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()[:12]
-
-
-def _set(value: Any) -> Any:
-    """Plain data without the fields that are not set."""
-    if isinstance(value, dict):
-        return {name: _set(each) for name, each in value.items() if each is not None}
-    return [_set(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True, eq=False)

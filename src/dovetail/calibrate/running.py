@@ -29,7 +29,7 @@ from dovetail.errors import RecipeError
 from dovetail.recipe import Recipe, models
 from dovetail.run import Cast, load
 from dovetail.run.cast import check_spaces
-from dovetail.run.decoding import pixels_of, still_of
+from dovetail.run.decoding import pixels_of
 from dovetail.run.sealed import fingerprint
 from dovetail.video.places import checked_folder
 
@@ -375,7 +375,7 @@ class _Work:
         return [self.name] if module is None else [self.name, fingerprint(module)]
 
     def decode(self, latent: Tensor) -> Tensor:
-        return comparing.frames_of(pixels_of(self.cast.codec, latent, still_of(self.case.recipe)))
+        return comparing.frames_of(pixels_of(self.cast.codec, latent))
 
     def swept(self, prompts: Sequence[str], weighted: Mapping[str, Sequence[float]]) -> Generator[Look, None, Schedule]:
         """The paper's sweeps: first the early share, then, with it, the late one."""

@@ -14,6 +14,7 @@ from dovetail.recipe.reading import (
     names,
     parse,
     plain,
+    said,
     text_of,
     weights_in,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "names",
     "parse",
     "plain",
+    "said",
     "text_of",
     "weights_in",
 ]

@@ -69,11 +69,12 @@ class Still(Part):
     """How finished frames are held to what stands still in the first ones, where a camera stands; beyond the papers.
 
     A number alone is its `within`: a pixel is drawn to the still picture where it lacks less to it than so many times what
-    most do. What stands out is what moves, and is left. `frames`: how many of the first make the still picture.
+    most do. What stands out is what moves, and is left, as long as it leaves some of the frame alone. `frames`: how many of
+    the first make the still picture; none are finished before they are there.
     """
 
-    within: Annotated[float, Field(gt=0, le=10)] = 3.0
-    frames: Annotated[int, Field(ge=1, le=1000)] = 16
+    within: Annotated[float, Field(ge=0.1, le=10)] = 3.0
+    frames: Annotated[int, Field(ge=1, le=1000)] = 48
 
     @model_validator(mode="before")
     @classmethod

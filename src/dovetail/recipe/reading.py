@@ -126,6 +126,17 @@ def plain(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json")
 
 
+def said(value: Any) -> Any:
+    """Plain data without what is not set, for digests: a key that is new in recipes makes nothing old until it is set.
+
+    >>> said({"frames": 16, "still": None, "stages": [{"hop": None}]})
+    {'frames': 16, 'stages': [{}]}
+    """
+    if isinstance(value, Mapping):
+        return {name: said(each) for name, each in value.items() if each is not None}
+    return [said(each) for each in value] if isinstance(value, list | tuple) else value
+
+
 Overrides = Iterable[str] | Mapping[str, Any]
 
 

@@ -74,7 +74,7 @@ def decode(folder: str | Path, out: str | Path, look: Look | None = None) -> Ite
     pieces, calls = _pieces(place), _calls(place, origin.identity)
     codec = load_codec(_tiled(recipe, look.tiles))
     if look.still is not None:
-        recipe = recipes.changed(recipe, {"video.still": look.still or None})
+        recipe = _stilled(recipe, look.still)
     if look.fps not in (None, recipe.video.fps):
         # Frames stay, so a story's events stay at theirs; in seconds they would move, or lie outside.
         recipe = recipes.changed(recipe, {**further(recipe, None)[0], "video.fps": look.fps})
@@ -103,6 +103,13 @@ def _tiled(recipe: Recipe, tiles: int | None) -> Recipe:
     if tiles is None or isinstance(recipe.codec, models.Pixels):
         return recipe
     return recipes.changed(recipe, {"codec.tiles": tiles})
+
+
+def _stilled(recipe: Recipe, within: float) -> Recipe:
+    """The recipe whose frames are held within so much, by the first ones as it says; 0 holds none."""
+    if not within:
+        return recipes.changed(recipe, {"video.still": None})
+    return recipes.changed(recipe, {"video.still" if recipe.video.still is None else "video.still.within": within})
 
 
 def _pieces(folder: Folder) -> int:

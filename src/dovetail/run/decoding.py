@@ -25,13 +25,14 @@ def decoded(
 ) -> Iterator[Step | Piece | Turned]:
     """Decode latents as they come, of so many pieces in all; steps pass. After each latent come the pieces that can be
     decoded now, held as `still` says, and then `Turned`."""
-    decoding, made, come = Decoding(codec, Holding.of(still)), 0, 0
+    decoding, holding, made, come = Decoding(codec), Holding(still), 0, 0
     for event in events:
         if isinstance(event, Step):
             yield event
             continue
         come += 1
-        for frames, latent in clock.timed(decoding.add(event.latent, come == pieces)):
+        last = come == pieces
+        for frames, latent in holding.add(clock.timed(decoding.add(event.latent, last)), last):
             yield Piece(frames, made, latent)
             made += len(frames)
         yield Turned()
@@ -42,12 +43,10 @@ class Decoding:
     """A video that is decoded as its pieces come. A decoder that looks ahead makes frames of a piece only when what it
     looks at is there; of all that has come, no more is kept than what it looks at later.
 
-    holding: how frames are held. latent: "1 c f h w", of the video's latent frames from `first` on; done: how many have
-    become frames.
+    latent: "1 c f h w", of the video's latent frames from `first` on; done: how many have become frames.
     """
 
     codec: Codec
-    holding: "Holding | None" = None
     latent: Tensor | None = None
     first: int = 0
     done: int = 0
@@ -62,10 +61,6 @@ class Decoding:
     def add(self, latent: Tensor, last: bool = False) -> Iterator[tuple[Frames, Tensor]]:
         """Take the next piece "1 c f h w", and yield the frames and the latent of each piece that can be decoded now.
         last: the video ends with it."""
-        made = self._made(latent, last)
-        return made if self.holding is None else self.holding.add(made, last)
-
-    def _made(self, latent: Tensor, last: bool) -> Iterator[tuple[Frames, Tensor]]:
         held = latent if self.latent is None else torch.cat([self.latent, latent], 2)
         there, reach = self.first + held.shape[2], self.reach
         self.latent = held
@@ -85,38 +80,35 @@ class Decoding:
 class Holding:
     """Frames as they come, held to what stands still in the first ones; these wait until all of them are there.
 
-    first: makes the first ones again, where others come, as of a run that is gone on with.
+    still: None lets them pass. first: makes the first ones again, where others come, as of a run that is gone on with.
     """
 
-    still: Still
+    still: Still | None
     first: Callable[[], Frames] | None = None
     picture: Tensor | None = None
     waiting: list[tuple[Frames, Tensor]] = field(default_factory=list)
 
-    @classmethod
-    def of(cls, still: Still | None, first: Callable[[], Frames] | None = None) -> "Holding | None":
-        return None if still is None else cls(still, first)
-
     def add(self, made: Iterator[tuple[Frames, Tensor]], last: bool) -> Iterator[tuple[Frames, Tensor]]:
         """Of pieces that come, frames uint8 "f h w c" and latents, those that can be held now. last: the video ends with
         them."""
+        if self.still is None:
+            yield from made
+            return
         for piece in made:
             self.waiting.append(piece)
-            yield from self._held(False)
-        yield from self._held(last)
+            yield from self._held(self.still, False)
+        yield from self._held(self.still, last)
 
-    def _held(self, last: bool) -> Iterator[tuple[Frames, Tensor]]:
+    def _held(self, still: Still, last: bool) -> Iterator[tuple[Frames, Tensor]]:
         there = sum(len(frames) for frames, _ in self.waiting)
-        if self.picture is None and there and (last or self.first is not None or there >= self.still.frames):
+        if self.picture is None and there and (last or self.first is not None or there >= still.frames):
             first = np.concatenate([frames for frames, _ in self.waiting]) if self.first is None else self.first()
-            self.picture = self.still.picture(_pixels(first[: self.still.frames]))
+            # Of frames as they are, which need a quarter of the memory of their pixels.
+            shown = still.picture(torch.from_numpy(first).movedim(-1, 1))
+            self.picture = _pixels(shown.movedim(0, -1)[None].numpy())[0]
         while self.waiting and self.picture is not None:
             frames, latent = self.waiting.pop(0)
-            # One by one, for pixels need four times the memory of frames.
-            yield (
-                np.concatenate([_frames(self.still(_pixels(one[None]), self.picture)[None]) for one in frames]),
-                latent,
-            )
+            yield np.concatenate([_frames(still(_pixels(one[None]), self.picture)[None]) for one in frames]), latent
 
 
 def still_of(recipe: Recipe) -> Still | None:

@@ -45,7 +45,7 @@ from dovetail.run.sealed import (
 from dovetail.run.states import Standing, packed, unpacked
 from dovetail.video import settings_of
 
-FORMAT = 2
+FORMAT = 3
 """Of the files in a folder; another is refused."""
 
 EVERY = 16
@@ -67,7 +67,7 @@ class Origin:
     @property
     def identity(self) -> str:
         """What its files are known by."""
-        return digest_of(json.dumps(asdict(self), sort_keys=True))
+        return digest_of(json.dumps(recipes.said(asdict(self)), sort_keys=True))
 
     def differs(self, other: "Origin") -> list[str]:
         """How another origin differs, one line for each value."""
@@ -266,7 +266,7 @@ class Folder:
         if not (moved or self.logged("finished", "video")) or not target.exists():
             return
         with suppress(OutputError):
-            if settings_of(target).get("recipe") == recipes.plain(recipe):
+            if recipes.said(settings_of(target).get("recipe")) == recipes.said(recipes.plain(recipe)):
                 return
         why = f"was moved here from {was[0]}, so its" if moved else "is finished, and its"
         raise OutputError(f"{self} {why} video goes to {target}, and what stands there is not that; move one of them")

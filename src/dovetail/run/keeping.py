@@ -195,12 +195,19 @@ class _Kept:
         self._note_target()
         self.folder.write(self.origin, self.target, {**self._machine(), **self._sources()})
         film = Film(self.folder.video, self.run.recipe.video.fps, self.identity)
-        upon = grown(film.path, self.identity)
+        upon = self._filmed(grown(film.path, self.identity))
         film.cut(upon)
         counts = {"pieces": self.run.pieces, "missing": len(missing), "filmed": upon.pieces}
         self.folder.log("begun", place=str(self.folder.path.absolute()), **counts)
         yield from self._made(missing, film, upon)
         yield self._finished()
+
+    def _filmed(self, upon: Grown) -> Grown:
+        """Upon what the video grows on: upon nothing where what its frames are held to is not all in it, as that may have to be
+        made again, too."""
+        still = still_of(self.run.recipe)
+        short = still is not None and upon.frames < min(still.frames, self.run.recipe.video.frames)
+        return Grown() if short else upon
 
     def _note_target(self) -> None:
         """Warn where the folder's video is to go elsewhere than before; `resume` then writes it there."""
@@ -281,7 +288,8 @@ class _Kept:
 
     def _made(self, missing: set[int], film: Film, upon: Grown) -> Iterator[Step | Piece]:
         """Every piece in order: made if it is missing, filmed if it is not in the video."""
-        decoding, still = None, still_of(self.run.recipe)
+        decoding: Decoding | None = None
+        holding = self._holding(upon)
         at, kept, pieces = -1, perf_counter(), self.run.pieces
         events: Iterator[Step | Latent] = iter(())
         for number in range(pieces):
@@ -305,11 +313,20 @@ class _Kept:
                 continue
             latent = self.folder.piece(self.identity, number) if latent is None else latent
             if decoding is None:
-                decoding = decoding_from(self.folder, self.identity, self.run.cast.codec, upon, still, pieces)
-            for frames, piece in self.clock.timed(decoding.add(latent, number == pieces - 1)):
+                decoding = decoding_from(self.folder, self.identity, self.run.cast.codec, upon)
+            last = number == pieces - 1
+            for frames, piece in holding.add(self.clock.timed(decoding.add(latent, last)), last):
                 self._lessened(f"decoding piece {upon.pieces}")
                 first, upon = upon.frames, film.add(frames, upon)
                 yield Piece(frames, first, piece)
+
+    def _holding(self, upon: Grown) -> Holding:
+        """What holds the frames behind a growing video."""
+        still = still_of(self.run.recipe)
+        if still is None or not upon.frames:
+            return Holding(still)
+        made = frames_again(self.folder, self.identity, self.run.cast.codec, self.run.pieces)
+        return Holding(still, lambda: beginning(made, still.frames))
 
     def _lessened(self, where: str = "") -> None:
         """Log what was done with less at once than asked."""
@@ -389,18 +406,11 @@ class _Kept:
             growing.settings, growing.beside = inside, beside
 
 
-def decoding_from(
-    folder: Folder, identity: str, codec: Codec, upon: Grown, still: Still | None, pieces: int
-) -> Decoding:
-    """What decodes the pieces behind a growing video of so many; a codec that looks back is shown again what lies before
-    them, and where frames are held the first ones are made again. Raises DamagedError."""
+def decoding_from(folder: Folder, identity: str, codec: Codec, upon: Grown) -> Decoding:
+    """What decodes the pieces behind a growing video; a codec that looks back is shown again what lies before them.
+    Raises DamagedError."""
     start = codec.space.latent_frames(upon.frames) if upon.frames else 0
-
-    def first() -> Frames:
-        assert still is not None
-        return beginning(frames_again(folder, identity, codec, pieces), still.frames)
-
-    found = Decoding(codec, Holding.of(still, first if upon.frames else None), first=start, done=start)
+    found = Decoding(codec, first=start, done=start)
     begin, number, before = found.reach.begin(start), upon.pieces, list[Tensor]()
     while found.first > begin:
         number -= 1
@@ -425,9 +435,11 @@ def frames_again(
     folder: Folder, identity: str, codec: Codec, pieces: int, still: Still | None = None
 ) -> Iterator[Frames]:
     """The frames of a run's first pieces, decoded from its latents and held as `still` says. Raises DamagedError."""
-    decoding = Decoding(codec, Holding.of(still))
+    decoding, holding = Decoding(codec), Holding(still)
     for number in range(pieces):
-        yield from (frames for frames, _ in decoding.add(folder.piece(identity, number), number == pieces - 1))
+        last = number == pieces - 1
+        made = decoding.add(folder.piece(identity, number), last)
+        yield from (frames for frames, _ in holding.add(made, last))
 
 
 def refuse_others(folder: Folder, origin: Origin) -> None:

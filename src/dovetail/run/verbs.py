@@ -57,7 +57,8 @@ def stream(
 ) -> Iterator[Frames]:
     """The frames that `generate` would make, uint8 "f h w c", some at a time, as soon as they are finished.
 
-    How many come at once is the recipe's: its last stage's window. Takes and raises what `generate` does.
+    How many come at once is the recipe's: its last stage's window; where it holds finished frames (`video.still`), none come
+    before the first of these are there. Takes and raises what `generate` does.
 
     >>> pieces = stream("a red circle moving left", "sprites-long-exact", frames=600)
     >>> next(pieces).shape
