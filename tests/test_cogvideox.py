@@ -34,6 +34,7 @@ from dovetail.core.windows import WEIGHTS
 from dovetail.costs import costs
 from dovetail.errors import EncodeError, PromptWarning, RecipeError, SpaceError
 from dovetail.experts import FAMILIES, VideoCodec, load, load_codec, same_space
+from dovetail.experts.checkpoint import Location
 from dovetail.experts.outline import outline, parameters_of, text_parameters
 from dovetail.experts.published import COGVIDEOX_CODEC, COGVIDEOX_T5, PUBLISHED
 from dovetail.experts.schedulers import ladder_of
@@ -532,7 +533,7 @@ def test_the_head_of_the_recipe_says_what_is_downloaded() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_files_on_this_machine_are_counted_as_they_are(shelf: Shelf, kind: str) -> None:
     folder = shelf(**KINDS[kind])
-    found = outline("it", "cogvideox", str(folder))
+    found = outline("it", "cogvideox", Location(str(folder)))
     assert found.parameters == network(expert_of(folder)).parameters
     assert (found.words.limit, found.words.masked, found.words.width) == (226, False, tiny.WIDE)
     assert found.look((tiny.CHANNELS, 5, 6, 8)).attention == 4 * (226 + 5 * 3 * 4) ** 2 * 32

@@ -12,6 +12,7 @@ from dovetail import cli
 from dovetail import recipe as recipes
 from dovetail.costs import Costs, costs
 from dovetail.errors import SpaceError, WeightsError
+from dovetail.experts.checkpoint import Location
 from dovetail.experts.flops import Operations, operations
 from dovetail.experts.outline import outline, parameters_of, text_parameters
 from dovetail.experts.published import LTX_2B, LTX_CODEC, PUBLISHED, T5, UMT5, WAN_22_CODEC, WAN_CODEC
@@ -73,7 +74,8 @@ def test_parameters_are_those_of_the_model_cards() -> None:
     assert parameters_of(*WAN_CODEC) / 1e6 == pytest.approx(126.9, abs=0.1)
     assert parameters_of(*LTX_CODEC) * 2 / GIGA == pytest.approx(2.49, abs=0.01), "the file's size"
     assert parameters_of(*WAN_22_CODEC) * 4 / GIGA == pytest.approx(2.82, abs=0.01), "the file's size"
-    assert outline("it", "wan", "Wan-AI/Wan2.2-TI2V-5B-Diffusers").parameters / GIGA == pytest.approx(5.0, abs=0.01)
+    five = outline("it", "wan", Location("Wan-AI/Wan2.2-TI2V-5B-Diffusers"))
+    assert five.parameters / GIGA == pytest.approx(5.0, abs=0.01)
 
 
 @pytest.mark.parametrize("name", ["flowblending-wan21", "wan22-three-way"])
@@ -117,7 +119,7 @@ def test_the_three_are_of_one_latent_space_and_one_text_model() -> None:
 
 
 def test_one_and_two_blocks_tell_the_whole_stack() -> None:
-    whole = replace(outline("it", "ltx", "Lightricks/LTX-Video-0.9.5"), config={**LTX_2B, "num_layers": 5})
+    whole = replace(outline("it", "ltx", Location("Lightricks/LTX-Video-0.9.5")), config={**LTX_2B, "num_layers": 5})
     from diffusers import LTXVideoTransformer3DModel
 
     with torch.device("meta"):
@@ -146,7 +148,7 @@ def test_half_a_picture_is_counted_as_half() -> None:
     half = {"chain.video.denoise": {"halved": "small"}, "video.height": 512, "video.width": 768}
     plan = dovetail.plan("flowblending-wan21", overrides=half)
     assert plan.shown == {Look("small", 16, 1, 1): 50}
-    small = outline("small", "wan", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
+    small = outline("small", "wan", Location("Wan-AI/Wan2.1-T2V-1.3B-Diffusers"))
     assert costs(plan).spent == small.look((16, 16, 32, 48)) * 50
 
 
@@ -163,7 +165,7 @@ def test_weights_that_nobody_knows_are_left_out_with_a_note() -> None:
     assert set(found.experts) == {"large"}
     assert any("someone/something" in note and "not counted" in note for note in found.notes)
     with pytest.raises(WeightsError, match="its sizes are not known"):
-        outline("it", "wan", "someone/something")
+        outline("it", "wan", Location("someone/something"))
 
 
 # --- what is said -----------------------------------------------------------------------------------------------------

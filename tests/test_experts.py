@@ -26,6 +26,7 @@ from dovetail.core.denoiser import Condition, Denoiser, Expert, predicts_eps, pr
 from dovetail.core.schedules import VariancePreserving
 from dovetail.errors import NetworkError, PromptWarning, RecipeError, SpaceError, WeightsError
 from dovetail.experts import FAMILIES, Adapter, LatentSpace, checkpoint, load, load_codec, same_space
+from dovetail.experts.checkpoint import Location
 from dovetail.experts.loading import scheduler_config
 
 ROWS, FRAMES, TIME = 5, 3, 601.0
@@ -260,7 +261,7 @@ def test_of_motion_modules_a_plan_fetches_the_schedule_alone(
     monkeypatch.setattr(
         huggingface_hub, "snapshot_download", lambda repo, **options: asked.update(options) or str(tmp_path / "none")
     )
-    config = scheduler_config("it", "animatediff", str(folders["stable-diffusion"]), "some/motion")
+    config = scheduler_config("it", "animatediff", Location(str(folders["stable-diffusion"])), "some/motion")
     assert config["beta_schedule"] == "linear"
     patterns = {key: asked[key] for key in ("allow_patterns", "ignore_patterns")}
     there = ["config.json", "diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"]
@@ -343,7 +344,7 @@ def test_only_what_is_needed_is_downloaded(
     monkeypatch.setattr(
         huggingface_hub, "snapshot_download", lambda repo, **options: asked.update(options, repo=repo) or str(tmp_path)
     )
-    found = checkpoint.find("owner/repo", "abc", variant, parts)
+    found = checkpoint.find(Location("owner/repo", revision="abc", variant=variant), parts)
     assert (found.path, asked["repo"], asked["revision"]) == (tmp_path, "owner/repo", "abc")
     patterns = {key: asked[key] for key in ("allow_patterns", "ignore_patterns")}
     files = list(huggingface_hub.utils.filter_repo_objects(ON_THE_HUB, **patterns))
@@ -441,10 +442,10 @@ def test_the_scheduler_config_is_known_without_loading(
     folders: dict[str, Path], experts: dict[str, Expert], tmp_path: Path
 ) -> None:
     for family, folder in folders.items():
-        assert scheduler_config("it", family, str(folder)) == network(experts[family]).scheduler
+        assert scheduler_config("it", family, Location(str(folder))) == network(experts[family]).scheduler
     bare, base = tiny.lightning(tmp_path / "bare.safetensors"), str(folders["stable-diffusion"])
     expert = load("it", "animatediff", base, adapter=str(bare))
-    assert scheduler_config("it", "animatediff", base, str(bare)) == network(expert).scheduler
+    assert scheduler_config("it", "animatediff", Location(base), str(bare)) == network(expert).scheduler
 
 
 # --- latents and frames -----------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from dovetail.core.schedules import VariancePreserving
 from dovetail.costs import costs
 from dovetail.errors import RecipeError, WeightsError
 from dovetail.experts import checkpoint, load
+from dovetail.experts.checkpoint import Location
 from dovetail.experts.flops import flops
 from dovetail.experts.lavie import facts
 from dovetail.experts.lavie.attention import RelativeBias, Rotary, TemporalAttention, buckets, turned
@@ -485,7 +486,7 @@ def test_another_image_network_is_told(files: tuple[Path, Path], tmp_path: Path,
     (image / "unet" / "config.json").write_text(json.dumps(config | OTHER_IMAGES[how]))
     for attempt in (
         lambda: load("it", "lavie", str(image), adapter=str(files[0])),
-        lambda: outline("it", "lavie", str(image), adapter=str(files[0])),
+        lambda: outline("it", "lavie", Location(str(image)), adapter=str(files[0])),
     ):
         with pytest.raises(RecipeError, match=r"'it': unet/ of .*other' is no image network.*stable-diffusion-v1-4"):
             attempt()
@@ -530,7 +531,7 @@ def test_windows_begin_anywhere(expert: Expert) -> None:
 
 
 def test_files_on_this_machine_are_counted_as_they_are(files: tuple[Path, Path], expert: Expert) -> None:
-    found, shape = outline("it", "lavie", str(files[1]), adapter=str(files[0])), (tiny.CHANNELS, FRAMES, 8, 8)
+    found, shape = outline("it", "lavie", Location(str(files[1])), adapter=str(files[0])), (tiny.CHANNELS, FRAMES, 8, 8)
     assert found.parameters == expert.network.parameters  # type: ignore[attr-defined]
     assert (found.kind, found.words.limit, found.words.width) == ("LaVieUNet", 77, tiny.CROSS)
     assert found.look(shape).total == flops(expert, shape)
@@ -558,7 +559,7 @@ def test_a_plan_knows_lavie_before_it_is_there() -> None:
 
 def test_what_is_published_of_it_is_its_schedule(files: tuple[Path, Path]) -> None:
     """The clock by index shows whether a plan knows LaVie's betas: at a timestep they are another noise level."""
-    assert scheduler_config("it", "lavie", str(files[1]), str(files[0]))["beta_end"] == 0.02
+    assert scheduler_config("it", "lavie", Location(str(files[1])), str(files[0]))["beta_end"] == 0.02
     clock = {"chain.refine.denoise.coordinated.clock": "index", "chain.refine.ladder.below.timestep": 500}
     refine = dovetail.plan("confiner-sd15-lavie", overrides=clock).stages[1]
     there: Any = refine.denoise

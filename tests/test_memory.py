@@ -23,6 +23,7 @@ from dovetail import recipe as recipes
 from dovetail.core.denoiser import Condition
 from dovetail.errors import RecipeError, RoomError, RoomWarning
 from dovetail.experts import footprint
+from dovetail.experts.checkpoint import Location
 from dovetail.experts.outline import outline
 from dovetail.experts.residency import CODEC, Platform, turns, within
 from dovetail.recipe import Recipe, models
@@ -450,7 +451,7 @@ def test_what_a_network_works_in_is_what_torch_allocates(family: str, tmp_path: 
     network: Any = experts.load("it", family, str(tiny.MAKERS[family](tmp_path))).network
     network.read(["a"])
     x, told = torch.randn(2, *shape), [Condition("a")] * 2
-    ours = footprint.activations(outline("it", family, str(tmp_path)), shape, 2)
+    ours = footprint.activations(outline("it", family, Location(str(tmp_path))), shape, 2)
     assert ours == pytest.approx(allocated(lambda: network._piece(x, 500.0, told)), rel=0.1)
 
 
@@ -472,7 +473,7 @@ def test_later_frames_of_wan_add_what_is_kept_of_them() -> None:
 
 
 def test_two_blocks_work_in_what_a_whole_stack_works_in() -> None:
-    it = outline("it", "wan", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", dtype="bfloat16")
+    it = outline("it", "wan", Location("Wan-AI/Wan2.1-T2V-1.3B-Diffusers"), dtype="bfloat16")
     few, more = (replace(it, config={**it.config, "num_layers": n}) for n in (2, 4))
     shape, text = (16, 3, 8, 8), (512, 4096, False)
     whole = footprint._looked(more.family, more.kind, footprint.written(more.config), text, shape, 2)

@@ -24,7 +24,7 @@ from dovetail import recipe as recipes
 from dovetail.errors import DecodeError, EncodeError, RecipeError, WeightsError
 from dovetail.experts import load, load_codec, loras, pulling
 from dovetail.experts.cache import folder_of
-from dovetail.experts.checkpoint import Checkpoint, find, find_file
+from dovetail.experts.checkpoint import Checkpoint, Location, find, find_file
 from dovetail.experts.encoders import load_encoder
 from dovetail.experts.hub import Want, cached, listed, verified
 from dovetail.experts.loading import words_of
@@ -230,7 +230,7 @@ def test_a_model_pulled_by_its_id_is_all_that_an_expert_of_it_needs(
 
 def test_the_command_that_an_error_prints_ends_it(hub: Hub) -> None:
     hub.repos[SD].branches["other"] = "2" * 40
-    ask = SD, "other", "fp16", WANT.parts
+    ask = Location(SD, revision="other", variant="fp16"), WANT.parts
     hub.down = True
     with pytest.raises(WeightsError) as caught:
         find(*ask)
@@ -336,7 +336,7 @@ def test_a_pull_writes_the_cache_that_the_hub_library_reads(hub: Hub) -> None:
     allow, ignore = WANT.patterns()
     found = snapshot_download(SD, allow_patterns=allow, ignore_patterns=ignore, local_files_only=True)
     assert Path(found) == folder_of(SD) / "snapshots" / COMMIT
-    assert find(SD, None, None, WANT.parts).path == Path(found)
+    assert find(Location(SD), WANT.parts).path == Path(found)
     bring_file = Want(LIGHTNING, (), "lightning_4step.safetensors")
     hub.down = False
     bring(bring_file)
@@ -396,10 +396,10 @@ def test_a_name_may_say_its_revision(older: Hub, recipe: Path) -> None:
 
 
 NAMED = {
-    "a folder": (f"{SD}@before", lambda name: find(name, None, None, WANT.parts)),
+    "a folder": (f"{SD}@before", lambda name: find(Location(name), WANT.parts)),
     "a file": (f"{LIGHTNING}@before/lightning_4step.safetensors", find_file),
     "LoRA weights": ("some/style@before", loras._file),
-    "a request of the hub's": (f"{SD}@refs/pr/3", lambda name: find(name, None, None, WANT.parts)),
+    "a request of the hub's": (f"{SD}@refs/pr/3", lambda name: find(Location(name), WANT.parts)),
 }
 
 
@@ -426,7 +426,7 @@ def test_a_base_may_be_of_a_revision(older: Hub, tmp_path: Path) -> None:
     assert load_codec(file, base=f"{SD}@before").factor == 2
     assert [path.name for path in (folder_of(SD) / "snapshots").iterdir()] == [OLDER]
     constants.HF_HUB_OFFLINE = True  # The fixture's monkeypatch puts it back.
-    assert outline("it", "stable-diffusion", file, base=f"{SD}@before").kind == "UNet2DConditionModel"
+    assert outline("it", "stable-diffusion", Location(file, base=f"{SD}@before")).kind == "UNet2DConditionModel"
     with pytest.raises(WeightsError, match=rf"`dovetail models pull {SD}@after` brings it"):
         load("it", "stable-diffusion", file, base=f"{SD}@after")
 
@@ -497,7 +497,7 @@ def test_what_is_not_here_is_said_with_its_revision(older: Hub) -> None:
     assert f"{SD}@v9: not here" in said("pull", SD, "--revision", "v9", "--offline", code=1).stderr
     assert said("size", f"{SD}@v9", "--offline", code=1).stdout.startswith(f"{SD}@v9  licence")
     with pytest.raises(WeightsError, match=rf"'{SD}' has no such revision .*{SD}/commits/main.*from the @ on"):
-        find(f"{SD}@v9", None, None, WANT.parts)
+        find(Location(f"{SD}@v9"), WANT.parts)
     with pytest.raises(WeightsError, match=rf"'{LIGHTNING}' has no 'x.ckpt'; its files: .*{LIGHTNING}/tree/before"):
         find_file(f"{LIGHTNING}@before/x.ckpt")
 
@@ -606,17 +606,17 @@ def test_a_gated_repository_says_where_to_accept(hub: Hub) -> None:
     with pytest.raises(WeightsError, match=message):
         listed(WANT)
     with pytest.raises(WeightsError, match=message):
-        find(SD, None, None, WANT.parts)
+        find(Location(SD), WANT.parts)
 
 
 def test_a_revision_that_is_none_is_told_by_the_loader_too(hub: Hub) -> None:
     with pytest.raises(WeightsError, match=r"no such revision .*commits/main"):
-        find(SD, "v9", None, WANT.parts)
+        find(Location(SD, revision="v9"), WANT.parts)
 
 
 def test_no_network_says_what_is_not_here_and_how_it_comes(hub: Hub) -> None:
     hub.down = True
-    for ask in (lambda: listed(WANT), lambda: find(SD, None, None, WANT.parts)):
+    for ask in (lambda: listed(WANT), lambda: find(Location(SD), WANT.parts)):
         with pytest.raises(
             WeightsError, match=r"no weights 'some/sd'.*not whole in the cache .*`dovetail models pull some/sd`"
         ):
@@ -631,7 +631,7 @@ def test_half_a_model_is_told_without_a_network(hub: Hub) -> None:
     hub.down = True
     assert "partly here" in said("pull", SD, "--offline", code=1).stderr
     with pytest.raises(WeightsError, match="not whole in the cache"):
-        find(SD, None, None, WANT.parts)
+        find(Location(SD), WANT.parts)
 
 
 # --- whether it is what it should be ----------------------------------------------------------------------------------

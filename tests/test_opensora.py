@@ -32,7 +32,7 @@ from dovetail.costs import costs
 from dovetail.errors import PromptWarning, RecipeError, WeightsError
 from dovetail.experts import FAMILIES, Adapter, load, load_codec, same_space
 from dovetail.experts.adapter import masked
-from dovetail.experts.checkpoint import find
+from dovetail.experts.checkpoint import Location, find
 from dovetail.experts.flops import flops, operations
 from dovetail.experts.hub import listed
 from dovetail.experts.opensora import facts
@@ -500,7 +500,7 @@ def test_the_text_model_may_be_of_a_revision(hub: Hub, expert: Expert, monkeypat
         if want.repo == facts.WORDS:
             assert want.revision == before
             list(pull(listed(want)))
-    find(facts.REPO, None, None, [facts.PART, "vae"])
+    find(Location(facts.REPO), [facts.PART, "vae"])
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert apart(look(load("it", "open-sora-plan", facts.REPO, words=words)), look(expert)) <= 1e-5
     with pytest.raises(WeightsError, match=r"`dovetail models pull google/mt5-xxl` brings it"):
@@ -535,9 +535,10 @@ def test_another_network_of_that_name_is_told(folder: Path, tmp_path: Path, key:
     shutil.copytree(folder, tmp_path / "it")
     file = tmp_path / "it" / facts.PART / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
-    for attempt in (load, outline):
+    weights = str(tmp_path / "it")
+    for attempt, where in ((load, weights), (outline, Location(weights))):
         with pytest.raises(RecipeError, match=rf"no network of Open-Sora Plan v1\.3 .*: {key} is {value}, not"):
-            attempt("it", "open-sora-plan", str(tmp_path / "it"))
+            attempt("it", "open-sora-plan", where)
     with pytest.raises(ValueError, match=f"{key} is {value}"), torch.device("meta"):
         OpenSoraT2V_v1_3(**{key: value})
 
@@ -618,7 +619,7 @@ def test_windows_begin_anywhere(expert: Expert) -> None:
 
 
 def test_files_on_this_machine_are_counted_as_they_are(folder: Path, expert: Expert) -> None:
-    found, shape = outline("it", "open-sora-plan", str(folder)), (tiny.CHANNELS, FRAMES, *SIZE)
+    found, shape = outline("it", "open-sora-plan", Location(str(folder))), (tiny.CHANNELS, FRAMES, *SIZE)
     assert found.parameters == network(expert).parameters
     assert (found.kind, found.words.limit, found.words.width) == (facts.KIND, 512, tiny.WIDE)
     assert found.look(shape).total == flops(expert, shape)
@@ -682,7 +683,7 @@ def test_what_is_downloaded_weighs_what_it_should() -> None:
 
 
 def test_its_usual_space_is_that_of_its_autoencoder() -> None:
-    assert space_ahead("it", "open-sora-plan", facts.REPO) == FAMILIES["open-sora-plan"].space
+    assert space_ahead("it", "open-sora-plan", Location(facts.REPO)) == FAMILIES["open-sora-plan"].space
     usual = FAMILIES["open-sora-plan"].space
     assert (usual.channels, usual.factor, usual.latent_frames(93), usual.whole(90)) == (8, 8, 24, 93)
 

@@ -15,6 +15,7 @@ from dovetail import recipe as recipes
 from dovetail.cli import app
 from dovetail.costs import costs
 from dovetail.errors import RecipeError, SpaceError, WeightsError
+from dovetail.experts.checkpoint import Location
 from dovetail.experts.loading import FAMILIES, load
 from dovetail.experts.outline import codec_space, outline, space_ahead
 from dovetail.run.budget import fitted
@@ -144,11 +145,11 @@ def test_a_codec_that_nobody_knows_is_as_the_experts_are() -> None:
 
 
 def test_what_is_published_of_a_codec_is_what_is_planned() -> None:
-    space = codec_space(SD_15)
+    space = codec_space(Location(SD_15))
     assert space is not None
     assert (space.channels, space.factor, space.compression, space.vae) == (4, 8, 1, "AutoencoderKL")
     for name, weights in (("wan", WAN), ("ltx", LTX), ("cogvideox", COG)):
-        assert codec_space(weights) == space_ahead("it", name, weights)
+        assert codec_space(Location(weights)) == space_ahead("it", name, Location(weights))
 
 
 # --- checkpoints on this machine --------------------------------------------------------------------------------------
@@ -201,7 +202,7 @@ def test_a_folder_of_another_family_is_told_while_planning_as_when_loading(folde
         said += rf"Weights of family '{family}': {FAMILIES[family].where[:12]}"
         for attempt in (
             lambda folder=folder, family=family: dovetail.plan(asked(folder, folder, family)),
-            lambda folder=folder, family=family: outline("it", family, str(folder)),
+            lambda folder=folder, family=family: outline("it", family, Location(str(folder))),
             lambda folder=folder, family=family: load("it", family, str(folder)),
         ):
             with pytest.raises(RecipeError, match=said):

@@ -15,6 +15,7 @@ from transformers import CLIPTokenizer, T5Tokenizer
 
 from dovetail.errors import WeightsError
 from dovetail.experts import load, load_codec, loading
+from dovetail.experts.checkpoint import Location
 from dovetail.experts.single_file import SingleFile
 from dovetail.experts.tokenizing import tokenizer
 
@@ -180,7 +181,7 @@ def test_a_damaged_tokenizer_is_named_with_a_remedy(whole: dict[str, Path], tmp_
 def test_the_remedy_for_a_tokenizer_beside_one_file_is_that_of_its_base(whole: dict[str, Path], tmp_path: Path) -> None:
     folder = copied(whole, "stable-diffusion", tmp_path)
     (folder / "tokenizer" / "tokenizer.json").unlink()
-    beside = SingleFile("one.safetensors", tmp_path / "one", frozenset(), loading.find(str(folder), None, None, []))
+    beside = SingleFile("one.safetensors", tmp_path / "one", frozenset(), loading.find(Location(str(folder)), []))
     with pytest.raises(WeightsError, match=rf"tokenizer of '{folder}' .*has no vocabulary"):
         tokenizer(CLIPTokenizer, beside)
 
@@ -189,5 +190,5 @@ def test_extra_marks_come_after_the_words(whole: dict[str, Path], tmp_path: Path
     folder = copied(whole, "ltx", tmp_path)
     words = len(json.loads((folder / "tokenizer" / "tokenizer.json").read_text())["model"]["vocab"])
     tiny.pieces(folder)
-    found = tokenizer(T5Tokenizer, loading.find(str(folder), None, None, []))
+    found = tokenizer(T5Tokenizer, loading.find(Location(str(folder)), []))
     assert found.convert_tokens_to_ids("<extra_id_0>") == words + 99

@@ -22,7 +22,7 @@ import dovetail
 from dovetail.core.denoiser import Condition, timeline
 from dovetail.errors import DecodeError, EncodeError, NetworkError, RecipeError, RunWarning, SpaceError, WeightsError
 from dovetail.experts import Tuning, load, load_codec, loading, same_space
-from dovetail.experts.checkpoint import find
+from dovetail.experts.checkpoint import Location, find
 from dovetail.experts.outline import outline
 from dovetail.experts.schedulers import ladder_of
 from dovetail.experts.soundness import damage
@@ -200,10 +200,10 @@ def test_a_plan_names_odd_values_too(whole: dict[str, Path], tmp_path: Path) -> 
     place = Path(shutil.copytree(whole["wan"], tmp_path / "it"))
     _changed(place / "transformer" / "config.json", {"num_layers": "x"})
     with pytest.raises(WeightsError, match=r"transformer/config.json: its values make no WanTransformer3DModel"):
-        outline("it", "wan", str(place))
+        outline("it", "wan", Location(str(place)))
     _changed(place / "text_encoder" / "config.json", {"architectures": -1})
     with pytest.raises(WeightsError, match=r"text_encoder/config.json: its values make no text model"):
-        outline("it", "wan", str(place))
+        outline("it", "wan", Location(str(place)))
     config = json.loads((place / "scheduler" / "scheduler_config.json").read_text())
     with pytest.raises(WeightsError, match=r"scheduler_config.json: its values make no UniPC.* take the one that came"):
         ladder_of({**config, "beta_end": "x"}, 4)
@@ -261,7 +261,7 @@ def test_plans_and_runs_name_odd_values_before_weights_are_loaded(
 def test_an_image_network_of_odd_values_is_named_before_it_is_grown(image: Path, family: str) -> None:
     _changed(image / "unet" / "config.json", {"down_block_types": None})
     with pytest.raises(WeightsError, match=r"unet/config.json: its values make no network .TypeError"):
-        outline("it", family, str(image), adapter="some/motion")
+        outline("it", family, Location(str(image)), adapter="some/motion")
 
 
 @pytest.mark.parametrize(
@@ -394,10 +394,10 @@ def test_a_disk_that_fills_while_loading_says_where_and_what_to_do(monkeypatch: 
     with pytest.raises(
         WeightsError, match=r"the disk of the cache \(.*\) is full: 'owner/repo'.*HF_HUB_CACHE.*goes on"
     ):
-        find("owner/repo", None, None, ["unet"])
+        find(Location("owner/repo"), ["unet"])
     monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
     with pytest.raises(WeightsError, match="is full"):
-        find("owner/repo", None, None, ["unet"])
+        find(Location("owner/repo"), ["unet"])
 
 
 def test_a_download_that_breaks_off_in_the_hubs_own_way_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,7 +406,7 @@ def test_a_download_that_breaks_off_in_the_hubs_own_way_says_how_to_go_on(monkey
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", broken)
     with pytest.raises(WeightsError, match=r"RuntimeError: Data processing.*`dovetail models pull owner/repo` brings"):
-        find("owner/repo", None, None, ["unet"])
+        find(Location("owner/repo"), ["unet"])
 
 
 def test_what_is_no_refusal_of_the_hub_is_not_called_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,7 +415,7 @@ def test_what_is_no_refusal_of_the_hub_is_not_called_one(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", broken)
     with pytest.raises(AttributeError, match="a mistake of ours"):
-        find("owner/repo", None, None, ["unet"])
+        find(Location("owner/repo"), ["unet"])
 
 
 # --- parts that do not belong together --------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from transformers import CLIPTextModel
 from dovetail.core.denoiser import Condition, Expert
 from dovetail.errors import RecipeError, SpaceError, WeightsError
 from dovetail.experts import load, load_codec, same_space
+from dovetail.experts.checkpoint import Location
 from dovetail.experts.loading import scheduler_config
 from dovetail.experts.outline import outline
 from dovetail.experts.schedulers import ladder_of
@@ -268,8 +269,8 @@ def test_without_a_base_only_the_tokenizer_is_missing(file: Path, tmp_path: Path
         WeightsError, match=r"no weights 'stable-diffusion-v1-5/.*name another checkpoint that has tokenizer/"
     ):
         load("it", "stable-diffusion", str(file))
-    assert scheduler_config("it", "stable-diffusion", str(file))["beta_schedule"] == "scaled_linear"
-    assert outline("it", "stable-diffusion", str(file)).parameters == 859_520_964
+    assert scheduler_config("it", "stable-diffusion", Location(str(file)))["beta_schedule"] == "scaled_linear"
+    assert outline("it", "stable-diffusion", Location(str(file))).parameters == 859_520_964
     monkeypatch.setattr("dovetail.experts.checkpoint.USUAL_BASE", str(base))
     with pytest.raises(WeightsError, match=r"of shape \(8, 4, 3, 3\) where a UNet2DConditionModel.* as `base`"):
         load("it", "stable-diffusion", str(file))
@@ -287,7 +288,7 @@ def test_sizes_that_nobody_knows_are_told_before_anything_is_fetched(tmp_path: P
         with pytest.raises(WeightsError, match=asks):
             load("it", family, str(found))
     with pytest.raises(WeightsError, match=r"as `base`, for its scheduler/scheduler_config\.json"):
-        scheduler_config("it", "wan", str(tmp_path / "wan.safetensors"))
+        scheduler_config("it", "wan", Location(str(tmp_path / "wan.safetensors")))
 
 
 REFUSED = {
@@ -434,7 +435,7 @@ def test_lightning_is_sampled_at_trailing_steps_and_the_others_as_their_base(tmp
     tensors = originals.motion(tiny.motion_adapter())
     for name, spacing in {"animatediff_lightning_4step_comfyui": "trailing", "v3_sd15_mm": "leading"}.items():
         found = originals.written(tmp_path / f"{name}.safetensors", tensors)
-        assert scheduler_config("it", "animatediff", folder, str(found))["timestep_spacing"] == spacing
+        assert scheduler_config("it", "animatediff", Location(folder), str(found))["timestep_spacing"] == spacing
 
 
 @pytest.mark.parametrize("layout", ["diffusers", "comfyui"])

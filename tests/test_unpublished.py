@@ -15,6 +15,7 @@ from dovetail import recipe as recipes
 from dovetail.errors import RecipeError, RoomError, RoomWarning, WeightsError
 from dovetail.experts import load
 from dovetail.experts.cache import folder_of
+from dovetail.experts.checkpoint import Location
 from dovetail.experts.outline import codec_outline, outline
 from dovetail.experts.published import MODELSCOPE, UMT5, WAN_1_3B
 from dovetail.recipe import Recipe, models
@@ -142,14 +143,14 @@ def test_an_expert_of_unknown_size_is_told_where_memory_is_counted(hub: Hub) -> 
 def test_a_folder_that_reads_with_another_s_text_model_is_counted(folders: dict[str, Path], tmp_path: Path) -> None:
     bare = Path(shutil.copytree(folders["wan"], tmp_path / "bare"))
     shutil.rmtree(bare / "text_encoder")
-    assert outline("it", "wan", str(bare)).words is UMT5
-    assert outline("it", "wan", str(folders["wan"])).words.width == tiny.WIDE
+    assert outline("it", "wan", Location(str(bare))).words is UMT5
+    assert outline("it", "wan", Location(str(folders["wan"]))).words.width == tiny.WIDE
 
 
 def test_a_file_that_is_not_here_is_counted_by_its_base(hub: Hub) -> None:
     file = "some/files/wan.safetensors"
-    assert outline("it", "wan", file, base="Wan-AI/Wan2.1-T2V-1.3B-Diffusers").config is WAN_1_3B
-    found = outline("it", "stable-diffusion", "some/files/style.safetensors")
+    assert outline("it", "wan", Location(file, base="Wan-AI/Wan2.1-T2V-1.3B-Diffusers")).config is WAN_1_3B
+    found = outline("it", "stable-diffusion", Location("some/files/style.safetensors"))
     assert found.kind == "UNet2DConditionModel", "a file without a base is a Stable Diffusion 1"
     one, two = (
         models.Pretrained(family="stable-diffusion", weights=f"some/files/{name}.safetensors", subfolder="unet")
@@ -161,7 +162,7 @@ def test_a_file_that_is_not_here_is_counted_by_its_base(hub: Hub) -> None:
 def test_an_image_network_with_motion_modules_is_counted_with_them(folders: dict[str, Path], tmp_path: Path) -> None:
     image, file = str(folders["stable-diffusion"]), str(tiny.lightning(tmp_path / "lightning_4step.safetensors"))
     expert: Any = load("it", "animatediff", image, adapter=file)
-    found = outline("it", "animatediff", image, adapter=file)
+    found = outline("it", "animatediff", Location(image), adapter=file)
     assert (found.kind, found.parameters) == ("UNetMotionModel", expert.network.parameters)
 
 
@@ -172,24 +173,24 @@ def test_any_motion_modules_over_what_is_published_are_counted(hub: Hub, adapter
     video = {"frames": 4, "height": 32, "width": 32, "fps": 8.0}
     notes = dovetail.plan(asked(experts={"a": spec}, codec={"weights": SD_15}, chain=chain, video=video)).notes
     assert any("planned by its published configuration" in note for note in notes)
-    assert outline("it", "animatediff", SD_15, adapter=adapter).kind == "UNetMotionModel"
+    assert outline("it", "animatediff", Location(SD_15), adapter=adapter).kind == "UNetMotionModel"
     with pytest.raises(WeightsError, match="its sizes are not known"):
-        outline("it", "lavie", "CompVis/stable-diffusion-v1-4", adapter="some/files/no_motion.pt")
+        outline("it", "lavie", Location("CompVis/stable-diffusion-v1-4"), adapter="some/files/no_motion.pt")
     assert not hub.asked
 
 
 def test_names_of_one_model_are_counted_alike() -> None:
     for name in ("damo-vilab/text-to-video-ms-1.7b", "cerspense/zeroscope_v2_576w", "cerspense/zeroscope_v2_XL"):
-        assert outline("it", "text-to-video-sd", name).config is MODELSCOPE
+        assert outline("it", "text-to-video-sd", Location(name)).config is MODELSCOPE
 
 
 def test_an_autoencoder_in_the_cache_is_counted_as_it_is(hub: Hub, tmp_path: Path) -> None:
     tiny.vae().save_pretrained(tmp_path / "vae")
     hub.repos["some/vae"] = Repo.of(tmp_path / "vae")
-    usual = codec_outline("some/vae", None, "stable-diffusion")
+    usual = codec_outline(Location("some/vae"), "stable-diffusion")
     bring_configs(asked(codec={"weights": "some/vae", "device": "cpu"}), [])
     assert in_cache("some/vae") == {"config.json"}
-    found = codec_outline("some/vae", None, "stable-diffusion")
+    found = codec_outline(Location("some/vae"), "stable-diffusion")
     assert usual is not None
     assert found is not None
     assert found[1]["block_out_channels"] == [8, 8] != list(usual[1]["block_out_channels"])

@@ -23,7 +23,7 @@ from torch.nn.functional import conv3d, interpolate
 
 from dovetail.core.excerpts import Excerpt, Reach, Trail
 from dovetail.errors import RecipeError, SpaceError, WeightsError
-from dovetail.experts.checkpoint import find, quietly
+from dovetail.experts.checkpoint import Location, find, quietly
 from dovetail.experts.codec import KINDS, VideoCodec, codec_of, load_codec, space_at
 from dovetail.experts.decoders import WFVAE, reach_of
 from dovetail.experts.footprint import _decoded, decoding, held
@@ -331,7 +331,7 @@ def test_its_space(repository: Path) -> None:
     full = space_of({**facts.SIZES, "_class_name": WFVAE})
     assert full == LatentSpace(8, WFVAE, 8, scaling=0.18215, shift=0.0, compression=4)
     assert full.latent_frames(93) == 24
-    assert space_at(str(repository)) == replace(full, channels=tiny.CHANNELS)
+    assert space_at(Location(str(repository))) == replace(full, channels=tiny.CHANNELS)
     wan = LatentSpace(8, "AutoencoderKLWan", 8, compression=4)
     with pytest.raises(SpaceError, match="vae 'WFVAEModel' against 'AutoencoderKLWan'"):
         same_space(full, wan)
@@ -427,7 +427,7 @@ def test_it_comes_from_the_hub(hub: Hub) -> None:
     ]
     assert Want("some/old", ("vae",)).of(["vae/a.bin", "vae/b.ckpt"]) == ["vae/a.bin"]
     assert Want("some/new", ("vae",)).of(["vae/a.safetensors", "vae/b.ckpt"]) == ["vae/a.safetensors"]
-    found: Any = find("some/plan", None, None, ["vae"])
+    found: Any = find(Location("some/plan"), ["vae"])
     assert found.file("vae").name == "merged.ckpt"
 
 
@@ -483,7 +483,7 @@ def test_another_autoencoder_is_told(repository: Path, tmp_path: Path, how: str)
     config = json.loads((folder / "vae" / "config.json").read_text())
     (folder / "vae" / "config.json").write_text(json.dumps(config | OTHERS[how]))
     ((name, came),) = OTHERS[how].items()
-    for attempt in (lambda: load_codec(str(folder)), lambda: codec_outline(str(folder), None, None)):
+    for attempt in (lambda: load_codec(str(folder)), lambda: codec_outline(Location(str(folder)))):
         with pytest.raises(RecipeError, match=rf"vae of '{folder}' is a WF-VAE with {name} {came!r}, and only"):
             attempt()
 
@@ -519,7 +519,7 @@ def test_a_pickle_that_holds_more_than_tensors_is_not_opened(
 
 
 def test_a_plan_knows_it(repository: Path) -> None:
-    found = codec_outline(str(repository), None, None)
+    found = codec_outline(Location(str(repository)))
     assert found is not None
     assert (found[0], found[1]["latent_dim"]) == (WFVAE, tiny.CHANNELS)
     assert parameters_of(*found) == sum(part.numel() for part in tiny.wfvae().parameters())

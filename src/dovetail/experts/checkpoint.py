@@ -28,6 +28,22 @@ VARIANTS = ("fp16", "bf16", "fp32", "non_ema", "ema")
 
 
 @dataclass(frozen=True)
+class Location:
+    """Where weights are asked for.
+
+    weights: "sprites/NAME" (packaged), a folder, "OWNER/REPO", or one file (a path, or "OWNER/REPO/FILE"); what is
+    the hub's may say its revision (see `pins`). subfolder: of the one part that is meant, where it is not the usual. base:
+    for one file, the checkpoint that has what it does not hold. revision, variant: of `weights`.
+    """
+
+    weights: str
+    subfolder: str | None = None
+    base: str | None = None
+    revision: str | None = None
+    variant: str | None = None
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A folder in diffusers' layout, one subfolder per part. weights, revision: the name it was asked by."""
 
@@ -91,8 +107,8 @@ class Checkpoint:
         folder = self.part(name)
         if kept := sorted(f for f in folder.glob("*.safetensors") if _variant(f.name) == (self.variant or "")):
             what = f"{name or 'the folder'} of '{self.weights}'"
-            shards(folder, kept, what, self.weights, self.revision, self.variant)
-            sound(kept, what, self.weights, self.revision, self.variant)
+            shards(folder, kept, what, *self.asked)
+            sound(kept, what, *self.asked)
             return kept[0]
         pickles = [f for f in folder.iterdir() if f.suffix in PICKLES and _variant(f.name) == (self.variant or "")]
         if pickles:
@@ -113,7 +129,7 @@ class Checkpoint:
         if not files:
             return {}
         first = min(files, key=lambda f: (f.suffix != ".safetensors", _variant(f.name) != (self.variant or ""), f.name))
-        sound([first], f"{name or 'the folder'} of '{self.weights}'", self.weights, self.revision, self.variant)
+        sound([first], f"{name or 'the folder'} of '{self.weights}'", *self.asked)
         return opened(first, [key for key in keys_of(first) if key.startswith(starts)])
 
 
@@ -162,22 +178,20 @@ def config_at(checkpoint: Checkpoint | SingleFile, part: str) -> Path:
     return config_at(base, part) if isinstance(base, Checkpoint) and asks and base.has(part) else checkpoint.file
 
 
-def at_hand(
-    weights: str, revision: str | None, variant: str | None, parts: Sequence[str], base: str | None = None
-) -> Checkpoint | SingleFile | None:
+def at_hand(at: Location, parts: Sequence[str]) -> Checkpoint | SingleFile | None:
     """A checkpoint as far as it is on this machine or in the hub's cache; None where it is in neither. Nothing is
     downloaded; for one file that is not here its `base` stands. Arguments and errors as for `find`."""
-    if here(weights):
-        return find(weights, revision, variant, parts, base=base)
-    if not is_file(weights):
-        place = snapshot(*unpinned(weights, revision)) if is_repo(weights) else None
-        return None if place is None else Checkpoint(weights, place, variant, revision)
-    beside = None if base is None else at_hand(base, None, None, parts)
-    file = _cached_file(weights, revision)
+    if here(at.weights):
+        return find(at, parts)
+    if not is_file(at.weights):
+        place = snapshot(*unpinned(at.weights, at.revision)) if is_repo(at.weights) else None
+        return None if place is None else Checkpoint(at.weights, place, at.variant, at.revision)
+    beside = None if at.base is None else at_hand(Location(at.base), parts)
+    file = _cached_file(at.weights, at.revision)
     if file is None:
         return beside
-    sound([file], f"'{weights}'", weights, revision)
-    return replace(single(weights, file), base=beside, told=beside is not None)
+    sound([file], f"'{at.weights}'", at.weights, at.revision)
+    return replace(single(at.weights, file), base=beside, told=beside is not None)
 
 
 def _cached_file(name: str, revision: str | None) -> Path | None:
@@ -192,37 +206,26 @@ def bring_configs(weights: str, revision: str | None, parts: Sequence[str], wher
     give them; `where` ends the message."""
     if not is_repo(weights):
         raise _nowhere(weights, where)
-    _download(weights, revision, None, [], where, parts)
+    _download(Location(weights, revision=revision), [], where, parts)
 
 
-def find(
-    weights: str,
-    revision: str | None,
-    variant: str | None,
-    parts: Sequence[str],
-    where: str = "",
-    base: str | None = None,
-) -> Checkpoint | SingleFile:
-    """The checkpoint of this name on this machine, downloaded if it is a hub id.
-
-    weights: "sprites/NAME" (packaged), a folder, "OWNER/REPO", or one file (a path, or "OWNER/REPO/FILE"); what is
-    the hub's may say its revision (see `pins`). parts: the subfolders to download, or single files. base: for one file, the
-    checkpoint that has what it does not hold.
-    Raises WeightsError if it is nowhere; `where` ends the message.
-    """
+def find(at: Location, parts: Sequence[str], where: str = "") -> Checkpoint | SingleFile:
+    """The checkpoint there, downloaded if it is the hub's. parts: the subfolders to download, or single files. Raises
+    WeightsError if it is nowhere; `where` ends the message."""
+    weights = at.weights
     _no_gguf(weights)
     if is_file(weights):
-        return _completed(single(weights, find_file(weights, revision)), parts, base)
-    if base is not None:
-        raise WeightsError(f"'{weights}' is a checkpoint in itself, so it takes no base ('{base}'); leave it out")
+        return _completed(single(weights, find_file(weights, at.revision)), parts, at.base)
+    if at.base is not None:
+        raise WeightsError(f"'{weights}' is a checkpoint in itself, so it takes no base ('{at.base}'); leave it out")
     if weights.startswith("sprites/"):
-        return Checkpoint(weights, _packaged(weights.removeprefix("sprites/")), variant)
+        return Checkpoint(weights, _packaged(weights.removeprefix("sprites/")), at.variant)
     folder = Path(weights).expanduser()
     if folder.is_dir():
-        return Checkpoint(weights, folder, variant)
+        return Checkpoint(weights, folder, at.variant)
     if not is_repo(weights):
         raise _nowhere(weights, where)
-    return Checkpoint(weights, _download(weights, revision, variant, parts, where), variant, revision)
+    return Checkpoint(weights, _download(at, parts, where), at.variant, at.revision)
 
 
 def _no_gguf(weights: str) -> None:
@@ -259,13 +262,13 @@ def _completed(file: SingleFile, parts: Sequence[str], base: str | None) -> Sing
             f"A file of weights holds no {missing[0]}, so it is taken from there; name another checkpoint that has "
             f"{'/ and '.join(missing)}/ as `base`"
         )
-        return replace(file, base=find(USUAL_BASE, None, None, missing, hint))
+        return replace(file, base=find(Location(USUAL_BASE), missing, hint))
     if here(base):
-        return replace(file, base=find(base, None, None, parts), told=True)
+        return replace(file, base=find(Location(base), parts), told=True)
     # Of what the file holds itself, only the configuration is asked.
     held = [part for part in parts if file.holds(part)]
     rest = [part for part in parts if part not in held]
-    return replace(file, base=Checkpoint(base, _download(base, None, None, rest, "", held)), told=True)
+    return replace(file, base=Checkpoint(base, _download(Location(base), rest, "", held)), told=True)
 
 
 def _packaged(name: str) -> Path:
@@ -277,25 +280,18 @@ def _packaged(name: str) -> Path:
     return shipped / name
 
 
-def _download(
-    weights: str,
-    revision: str | None,
-    variant: str | None,
-    parts: Sequence[str],
-    where: str,
-    bare: Sequence[str] = (),
-) -> Path:
+def _download(at: Location, parts: Sequence[str], where: str, bare: Sequence[str] = ()) -> Path:
     """The folder of a repository with these parts, and with the configurations alone of the `bare` ones."""
     from huggingface_hub import snapshot_download
 
-    repo, commit = unpinned(weights, revision)
+    repo, commit = unpinned(at.weights, at.revision)
 
     def fetched(parts: Sequence[str], end: str = ".safetensors", more: Sequence[str] = ()) -> Path:
-        allow, ignore = patterns(parts, variant, end)
+        allow, ignore = patterns(parts, at.variant, end)
         allow = [*allow, *more]
         return Path(snapshot_download(repo, revision=commit, allow_patterns=allow, ignore_patterns=ignore))
 
-    with refusals(weights, where, revision, variant):
+    with refusals(at.weights, where, at.revision, at.variant):
         path = fetched(parts, more=[f"{part}/*.json" if part else "config.json" for part in bare])
         # Repositories that are old have their weights as pickles alone.
         for end in OLD:

@@ -13,7 +13,7 @@ from dovetail.core.denoiser import timeline
 from dovetail.core.excerpts import Excerpt, Reach, Trail
 from dovetail.core.noise import Noise
 from dovetail.errors import EncodeError, RecipeError, WeightsError, nearest
-from dovetail.experts.checkpoint import Checkpoint, at_hand, find, model
+from dovetail.experts.checkpoint import Checkpoint, Location, at_hand, find, model
 from dovetail.experts.decoders import COGVIDEOX, LTX, WAN, WFVAE, follow, reach_of
 from dovetail.experts.halving import LEAST, Shortage, halving, sparing
 from dovetail.experts.moving import present
@@ -340,7 +340,7 @@ def load_codec(
         raise RecipeError(f"chunk is a number of frames, at least 1, not {chunk}")
     if tiles is not None and tiles < LEAST:
         raise RecipeError(f"tiles are latent cells along a side, at least {LEAST}, not {tiles}")
-    checkpoint, subfolder = located(weights, subfolder, revision, variant, base)
+    checkpoint, subfolder = located(Location(weights, subfolder, base, revision, variant))
     config = checkpoint.config(subfolder)
     kind = str(config.get("_class_name"))
     if kind not in KINDS:
@@ -384,41 +384,31 @@ KINDS = ("AutoencoderKL", WAN, LTX, COGVIDEOX, WFVAE)
 """The autoencoders that a codec can be made of."""
 
 
-def space_at(
-    weights: str,
-    subfolder: str | None = None,
-    base: str | None = None,
-    revision: str | None = None,
-    variant: str | None = None,
-) -> LatentSpace:
-    """The latents of a checkpoint's codec, as far as its config tells, from this machine or the hub's cache; arguments
-    as for `load_codec`. Raises WeightsError where it is in neither."""
-    if (found := seen(weights, subfolder, revision, variant, base)) is None:
-        raise WeightsError(f"'{weights}' is not on this machine")
+def space_at(at: Location) -> LatentSpace:
+    """The latents of a checkpoint's codec, as far as its config tells, from this machine or the hub's cache. Raises
+    WeightsError where it is in neither."""
+    if (found := seen(at)) is None:
+        raise WeightsError(f"'{at.weights}' is not on this machine")
     checkpoint, subfolder = found
     config = checkpoint.config(subfolder)
     with checkpoint.making(subfolder, "autoencoder"):
         return space_of(config)
 
 
-def located(
-    weights: str, subfolder: str | None, revision: str | None, variant: str | None, base: str | None
-) -> tuple[Checkpoint | SingleFile, str]:
+def located(at: Location) -> tuple[Checkpoint | SingleFile, str]:
     """The checkpoint, and the folder of its autoencoder in it."""
-    checkpoint = find(weights, revision, variant, _parts(weights, subfolder), base=base)
-    return checkpoint, _folder(weights, checkpoint, subfolder)
+    checkpoint = find(at, _parts(at))
+    return checkpoint, folder_in(checkpoint, at)
 
 
-def seen(
-    weights: str, subfolder: str | None, revision: str | None, variant: str | None, base: str | None
-) -> tuple[Checkpoint | SingleFile, str] | None:
+def seen(at: Location) -> tuple[Checkpoint | SingleFile, str] | None:
     """The same of what is on this machine or in the hub's cache; None where nothing is."""
-    checkpoint = at_hand(weights, revision, variant, _parts(weights, subfolder), base)
-    return None if checkpoint is None else (checkpoint, _folder(weights, checkpoint, subfolder))
+    checkpoint = at_hand(at, _parts(at))
+    return None if checkpoint is None else (checkpoint, folder_in(checkpoint, at))
 
 
-def _parts(weights: str, subfolder: str | None) -> list[str]:
-    return folders(None if is_file(weights) else subfolder)
+def _parts(at: Location) -> list[str]:
+    return folders(None if is_file(at.weights) else at.subfolder)
 
 
 def folders(subfolder: str | None) -> list[str]:
@@ -426,12 +416,13 @@ def folders(subfolder: str | None) -> list[str]:
     return ["vae", ""] if subfolder is None else [subfolder]
 
 
-def _folder(weights: str, checkpoint: Checkpoint | SingleFile, subfolder: str | None) -> str:
-    if isinstance(checkpoint, SingleFile) or is_file(weights):
+def folder_in(checkpoint: Checkpoint | SingleFile, at: Location) -> str:
+    """Where the autoencoder lies in a checkpoint that was found."""
+    if isinstance(checkpoint, SingleFile) or is_file(at.weights):
         return "vae"
-    if subfolder is None:
+    if at.subfolder is None:
         return "" if (checkpoint.path / "config.json").is_file() else "vae"
-    return subfolder
+    return at.subfolder
 
 
 def _module(kind: str, checkpoint: Checkpoint | SingleFile, subfolder: str, dtype: str) -> Any:

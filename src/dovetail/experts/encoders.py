@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from dovetail.errors import WeightsError
-from dovetail.experts.checkpoint import Checkpoint, find, must_be
+from dovetail.experts.checkpoint import Checkpoint, Location, find, must_be
 from dovetail.experts.placement import device_of
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -83,7 +83,7 @@ def check_encoder(weights: str, where: str = "") -> None:
 
 def _brought(weights: str, where: str = "") -> Checkpoint:
     """The checkpoint with an encoder's files, which come from the hub if they lie there."""
-    found = find(weights, None, None, ["config.json", "model.safetensors", "preprocessor_config.json"], where)
+    found = find(Location(weights), ["config.json", "model.safetensors", "preprocessor_config.json"], where)
     if not isinstance(found, Checkpoint):
         raise WeightsError(f"'{weights}' is one file, and an encoder is a folder with its config. {where}".strip())
     found.file("")

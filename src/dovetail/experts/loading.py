@@ -1,7 +1,7 @@
 """From a name and a family to an `Expert`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from dovetail.core.schedules import schedule_of
 from dovetail.errors import RecipeError, WeightsError, nearest
 from dovetail.experts.adapter import Convention, Packed, Text, frames_first, masked, motion, per_frame, volume
 from dovetail.experts.assembling import TEXTS, assembled, reader, spoken
-from dovetail.experts.checkpoint import Checkpoint, at_hand, config_at, find, find_file, model
+from dovetail.experts.checkpoint import Checkpoint, Location, at_hand, config_at, find, find_file, model
 from dovetail.experts.lavie import facts as lavie
 from dovetail.experts.loras import Lora, add, add_to_words
 from dovetail.experts.motion import scheduler_of, with_motion
@@ -207,7 +207,8 @@ def load(
     _check(name, family, batch, loras, tuning, words)
     kind, placed, precision = FAMILIES[family], device_of(device), dtype_of(dtype)
     parts = parts_of(family, subfolder, adapter, text is not None)
-    checkpoint = find(weights, revision, variant, parts, f"Weights of this family: {kind.where}", base)
+    at = Location(weights, subfolder, base, revision, variant)
+    checkpoint = find(at, parts, f"Weights of this family: {kind.where}")
     part = kind.folder(subfolder)
     asked = _Asked(
         name, family, checkpoint, adapter, part, precision, placed, batch, fps, tuple(loras), tuning, waiting, words
@@ -284,24 +285,18 @@ def words_of(family: str, weights: str, words: str | None = None) -> tuple[str, 
     return words, usual[1] if unpinned(words)[0] == usual[0] else (*WORDS, *usual[1])
 
 
-def published_of(
-    name: str,
-    family: str,
-    weights: str,
-    subfolder: str | None = None,
-    adapter: str | None = None,
-    base: str | None = None,
-) -> Published | None:
+def published_of(name: str, family: str, at: Location, adapter: str | None = None) -> Published | None:
     """What is published of such an expert; arguments as for `load`, None where that is nothing. Of one file it is what
     is published of its base: without one, a file of Stable Diffusion 1 has the sizes of the usual one.
 
     Raises what `check_network` raises.
     """
-    bare, kind = base is None and is_file(weights), FAMILIES[family]
-    told_by = (base or USUAL_BASE) if is_file(weights) else weights
-    part = kind.folder(subfolder)
+    weights, kind = at.weights, FAMILIES[family]
+    bare = at.base is None and is_file(weights)
+    told_by = (at.base or USUAL_BASE) if is_file(weights) else weights
+    part = kind.folder(at.subfolder)
     # As in `network_part`. A file whose base nobody named may be anything, so it is in no other folder of the usual one.
-    others = () if subfolder is not None or bare else USUAL_PARTS
+    others = () if at.subfolder is not None or bare else USUAL_PARTS
     for folder in (part, *others):
         found = known(told_by, folder)
         if found is not None and not (bare and found.kind not in kind.networks):
@@ -361,21 +356,14 @@ def _at(what: str, path: Path | None) -> str:
     return what if path is None else f"{what} ({path})"
 
 
-def scheduler_config(
-    name: str,
-    family: str,
-    weights: str,
-    adapter: str | None = None,
-    revision: str | None = None,
-    base: str | None = None,
-) -> dict[str, Any]:
+def scheduler_config(name: str, family: str, at: Location, adapter: str | None = None) -> dict[str, Any]:
     """The scheduler config that such an expert works by, without loading it, from this machine or the hub's cache;
     arguments as for `load`.
 
     Raises WeightsError where there is none.
     """
-    if (checkpoint := at_hand(weights, revision, None, ["scheduler"], base)) is None:
-        raise WeightsError(f"'{weights}' is not on this machine")
+    if (checkpoint := at_hand(replace(at, variant=None), ["scheduler"])) is None:
+        raise WeightsError(f"'{at.weights}' is not on this machine")
     return _scheduler(_Asked(name, family, checkpoint, adapter, FAMILIES[family].part))
 
 
@@ -490,7 +478,7 @@ def _words_apart(asked: _Asked) -> Checkpoint | SingleFile:
     if apart is None:
         return asked.checkpoint
     where, parts = apart
-    return find(where, None, None, parts, f"The text model of family '{asked.family}': {FAMILIES[asked.family].where}")
+    return find(Location(where), parts, f"The text model of family '{asked.family}': {FAMILIES[asked.family].where}")
 
 
 def _folder(asked: _Asked, checkpoint: Checkpoint | SingleFile, part: str) -> str:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dovetail.errors import RecipeError, WeightsError
-from dovetail.experts.checkpoint import Checkpoint, at_hand, find, find_file, model, quietly
+from dovetail.experts.checkpoint import Checkpoint, Location, at_hand, find, find_file, model, quietly
 from dovetail.experts.tensors import is_file, opened
 
 LONGEST = 32
@@ -45,7 +45,7 @@ def with_motion(unet: Any, adapter: str, where: str, dtype: torch.dtype) -> Any:
 
 def folder_of(adapter: str) -> Checkpoint:
     """The checkpoint of a MotionAdapter's folder or hub id."""
-    found = find(adapter, None, None, ["", "scheduler"])
+    found = find(Location(adapter), ["", "scheduler"])
     assert isinstance(found, Checkpoint)
     return found
 
@@ -61,8 +61,8 @@ def scheduler_of(adapter: str, image: Mapping[str, Any]) -> dict[str, Any]:
         # By its name: apart from being distilled, Lightning's modules are AnimateDiff's.
         return {**linear, "timestep_spacing": "trailing"} if "lightning" in Path(adapter).name.lower() else linear
     file = "scheduler_config.json"
-    parts = ["scheduler"]  # For a plan, nothing else is fetched, and nothing of what was pulled.
-    folder = at_hand(adapter, None, None, parts) or find(adapter, None, None, parts)
+    at, parts = Location(adapter), ["scheduler"]  # For a plan, nothing else is fetched, and nothing of what was pulled.
+    folder = at_hand(at, parts) or find(at, parts)
     assert isinstance(folder, Checkpoint)
     return folder.config("scheduler", file) if (folder.path / "scheduler" / file).is_file() else linear
 

@@ -4,22 +4,20 @@ once, and not after gigabytes."""
 from collections.abc import Sequence
 from pathlib import Path
 
-from dovetail.experts.checkpoint import Checkpoint, find, find_file, nearby
-from dovetail.experts.codec import located
+from dovetail.experts.checkpoint import Checkpoint, Location, find, find_file, nearby
+from dovetail.experts.codec import folder_in
 from dovetail.experts.loading import FAMILIES, network_part
 from dovetail.experts.tensors import is_file
 
 
-def check_expert(
-    family: str, weights: str, variant: str | None = None, adapter: str | None = None, subfolder: str | None = None
-) -> None:
+def check_expert(family: str, at: Location, adapter: str | None = None) -> None:
     """Raise WeightsError if weights that an expert has on this machine lack what it takes of them; arguments as for `load`.
     Weights on the hub are not looked at."""
     kind = FAMILIES[family]
-    checkpoint = _found(weights, variant, f"Weights of this family: {kind.where}")
+    checkpoint = _found(at.weights, at.variant, f"Weights of this family: {kind.where}")
     if checkpoint is not None:
         # Weights of another family are told of by name, when they are loaded.
-        part = network_part(checkpoint, kind.folder(subfolder))
+        part = network_part(checkpoint, kind.folder(at.subfolder))
         checkpoint.config(part)
         if family != "lavie" or adapter is None:
             _whole(checkpoint, part)
@@ -28,13 +26,13 @@ def check_expert(
         if kind.words is None:
             checkpoint.config("text_encoder")
     if adapter is not None:
-        _found(adapter, None)
+        _found(adapter)
 
 
-def check_codec(weights: str, variant: str | None = None, subfolder: str | None = None) -> None:
-    """The same of a codec; arguments as for `load_codec`."""
-    if (checkpoint := _found(weights, variant)) is not None:
-        _, part = located(weights, subfolder, None, variant, None)
+def check_codec(at: Location) -> None:
+    """The same of a codec."""
+    if (checkpoint := _found(at.weights, at.variant)) is not None:
+        part = folder_in(checkpoint, at)
         checkpoint.config(part)
         _whole(checkpoint, part)
 
@@ -42,17 +40,17 @@ def check_codec(weights: str, variant: str | None = None, subfolder: str | None 
 def check_files(places: Sequence[str]) -> None:
     """The same for files and folders of any other kind, as those of LoRA weights."""
     for place in places:
-        _found(place, None)
+        _found(place)
 
 
-def _found(weights: str, variant: str | None, where: str = "") -> Checkpoint | None:
+def _found(weights: str, variant: str | None = None, where: str = "") -> Checkpoint | None:
     """The checkpoint in a folder on this machine. None for a file that is there, and for what is on the hub."""
     if not nearby(weights):
         return None
     if is_file(weights):
         find_file(weights)
         return None
-    found = find(weights, None, variant, [], where)
+    found = find(Location(weights, variant=variant), [], where)
     assert isinstance(found, Checkpoint)
     return found
 

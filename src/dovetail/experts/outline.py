@@ -16,7 +16,7 @@ from torch import nn
 from dovetail.errors import RecipeError, WeightsError
 from dovetail.experts.adapter import Embedding
 from dovetail.experts.assembling import patch_of, places_of
-from dovetail.experts.checkpoint import Checkpoint, at_hand, config_at, here, must_be, quietly
+from dovetail.experts.checkpoint import Checkpoint, Location, at_hand, config_at, here, must_be, quietly
 from dovetail.experts.codec import CHUNK, KINDS, codec_class, codec_of, seen, space_at
 from dovetail.experts.decoders import WFVAE, reach_of
 from dovetail.experts.flops import Operations, operations
@@ -129,31 +129,20 @@ def _looked(family: str, kind: str, config: str, words: tuple[int, int, bool], s
     return found.linear, found.attention
 
 
-def outline(
-    name: str,
-    family: str,
-    weights: str,
-    *,
-    subfolder: str | None = None,
-    dtype: str = "float32",
-    base: str | None = None,
-    adapter: str | None = None,
-    revision: str | None = None,
-    variant: str | None = None,
-) -> Outline:
+def outline(name: str, family: str, at: Location, *, dtype: str = "float32", adapter: str | None = None) -> Outline:
     """The outline of an expert: from its files if they are on this machine, else from what is published of it, else
     from the hub's cache.
 
     Arguments are those of `load`. Raises WeightsError where none of these has it, and what `check_network` raises.
     """
-    part, size = FAMILIES[family].folder(subfolder), dtype_of(dtype).itemsize
-    told = None if here(weights) else published_of(name, family, weights, subfolder, adapter, base)
+    part, size = FAMILIES[family].folder(at.subfolder), dtype_of(dtype).itemsize
+    told = None if here(at.weights) else published_of(name, family, at, adapter)
     if told is not None:
         return Outline(family, told.kind, told.config, told.words, size)
-    if (checkpoint := at_hand(weights, revision, variant, [part], base)) is None:
-        raise WeightsError(f"expert '{name}': '{weights}' is not on this machine, and its sizes are not known")
+    if (checkpoint := at_hand(at, [part])) is None:
+        raise WeightsError(f"expert '{name}': '{at.weights}' is not on this machine, and its sizes are not known")
     part = network_part(checkpoint, part)
-    config, place = checkpoint.config(part), f"{part}/ of '{weights}'"
+    config, place = checkpoint.config(part), f"{part}/ of '{at.weights}'"
     length = config.get("max_text_seq_length")
     with checkpoint.making(part, "network"):
         check_network(name, family, config, adapter, place, config_at(checkpoint, part))
@@ -198,29 +187,19 @@ SIDE = 8
 """Cells a side of the look that a network is tried with, in tokens: networks halve them up to three times."""
 
 
-def space_ahead(
-    name: str,
-    family: str,
-    weights: str,
-    *,
-    subfolder: str | None = None,
-    base: str | None = None,
-    adapter: str | None = None,
-    revision: str | None = None,
-    variant: str | None = None,
-) -> LatentSpace | None:
+def space_ahead(name: str, family: str, at: Location, adapter: str | None = None) -> LatentSpace | None:
     """The latents of an expert, as far as configurations tell, from where `outline` has them; None where nothing does.
 
     Arguments are those of `load`. Raises WeightsError for a path where nothing lies, or nothing that can be loaded, and
     what `check_network` raises.
     """
-    must_be(weights, f"Weights of this family: {FAMILIES[family].where}")
-    told = None if here(weights) else published_of(name, family, weights, subfolder, adapter, base)
+    must_be(at.weights, f"Weights of this family: {FAMILIES[family].where}")
+    told = None if here(at.weights) else published_of(name, family, at, adapter)
     if told is not None:
         return _published_space(told.codec)
-    part = FAMILIES[family].folder(subfolder)
+    part = FAMILIES[family].folder(at.subfolder)
     try:
-        if (checkpoint := at_hand(weights, revision, variant, [part], base)) is None:
+        if (checkpoint := at_hand(at, [part])) is None:
             return None
         part = network_part(checkpoint, part)
         config = checkpoint.config(part)
@@ -228,10 +207,10 @@ def space_ahead(
         with checkpoint.making("vae", "autoencoder"):
             space = None if told_space is None else space_of(told_space)
     except WeightsError:
-        if here(weights) and base is None:
+        if here(at.weights) and at.base is None:
             raise
         return None  # What the cache and a base lack may come yet.
-    what, path = f"{part}/ of '{weights}'", config_at(checkpoint, part)
+    what, path = f"{part}/ of '{at.weights}'", config_at(checkpoint, part)
     with checkpoint.making(part, "network"):
         check_network(name, family, config, adapter, what, path)
     channels = config.get("in_channels")
@@ -244,18 +223,16 @@ def space_ahead(
     return LatentSpace(channels=channels) if space is None and isinstance(channels, int) else space
 
 
-def sides_ahead(
-    name: str, family: str, weights: str, subfolder: str | None, base: str | None, revision: str | None
-) -> tuple[int | None, int]:
+def sides_ahead(name: str, family: str, at: Location) -> tuple[int | None, int]:
     """For how many latent frames at once an expert without an adapter was built, and the latent cells along each side
     of what it takes for one token, from where `outline` has it; None and 1 where its config does not tell, or is
     nowhere. Arguments are those of `load`."""
-    told = None if here(weights) else published_of(name, family, weights, subfolder, None, base)
+    told = None if here(at.weights) else published_of(name, family, at)
     if told is not None:
         return places_of(told.config), patch_of(told.config)
-    part = FAMILIES[family].folder(subfolder)
+    part = FAMILIES[family].folder(at.subfolder)
     try:
-        if (checkpoint := at_hand(weights, revision, None, [part], base)) is None:
+        if (checkpoint := at_hand(at, [part])) is None:
             return None, 1
         with checkpoint.making(part := network_part(checkpoint, part), "network"):
             config = checkpoint.config(part)
@@ -264,22 +241,18 @@ def sides_ahead(
         return None, 1  # Told by whoever needs more of it.
 
 
-def codec_space(
-    weights: str,
-    subfolder: str | None = None,
-    base: str | None = None,
-    revision: str | None = None,
-    variant: str | None = None,
-) -> LatentSpace | None:
-    """The same of a codec; arguments as for `load_codec`. Raises WeightsError as that does."""
-    must_be(weights, "The codec's weights are a folder with an autoencoder, a file of one, or a hub id (codec.weights)")
-    told = None if here(weights) else known_codec(base if base is not None and is_file(weights) else weights)
+def codec_space(at: Location) -> LatentSpace | None:
+    """The latents of a codec, as `space_ahead` of an expert. Raises WeightsError as `load_codec` does."""
+    must_be(
+        at.weights, "The codec's weights are a folder with an autoencoder, a file of one, or a hub id (codec.weights)"
+    )
+    told = None if here(at.weights) else known_codec(_told_by(at))
     if told is not None:
         return _published_space(told)
     try:
-        return space_at(weights, subfolder, base, revision, variant)
+        return space_at(at)
     except WeightsError:
-        if here(weights) and base is None:
+        if here(at.weights) and at.base is None:
             raise
         return None
 
@@ -329,29 +302,21 @@ def reach_ahead(kind: str, config: Mapping[str, Any]) -> tuple[int, int]:
     return _reach(kind, written(config))
 
 
-def codec_outline(
-    weights: str,
-    subfolder: str | None,
-    family: str | None,
-    base: str | None = None,
-    revision: str | None = None,
-    variant: str | None = None,
-) -> tuple[str, Mapping[str, Any]] | None:
+def codec_outline(at: Location, family: str | None = None) -> tuple[str, Mapping[str, Any]] | None:
     """An autoencoder's class and config: from its files if they are on this machine, else as it is published, else from
     the hub's cache; of weights that nothing is known of, the autoencoder that experts of this family usually have. None
     if that is not known. Raises WeightsError for one that cannot decode."""
-    told_by = base if base is not None and is_file(weights) else weights
-    if not here(weights) and (told := known_codec(told_by)) is not None:
+    if not here(at.weights) and (told := known_codec(_told_by(at))) is not None:
         return told
-    found = seen(weights, subfolder, revision, variant, base)
-    if found is not None and (here(weights) or found[0].has(found[1])):
+    found = seen(at)
+    if found is not None and (here(at.weights) or found[0].has(found[1])):
         checkpoint, part = found
         config = checkpoint.config(part)
         told = str(config.get("_class_name")), {key: value for key, value in config.items() if key[0] != "_"}
         if told[0] == WFVAE:
             from dovetail.experts.wfvae.weights import sizes
 
-            told = WFVAE, sizes(config, f"{part or 'the folder'} of '{weights}'")
+            told = WFVAE, sizes(config, f"{part or 'the folder'} of '{at.weights}'")
         with checkpoint.making(part, told[0]):
             _decoded(*told)
         return told
@@ -359,6 +324,11 @@ def codec_outline(
     return next(
         (codec for codec in (IMAGE_CODEC, WAN_CODEC, LTX_CODEC, COGVIDEOX_CODEC, WFVAE_CODEC) if codec[0] == kind), None
     )
+
+
+def _told_by(at: Location) -> str:
+    """The weights by which a codec is told: of one file, those of its base."""
+    return at.base if at.base is not None and is_file(at.weights) else at.weights
 
 
 def _decoded(kind: str, config: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from dovetail.errors import WeightsError
-from dovetail.experts.checkpoint import Checkpoint, find, here
+from dovetail.experts.checkpoint import Checkpoint, Location, find, here
 from dovetail.experts.opensora import facts as opensora
 from dovetail.experts.soundness import again, damage, shards
 from dovetail.experts.tensors import PICKLES, SUFFIXES, is_file, keys_of, opened
@@ -34,7 +34,7 @@ def examined(weights: str) -> Iterator[tuple[str, State, str]]:
             raise WeightsError(f"'{weights}' is no file of weights; those end in {', '.join(SUFFIXES)}")
         yield _state(path, _weights(path))
         return
-    found = find(weights, None, None, [])
+    found = find(Location(weights), [])
     assert isinstance(found, Checkpoint)
     places = [found.path / name for name in ("", *PARTS) if (found.path / name).is_dir()]
     states = [state for place in places for state in _folder(place, weights, top=place == found.path)]

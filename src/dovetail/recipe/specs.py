@@ -1,10 +1,13 @@
 """Experts and autoencoders, as recipes say them: which weights, and how they are kept and called."""
 
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from dovetail.recipe.parts import Part, Share, keys
+
+if TYPE_CHECKING:
+    from dovetail.experts.checkpoint import Location
 
 DTypes = Literal["float32", "float16", "bfloat16"]
 
@@ -25,7 +28,18 @@ class Lora(Part):
         return {"weights": data} if isinstance(data, str) else data
 
 
-class Pretrained(Part):
+class Located(Part):
+    """What has weights; it has the keys of a `Location`."""
+
+    @property
+    def location(self) -> "Location":
+        """Where its weights are."""
+        from dovetail.experts.checkpoint import Location
+
+        return Location(**self.model_dump(include={*Location.__dataclass_fields__}))
+
+
+class Pretrained(Located):
     """A network with weights: a hub id, a diffusers folder, `sprites/NAME` for packaged ones, or one file. `subfolder`:
     the network's, where there are several. `revision`, `variant`: of `weights`; every other hub id says its own revision
     itself: OWNER/REPO@REVISION, OWNER/REPO@REVISION/FILE. `base`: for one file, a checkpoint that has what it does not hold. `words`: of
@@ -87,7 +101,7 @@ class Pixels(Part):
     pixels: Annotated[int, Field(ge=1, le=64)]
 
 
-class Autoencoder(Part):
+class Autoencoder(Located):
     """The autoencoder between pixels and latents; `weights` and `base` as of an expert. `chunk`: frames decoded at
     once, by one that knows single frames. `tiles`: latent cells along each side of what is decoded at once.
     `decode_timestep`, `decode_noise_scale`: for decoders that are told a timestep, as LTX-Video's. From `store` on: how

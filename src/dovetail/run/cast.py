@@ -101,12 +101,12 @@ def check_nearby(recipe: Recipe) -> None:
     for codec in codecs_of(recipe).values():
         if isinstance(codec, models.Autoencoder):
             unpinned(codec.weights, codec.revision)
-            check_codec(codec.weights, codec.variant, codec.subfolder)
+            check_codec(codec.location)
             check_files([codec.base] if codec.base is not None else [])
     for spec in (recipe.experts[name] for name in recipe.experts if name in used(recipe)):
         if isinstance(spec, models.Pretrained):
             unpinned(spec.weights, spec.revision)
-            check_expert(spec.family, spec.weights, spec.variant, spec.adapter, spec.subfolder)
+            check_expert(spec.family, spec.location, spec.adapter)
             others = [place for place in (spec.base, spec.words) if place is not None]
             check_files([*others, *(lora.weights for lora in spec.loras)])
 

@@ -62,7 +62,7 @@ def _named(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 def _whereabouts(weights: str, taken: Sequence[Want]) -> str:
     """How much of weights is here, and their licence. taken: what recipes take of them, of the hub."""
-    from dovetail.experts.checkpoint import Checkpoint, find
+    from dovetail.experts.checkpoint import Checkpoint, Location, find
     from dovetail.experts.shelf import licence_of
     from dovetail.run.wants import state
 
@@ -71,7 +71,7 @@ def _whereabouts(weights: str, taken: Sequence[Want]) -> str:
         here = (f"{variant}{state(cached(want))}" for variant, want in zip(variants, taken, strict=True))
         return f"{'; '.join(here)}; {licence_of(taken[0].repo)}"
     try:
-        found = find(weights, None, None, [])
+        found = find(Location(weights), [])
         assert isinstance(found, Checkpoint)
     except WeightsError as error:
         return f"missing ({error})"

@@ -42,18 +42,14 @@ def outlook(name: str, spec: models.ExpertSpec, notes: list[str]) -> Known:
 
     family = FAMILIES[spec.family]
     # An adapter's motion modules have places of their own, which are known once it is loaded.
-    places, patch = (
-        (None, 1)
-        if spec.adapter
-        else sides_ahead(name, spec.family, spec.weights, spec.subfolder, spec.base, spec.revision)
-    )
+    places, patch = (None, 1) if spec.adapter else sides_ahead(name, spec.family, spec.location)
     longest = places or family.max_frames
     known = partial(Known, longest=longest, even=family.even, by_frame=family.by_frame, patch=patch)
-    told = published_of(name, spec.family, spec.weights, spec.subfolder, spec.adapter, spec.base)
+    told = published_of(name, spec.family, spec.location, spec.adapter)
     try:
         if told is not None and not here(spec.weights):
             raise WeightsError(f"'{spec.weights}' is not on this machine")
-        config = scheduler_config(name, spec.family, spec.weights, spec.adapter, spec.revision, spec.base)
+        config = scheduler_config(name, spec.family, spec.location, spec.adapter)
     except WeightsError as error:
         if told is not None:
             notes.append(f"expert '{name}': {error}; planned by its published configuration")
@@ -91,8 +87,7 @@ def _spaces_of(recipe: Recipe, codec: models.Codec) -> "dict[str, LatentSpace]":
 
     found: dict[str, LatentSpace] = {}
     for name, spec in working_in(recipe, codec).items():
-        options = spec.model_dump(include={"subfolder", "base", "adapter", "revision", "variant"})
-        if (space := space_ahead(name, spec.family, spec.weights, **options)) is not None:
+        if (space := space_ahead(name, spec.family, spec.location, spec.adapter)) is not None:
             found[name] = space
     return found
 
@@ -114,7 +109,7 @@ def _known_space(codec: models.Codec) -> "LatentSpace | None":
         return PixelCodec(codec.pixels).space
     from dovetail.experts.outline import codec_space
 
-    return codec_space(codec.weights, codec.subfolder, codec.base, codec.revision, codec.variant)
+    return codec_space(codec.location)
 
 
 def spaces_foreseen(recipe: Recipe, notes: list[str]) -> dict[str, "LatentSpace"]:

@@ -88,14 +88,13 @@ def check_configs(recipe: Recipe, names: Collection[str]) -> None:
             _outline(name, spec)
     for codec in codecs_of(recipe).values():
         if isinstance(codec, models.Autoencoder) and own_folder(codec.weights):
-            codec_outline(codec.weights, codec.subfolder, None, codec.base, codec.revision, codec.variant)
+            codec_outline(codec.location)
 
 
 def _outline(name: str, spec: models.Pretrained) -> "Outline":
     from dovetail.experts.outline import outline
 
-    options = spec.model_dump(include={"subfolder", "dtype", "base", "adapter", "revision", "variant"})
-    return outline(name, spec.family, spec.weights, **options)
+    return outline(name, spec.family, spec.location, dtype=spec.dtype, adapter=spec.adapter)
 
 
 def bring_configs(recipe: Recipe, names: Collection[str]) -> None:
@@ -112,15 +111,15 @@ def bring_configs(recipe: Recipe, names: Collection[str]) -> None:
             continue
         family = FAMILIES[spec.family]
         part = family.folder(spec.subfolder)
-        if published_of(name, spec.family, spec.weights, spec.subfolder, spec.adapter, spec.base) is None:
-            found = at_hand(spec.weights, spec.revision, spec.variant, [part], spec.base)
+        if published_of(name, spec.family, spec.location, spec.adapter) is None:
+            found = at_hand(spec.location, [part])
             planned = family.scheduler is not None or (found is not None and found.has("scheduler"))
             if found is None or not (found.has(part) and planned):
                 _bring(spec, [part, "scheduler", "text_encoder", "vae"], f"Weights of this family: {family.where}")
     for codec in codecs_of(recipe).values():
         if not isinstance(codec, models.Autoencoder) or here(codec.weights):
             continue
-        told = seen(codec.weights, codec.subfolder, codec.revision, codec.variant, codec.base)
+        told = seen(codec.location)
         if known_codec(codec.weights) is None and (told is None or not told[0].has(told[1])):
             _bring(codec, folders(codec.subfolder))
 
@@ -178,7 +177,7 @@ def _autoencoder(recipe: Recipe, codec: models.Codec) -> tuple[str, Mapping[str,
         return None
     family = next((spec.family for spec in working_in(recipe, codec).values()), None)
     try:
-        found = codec_outline(codec.weights, codec.subfolder, family, codec.base, codec.revision, codec.variant)
+        found = codec_outline(codec.location, family)
     except WeightsError:
         return None
     if found is None:
