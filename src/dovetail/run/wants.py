@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dovetail import recipe as recipes
 from dovetail.errors import RecipeError, WeightsError, nearest
-from dovetail.experts.checkpoint import here
+from dovetail.experts.checkpoint import Location, here
 from dovetail.experts.hub import Stock, Want
 from dovetail.experts.loras import USUAL
 from dovetail.experts.pins import is_repo, repo_and_file, unpinned
@@ -37,19 +37,19 @@ def wants(recipe: Recipe) -> tuple[Want, ...]:
             continue
         shared = any(same_words(other, spec) for other in before)
         parts = tuple(parts_of(spec.family, spec.subfolder, spec.adapter, shared))
-        found += _want(spec.weights, parts, spec.revision, spec.variant)
+        found += _want(spec.location, parts)
         found += _base(spec, parts)
         if not shared and (apart := words_of(spec.family, spec.weights, spec.words)) is not None:
-            found += _want(*apart, None, None)
+            found += _want(Location(apart[0]), apart[1])
         if spec.adapter is not None:
-            found += _want(spec.adapter, ("", "scheduler"), None, None)
+            found += _want(Location(spec.adapter), ("", "scheduler"))
         for lora in spec.loras:
-            found += _want(lora.weights, USUAL, None, None)
+            found += _want(Location(lora.weights), USUAL)
         before.append(spec)
     for codec in codecs_of(recipe).values():
         if isinstance(codec, models.Autoencoder):
             parts = tuple(folders(codec.subfolder))
-            found += _want(codec.weights, parts, codec.revision, codec.variant)
+            found += _want(codec.location, parts)
             found += _base(codec, parts)
     return _joined(found)
 
@@ -59,20 +59,19 @@ def _base(spec: models.Pretrained | models.Autoencoder, parts: tuple[str, ...]) 
     Stable Diffusion is taken to hold all, another its network alone; of that, only configurations are taken."""
     image = isinstance(spec, models.Pretrained) and reads_with_clip(spec.family)
     if spec.base is None:
-        return _want(USUAL_BASE, ("tokenizer",), None, None) if image and is_file(spec.weights) else []
+        return _want(Location(USUAL_BASE), ("tokenizer",)) if image and is_file(spec.weights) else []
     held = ("unet", "text_encoder", "vae") if image else parts[:1]
-    return _want(
-        spec.base, tuple(f"{part}/config.json" if part in held else part for part in parts if part), None, None
-    )
+    rest = tuple(f"{part}/config.json" if part in held else part for part in parts if part)
+    return _want(Location(spec.base), rest)
 
 
-def _want(weights: str, parts: tuple[str, ...], revision: str | None, variant: str | None) -> list[Want]:
-    if local(weights):
+def _want(at: Location, parts: tuple[str, ...]) -> list[Want]:
+    if local(at.weights):
         return []
-    weights, revision = unpinned(weights, revision)
+    weights, revision = unpinned(at.weights, at.revision)
     if (file := _file(weights, revision)) is not None:
         return [file]
-    return [Want(weights, parts, None, revision, variant)] if is_repo(weights) else []
+    return [Want(weights, parts, None, revision, at.variant)] if is_repo(weights) else []
 
 
 def local(weights: str) -> bool:
