@@ -1,7 +1,7 @@
 """From a name and a family to an `Expert`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -362,7 +362,7 @@ def scheduler_config(name: str, family: str, at: Location, adapter: str | None =
 
     Raises WeightsError where there is none.
     """
-    if (checkpoint := at_hand(replace(at, variant=None), ["scheduler"])) is None:
+    if (checkpoint := at_hand(at, ["scheduler"])) is None:
         raise WeightsError(f"'{at.weights}' is not on this machine")
     return _scheduler(_Asked(name, family, checkpoint, adapter, FAMILIES[family].part))
 
