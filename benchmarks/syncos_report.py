@@ -266,10 +266,10 @@ def answers(
 
 
 def kept_more(rows: Rows, main: int, method: str, same: bool) -> list[tuple[str, list[Claim]]]:
-    """The recipe, the method where that is another row, and the paper's, beside each baseline; and the recipe beside the
-    paper's. What is one way by construction is said to be so, and not tested."""
+    """The recipe, the method where that is another way to denoise, and the paper's, beside each baseline; and the recipe beside
+    the paper's. What is one way by construction is said to be so, and not tested."""
     asked: list[tuple[str, list[Claim]]] = []
-    for way in (*named(method), PUBLISHED):
+    for way in (each for each in (*named(method), PUBLISHED) if each != DECODED):
         others, one = (*BASELINES, FIFO, *((PUBLISHED,) if way != PUBLISHED else ())), f"{way} {main}"
         for other in (f"{way} {main}" for way in others if {one, f"{way} {main}"} <= rows.keys()):
             if same and (one, other) == (f"full {main}", f"{FLOWLONG} {main}"):
