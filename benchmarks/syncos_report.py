@@ -12,6 +12,7 @@ from report import aligned, column, enough
 from syncos_rows import (
     ADAMW,
     AGAIN,
+    ALIKE_STILL,
     APART_BY_ADAMW,
     AUTO,
     BASELINES,
@@ -125,7 +126,7 @@ def head(lines: Lines, experts: str, main: int, lengths: Sequence[int], method: 
     if any(line["row"].startswith(DECODED) for line in lines):
         said += [
             f"full is the recipe, whose finished frames are held to what stands still in the first ones. '{DECODED}' is the",
-            "same without, and all rows but full are as decoded.",
+            f"same without, and all rows but full and '{ALIKE_STILL}' are as decoded.",
         ]
     if method not in ("full", DECODED):
         said += [

@@ -52,7 +52,7 @@ TOLD = (BY_WINDOW, BY_FRAME)
 published methods do, and the baseline that is told as the recipe is."""
 DECODED = "as decoded"
 """The recipe whose finished frames are not held to what stands still in the first ones, where its own are. All rows but `full`
-are as decoded, since what is held in pixels hides what a way to denoise does."""
+and ALIKE_STILL are as decoded, since what is held in pixels hides what a way to denoise does."""
 ALIKE, ALIKE_STILL = f"{GEN_L} held", f"{GEN_L} held, still"
 HOLDS = ("hold", "no hold", "colours", "objects free", "frames held", ALIKE)
 """The recipe with its windows held to the first one, or without: whichever it is not itself; with their colours held

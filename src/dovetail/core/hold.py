@@ -162,7 +162,12 @@ def usual(apart: Tensor, within: float) -> Tensor:
     """How much places "b c f h w" differ as most do, "b 1 f h w", from 1 where they do not to 0 from `within` times that
     on: Tukey's biweight."""
     size = lengths(apart)
-    return (1 - (size / (within * middle(size)).clamp(min=tiny(size))).square()).clamp(min=0).square()
+    return biweight((size / (within * middle(size)).clamp(min=tiny(size))).square())
+
+
+def biweight(square: Tensor) -> Tensor:
+    """Tukey's, of squared distances: from 1 where there is none to 0 from 1 on."""
+    return (1 - square).clamp(min=0).square()
 
 
 def flicker(x0: Tensor, within: float) -> Tensor:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dovetail.core.hold import middle, tiny
+from dovetail.core.hold import biweight, middle, tiny
 
 STEP = 2 / 255
 """One step of 8 bits, for pixels in [-1, 1]: what lacks less than that is no reason to let go of a pixel."""
@@ -92,8 +92,3 @@ def squares(x: Tensor) -> Tensor:
 def low(x: Tensor) -> Tensor:
     """What a quarter of all values reaches at most."""
     return x.flatten().kthvalue(max(1, x.numel() // QUARTER)).values
-
-
-def biweight(square: Tensor) -> Tensor:
-    """Tukey's, of squared distances: from 1 where there is none to 0 from 1 on."""
-    return (1 - square).clamp(min=0).square()

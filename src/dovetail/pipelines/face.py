@@ -30,7 +30,7 @@ from dovetail.recipe import Recipe
 from dovetail.recipe.planning import Count, Ledger
 from dovetail.recipe.story import joined
 from dovetail.run import Cast
-from dovetail.run.decoding import pixels_of, still_of
+from dovetail.run.decoding import pixels_of
 from dovetail.run.given import warn_of_story
 from dovetail.run.playing import Ready, ready
 
@@ -177,7 +177,7 @@ class Face(DiffusionPipeline):  # type: ignore[misc]
         """Make the videos of a call. recipe: what is played at this guidance, apart from texts and seeds."""
         run = self._ready(asked, recipe(self.guidance_scale), embeds)
         latents = self._walked(run, asked, recipe, embeds)
-        frames = self._shown(run, latents, asked.output_type)
+        frames = self._shown(run.cast, latents, asked.output_type)
         self.maybe_free_model_hooks()
         return VideoPipelineOutput(frames, asked.seeds) if asked.return_dict else (frames,)
 
@@ -260,7 +260,7 @@ class Face(DiffusionPipeline):  # type: ignore[misc]
             if all(hook.model is not module for module in modules):
                 hook.offload()
 
-    def _shown(self, run: Ready, latents: list[Tensor], output_type: str) -> Any:
+    def _shown(self, cast: Cast, latents: list[Tensor], output_type: str) -> Any:
         """Latents "1 c f h w" as the caller wants the videos."""
         if output_type == "latent":
             return torch.cat(latents).to(self._execution_device)
@@ -268,9 +268,7 @@ class Face(DiffusionPipeline):  # type: ignore[misc]
         for hook in getattr(self, "_all_hooks", ()):
             if hook.model is self.vae:  # A codec may call its parts, which hooks on the whole do not notice.
                 hook.hook.pre_forward(self.vae)
-        pixels = torch.cat([pixels_of(run.cast.codec, latent, still_of(run.recipe)) for latent in latents]).transpose(
-            1, 2
-        )
+        pixels = torch.cat([pixels_of(cast.codec, latent) for latent in latents]).transpose(1, 2)
         frames = VideoProcessor().postprocess_video(pixels, output_type)
         return frames.to(self._execution_device) if output_type == "pt" else frames
 

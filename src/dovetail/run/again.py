@@ -56,7 +56,7 @@ class Look:
 def decode(folder: str | Path, out: str | Path, look: Look | None = None) -> Iterator[Frames]:
     """Decode a run from its latents and write it; frames uint8 "f h w c" as they are written.
 
-    Of a run that is not finished, what there is. Raises OutputError for a run without a whole piece, and where one is
+    Of a run that is not finished, what there is, and held to what there is. Raises OutputError for a run without a whole piece, and where one is
     damaged or missing: resuming the run makes it again. Warns with RunWarning of a run that is not finished, and of a
     long video whose file is made in memory.
     """

@@ -125,10 +125,9 @@ def frames_of(codec: Codec, latent: Tensor, asked: Excerpt | None = None, trail:
     return np.concatenate(seen(codec, lambda codec: codec.part(latent, asked, kept), _frames))
 
 
-def pixels_of(codec: Codec, latent: Tensor, still: Still | None = None) -> Tensor:
-    """The pixels "b f c h w" in [-1, 1] of latents "b c f h w", held as `still` says."""
-    pixels = torch.cat(seen(codec, lambda codec: codec.stream(latent), lambda pixels: pixels), 1)
-    return pixels if still is None else torch.stack([still(one, still.picture(one)) for one in pixels])
+def pixels_of(codec: Codec, latent: Tensor) -> Tensor:
+    """The pixels "b f c h w" in [-1, 1] that `frames_of` makes frames of."""
+    return torch.cat(seen(codec, lambda codec: codec.stream(latent), lambda pixels: pixels), 1)
 
 
 def _frames(pixels: Tensor) -> Frames:
