@@ -64,7 +64,7 @@ def measure(video: Tensor) -> Standins:
     truth = video[1:-1:2]
     error = float((between - truth).abs().mean())
     change = float((video[1:] - video[:-1]).abs().mean())
-    fastest = _fastest(flow)
+    fastest = top_speed(flow)
     return Standins(
         subject_consistency=(consistency(thumbnails(video)) + consistency(colours(video))) / 2,
         motion_smoothness=1 - error / 2,
@@ -130,9 +130,9 @@ def _shifted(frames: Tensor, dy: int, dx: int) -> Tensor:
     return moved
 
 
-def _fastest(flow: Tensor) -> Tensor:
-    """The mean of the fastest 5 % in each field, "n"."""
-    speed = flow.norm(dim=1).flatten(1)
+def top_speed(flow: Tensor) -> Tensor:
+    """The mean length of the longest 5 % of a field "n 2 h w", as VBench has it, "n"."""
+    speed = torch.hypot(flow[:, 0], flow[:, 1]).flatten(1)  # `norm` over two channels takes eight times as long
     top: Tensor = speed.topk(max(1, speed.shape[1] // 20), dim=1).values
     return top.mean(1)
 

@@ -13,13 +13,11 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, normalize
 
 from dovetail.eval.flow import agreeing, between, fetched, fitted, flows, shrunk
-from dovetail.eval.pixel import colours, thumbnails
+from dovetail.eval.pixel import colours, thumbnails, top_speed
 from dovetail.sprites.oracle.frames import lab
 
 WINDOW = 16
 """Frames of a window; clips of this length are what long videos are compared with."""
-FASTEST = 0.05
-"""Share of a frame's pixels that speak for its motion: VBench's."""
 STILL = 0.05
 """Flows below this many pixels (root mean square) point nowhere."""
 
@@ -190,7 +188,7 @@ def _steps(known: Tensor, there: Tensor) -> dict[str, Tensor]:
         "moved": apart.abs().mean((1, 2, 3)),
         "squared": (apart.square().mean(1) * same).sum((1, 2)) / count,
         "hidden": 1 - same.float().mean((1, 2)),
-        "speed": _fastest(there.norm(dim=1)),
+        "speed": top_speed(there),
     }
 
 
@@ -218,13 +216,6 @@ def _flows(flow: Tensor) -> dict[str, Tensor]:
     size = before.square().sum((1, 2, 3)).sqrt() * after.square().sum((1, 2, 3)).sqrt()
     still = size < STILL**2 * before[0, 0].numel()
     return {
-        "jerk": _fastest((here - (before + after) / 2).norm(dim=1)),
+        "jerk": top_speed(here - (before + after) / 2),
         "turn": torch.where(still, torch.ones(()), along / size.clamp(min=1e-9)),
     }
-
-
-def _fastest(speed: Tensor) -> Tensor:
-    """The mean of the largest 5 % in "n h w"."""
-    flat = speed.flatten(1)
-    top: Tensor = flat.topk(max(1, round(flat.shape[1] * FASTEST)), dim=1).values
-    return top.mean(1)
