@@ -17,22 +17,26 @@ from pathlib import Path
 from time import monotonic, process_time
 from typing import Any
 
+import numpy as np
 import torch
 from harness import HELD, add, arguments, key, mend, mine, opened, part_of, read, told, weights_of
 from long_report import report
-from long_rows import LONG, SEGMENT, SHORT, rows
+from long_rows import CLIPS, LONG, SEGMENT, SHORT, rows
 from machine import machine
 from torch import Tensor
 
 from dovetail import recipe as recipes
 from dovetail import run
+from dovetail.core.still import Still
 from dovetail.errors import PromptWarning
 from dovetail.eval.kept import kept
 from dovetail.eval.long import measures
 from dovetail.eval.seams import borders, seams
 from dovetail.eval.series import follow
 from dovetail.recipe import Recipe
+from dovetail.run.decoding import Holding, still_of
 from dovetail.sprites.world import Ask, Scene, caption, imagine, render
+from dovetail.video import Frames, Video
 
 RECIPES = {"trained": "sprites-long", "exact": "sprites-long-exact"}
 FIRST = HELD + 10_000
@@ -113,7 +117,8 @@ def play(
         if "exact" in {spec.family for spec in made[next(iter(made))].experts.values()} and cell.prompt != last:
             # Exact experts keep the candidates of the prompts they were asked for last.
             casts, last = {}, cell.prompt
-        result = one(made[name], cell, cast_of(made[name], casts)) if name in made else reference(name, cell)
+        way = made.get(name)
+        result = reference(name, cell) if way is None else one(way, cell, cast_of(way, casts), name.startswith(CLIPS))
         line = {"row": name, "key": known[name], "prompt": cell.prompt, "seed": 0, **result, "machine": machine()}
         add(file, line)
         print(f"{done + 1}/{len(todo)}  {(monotonic() - begun) / 60:.1f} min  {name}, {cell}", flush=True)
@@ -126,18 +131,33 @@ def cast_of(recipe: Recipe, casts: dict[str, run.Cast]) -> run.Cast:
     return casts[mine] if mine in casts else casts.setdefault(mine, run.load(recipe))
 
 
-def one(recipe: Recipe, cell: Cell, cast: run.Cast) -> dict[str, Any]:
-    """A way's video of a cell, measured."""
+def one(recipe: Recipe, cell: Cell, cast: run.Cast, apart: bool = False) -> dict[str, Any]:
+    """A way's video of a cell, measured. apart: frames are held in each segment on its own."""
     asked = run.resolved(caption(cell.asked), recipe, seed=cell.prompt)
+    still = still_of(asked) if apart else None
+    if apart:
+        asked = recipes.changed(asked, {"video.still": None})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PromptWarning)
         video = run.finished(run.play(asked, cast))
-    own = borders(video.settings, len(video.frames))
+    frames = video.frames if still is None else segments_held(video.frames, still)
+    own = borders(video.settings, len(frames))
     facts = {name: video.settings[name] for name in ("calls", "seconds", "seconds_in_networks")}
     return {
-        "scores": scores(video.pixels[0], cell.asked, sorted({b for stage in own.values() for b in stage})),
+        "scores": scores(
+            Video(frames, 1.0).pixels[0], cell.asked, sorted({b for stage in own.values() for b in stage})
+        ),
         **facts,
     }
+
+
+def segments_held(frames: Frames, still: Still) -> Frames:
+    """Frames uint8 "f h w c", each segment held to what stands still in it, as a run would hold it by itself."""
+    held = []
+    for begin in range(0, len(frames), SEGMENT):
+        piece = iter([(frames[begin : begin + SEGMENT], torch.zeros(0))])
+        held += [done for done, _ in Holding(still).add(piece, last=True)]
+    return np.concatenate(held)
 
 
 def reference(name: str, cell: Cell) -> dict[str, Any]:

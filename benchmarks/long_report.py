@@ -6,12 +6,14 @@ from math import exp, log
 from typing import Any
 
 from harness import Claim, questions
+from long_rows import CLIPS, DECODED
 from report import aligned, column, enough, share
 
 from dovetail.eval.stats import Cells, Interval, sign_flip
 
 Lines = Sequence[Mapping[str, Any]]
 Rows = Mapping[str, Mapping[tuple[int, int], Mapping[str, Any]]]
+Question = tuple[str, list[Claim]]
 
 KEPT = (
     "identity",
@@ -74,6 +76,12 @@ OWN = (
     ),
     (
         "full",
+        DECODED,
+        (*ACROSS, ("whole", 1), ("background_moved", -1), ("colour_drift", -1), ("motion_right", 1), ("presence", 1)),
+        "finished frames held to what stands still in the first ones",
+    ),
+    (
+        "full",
         "paper",
         (*ACROSS, ("lurch", -1), ("border", -1)),
         "what windows that overlap have over the published way",
@@ -105,6 +113,11 @@ def report(lines: Lines, long: int, short: int) -> str:
         "its windows take turns, or, averaged, begin and end.",
     ]
     names = sorted(rows, key=lambda name: (-int(name.rpartition(" ")[2]), not name.startswith("renderer")))
+    if bare(rows, long) in rows and bare(rows, long) != f"full {long}":
+        head += [
+            f"full is the recipe, whose finished frames are held to what stands still in the first ones. '{DECODED}' is the",
+            f"same without, and all rows but full and '{CLIPS}' are as decoded; what they are compared with is, too.",
+        ]
     parts = ["\n".join(head)]
     parts += [table(title, {name: rows[name] for name in names}, *columns) for title, columns in TABLES.items()]
     return "\n\n".join([*parts, answers(rows, long, short)]) + "\n"
@@ -122,40 +135,7 @@ def table(title: str, rows: Rows, means: Sequence[str], shares: Sequence[str]) -
 
 def answers(rows: Rows, long: int, short: int) -> str:
     """The questions, each where the rows that it needs have results."""
-    full, plain, free = (f"{way} {long}" for way in ("full", "plain", "freenoise"))
-    asked: list[tuple[str, list[Claim]]] = []
-    if full in rows:
-        asked.append(
-            (
-                "Are identity and background kept over the whole video in 95 % of videos?",
-                whole(rows, full, f"flow {long}", f"paper {long}", plain),
-            )
-        )
-        calm = [counted(rows, full, "no_rhythm", 0.90, "no rhythm")]
-        calm += beside(rows, "no_rhythm", "no rhythm", f"renderer {long}", plain)
-        asked.append(("Is there no rhythm (z < 4) in 90 % of videos?", calm))
-        asked.append(("Are borders seen no more often than other steps are taken for one?", [unseen(rows, full)]))
-    if full in rows and plain in rows:
-        asked.append(
-            ("Is the drift at the end at most half of plain concatenation's?", halved(rows, full, plain, long))
-        )
-        title = "Does it move no less than single clips, which plain concatenation is made of?"
-        asked.append((title, [atleast(rows, full, plain, measure) for measure in ("dynamic_degree", "motion")]))
-        ways = [way for way in (full, f"flow {long}") if way in rows and values(rows[way], "motion_right")]
-        title = "Does what moves go the way that was asked for as often as in single clips?"
-        asked += [(title, [atleast(rows, way, plain, "motion_right", way) for way in ways])] if ways else []
-    if full in rows and free in rows:
-        asked.append(("Is the drift at the end at most FreeNoise's?", [atmost(rows, full, free, "drift_end")]))
-    for base, way, own, words in OWN:
-        frames = next((n for n in (short, long) if {f"{base} {n}", f"{way} {n}"} <= rows.keys()), None)
-        if frames:
-            one, other = f"{base} {frames}", f"{way} {frames}"
-            claims = [
-                needed(rows, one, other, measure, sign)
-                for measure, sign in own
-                if values(rows[one], measure).keys() & values(rows[other], measure).keys()
-            ]
-            asked.append((f"Does '{base}' need what '{way}' lacks, over {frames} frames? ({words})", claims))
+    asked = [*staying(rows, long), *going_on(rows, long), *strategies(rows, long, short)]
     guided = {
         f"{way} {short}": {cell: line for cell, line in rows.get(f"{way} {short}", {}).items() if cell[0] >= CHOSEN}
         for way in GUIDED
@@ -164,6 +144,74 @@ def answers(rows: Rows, long: int, short: int) -> str:
         title = f"And guidance over prompts {CHOSEN} and up alone, as the measure was chosen on those before?"
         asked.append((title, [needed(guided, *guided, f"{LOG}leap", -1)]))
     return questions(asked, "Questions. p: sign flips of prompts' differences, Holm over all {n} tests below.")
+
+
+def staying(rows: Rows, long: int) -> list[Question]:
+    """What the recipe keeps over the whole video, and whether its windows are seen."""
+    full, plain = f"full {long}", f"plain {long}"
+    if full not in rows:
+        return []
+    calm = [counted(rows, full, "no_rhythm", 0.90, "no rhythm")]
+    calm += beside(rows, "no_rhythm", "no rhythm", f"renderer {long}", plain)
+    return [
+        (
+            "Are identity and background kept over the whole video in 95 % of videos?",
+            whole(rows, full, f"{DECODED} {long}", f"flow {long}", f"paper {long}", plain),
+        ),
+        ("Is there no rhythm (z < 4) in 90 % of videos?", calm),
+        ("Are borders seen no more often than other steps are taken for one?", [unseen(rows, full)]),
+    ]
+
+
+def going_on(rows: Rows, long: int) -> list[Question]:
+    """Drift and motion beside baselines, as decoded; motion of held frames beside that of held clips."""
+    own, full, plain, free, clips = (
+        bare(rows, long),
+        *(f"{way} {long}" for way in ("full", "plain", "freenoise", CLIPS)),
+    )
+    asked: list[Question] = []
+    moves = ("dynamic_degree", "motion")
+    if {own, plain} <= rows.keys():
+        drift, still = "Is the drift at the end at most half of plain concatenation's?", own != full and clips in rows
+        asked.append((drift, halved(rows, own, plain, long)))
+        title = "Does it move no less than single clips, which plain concatenation is made of?"
+        asked.append((title, [atleast(rows, own, plain, measure) for measure in moves]))
+        title = "And where its frames are held, no less than clips whose frames are held?"
+        asked += [(title, [atleast(rows, full, clips, measure) for measure in moves])] if still else []
+        ways = [way for way in (own, f"flow {long}") if way in rows and values(rows[way], "motion_right")]
+        title = "Does what moves go the way that was asked for as often as in single clips?"
+        asked += [(title, [atleast(rows, way, plain, "motion_right", way) for way in ways])] if ways else []
+    if {own, free} <= rows.keys():
+        asked.append(("Is the drift at the end at most FreeNoise's?", [atmost(rows, own, free, "drift_end")]))
+    return asked
+
+
+def strategies(rows: Rows, long: int, short: int) -> list[Question]:
+    """What each strategy is for, with it and without, over the shorter length where both have it."""
+    asked = []
+    for base, way, measured, words in OWN:
+        pairs = {n: (alike(rows, base, way, n), alike(rows, way, base, n)) for n in (short, long)}
+        frames = next((n for n, pair in pairs.items() if set(pair) <= rows.keys()), None)
+        if frames:
+            one, other = pairs[frames]
+            claims = [
+                needed(rows, one, other, measure, sign)
+                for measure, sign in measured
+                if values(rows[one], measure).keys() & values(rows[other], measure).keys()
+            ]
+            named = [name.rpartition(" ")[0] for name in (one, other)]
+            asked.append((f"Does '{named[0]}' need what '{named[1]}' lacks, over {frames} frames? ({words})", claims))
+    return asked
+
+
+def bare(rows: Rows, frames: int) -> str:
+    """The recipe as other rows are to be compared with it: as decoded, where it holds its finished frames."""
+    return found if (found := f"{DECODED} {frames}") in rows else f"full {frames}"
+
+
+def alike(rows: Rows, way: str, other: str, frames: int) -> str:
+    """The row of a way, for a comparison with another."""
+    return bare(rows, frames) if way == "full" and other != DECODED else f"{way} {frames}"
 
 
 def paired(rows: Rows, measure: str, *names: str) -> Cells:

@@ -30,12 +30,19 @@ stages overlap instead, and are held; `onward` is `sprites-long-onward`, whose s
 with experts and an autoencoder of its own, and stands beside trained ones alone. `no hold` takes the hold from `full`,
 `colours` holds nothing else, `no overlap` takes both from its structure, `staggered` both from its refinement."""
 
+DECODED = "as decoded"
+"""The recipe whose finished frames are not held to what stands still in the first ones, where its own are. All rows but `full`
+and CLIPS are as decoded, since what is held in pixels hides what a way to denoise does."""
+CLIPS = "plain, clips held"
+"""Plain concatenation, the finished frames of each clip held to what stands still in that clip: single clips as the recipe
+would finish them. Flow is seen where a background flickers, so motion of held videos is compared with that of these."""
 AVERAGED = ("hop", "weights", "hold")
 """What is said of windows that are averaged."""
 
 
 def rows(base: Recipe, long: int = LONG, short: int = SHORT) -> dict[str, Recipe]:
     """Each way at its length."""
+    bare = recipes.changed(base, {"video.still": None})
     structure, refine = recipes.plain(base)["chain"]
     told = {"window": SEGMENT, "ladder": structure["ladder"], "stage": structure["stage"]}
     alone = told | {"denoise": expert_of(structure["denoise"])}
@@ -65,7 +72,12 @@ def rows(base: Recipe, long: int = LONG, short: int = SHORT) -> dict[str, Recipe
     # What a recipe does not do anyway cannot be taken from it.
     ways = {way: stages for way, stages in ways.items() if way == "full" or stages != ways["full"]}
     lengths = [(way, long) for way in METHODS if way in ways] + [(way, short) for way in ABLATIONS if way in ways]
-    made = {f"{way} {frames}": chained(base, ways[way], frames) for way, frames in lengths}
+    made = {f"{way} {frames}": chained(bare, ways[way], frames) for way, frames in lengths}
+    if base.video.still is not None:
+        held = {"video.still": recipes.plain(base)["video"]["still"]}
+        bared = {name.replace("full", DECODED): recipe for name, recipe in made.items()}
+        clips, full = (recipes.changed(made[f"{way} {long}"], held) for way in ("plain", "full"))
+        made = {f"full {long}": full, **bared, f"{CLIPS} {long}": clips}
     if "exact" in {spec.family for spec in base.experts.values()}:
         return made
     return made | {f"flow {long}": recipes.changed(recipes.load(FLOW), {"video.frames": long})}

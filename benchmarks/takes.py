@@ -76,9 +76,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def based(name: str, recipe: Recipe) -> Recipe:
-    """A row's recipe; its name ends with the frames of a long video."""
+    """A row's recipe, as decoded: what is held in pixels hides what a take does. Its name ends with the frames of a long
+    video."""
     long = name.rpartition(" ")[2]
-    return recipes.changed(recipe, {"video.frames": int(long)}) if long.isdecimal() else recipe
+    bare = recipes.changed(recipe, {"video.still": None})
+    return recipes.changed(bare, {"video.frames": int(long)}) if long.isdecimal() else bare
 
 
 def play(

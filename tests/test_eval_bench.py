@@ -26,11 +26,11 @@ def test_each_way_is_the_recipe_that_ships():
     from long_rows import rows
 
     made = rows(recipes.load("sprites-long"))
-    assert made["full 128"] == recipes.load("sprites-long")
+    assert made["as decoded 128"] == recipes.changed(recipes.load("sprites-long"), {"video.still": None})
     assert made["plain 600"].chain == recipes.load("sprites-long-plain").chain
     assert made["freenoise 600"].chain == recipes.load("sprites-freenoise").chain
     assert len({recipes.dump(recipe) for recipe in made.values()}) == len(made)
-    full = made["full 128"].chain
+    full = made["as decoded 128"].chain
     assert made["paper 128"].chain == recipes.load("sprites-long-paper").chain
     for way, same in (("no init", 1), ("no overlap", 1), ("staggered", 0)):
         lacking = made[f"{way} 128"].chain
@@ -41,6 +41,36 @@ def test_each_way_is_the_recipe_that_ships():
     assert guided[0] == beside[0]
     assert beside[1] == made["plain 128"].chain[1]
     assert recipes.changed(made["paper 128"], {"chain.structure.denoise": "control"}).chain[0] == free[0]
+
+
+def test_rows_are_as_decoded_but_for_the_recipe_that_holds_its_frames():
+    from long_rows import CLIPS, DECODED, rows
+
+    bare = recipes.changed(recipes.load("sprites-long"), {"video.still": None})
+    held = recipes.changed(bare, {"video.still": 3.0})
+    made, before = rows(held), rows(bare)
+    assert made["full 600"] == recipes.changed(held, {"video.frames": 600})
+    assert {name for name, recipe in made.items() if recipe.video.still} == {"full 600", f"{CLIPS} 600"}
+    same = {name.replace(DECODED, "full"): recipe for name, recipe in made.items() if not recipe.video.still}
+    assert same == before
+    assert recipes.changed(made[f"{CLIPS} 600"], {"video.still": None}) == before["plain 600"]
+
+
+def test_clips_are_held_each_on_its_own():
+    import numpy as np
+    from long import SEGMENT, segments_held
+
+    from dovetail.core.still import Still
+    from dovetail.run.decoding import Holding
+
+    rng = np.random.default_rng(0)
+    scenes = rng.integers(40, 200, (2, 1, 8, 8, 3))
+    frames = (np.repeat(scenes, SEGMENT, 1) + rng.integers(-2, 3, (2, SEGMENT, 8, 8, 3))).astype(np.uint8)
+    still = Still()
+    held = segments_held(np.concatenate(frames), still)
+    alone = [next(Holding(still).add(iter([(clip, None)]), last=True))[0] for clip in frames]
+    assert (held == np.concatenate(alone)).all()
+    assert held[SEGMENT:].std(0).mean() < frames[1].std(0).mean() / 2, "the second one to its own still picture"
 
 
 def test_prompts_leave_something_of_the_look_free():
@@ -150,6 +180,32 @@ def test_answers_follow_from_the_numbers():
     assert verdict("'no staggering'") == "yes"
     few = {name: {cell: line for cell, line in of.items() if cell[0] < 4} for name, of in rows.items()}
     assert "too few prompts" in answers(few, 600, 128)
+
+
+def test_a_recipe_that_holds_its_frames_is_compared_as_decoded():
+    """Planted: held frames keep the background and lose the flicker's flow, beside held clips nothing."""
+    from long_report import answers
+
+    kept = {"identity_whole": 1.0, "no_rhythm": 1.0, "seams": 0.01, "jumps": 0.01}
+    rows = {
+        "full 600": exactly(row(motion=2.0, background_moved=0.5), whole=1.0, ground_whole=1.0, **kept),
+        "as decoded 600": exactly(row(motion=5.0, background_moved=1.5), whole=0.0, ground_whole=0.0),
+        "plain 600": row(motion=5.0),
+        "plain, clips held 600": row(motion=2.0),
+        "as decoded 128": row(identity=0.9),
+        "no init 128": row(identity=0.7),
+    }
+    for name in ("as decoded 600", "plain 600"):
+        rows[name] = exactly(rows[name], drift_end=0.1, colour_drift=0.1, background_moved=1.5, dynamic_degree=0.5)
+    rows["plain 600"] = exactly(rows["plain 600"], whole=0.0, no_rhythm=0.0)
+    for name in ("full 600", "plain, clips held 600"):
+        rows[name] = exactly(rows[name], dynamic_degree=0.2)
+    said = answers(rows, 600, 128)
+    assert "both, full 600: 1.000" in said
+    assert "both, as decoded 600: 0.000" in said
+    assert ("margin 0.500" in said, "margin 0.200" in said) == (True, True), "each beside clips of its own kind"
+    assert "Does 'full' need what 'as decoded' lacks, over 600 frames?" in said
+    assert "Does 'as decoded' need what 'no init' lacks, over 128 frames?" in said
 
 
 @pytest.mark.parametrize(("motion", "verdict"), [(4.9, "yes"), (5.5, "yes"), (4.0, "no, lower")])
