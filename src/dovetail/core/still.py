@@ -21,18 +21,17 @@ are held one by one, so any part of a video can be made again by itself. Beyond 
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from dovetail.core.hold import biweight, tiny
+from dovetail.core.hold import biweight, middle, tiny
 
 STEP = 2 / 255
 """One step of 8 bits, for pixels in [-1, 1]: what lacks less than that is no reason to let go of a pixel."""
 AWAY = 0.8
 """What most pixels lack, over three channels, where nothing is held any more."""
-HALF, QUARTER = 2, 4
-"""The ground of a frame is one pixel of four at least; what most do is one of two."""
+QUARTER = 4
+"""The ground of a frame is one pixel of so many at least."""
 AT_ONCE = 2**24
 """Values of which medians over frames are taken at once."""
 
@@ -63,7 +62,7 @@ class Still:
 
     def __call__(self, pixels: Tensor, picture: Tensor) -> Tensor:
         """Frames "f c h w" in [-1, 1], held to a picture "c h w"."""
-        to = least(picture[None, :, None], HALF)
+        to = middle(picture[None, :, None])
         # One by one, for what is between is many times their size.
         return torch.cat([self._one(one[None, :, None], picture[None, :, None], to)[:, :, 0] for one in pixels])
 
@@ -71,7 +70,7 @@ class Still:
         lacks = picture - shown
         change = self._change(lacks)
         size = squares(lacks - change)
-        most = least(size, HALF)
+        most = middle(size)
         like = biweight(size / (self.within**2 * most.clamp(min=STEP**2)))
         there = biweight(squares(shown + change - to) / squares(change).clamp(min=tiny(change)))
         held: Tensor = shown + biweight(most / AWAY**2) * (like * lacks + (1 - like) * there * change)
@@ -80,8 +79,8 @@ class Still:
     def _change(self, lacks: Tensor) -> Tensor:
         """What a frame's ground lacks "1 c 1 1 1": what most of it does, or nothing if enough of it lacks no more than what
         differs anyway. Most of it may be an object."""
-        most = least(lacks, HALF)
-        kept, moved = (least(squares(each), QUARTER) for each in (lacks, lacks - most))
+        most = middle(lacks)
+        kept, moved = low(squares(lacks)), low(squares(lacks - most))
         return most * (kept > self.within**2 * moved.clamp(min=STEP**2))
 
 
@@ -90,14 +89,6 @@ def squares(x: Tensor) -> Tensor:
     return x.square().sum(1, keepdim=True)
 
 
-def least(x: Tensor, share: int) -> Tensor:
-    """What one in so many of each channel's values reaches at most, "1 c 1 1 1" of "1 c 1 h w" on the CPU; of two, the
-    median. NumPy finds it some ten times as fast as torch.
-
-    >>> import torch
-    >>> least(torch.arange(8.0).view(1, 1, 1, 2, 4), 2).item(), least(torch.arange(8.0).view(1, 1, 1, 2, 4), 4).item()
-    (3.0, 1.0)
-    """
-    values = x.flatten(2).numpy()
-    at = (values.shape[2] - 1) // share
-    return torch.from_numpy(np.partition(values, at, axis=2)[:, :, at, None, None, None])
+def low(x: Tensor) -> Tensor:
+    """What a quarter of all values reaches at most."""
+    return x.flatten().kthvalue(max(1, x.numel() // QUARTER)).values
