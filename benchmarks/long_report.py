@@ -113,7 +113,7 @@ def report(lines: Lines, long: int, short: int) -> str:
         "its windows take turns, or, averaged, begin and end.",
     ]
     names = sorted(rows, key=lambda name: (-int(name.rpartition(" ")[2]), not name.startswith("renderer")))
-    if bare(rows, long) in rows and bare(rows, long) != f"full {long}":
+    if f"{DECODED} {long}" in rows:
         head += [
             f"full is the recipe, whose finished frames are held to what stands still in the first ones. '{DECODED}' is the",
             f"same without, and all rows but full and '{CLIPS}' are as decoded; what they are compared with is, too.",
@@ -165,19 +165,16 @@ def staying(rows: Rows, long: int) -> list[Question]:
 
 def going_on(rows: Rows, long: int) -> list[Question]:
     """Drift and motion beside baselines, as decoded; motion of held frames beside that of held clips."""
-    own, full, plain, free, clips = (
-        bare(rows, long),
-        *(f"{way} {long}" for way in ("full", "plain", "freenoise", CLIPS)),
-    )
+    full, plain, free, clips = (f"{way} {long}" for way in ("full", "plain", "freenoise", CLIPS))
+    own, moves = bare(rows, long), ("dynamic_degree", "motion")
     asked: list[Question] = []
-    moves = ("dynamic_degree", "motion")
     if {own, plain} <= rows.keys():
-        drift, still = "Is the drift at the end at most half of plain concatenation's?", own != full and clips in rows
-        asked.append((drift, halved(rows, own, plain, long)))
+        title = "Is the drift at the end at most half of plain concatenation's?"
+        asked.append((title, halved(rows, own, plain, long)))
         title = "Does it move no less than single clips, which plain concatenation is made of?"
         asked.append((title, [atleast(rows, own, plain, measure) for measure in moves]))
         title = "And where its frames are held, no less than clips whose frames are held?"
-        asked += [(title, [atleast(rows, full, clips, measure) for measure in moves])] if still else []
+        asked += [(title, [atleast(rows, full, clips, measure) for measure in moves])] if clips in rows else []
         ways = [way for way in (own, f"flow {long}") if way in rows and values(rows[way], "motion_right")]
         title = "Does what moves go the way that was asked for as often as in single clips?"
         asked += [(title, [atleast(rows, way, plain, "motion_right", way) for way in ways])] if ways else []
