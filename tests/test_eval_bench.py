@@ -44,13 +44,14 @@ def test_each_way_is_the_recipe_that_ships():
 
 
 def test_rows_are_as_decoded_but_for_the_recipe_that_holds_its_frames():
-    from long_rows import CLIPS, DECODED, rows
+    from long_rows import CLIPS, DECODED, FLOW_HELD, rows
 
     bare = recipes.changed(recipes.load("sprites-long"), {"video.still": None})
     held = recipes.changed(bare, {"video.still": 3.0})
     made, before = rows(held), rows(bare)
     assert made["full 600"] == recipes.changed(held, {"video.frames": 600})
-    assert {name for name, recipe in made.items() if recipe.video.still} == {"full 600", f"{CLIPS} 600"}
+    assert {name for name, recipe in made.items() if recipe.video.still} == {"full 600", f"{CLIPS} 600", f"{FLOW_HELD} 600"}
+    assert made["flow 600"] == recipes.changed(before.pop(f"{FLOW_HELD} 600"), {"video.still": None})
     same = {name.replace(DECODED, "full"): recipe for name, recipe in made.items() if not recipe.video.still}
     assert same == before
     assert recipes.changed(made[f"{CLIPS} 600"], {"video.still": None}) == before["plain 600"]

@@ -30,6 +30,7 @@ from dovetail.core.schedules import Flow, VariancePreserving
 from dovetail.core.stages import Done, Seen, Segment, Stage
 from dovetail.errors import NetworkError, RecipeError
 from dovetail.methods.coherent import Coherent
+from dovetail.methods.confiner import Coordinated
 from dovetail.methods.consistent import Consistent
 from dovetail.methods.freenoise import rescheduled
 from dovetail.methods.onward import Onward
@@ -535,6 +536,25 @@ def test_frames_are_held_to_their_windows_median_frame():
     assert torch.equal(seen.x0, first), "the first window is held to nothing"
     alone = hold.to_first(split(x, first, 0.5), x, 0.5, len(x)).x0
     torch.testing.assert_close(alone, first - one, atol=0.03, rtol=0.0, msg="and where there is no other")
+
+
+@pytest.mark.parametrize("frames", [5, L, 29])
+@pytest.mark.parametrize(
+    "hold", [Hold(), Hold(within=2.0, below=0.4), Hold(within=2.0, objects=0.7, frames=0.7)], ids=repr
+)
+def test_held_windows_leave_along_one_noise(hold, frames):
+    """Coordinated denoising answers the noise it drew anew, a hold that of the window's own latent. Were the first window's
+    left as it is, two noises would be averaged where others overlap it."""
+    fresh = Coordinated(Smeared(), Smeared(), NOISE)
+    given, shown = torch.randn(2, SHAPE[0], frames, *SHAPE[1:]), timeline(frames).expand(2, -1)
+    free, seen = (Windowed(fresh, L, 3, "triangle", hold=way)(given, 0.3, shown) for way in (None, hold))
+    assert not free.mix(0.3).allclose(given, atol=0.1)
+    torch.testing.assert_close(seen.mix(0.3), given)
+    front = refine(window=L, hop=3, weights="triangle", hold=hold)
+    whole = Windowed(fresh, L, 3, "triangle", hold=hold)
+    stages = (replace(front, denoise=fresh), replace(refine(), denoise=whole))
+    one, two = (pieces(run([stage], NOISE, shown, SHAPE, given))[1] for stage in stages)
+    torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
 
 
 def test_a_pulse_is_no_flicker():

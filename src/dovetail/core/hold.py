@@ -91,7 +91,8 @@ class Hold:
 
     def __call__(self, seen: Split, x: Tensor, t: float, first: Tensor | None = None) -> Split:
         """What a window sees in x at t, drawn to what `of` said of the first one. None: it is the first one itself, of
-        which frames alone are drawn."""
+        which frames alone are drawn. The first one's eps, too, leads from x0 to x, whatever noise its denoiser answered:
+        windows of unlike noises, averaged where they overlap, would show neither's video."""
         held, deep = seen.x0, t <= self.below
         if first is not None:
             still, now = first[:, :, :1], frame(held) if self.within else middle(held)
@@ -106,7 +107,7 @@ class Hold:
                 held = held + known * (self.objects * paint)
         if self.frames and deep:
             held = held + self.frames * flicker(held, self.within)
-        return seen if held is seen.x0 else split(x, held, t)
+        return split(x, held, t)
 
     def to_first(self, seen: Split, x: Tensor, t: float, batch: int) -> Split:
         """What windows "(w b)" see in x at t, all but the first one of each video drawn to that."""
