@@ -6,7 +6,7 @@ from math import exp, log
 from typing import Any
 
 from harness import Claim, questions
-from long_rows import CLIPS, DECODED
+from long_rows import CLIPS, DECODED, FLOW_HELD
 from report import aligned, column, enough, share
 
 from dovetail.eval.stats import Cells, Interval, sign_flip
@@ -116,7 +116,7 @@ def report(lines: Lines, long: int, short: int) -> str:
     if f"{DECODED} {long}" in rows:
         head += [
             f"full is the recipe, whose finished frames are held to what stands still in the first ones. '{DECODED}' is the",
-            f"same without, and all rows but full and '{CLIPS}' are as decoded; what they are compared with is, too.",
+            f"same without, and all rows but full, '{FLOW_HELD}' and '{CLIPS}' are as decoded; what they are compared with is, too.",
         ]
     parts = ["\n".join(head)]
     parts += [table(title, {name: rows[name] for name in names}, *columns) for title, columns in TABLES.items()]
@@ -156,7 +156,7 @@ def staying(rows: Rows, long: int) -> list[Question]:
     return [
         (
             "Are identity and background kept over the whole video in 95 % of videos?",
-            whole(rows, full, f"{DECODED} {long}", f"flow {long}", f"paper {long}", plain),
+            whole(rows, full, *(f"{way} {long}" for way in (FLOW_HELD, DECODED, "flow", "paper", "plain"))),
         ),
         ("Is there no rhythm (z < 4) in 90 % of videos?", calm),
         ("Are borders seen no more often than other steps are taken for one?", [unseen(rows, full)]),

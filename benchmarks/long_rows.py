@@ -30,9 +30,9 @@ stages overlap instead, and are held; `onward` is `sprites-long-onward`, whose s
 with experts and an autoencoder of its own, and stands beside trained ones alone. `no hold` takes the hold from `full`,
 `colours` holds nothing else, `no overlap` takes both from its structure, `staggered` both from its refinement."""
 
-DECODED = "as decoded"
-"""The recipe whose finished frames are not held to what stands still in the first ones, where its own are. All rows but `full`
-and CLIPS are as decoded, since what is held in pixels hides what a way to denoise does."""
+DECODED, FLOW_HELD = "as decoded", "flow, held"
+"""The recipe whose finished frames are not held to what stands still in the first ones, where its own are. All rows but `full`,
+FLOW_HELD and CLIPS are as decoded, since what is held in pixels hides what a way to denoise does."""
 CLIPS = "plain, clips held"
 """Plain concatenation, the finished frames of each clip held to what stands still in that clip: single clips as the recipe
 would finish them. Flow is seen where a background flickers, so motion of held videos is compared with that of these."""
@@ -80,7 +80,9 @@ def rows(base: Recipe, long: int = LONG, short: int = SHORT) -> dict[str, Recipe
         made = {f"full {long}": full, **bared, f"{CLIPS} {long}": clips}
     if "exact" in {spec.family for spec in base.experts.values()}:
         return made
-    return made | {f"flow {long}": recipes.changed(recipes.load(FLOW), {"video.frames": long})}
+    flow = recipes.changed(recipes.load(FLOW), {"video.frames": long})
+    made[f"flow {long}"] = recipes.changed(flow, {"video.still": None})
+    return made | ({f"{FLOW_HELD} {long}": flow} if flow.video.still is not None else {})
 
 
 def chained(base: Recipe, stages: tuple[Plain, ...], frames: int) -> Recipe:
