@@ -9,7 +9,7 @@ from dovetail import recipe as recipes
 from dovetail.recipe import Recipe
 
 Plain = dict[str, Any]
-ONWARD, FLOW = "sprites-long-onward", "sprites-long-flow"
+ONWARD, FLOW, PAPER = "sprites-long-onward", "sprites-long-flow", "sprites-long-paper"
 LONG, SHORT, SEGMENT = 600, 128, 16
 """Frames of the long rows, of the ablations, and of a segment."""
 METHODS = ("full", "onward", "no hold", "paper", "plain", "freenoise")
@@ -42,52 +42,69 @@ AVERAGED = ("hop", "weights", "hold")
 
 def rows(base: Recipe, long: int = LONG, short: int = SHORT) -> dict[str, Recipe]:
     """Each way at its length."""
+    exact = "exact" in {spec.family for spec in base.experts.values()}
     bare = recipes.changed(base, {"video.still": None})
+    made = {way: chained(bare, stages) for way, stages in own(base).items()}
+    paper = chained(bare, published_over(base)) if exact else recipes.load(PAPER)
+    made |= {way: chained(paper, stages) for way, stages in published(paper).items()}
+    # What a recipe does not do anyway cannot be taken from it.
+    made = {way: recipe for way, recipe in made.items() if way == "full" or recipe != made["full"]}
+    lengths = [(way, long) for way in METHODS if way in made] + [(way, short) for way in ABLATIONS if way in made]
+    at = {f"{way} {frames}": recipes.changed(made[way], {"video.frames": frames}) for way, frames in lengths}
+    if base.video.still is not None:
+        held = {"video.still": recipes.plain(base)["video"]["still"]}
+        bared = {name.replace("full", DECODED): recipe for name, recipe in at.items()}
+        clips, full = (recipes.changed(at[f"{way} {long}"], held) for way in ("plain", "full"))
+        at = {f"full {long}": full, **bared, f"{CLIPS} {long}": clips}
+    if exact:
+        return at
+    flow = recipes.changed(recipes.load(FLOW), {"video.frames": long})
+    at[f"flow {long}"] = recipes.changed(flow, {"video.still": None})
+    return at | ({f"{FLOW_HELD} {long}": flow} if flow.video.still is not None else {})
+
+
+def own(base: Recipe) -> Mapping[str, tuple[Plain, ...]]:
+    """The recipe's stages, and what is to be said beside them over the same experts."""
     structure, refine = recipes.plain(base)["chain"]
-    told = {"window": SEGMENT, "ladder": structure["ladder"], "stage": structure["stage"]}
-    alone = told | {"denoise": expert_of(structure["denoise"])}
-    drawn = recipes.plain(recipes.load("sprites-long-paper"))["chain"][0]
-    guided = drawn["denoise"]["coherent"] | {"of": alone["denoise"]}
-    one_noise = told | {"noise": drawn["noise"]}
-    beside = without(refine, *AVERAGED) | {"offset": 0}
-    straddling = beside | {"offset": SEGMENT // 2}
-    published = one_noise | {"denoise": {"coherent": guided}}
-    ways: Mapping[str, tuple[Plain, ...]] = {
+    alone = {name: structure[name] for name in ("stage", "ladder")}
+    alone |= {"window": SEGMENT, "denoise": expert_of(structure["denoise"])}
+    rescheduled = {"hop": 4, "weights": "pyramid", "noise": {"rescheduled": {"length": SEGMENT, "block": 4}}}
+    return {
         "full": (structure, refine),
         "onward": going(structure, refine),
-        "plain": (alone, beside),
-        "freenoise": (
-            alone | {"hop": 4, "weights": "pyramid", "noise": {"rescheduled": {"length": SEGMENT, "block": 4}}},
-            beside,
-        ),
+        "plain": (alone, aside(refine, 0)),
+        "freenoise": (alone | rescheduled, aside(refine, 0)),
         "no hold": (without(structure, "hold"), without(refine, "hold")),
         "colours": (coloured(structure), coloured(refine)),
         "no init": (without(structure, "noise"), refine),
         "no overlap": (without(structure, *AVERAGED), refine),
-        "staggered": (structure, straddling),
-        "paper": (published, straddling),
-        "no guidance": (one_noise | {"denoise": alone["denoise"]}, straddling),
-        "no staggering": (published, beside),
+        "staggered": (structure, aside(refine, SEGMENT // 2)),
     }
-    # What a recipe does not do anyway cannot be taken from it.
-    ways = {way: stages for way, stages in ways.items() if way == "full" or stages != ways["full"]}
-    lengths = [(way, long) for way in METHODS if way in ways] + [(way, short) for way in ABLATIONS if way in ways]
-    made = {f"{way} {frames}": chained(bare, ways[way], frames) for way, frames in lengths}
-    if base.video.still is not None:
-        held = {"video.still": recipes.plain(base)["video"]["still"]}
-        bared = {name.replace("full", DECODED): recipe for name, recipe in made.items()}
-        clips, full = (recipes.changed(made[f"{way} {long}"], held) for way in ("plain", "full"))
-        made = {f"full {long}": full, **bared, f"{CLIPS} {long}": clips}
-    if "exact" in {spec.family for spec in base.experts.values()}:
-        return made
-    flow = recipes.changed(recipes.load(FLOW), {"video.frames": long})
-    made[f"flow {long}"] = recipes.changed(flow, {"video.still": None})
-    return made | ({f"{FLOW_HELD} {long}": flow} if flow.video.still is not None else {})
 
 
-def chained(base: Recipe, stages: tuple[Plain, ...], frames: int) -> Recipe:
-    made = recipes.checked({**recipes.plain(base), "chain": list(stages)})
-    return recipes.changed(made, {"video.frames": frames})
+def published(paper: Recipe) -> Mapping[str, tuple[Plain, ...]]:
+    """The three strategies of the paper, and two of them."""
+    structure, refine = recipes.plain(paper)["chain"]
+    return {
+        "paper": (structure, refine),
+        "no guidance": (structure | {"denoise": expert_of(structure["denoise"])}, refine),
+        "no staggering": (structure, aside(refine, 0)),
+    }
+
+
+def published_over(base: Recipe) -> tuple[Plain, ...]:
+    """The stages of the published strategies over a recipe's experts, refined as the recipe is."""
+    structure, _ = recipes.plain(recipes.load(PAPER))["chain"]
+    return structure, aside(recipes.plain(base)["chain"][1], SEGMENT // 2)
+
+
+def aside(refine: Plain, offset: int) -> Plain:
+    """Windows of the refinement side by side, the first border after so many frames."""
+    return without(refine, *AVERAGED) | {"offset": offset}
+
+
+def chained(base: Recipe, stages: tuple[Plain, ...]) -> Recipe:
+    return recipes.checked({**recipes.plain(base), "chain": list(stages)})
 
 
 def without(stage: Plain, *keys: str) -> Plain:
