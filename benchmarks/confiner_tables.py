@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Any
 
 import torch
-from harness import HELD, add, arguments, key, mend, mine, part_of, read, told, weights_of
+from harness import HELD, add, arguments, key, mend, mine, must_be_rows, part_of, read, told, weights_of
 from machine import machine
 from methods import CORE, OPEN, REFERENCES, rows
 from report import report
@@ -67,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     part = part_of(args)
     base = recipes.changed(recipes.load(RECIPES[args.experts]), {"video.frames": args.frames})
     known = fingerprints(base)
+    must_be_rows(parser, args.only, known)
     file = args.results / f"confiner-{args.experts}.jsonl"
     if args.verb == "run":
         args.results.mkdir(parents=True, exist_ok=True)

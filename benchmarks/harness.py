@@ -50,6 +50,14 @@ def part_of(args: argparse.Namespace) -> tuple[int, int]:
     return part, parts
 
 
+def must_be_rows(parser: argparse.ArgumentParser, only: Iterable[str] | None, names: Iterable[str]) -> None:
+    """End with an error that names the rows there are, where `--only` asks for others: nothing would be made of them."""
+    there = list(dict.fromkeys(names))
+    unknown = ", ".join(repr(name) for name in only or () if name not in there)
+    if unknown:
+        parser.error(f"--only: no rows {unknown}; rows: {', '.join(map(repr, there))}")
+
+
 def mine(prompt: int, part: tuple[int, int]) -> bool:
     """Whether a prompt is this part's. Prompts go in pairs, so that each part has even ones and odd ones."""
     return prompt // 2 % part[1] == part[0]

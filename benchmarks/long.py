@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import HELD, add, arguments, key, mend, mine, opened, part_of, read, told, weights_of
+from harness import HELD, add, arguments, key, mend, mine, must_be_rows, opened, part_of, read, told, weights_of
 from long_report import report
 from long_rows import CLIPS, LONG, SEGMENT, SHORT, rows
 from machine import machine
@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     part = part_of(args)
     made = rows(recipes.load(RECIPES[args.experts]), args.long, args.short)
     known = keys(made, args.long)
+    must_be_rows(parser, args.only, known)
     file = args.results / f"long-{args.experts}.jsonl"
     if args.verb == "run":
         args.results.mkdir(parents=True, exist_ok=True)

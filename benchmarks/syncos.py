@@ -24,7 +24,7 @@ from time import monotonic, perf_counter, process_time
 from typing import Any
 
 import torch
-from harness import HELD, add, arguments, key, mend, mine, opened, part_of, read, told, weights_of
+from harness import HELD, add, arguments, key, mend, mine, must_be_rows, opened, part_of, read, told, weights_of
 from machine import machine
 from syncos_plots import plots
 from syncos_report import report
@@ -167,6 +167,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     base = recipes.changed(recipes.load(args.recipe or RECIPES[args.experts]), args.set)
     made = rows(base, args.main, tuple(args.lengths))
     known = keys(made, (args.main, *args.lengths))
+    must_be_rows(parser, args.only, [*known, *map(way_of, known)])
     file = args.results / f"syncos-{args.experts}.jsonl"
     if args.verb == "run":
         args.results.mkdir(parents=True, exist_ok=True)

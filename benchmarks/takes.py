@@ -17,7 +17,7 @@ from time import monotonic, perf_counter, process_time
 from typing import Any
 
 import torch
-from harness import HELD, add, arguments, key, mend, mine, opened, part_of, read, told, weights_of
+from harness import HELD, add, arguments, key, mend, mine, must_be_rows, opened, part_of, read, told, weights_of
 from machine import machine
 from takes_report import report
 
@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--takes", type=int, default=TAKES, help="takes of a clip")
     args = parser.parse_args(argv)
     part = part_of(args)
+    must_be_rows(parser, args.only, ROWS[args.experts])
     made = {name: based(name, recipes.load(recipe)) for name, recipe in ROWS[args.experts].items()}
     known = {name: key(f"{MEASURES} {args.takes} {weights_of(one)} {told(one)}") for name, one in made.items()}
     file = args.results / f"takes-{args.experts}.jsonl"

@@ -50,7 +50,11 @@ def test_rows_are_as_decoded_but_for_the_recipe_that_holds_its_frames():
     held = recipes.changed(bare, {"video.still": 3.0})
     made, before = rows(held), rows(bare)
     assert made["full 600"] == recipes.changed(held, {"video.frames": 600})
-    assert {name for name, recipe in made.items() if recipe.video.still} == {"full 600", f"{CLIPS} 600", f"{FLOW_HELD} 600"}
+    assert {name for name, recipe in made.items() if recipe.video.still} == {
+        "full 600",
+        f"{CLIPS} 600",
+        f"{FLOW_HELD} 600",
+    }
     assert made["flow 600"] == recipes.changed(before.pop(f"{FLOW_HELD} 600"), {"video.still": None})
     same = {name.replace(DECODED, "full"): recipe for name, recipe in made.items() if not recipe.video.still}
     assert same == before
@@ -103,6 +107,9 @@ def test_the_harness_resumes_and_reports(tmp_path, capsys):
     assert "renderer 20" in capsys.readouterr().out
     harness(tmp_path, "run", "--prompts", "3", "--budget", "0", "--only", "full 20")
     assert "budget spent: 0 of 3" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        harness(tmp_path, "run", "--only", "full 20", "ful 20")
+    assert "--only: no rows 'ful 20'; rows: 'renderer 20', 'full 20'" in capsys.readouterr().err
 
 
 Row = Mapping[tuple[int, int], Mapping[str, Any]]
