@@ -26,7 +26,7 @@ import torch
 from confiner_tables import Cell, scores
 from flowblending_report import LEFT, Study, report
 from flowblending_rows import BRIEF, BUDGET, MAIN, SECOND, Way, rows
-from harness import HELD, add, arguments, mend, mine, part_of, read, weights_of
+from harness import HELD, add, arguments, mend, mine, must_be_rows, part_of, read, weights_of
 from harness import key as digest_of
 from machine import machine
 from torch import Tensor
@@ -105,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     own = ladders(recipe, found, brief, folder, args.calibrate, part, purse)
     scenes = list(kinds(recipe, folder, args.calibrate, part, purse))
     file, key = folder.with_suffix(".jsonl"), fingerprint(found, recipe)
+    must_be_rows(parser, args.only, rows(found, FIRST, brief))
     if args.verb == "run":
         asked_ = range(FIRST, FIRST + args.prompts)
         cells = [Cell(p, s) for s in range(args.seeds) for p in asked_ if mine(p, part)]
