@@ -157,14 +157,41 @@ def test_the_base_gives_way_to_fresh_noise_and_keeps_its_variance():
     assert begin.share(6) == 0, "by then nothing of the base is left"
 
 
+def test_means_of_the_base_are_shared_and_all_else_is_each_frame_s_own():
+    """Each block's mean is the base's by cos(theta), frames are independent, and their variance is 1."""
+    begin = Consistent(NOISE, 16, strength=0.7, block=8, shared="means")
+    x = torch.empty(1, 4, 64, 64, 64)
+    noise, own = begin.eps(x, timeline(64)), NOISE.like(x, timeline(64), "start")
+    assert torch.equal(noise[:, :, :16], own[:, :, :16]), "the first is the base"
+    means = noise[0].unflatten(1, (8, 8)).mean(2).transpose(0, 1).flatten(1)
+    alike = torch.corrcoef(means)
+    for n in range(2, 8):
+        assert alike[n, n % 2] == pytest.approx(0.7, abs=0.04), "of the base's blocks, each one's own"
+        assert alike[n, 1 - n % 2] == pytest.approx(0, abs=0.04)
+    assert noise.var() == pytest.approx(1, abs=0.01)
+    frames = torch.corrcoef(noise[0].transpose(0, 1).flatten(1))
+    for n in range(16, 64, 8):
+        assert frames[n : n + 16, n : n + 16].fill_diagonal_(0).abs().max() < 0.04, "in a window none is like another"
+    assert frames[16:, :16].max() < 0.7 / 8 + 0.04, "and what is shared with the first one is an eighth of it"
+
+
 def test_without_strength_it_is_the_stage_s_own_noise():
     own = NOISE.of("structure").like(torch.empty(1, SHAPE[0], 4 * L, *SHAPE[1:]), timeline(4 * L), "start")
     assert torch.equal(noise_of(start(strength=0.0)), own)
+    assert torch.equal(noise_of(start(strength=0.0, shared="means")), own)
     assert torch.equal(video_of(control(start=start(strength=0.0))), video_of(control()))
     assert not torch.equal(video_of(control(start=start())), video_of(control()))
 
 
-@pytest.mark.parametrize("begin", [start(), start(strength=0.7, turn=0.1), rescheduled(NOISE, 8, 2)])
+@pytest.mark.parametrize(
+    "begin",
+    [
+        start(),
+        start(strength=0.7, turn=0.1),
+        start(strength=0.7, block=L // 2, shared="means"),
+        rescheduled(NOISE, 8, 2),
+    ],
+)
 def test_where_noise_comes_from_does_not_hang_on_how_it_is_asked_for(begin):
     whole = noise_of(begin)
     parts = [noise_of(begin, b - a, a) for a, b in pairwise([0, 3, 8, 9, 31, 32])]

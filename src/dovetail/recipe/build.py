@@ -140,9 +140,9 @@ def told_over(recipe: Recipe, length: int, frames: int | None = None) -> Timelin
 def _begin(stage: models.Stage, noise: Noise) -> Consistent | None:
     """The noise that a stage starts from, where that is not simply its own."""
     match stage.noise:
-        case models.Consistent(strength=strength, turn=turn, block=block):
+        case models.Consistent() as begin:
             assert stage.window is not None
-            return Consistent(noise, stage.window, strength, turn, block)
+            return Consistent(noise, stage.window, begin.strength, begin.turn, begin.block, begin.shared)
         case models.Rescheduled(length=length, block=block):
             return rescheduled(noise, length, block)
     return None

@@ -1,6 +1,6 @@
 """Noises from which the windows of a first stage start, as recipes say them."""
 
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
@@ -13,13 +13,15 @@ class Consistent(Worded):
 
     `strength`: how much of it the second window has; 0 is none. `turn`: radians by which each further one has less.
     `block`: frames that are permuted among themselves, all of a window by default. Windows that overlap all see the same
-    noise where each begins with a block, as with a `hop` of as many frames.
+    noise where each begins with a block, as with a `hop` of as many frames. `shared`: what of the first one's noise they
+    have: its `frames`, or the `means` of its blocks, which keep looks and leave ways free.
     """
 
     word: ClassVar[str] = "consistent"
     strength: Share = 1.0
     turn: Annotated[float, Field(ge=0, le=2)] = 0.0
     block: Annotated[int, Field(ge=1)] | None = None
+    shared: Literal["frames", "means"] = "frames"
 
 
 class Rescheduled(Worded):
