@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dovetail.captions import captions
-from dovetail.progress import Preview
+from dovetail.cli.captions import captions
+from dovetail.cli.progress import Preview
 from dovetail.run import Piece
 from dovetail.sprites.world import BACKGROUNDS, COLOURS, MOTIONS, PATTERNS, SHAPES, TEXTURES, Ask, ask, caption
 from dovetail.video.frames import larger

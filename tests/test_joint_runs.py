@@ -21,9 +21,9 @@ from typer.testing import CliRunner
 
 from dovetail import cli
 from dovetail import recipe as recipes
+from dovetail.cli.progress import Bar, bar
 from dovetail.core.denoiser import Condition
 from dovetail.errors import DovetailError, OutputError, RecipeError, RunWarning, StoppedError
-from dovetail.progress import Bar, bar
 from dovetail.recipe import Recipe
 from dovetail.run import Cast, Pulse, Step, continuing, folder_of, keep, load, play, resume, worth_keeping
 from dovetail.run import keeping as kept_runs
@@ -276,7 +276,7 @@ def test_a_bar_moves_inside_of_steps() -> None:
 
 def test_without_a_terminal_lines_say_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `nohup` writes to a file: where the run is, and, once that is known, how long it takes."""
-    monkeypatch.setattr("dovetail.progress.SELDOM", 0.02)
+    monkeypatch.setattr("dovetail.cli.progress.SELDOM", 0.02)
     out, pulse = io.StringIO(), Pulse(of=400)
     with bar(Console(file=out), 1, pulse) as shown:
         threading.Event().wait(0.1)

@@ -21,9 +21,6 @@ BELOW: dict[str, set[str]] = {
     "eval": {"eval", "sprites", "video", "core"},
     "calibrate": {"calibrate", "costs", "run", "recipe", "methods", "experts", "sprites", "eval", "video", "core"},
     "costs": {"costs", "run", "recipe", "methods", "experts", "sprites", "core"},
-    "doctor": {"doctor", "run", "recipe", "methods", "experts", "core"},
-    "captions": {"captions", "video"},
-    "progress": {"progress", "captions", "run", "video"},
     "run": {"run", "recipe", "methods", "experts", "sprites", "video", "core"},
     # Another way in beside the command: it writes recipes, and walks them with components in place of weights.
     "pipelines": {"pipelines", "run", "recipe", "experts", "core"},

@@ -11,11 +11,12 @@ from test_memory import moved
 from typer.testing import CliRunner
 
 import dovetail
-from dovetail import cli, doctor
+from dovetail import cli
 from dovetail import recipe as recipes
+from dovetail.cli import doctor
+from dovetail.cli.doctor import Machine, examined
 from dovetail.core.tree import walk
 from dovetail.costs import costs
-from dovetail.doctor import Machine, examined
 from dovetail.experts.shelf import SHELF
 from dovetail.methods.coherent import Coherent
 from dovetail.methods.confiner import Coordinated

@@ -22,7 +22,7 @@ def shown_at(picture: Path) -> None:
 
 def chosen(recipe: Recipe, of: int, by: str | None) -> "tuple[list[Take], Cast]":
     """Takes of a recipe, the best first, and the cast that made them."""
-    from dovetail.progress import bar
+    from dovetail.cli.progress import bar
     from dovetail.run import End, Pulse, Take, load
     from dovetail.run.choosing import check_takes, taken
 

@@ -169,7 +169,7 @@ def _examined(weights: str, counts: dict[str, int]) -> Iterator[str]:
 
 def doctor() -> None:
     """Versions, devices, memory, disk and cache of this machine, and which shipped recipes fit it and why not."""
-    from dovetail.doctor import examined
+    from dovetail.cli.doctor import examined
 
     for line in examined():
         say(line)

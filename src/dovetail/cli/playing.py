@@ -134,7 +134,7 @@ def followed(
     """
     import numpy as np
 
-    from dovetail.progress import Preview, bar
+    from dovetail.cli.progress import Preview, bar
     from dovetail.run import End, Piece
     from dovetail.video import Video, evenly, strip
 

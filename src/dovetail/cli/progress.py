@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from dovetail.captions import captions
+from dovetail.cli.captions import captions
 from dovetail.errors import OutputError
 from dovetail.run import Piece, Pulse, Step
 from dovetail.video import Frames, Video, evenly, save_image
