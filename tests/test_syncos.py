@@ -776,6 +776,19 @@ def test_it_reads_back_equal_and_builds(denoise: str) -> None:
     assert isinstance(dovetail.plan(recipe).stages[0].denoise, Coupled | Renoised)
 
 
+def test_what_is_renoised_shares_what_the_start_shares() -> None:
+    """With all of the base's means windows leave high levels along noise of one mean, drawn anew at each."""
+    start = Consistent(NOISE, length=SIZE, block=STRIDE, shared="means")
+    x, frames = torch.zeros(1, 1, 4 * SIZE, 2, 2), timeline(4 * SIZE)
+    shared = Renoised(LOCAL, NOISE, 0.5, start)
+    blocks = [shared(x, t, frames).eps.unflatten(2, (-1, STRIDE)).mean(3) for t in (0.9, 0.8)]
+    for means in blocks:
+        torch.testing.assert_close(means[:, :, 2:], means[:, :, :-2], atol=1e-5, rtol=0)
+        assert not torch.allclose(means[:, :, 1:], means[:, :, :-1], atol=1e-2), "of unlike blocks of the base"
+    assert not torch.allclose(*blocks, atol=1e-2), "each level draws anew"
+    assert shared(x, 0.4, frames).eps.equal(LOCAL(x, 0.4, frames).eps)
+
+
 def test_renoised_is_its_own_word() -> None:
     asked = "chain.video.denoise={renoised: {of: {windowed: {of: video, size: 16, stride: 8}}, floor: 0.5}}"
     plan = dovetail.plan(recipes.changed(RECIPE, [asked]))

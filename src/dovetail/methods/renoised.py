@@ -14,22 +14,26 @@ from torch import Tensor
 from dovetail.core.denoiser import Denoiser
 from dovetail.core.noise import Noise
 from dovetail.core.path import Split
+from dovetail.methods.consistent import Consistent
 
 
 @dataclass(frozen=True)
 class Renoised:
     """Denoiser that leaves high levels along fresh noise, addressed by frame, so that windows share it (`Leaving`).
 
-    noise: the stage's own.
+    noise: the stage's own. start: what the stage starts from, if that is not simply its noise; levels are left along its
+    noise then, too, so that what windows share they share at each of them.
     """
 
     denoise: Denoiser
     noise: Noise
     floor: float = 0.95
+    start: Consistent | None = None
 
     def __call__(self, x: Tensor, t: float, frames: Tensor) -> Split:
         return self.leave(self.denoise(x, t, frames), x, t, frames)
 
     def leave(self, seen: Split, x: Tensor, t: float, frames: Tensor) -> Split:
         """What was seen in x "b c f h w" at t, with the noise along which that level is left."""
-        return seen if t <= self.floor else Split(seen.x0, self.noise.like(x, frames, "base", t))
+        drawn = self.start.eps if self.start else self.noise.like
+        return seen if t <= self.floor else Split(seen.x0, drawn(x, frames, "base", t))

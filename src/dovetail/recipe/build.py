@@ -336,7 +336,7 @@ class _Place:
             case models.Coupled(stride=int(stride)):
                 return self._coupled(asked, stride)
             case models.Renoised(of=of, floor=floor):
-                return Renoised(self.denoiser(of), self.noise, self._floor(asked.word, floor))
+                return Renoised(self.denoiser(of), self.noise, self._floor(asked.word, floor), self.start)
             case models.Windowed(of=of, size=size, stride=stride, weights=weights, first=first, hold=hold):
                 return Windowed(self.denoiser(of), size, stride, weights, first, _hold(hold))
             case models.Pair(spatial=spatial, temporal=temporal):

@@ -162,7 +162,10 @@ class Coupled(Windows):
 
 
 class Renoised(Worded):
-    """A baseline: levels above `floor` are left along fresh noise that all windows share."""
+    """A baseline: levels above `floor` are left along fresh noise that all windows share.
+
+    Where the stage starts from noise of its own (`noise`), that is drawn anew at each of these levels, too.
+    """
 
     word: ClassVar[str] = "renoised"
     of: "Denoise"
