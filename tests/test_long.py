@@ -971,6 +971,14 @@ def test_windows_that_overlap_see_one_noise():
     assert len({tuple(order) for order in orders}) > 10
 
 
+def test_levels_are_left_along_what_the_start_shares():
+    noise = {"chain.structure.noise.consistent": {"block": 8, "shared": "means", "strength": 0.8}}
+    denoise = {"chain.structure.denoise": {"renoised": {"of": "control", "floor": 0.8}}}
+    stage = build(recipes.changed(recipes.load("sprites-long"), noise | denoise), load(EXACT).experts)[0]
+    assert (stage.start.shared, stage.start.strength) == ("means", 0.8)
+    assert stage.denoise.start == stage.start
+
+
 def test_a_plan_counts_segments_and_windows():
     ahead = dovetail.plan("sprites-long", frames=600)
     assert len(list(ahead.stages[0].windows(600))) == 74, "they overlap by half"
