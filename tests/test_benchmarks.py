@@ -2,9 +2,14 @@
 
 import json
 import re
+from collections import Counter
+from importlib import import_module
 from pathlib import Path
+from shutil import copy
 
 import pytest
+
+from dovetail import recipe as recipes
 
 pytestmark = pytest.mark.usefixtures("benchmarks")
 
@@ -205,6 +210,37 @@ def test_the_report_of_takes_counts_pairs_and_chooses_by_evidence():
     assert [ways["best of 2"][i, 0]["right"] for i in range(3)] == [1.0, 0.0, 1.0]
     assert [ways["any"][i, 0]["right"] for i in range(3)] == [0.5, 0.5, 1.0]
     assert [ways["ideal"][i, 0]["right"] for i in range(3)] == [1.0, 1.0, 1.0]
+
+
+# --- what results say --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "experts"), [("long", "trained"), ("syncos", "trained"), ("syncos", "exact"), ("takes", "trained")]
+)
+def test_reports_are_what_todays_recipes_make_of_the_lines(module: str, experts: str, tmp_path: Path) -> None:
+    """A line counts as long as its recipe, weights and measures are those of today. A field that is new in recipes and has
+    a default other than none makes all of them old."""
+    kept = ROOT / "benchmarks" / "results"
+    copy(kept / f"{module}-{experts}.jsonl", tmp_path)
+    import_module(module).main(["report", "--experts", experts, "--results", str(tmp_path)])
+    assert (tmp_path / f"{module}-{experts}.txt").read_text() == (kept / f"{module}-{experts}.txt").read_text()
+
+
+def test_rows_of_the_long_table_are_of_todays_recipes() -> None:
+    """The quick half of the above."""
+    from harness import read
+    from long import keys
+    from long_rows import LONG, rows
+
+    known = keys(rows(recipes.load("sprites-long")), LONG)
+    results = ROOT / "benchmarks" / "results"
+    lines = Counter(line["row"] for line in read(results / "long-trained.jsonl") if line["key"] == known.get(line["row"]))
+    table = (results / "long-trained.txt").read_text().partition("What keeps")[2].partition("\n\n")[0]
+    shown = {match[1]: int(match[2]) for match in re.finditer(r"^(\S.*? \d+) +(\d+)  ", table, re.MULTILINE)}
+    assert shown == lines
+    assert len(shown) > 10
 
 
 # --- what pages quote of results ---------------------------------------------------------------------------------

@@ -142,7 +142,7 @@ def _begin(stage: models.Stage, noise: Noise) -> Consistent | None:
     match stage.noise:
         case models.Consistent() as begin:
             assert stage.window is not None
-            return Consistent(noise, stage.window, begin.strength, begin.turn, begin.block, begin.shared)
+            return Consistent(noise, stage.window, begin.strength, begin.turn, begin.block, begin.shared or "frames")
         case models.Rescheduled(length=length, block=block):
             return rescheduled(noise, length, block)
     return None

@@ -13,15 +13,15 @@ class Consistent(Worded):
 
     `strength`: how much of it the second window has; 0 is none. `turn`: radians by which each further one has less.
     `block`: frames that are permuted among themselves, all of a window by default. Windows that overlap all see the same
-    noise where each begins with a block, as with a `hop` of as many frames. `shared`: what of the first one's noise they
-    have: its `frames`, or the `means` of its blocks, which keep looks and leave ways free.
+    noise where each begins with a block, as with a `hop` of as many frames. `shared: means`: of the first one's noise they
+    have the means of its blocks and not its frames, which keeps looks and leaves ways free.
     """
 
     word: ClassVar[str] = "consistent"
     strength: Share = 1.0
     turn: Annotated[float, Field(ge=0, le=2)] = 0.0
     block: Annotated[int, Field(ge=1)] | None = None
-    shared: Literal["frames", "means"] = "frames"
+    shared: Literal["means"] | None = None
 
 
 class Rescheduled(Worded):
