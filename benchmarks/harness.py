@@ -78,6 +78,13 @@ def told(recipe: Recipe) -> str:
     return json.dumps(recipes.said({**recipes.plain(recipe), "about": None}))
 
 
+def along(recipe: Recipe) -> str:
+    """What a key says of a change of the code that makes other videos of some recipes, so that their results of before are
+    old: of 2026-11-29, for coordinated refinements whose windows are held. `tests/test_made.py` tells of such changes."""
+    held = any(stage.hold and "coordinated" in stage.model_dump_json() for stage in recipe.chain)
+    return "held windows leave along one noise" if held else ""
+
+
 def key(*texts: str) -> str:
     """A short name for all that a result depends on."""
     return hashlib.sha256("".join(texts).encode()).hexdigest()[:12]

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import HELD, add, arguments, key, mend, mine, must_be_rows, opened, part_of, read, told, weights_of
+from harness import HELD, add, along, arguments, key, mend, mine, must_be_rows, opened, part_of, read, told, weights_of
 from long_report import report
 from long_rows import CLIPS, LONG, SEGMENT, SHORT, rows
 from machine import machine
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def keys(made: dict[str, Recipe], long: int) -> dict[str, str]:
     """For each row, what its results depend on: its recipe, the packaged weights, the measures."""
     texts = {f"{REFERENCE} {long}": str(MEASURES)}
-    texts |= {name: f"{MEASURES} {weights_of(recipe)} {told(recipe)}" for name, recipe in made.items()}
+    texts |= {name: f"{MEASURES} {weights_of(recipe)} {told(recipe)}{along(recipe)}" for name, recipe in made.items()}
     return {name: key(text) for name, text in texts.items()}
 
 

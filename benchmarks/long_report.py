@@ -6,7 +6,7 @@ from math import exp, log
 from typing import Any
 
 from harness import Claim, questions
-from long_rows import CLIPS, DECODED, FLOW_HELD
+from long_rows import BESIDE, CLIPS, DECODED, FINISHED
 from report import aligned, column, enough, share
 
 from dovetail.eval.stats import Cells, Interval, sign_flip
@@ -52,8 +52,21 @@ OWN = (
         "patterns of the background across segments, at no loss of motion",
     ),
     ("full", "no init", ACROSS, "identity and background across segments"),
+    (
+        "full",
+        "no renoising",
+        (*ACROSS, ("presence", 1), ("motion_right", 1)),
+        "an object that is there, and goes where it is to",
+    ),
+    (
+        "full",
+        "one noise",
+        (*ACROSS, ("whole", 1), ("motion_right", 1), ("prompt", 1), ("rhythm", -1), ("seams", -1)),
+        "ways that are asked for and no rhythm, and what they cost",
+    ),
     ("full", "no overlap", (("lurch", -1), *ACROSS), "continuity of motion, change of velocity at borders"),
     ("full", "staggered", (("rhythm", -1), ("seams", -1)), "a rhythm, and borders that are seen"),
+    ("paper", "paper, no init", ACROSS, "identity and background across segments"),
     (
         "paper",
         "no guidance",
@@ -63,16 +76,10 @@ OWN = (
     ),
     ("paper", "no staggering", (("border", -1),), "seams, how far borders stand out"),
     (
-        "onward",
         "full",
-        (("motion_right", 1), ("rhythm", -1), ("leap", -1), ("seams", -1), ("whole", 1)),
-        "what moves goes on, and what that costs",
-    ),
-    (
-        "flow",
-        "full",
-        (("motion_right", 1), ("prompt", 1), *ACROSS, ("whole", 1), ("rhythm", -1), ("seams", -1)),
-        "ways that were asked for, and what they cost",
+        "control",
+        (*ACROSS, ("whole", 1), ("presence", 1), ("motion_right", 1), ("prompt", 1), ("rhythm", -1), ("seams", -1)),
+        "a pair of experts and ten steps, in which windows may agree",
     ),
     (
         "full",
@@ -116,7 +123,7 @@ def report(lines: Lines, long: int, short: int) -> str:
     if f"{DECODED} {long}" in rows:
         head += [
             f"full is the recipe, whose finished frames are held to what stands still in the first ones. '{DECODED}' is the",
-            f"same without, and all rows but full, '{FLOW_HELD}' and '{CLIPS}' are as decoded; what they are compared with is, too.",
+            f"same without, and all rows but full, '{CLIPS}' and those that say held are as decoded; what they are compared with is, too.",
         ]
     parts = ["\n".join(head)]
     parts += [table(title, {name: rows[name] for name in names}, *columns) for title, columns in TABLES.items()]
@@ -148,15 +155,16 @@ def answers(rows: Rows, long: int, short: int) -> str:
 
 def staying(rows: Rows, long: int) -> list[Question]:
     """What the recipe keeps over the whole video, and whether its windows are seen."""
-    full, plain = f"full {long}", f"plain {long}"
+    full = f"full {long}"
     if full not in rows:
         return []
     calm = [counted(rows, full, "no_rhythm", 0.90, "no rhythm")]
-    calm += beside(rows, "no_rhythm", "no rhythm", f"renderer {long}", plain)
+    calm += beside(rows, "no_rhythm", "no rhythm", *(f"{way} {long}" for way in ("renderer", *BESIDE, "plain")))
+    others = (DECODED, *(f"{way}{FINISHED}" for way in BESIDE), *BESIDE, "plain")
     return [
         (
             "Are identity and background kept over the whole video in 95 % of videos?",
-            whole(rows, full, *(f"{way} {long}" for way in (FLOW_HELD, DECODED, "flow", "paper", "plain"))),
+            whole(rows, full, *(f"{way} {long}" for way in others)),
         ),
         ("Is there no rhythm (z < 4) in 90 % of videos?", calm),
         ("Are borders seen no more often than other steps are taken for one?", [unseen(rows, full)]),
@@ -175,7 +183,7 @@ def going_on(rows: Rows, long: int) -> list[Question]:
         asked.append((title, [atleast(rows, own, plain, measure) for measure in moves]))
         title = "And where its frames are held, no less than clips whose frames are held?"
         asked += [(title, [atleast(rows, full, clips, measure) for measure in moves])] if clips in rows else []
-        ways = [way for way in (own, f"flow {long}") if way in rows and values(rows[way], "motion_right")]
+        ways = [way for way in (own, *(f"{way} {long}" for way in BESIDE)) if values(rows.get(way, {}), "motion_right")]
         title = "Does what moves go the way that was asked for as often as in single clips?"
         asked += [(title, [atleast(rows, way, plain, "motion_right", way) for way in ways])] if ways else []
     if {own, free} <= rows.keys():

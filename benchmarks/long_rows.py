@@ -1,5 +1,5 @@
 """The rows of the long-video tables: ways to make a long video, as recipes. Experts, ladders and refinement are those of
-one recipe. A name ends with the number of frames.
+one recipe; `control` is one of its own, whose structure the control expert lays. A name ends with the number of frames.
 """
 
 from collections.abc import Mapping
@@ -9,30 +9,33 @@ from dovetail import recipe as recipes
 from dovetail.recipe import Recipe
 
 Plain = dict[str, Any]
-ONWARD, FLOW, PAPER = "sprites-long-onward", "sprites-long-flow", "sprites-long-paper"
+BESIDE = ("one noise", "control")
+"""Ways that are shown as they would finish their frames, too."""
+PAPER, CONTROL = "sprites-long-paper", "sprites-long-control"
 LONG, SHORT, SEGMENT = 600, 128, 16
 """Frames of the long rows, of the ablations, and of a segment."""
-METHODS = ("full", "onward", "no hold", "paper", "plain", "freenoise")
+METHODS = ("full", "plain", "freenoise", "one noise")
 ABLATIONS = (
     "full",
     "no hold",
     "colours",
     "no init",
+    "no renoising",
     "no overlap",
     "staggered",
     "paper",
+    "paper, no init",
     "no guidance",
     "no staggering",
-    "plain",
 )
-"""`paper` has the three strategies as published, `no guidance` and `no staggering` two of them. In `full` windows of both
-stages overlap instead, and are held; `onward` is `sprites-long-onward`, whose structures go on. `flow` is `sprites-long-flow`,
-with experts and an autoencoder of its own, and stands beside trained ones alone. `no hold` takes the hold from `full`,
-`colours` holds nothing else, `no overlap` takes both from its structure, `staggered` both from its refinement."""
+"""`paper` has the three strategies as published, over the experts of their recipe, `paper, no init`, `no guidance` and `no staggering`
+two of them. In `full` windows of both stages overlap instead, and are held. `no hold` takes the hold from it, `colours` holds
+nothing else, `no init` shares no noise, `no renoising` leaves all levels along what they were entered by, `one noise` is that
+over whole frames of the base, `no overlap` takes overlap and hold from the structure, `staggered` both from the refinement."""
 
-DECODED, FLOW_HELD = "as decoded", "flow, held"
+DECODED, FINISHED = "as decoded", ", held"
 """The recipe whose finished frames are not held to what stands still in the first ones, where its own are. All rows but `full`,
-FLOW_HELD and CLIPS are as decoded, since what is held in pixels hides what a way to denoise does."""
+CLIPS and those that end with FINISHED are as decoded, since what is held in pixels hides what a way to denoise does."""
 CLIPS = "plain, clips held"
 """Plain concatenation, the finished frames of each clip held to what stands still in that clip: single clips as the recipe
 would finish them. Flow is seen where a background flickers, so motion of held videos is compared with that of these."""
@@ -52,15 +55,18 @@ def rows(base: Recipe, long: int = LONG, short: int = SHORT) -> dict[str, Recipe
     lengths = [(way, long) for way in METHODS if way in made] + [(way, short) for way in ABLATIONS if way in made]
     at = {f"{way} {frames}": recipes.changed(made[way], {"video.frames": frames}) for way, frames in lengths}
     if base.video.still is not None:
-        held = {"video.still": recipes.plain(base)["video"]["still"]}
         bared = {name.replace("full", DECODED): recipe for name, recipe in at.items()}
-        clips, full = (recipes.changed(at[f"{way} {long}"], held) for way in ("plain", "full"))
+        clips, full = (finished(at[f"{way} {long}"], base) for way in ("plain", "full"))
         at = {f"full {long}": full, **bared, f"{CLIPS} {long}": clips}
-    if exact:
-        return at
-    flow = recipes.changed(recipes.load(FLOW), {"video.frames": long})
-    at[f"flow {long}"] = recipes.changed(flow, {"video.still": None})
-    return at | ({f"{FLOW_HELD} {long}": flow} if flow.video.still is not None else {})
+    if not exact:
+        at[f"control {long}"] = recipes.changed(recipes.load(CONTROL), {"video.frames": long, "video.still": None})
+    beside = [way for way in BESIDE if f"{way} {long}" in at and base.video.still is not None]
+    return at | {f"{way}{FINISHED} {long}": finished(at[f"{way} {long}"], base) for way in beside}
+
+
+def finished(recipe: Recipe, base: Recipe) -> Recipe:
+    """A recipe whose finished frames are held as another's are."""
+    return recipes.changed(recipe, {"video.still": recipes.plain(base)["video"]["still"]})
 
 
 def own(base: Recipe) -> Mapping[str, tuple[Plain, ...]]:
@@ -68,15 +74,17 @@ def own(base: Recipe) -> Mapping[str, tuple[Plain, ...]]:
     structure, refine = recipes.plain(base)["chain"]
     alone = {name: structure[name] for name in ("stage", "ladder")}
     alone |= {"window": SEGMENT, "denoise": expert_of(structure["denoise"])}
+    one = {"noise": {"consistent": {"block": SEGMENT // 2}}, "denoise": expert_of(structure["denoise"])}
     rescheduled = {"hop": 4, "weights": "pyramid", "noise": {"rescheduled": {"length": SEGMENT, "block": 4}}}
     return {
         "full": (structure, refine),
-        "onward": going(structure, refine),
         "plain": (alone, aside(refine, 0)),
         "freenoise": (alone | rescheduled, aside(refine, 0)),
         "no hold": (without(structure, "hold"), without(refine, "hold")),
         "colours": (coloured(structure), coloured(refine)),
         "no init": (without(structure, "noise"), refine),
+        "no renoising": (structure | {"denoise": expert_of(structure["denoise"])}, refine),
+        "one noise": (structure | one, refine),
         "no overlap": (without(structure, *AVERAGED), refine),
         "staggered": (structure, aside(refine, SEGMENT // 2)),
     }
@@ -87,6 +95,7 @@ def published(paper: Recipe) -> Mapping[str, tuple[Plain, ...]]:
     structure, refine = recipes.plain(paper)["chain"]
     return {
         "paper": (structure, refine),
+        "paper, no init": (without(structure, "noise"), refine),
         "no guidance": (structure | {"denoise": expert_of(structure["denoise"])}, refine),
         "no staggering": (structure, aside(refine, 0)),
     }
@@ -113,17 +122,12 @@ def without(stage: Plain, *keys: str) -> Plain:
 
 def coloured(stage: Plain) -> Plain:
     """With nothing held but colours."""
-    return stage | {"hold": stage["hold"] | {"within": 0.0, "below": 1.0}} if stage.get("hold") else stage
-
-
-def going(structure: Plain, refine: Plain) -> tuple[Plain, ...]:
-    """Structures that go on, over the experts of these; what is not averaged has none, and is the recipe itself."""
-    if "hop" not in structure or structure["hop"] is None:
-        return structure, refine
-    onward, settle, _ = recipes.plain(recipes.load(ONWARD))["chain"]
-    return onward, settle, refine
+    return (
+        stage | {"hold": stage["hold"] | {"within": 0.0, "below": 1.0, "objects": None}} if stage.get("hold") else stage
+    )
 
 
 def expert_of(denoise: Plain) -> Plain:
-    """The expert that the structure's windows are made by, whatever stands around it."""
-    return denoise["coherent"]["of"] if "coherent" in denoise else denoise
+    """What the structure's windows are made by, whatever makes them agree standing around it."""
+    around = next((word for word in ("coherent", "renoised") if word in denoise), None)
+    return denoise[around]["of"] if around else denoise

@@ -31,7 +31,7 @@ from dovetail.sprites.world import Ask, Scene, caption, imagine
 from dovetail.video import Video
 
 ROWS = {
-    "trained": {"clip": "sprites", "long 256": "sprites-long", "long 600": "sprites-long"},
+    "trained": {"clip": "sprites", "long 256": "sprites-long-control", "long 600": "sprites-long-control"},
     "exact": {"clip": "sprites-exact"},
 }
 FIRST = HELD + 40_000

@@ -236,7 +236,9 @@ def test_rows_of_the_long_table_are_of_todays_recipes() -> None:
 
     known = keys(rows(recipes.load("sprites-long")), LONG)
     results = ROOT / "benchmarks" / "results"
-    lines = Counter(line["row"] for line in read(results / "long-trained.jsonl") if line["key"] == known.get(line["row"]))
+    lines = Counter(
+        line["row"] for line in read(results / "long-trained.jsonl") if line["key"] == known.get(line["row"])
+    )
     table = (results / "long-trained.txt").read_text().partition("What keeps")[2].partition("\n\n")[0]
     shown = {match[1]: int(match[2]) for match in re.finditer(r"^(\S.*? \d+) +(\d+)  ", table, re.MULTILINE)}
     assert shown == lines

@@ -23,12 +23,17 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_each_way_is_the_recipe_that_ships():
+    from harness import told
     from long_rows import rows
 
-    made = rows(recipes.load("sprites-long"))
+    made, control = (rows(recipes.load(name)) for name in ("sprites-long", "sprites-long-control"))
     assert made["as decoded 128"] == recipes.changed(recipes.load("sprites-long"), {"video.still": None})
-    assert made["plain 600"].chain == recipes.load("sprites-long-plain").chain
-    assert made["freenoise 600"].chain == recipes.load("sprites-freenoise").chain
+    assert control["plain 600"].chain == recipes.load("sprites-long-plain").chain
+    assert control["freenoise 600"].chain == recipes.load("sprites-freenoise").chain
+    assert (made["control 600"], made["control, held 600"]) == (control["as decoded 600"], control["full 600"])
+    assert "consistent" not in told(made["no init 128"])
+    assert not any("renoised" in told(made[way]) for way in ("plain 600", "no renoising 128", "one noise 600"))
+    assert "means" not in told(made["one noise 600"]), "nor do its windows share less than all of it"
     assert len({recipes.dump(recipe) for recipe in made.values()}) == len(made)
     full = made["as decoded 128"].chain
     assert made["paper 128"].chain == recipes.load("sprites-long-paper").chain
@@ -39,25 +44,23 @@ def test_each_way_is_the_recipe_that_ships():
     guided, free, beside = (made[f"{way} 128"].chain for way in ("paper", "no guidance", "no staggering"))
     assert guided[1] == free[1] == made["staggered 128"].chain[1]
     assert guided[0] == beside[0]
-    assert beside[1] == made["plain 128"].chain[1]
+    assert beside[1] == made["plain 600"].chain[1]
     assert recipes.changed(made["paper 128"], {"chain.structure.denoise": "control"}).chain[0] == free[0]
 
 
 def test_rows_are_as_decoded_but_for_the_recipe_that_holds_its_frames():
-    from long_rows import CLIPS, DECODED, FLOW_HELD, rows
+    from long_rows import BESIDE, CLIPS, DECODED, FINISHED, rows
 
     bare = recipes.changed(recipes.load("sprites-long"), {"video.still": None})
     held = recipes.changed(bare, {"video.still": 3.0})
     made, before = rows(held), rows(bare)
     assert made["full 600"] == recipes.changed(held, {"video.frames": 600})
-    assert {name for name, recipe in made.items() if recipe.video.still} == {
-        "full 600",
-        f"{CLIPS} 600",
-        f"{FLOW_HELD} 600",
-    }
-    assert made["flow 600"] == recipes.changed(before.pop(f"{FLOW_HELD} 600"), {"video.still": None})
+    own = {f"{way}{FINISHED} 600" for way in BESIDE}
+    assert {name for name, recipe in made.items() if recipe.video.still} == {"full 600", f"{CLIPS} 600", *own}
+    for name in own:
+        assert made[name.replace(", held", "")] == recipes.changed(made[name], {"video.still": None})
     same = {name.replace(DECODED, "full"): recipe for name, recipe in made.items() if not recipe.video.still}
-    assert same == before
+    assert same == {name: recipe for name, recipe in before.items() if name not in own}
     assert recipes.changed(made[f"{CLIPS} 600"], {"video.still": None}) == before["plain 600"]
 
 
@@ -90,10 +93,10 @@ def test_prompts_leave_something_of_the_look_free():
 
 def test_the_harness_resumes_and_reports(tmp_path, capsys):
     pytest.importorskip("cv2")
-    asked = ("--prompts", "1", "--threads", "1", "--only", "renderer 20", "full 18", "plain 18")
+    asked = ("--prompts", "1", "--threads", "1", "--only", "renderer 20", "full 18", "paper 18")
     harness(tmp_path, "run", *asked)
     made = lines(tmp_path)
-    assert [line["row"] for line in made] == ["renderer 20", "full 18", "plain 18"]
+    assert [line["row"] for line in made] == ["renderer 20", "full 18", "paper 18"]
     file = tmp_path / "long-exact.jsonl"
     text = file.read_text()
     file.write_text(text[: -len(text.splitlines()[-1]) // 2])
@@ -144,14 +147,14 @@ def test_answers_follow_from_the_numbers():
     rows = {
         "full 600": exactly(row(drift_end=0.3, motion=4, motion_right=0.2, **shared), **kept),
         "plain 600": exactly(row(drift_end=0.9, motion=5, motion_right=0.9, **shared), whole=0.0, no_rhythm=0.0),
-        "flow 600": exactly(row(motion_right=0.88, **shared), **kept),
+        "one noise 600": exactly(row(motion_right=0.05, **shared), **kept),
         "freenoise 600": row(drift_end=0.2),
         "full 128": row(identity=0.9, ground=0.9, lurch=1.0, border=1.0, rhythm=1.0, seams=0.0),
         "no init 128": row(identity=0.7, ground=0.7, lurch=1.0, border=1.0),
         "no overlap 128": row(identity=0.9, ground=0.9, lurch=2.0, border=1.0),
         "paper 128": row(identity=0.9, ground=0.9, lurch=1.0, border=1.0, leap=1.0),
         "no guidance 128": row(identity=0.9, ground=0.9, lurch=0.5, border=1.0, leap=2.0),
-        "onward 600": row(motion_right=0.9, rhythm=1.0),
+        "control 600": exactly(row(motion_right=0.88, lurch=1.0), whole=1.0, no_rhythm=0.5),
         "no staggering 128": row(identity=0.9, ground=0.9, lurch=1.0, border=3.0),
         "staggered 128": row(rhythm=9.0, seams=0.3),
     }
@@ -172,8 +175,9 @@ def test_answers_follow_from_the_numbers():
     assert verdict("move no less", "dynamic_degree") == "yes"
     assert verdict("move no less", "motion") == "no, lower"
     assert verdict("go the way that was asked for", "full 600 motion_right") == "no, lower"
-    assert verdict("go the way that was asked for", "flow 600 motion_right") == "yes"
-    assert verdict("'flow'", "motion_right") == "yes"
+    assert verdict("go the way that was asked for", "control 600 motion_right") == "yes"
+    assert verdict("'one noise'", "motion_right") == "yes"
+    assert verdict("rhythm", "no rhythm, control") == "beside it"
     assert verdict("'no init'") == "yes"
     assert verdict("'no overlap'", "lurch") == "yes"
     assert verdict("'no overlap'", "identity") == "no difference seen"
@@ -181,10 +185,10 @@ def test_answers_follow_from_the_numbers():
     assert verdict("'no guidance'", "lurch") == "no, it is better without"
     assert verdict("'no guidance'", "leap") == "yes"
     assert verdict("'no guidance'", "leap: with / without 0.500 [0.500, 0.500]") == "yes"
-    assert verdict("'onward'", "motion_right") == "yes"
-    at = next(i for i, words in enumerate(said) if "'onward'" in words)
-    assert said[at + 1].startswith("  motion_right: ")
-    assert not said[at + 2].startswith("  "), "what one of the two has no numbers of is not asked"
+    at = next(i for i, words in enumerate(said) if "'control'" in words)
+    asked = [words.strip().partition(":")[0] for words in said[at + 1 : at + 4]]
+    assert asked[:2] == ["whole", "motion_right"], "what one of the two has no numbers of is not asked"
+    assert not said[at + 3].startswith("  ")
     assert verdict("'no staggering'") == "yes"
     few = {name: {cell: line for cell, line in of.items() if cell[0] < 4} for name, of in rows.items()}
     assert "too few prompts" in answers(few, 600, 128)
@@ -241,7 +245,7 @@ def test_costs_at_lengths_are_held_against_their_targets():
     assert said.count(": yes") == 5
     assert ": no" not in said
     assert "for each further 100 frames, from 32 to 6000: 1.0 MB" in said
-    assert "fewer windows: control 1.128, spatial 1.067, temporal 1.067" in said
+    assert "fewer windows: large 1.128, small 1.128, spatial 1.067, temporal 1.067" in said
     assert "from the start of the process: 0.793, target <= 1: yes" in said
     bad = {**good, 600: length(600, 1.2, 600, networks=0.9), 6000: length(6000, 1.2, 700)}
     said = table("sprites-long", bad)

@@ -263,8 +263,7 @@ def test_borders_are_read_from_the_recipe():
     assert declared("sprites-reinjected", 48)["structure"] == [16, 28, 40]
     assert declared("sprites", 16) == {}
     assert borders({}, 16) == {}
-    # Experts of Wan's family over the sprites' autoencoder, which joins no frames; and windows inside a denoiser.
-    assert declared("sprites-long-flow", 48) == averaged
+    # Windows inside a denoiser.
     assert declared("sprites-story", 48) == averaged | {"structure": [8, 12, 16, 24, 28, 32, 40]}
     # Five latent frames are seventeen of the video: the first, and four times four.
     chain = [{"stage": "one", "window": 2, "denoise": {"expert": "a"}}]

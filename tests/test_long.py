@@ -963,7 +963,7 @@ def test_what_a_recipe_says_is_what_is_built():
 
 def test_windows_that_overlap_see_one_noise():
     """Permuted within blocks, all of it is in every window that begins with a block."""
-    recipe = recipes.load("sprites-long")
+    recipe = recipes.load("sprites-long-control")
     stage = build(recipe, load(EXACT).experts)[0]
     assert (stage.window, stage.hop, stage.fuses, stage.start.block) == (16, 8, True, 8)
     orders = [stage.start.source(torch.arange(w.start, w.stop)[None])[0].tolist() for w in stage.windows(128)]
@@ -972,15 +972,19 @@ def test_windows_that_overlap_see_one_noise():
 
 
 def test_levels_are_left_along_what_the_start_shares():
-    noise = {"chain.structure.noise.consistent": {"block": 8, "shared": "means", "strength": 0.8}}
-    denoise = {"chain.structure.denoise": {"renoised": {"of": "control", "floor": 0.8}}}
-    stage = build(recipes.changed(recipes.load("sprites-long"), noise | denoise), load(EXACT).experts)[0]
+    shared = {"consistent": {"block": 8, "shared": "means", "strength": 0.8}}
+    renoised = {"renoised": {"of": "control", "floor": 0.8}}
+    recipe = recipes.load("sprites-long-control")
+    changed = {"chain.structure.noise": shared, "chain.structure.denoise": renoised}
+    stage = build(recipes.changed(recipe, changed), load(EXACT).experts)[0]
     assert (stage.start.shared, stage.start.strength) == ("means", 0.8)
     assert stage.denoise.start == stage.start
+    assert build(recipe, load(EXACT).experts)[0].start.shared == "frames"
+    assert recipes.load("sprites-long").chain[0].denoise.floor == 0.9
 
 
 def test_a_plan_counts_segments_and_windows():
-    ahead = dovetail.plan("sprites-long", frames=600)
+    ahead = dovetail.plan("sprites-long-control", frames=600)
     assert len(list(ahead.stages[0].windows(600))) == 74, "they overlap by half"
     assert len(list(ahead.stages[1].windows(600))) == 50, "and these by a quarter"
     counts = {name: count.calls for name, count in ahead.counts.items()}
@@ -996,6 +1000,7 @@ def test_a_plan_counts_segments_and_windows():
     "name",
     [
         "sprites-long",
+        "sprites-long-control",
         "sprites-long-fast",
         "sprites-long-paper",
         "sprites-long-plain",
@@ -1194,10 +1199,11 @@ def test_the_command_plans_segments_and_windows():
     assert "  5 windows of 16 latent frames, one every 4, averaged at each step (pyramid)\n" in said
     said = command("plan", "sprites-long-exact", "--frames", 32, *mean, "--set", "chain.refine.hold=0.5")
     assert "averaged at each step (pyramid), held to the first one (colours by 0.5)\n" in said
-    said = command("plan", "sprites-long-onward")
+    onward = ("--set", "chain.structure.denoise={onward: {of: control}}", "--set", "chain.structure.noise=null")
+    said = command("plan", "sprites-long-control", *onward, "--set", "chain.structure.weights=flat")
     assert "  15 windows of 16 latent frames, one every 8, in turn, held to the first one (colours by 1, places" in said
     assert "changes from one step's experts" not in said, "a level at which nobody is asked changes nothing"
-    assert "control          76" in said, "4 looks of the first window, 3 of each of 14, and 2 of 15"
+    assert "control          46" in said, "4 looks of the first window, 3 of each of 14"
     places = ["--set", "chain.refine.hold={within: 2.0, below: 0.8}"]
     said = command("plan", "sprites-long-exact", "--frames", 32, *mean, *places)
     assert "(pyramid), held to the first one (colours by 1, places within 2 medians where t <= 0.8)\n" in said

@@ -19,7 +19,7 @@ RECIPES = {
     "sprites": 16,
     "sprites-flowblending": 16,
     "sprites-long": 24,
-    "sprites-long-flow": 24,
+    "sprites-long-control": 24,
     "sprites-story": 24,
 }
 """Frames: two windows of what has windows."""

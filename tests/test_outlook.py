@@ -98,7 +98,7 @@ REFUSED: dict[str, tuple[str, dict[str, str], str]] = {
         r"'small' asks for adapter 'some/motion', but a WanTransformer3DModel in family 'wan' takes none",
     ),
     "more frames at once than a motion module has places for": (
-        "sprites-long",
+        "sprites-long-control",
         {"chain.structure.window": 40, "chain.structure.hop": 20, "chain.structure.noise": "null"},
         "expert 'control' sees at most 32 frames at once, not 40; .* window: 32 on its stage",
     ),
