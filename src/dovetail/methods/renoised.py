@@ -1,4 +1,5 @@
-"""Baseline: estimates averaged in x0, and fresh noise for all windows alike while the noise is high.
+"""Estimates averaged in x0, and fresh noise for all windows alike while the noise is high: a baseline for SynCoS, and how
+the structures of `sprites-long` leave their first levels.
 
     x0 <- the windows' estimates from x, averaged
     leave t along (x0, fresh eps) where t > floor, along the noise that x holds elsewhere
